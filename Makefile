@@ -21,8 +21,8 @@ SHELL := bash
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# pip install $(1), one line for each file it gets; warnings and errors come through.
-FILES_ONLY := awk '/^ *(Downloading|Using cached|Processing) /{print "  " $$2; fflush()}'
+# pip install $(1), with one line for each file it gets; errors come through as they are.
+FILES_ONLY := { grep --line-buffered -oE '[^/ =]+\.whl( |$$)' || true; }
 pip_install = set -o pipefail; \
 	$(PIP) install $(PIP_ARGS) -c constraints.txt $(1) | $(FILES_ONLY)
 TORCH_VERSION := $(patsubst torch==%,%,$(filter torch==%,$(shell cat constraints.txt)))
