@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,24 @@ def test_import_is_light(module):
     assert done.returncode == 0, done.stderr
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert not loaded & HEAVY
+
+
+def test_everything_imported_is_required():
+    """Also what another requirement happens to bring along is named as our own."""
+    imported = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.partition(".")[0])
+    distributions = packages_distributions()
+    known = {canonicalize_name(name) for name in requirements() | requirements("dev")}
+    for module in imported - set(sys.stdlib_module_names) - {"alignlab"}:
+        names = {
+            canonicalize_name(name) for name in distributions.get(module, [module])
+        }
+        assert names & known, f"pyproject.toml requires nothing that brings {module}"
 
 
 def module_name(path: Path) -> str:
