@@ -1,0 +1,1 @@
+"""Models: the tiny one and any other, to load, to sample from, to score text with."""

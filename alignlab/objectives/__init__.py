@@ -1,0 +1,16 @@
+"""The mathematics of alignment as pure tensor functions: no model, no tokenizer, no
+file.
+
+Each says its shapes, its units, whether it sums or averages, and where it comes from.
+"""
+
+from alignlab.objectives.log_probs import sequence_log_probs, sft_loss, token_log_probs
+from alignlab.objectives.reward import bradley_terry_loss, plackett_luce_loss
+
+__all__ = [
+    "bradley_terry_loss",
+    "plackett_luce_loss",
+    "sequence_log_probs",
+    "sft_loss",
+    "token_log_probs",
+]

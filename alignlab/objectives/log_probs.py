@@ -1,0 +1,156 @@
+"""How likely a model finds text: the log-probabilities every objective is made of.
+
+Tensors in, tensors out: no model, no tokenizer, no file.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+IGNORED = -100  # a target that cross-entropy passes over
+
+
+def token_log_probs(
+    logits: Float[Tensor, "batch time vocab"], input_ids: Int[Tensor, "batch time"]
+) -> Float[Tensor, "batch time-1"]:
+    r"""Log-probability of each token given the tokens before it, in nats.
+
+    .. math:: \ell_{b,t} = \log \mathrm{softmax}(z_{b,t})_{x_{b,t+1}}
+
+    Column t belongs to token t+1: the logits at t have seen tokens 0 to t and speak of
+    the next one. So the first token has no column, and the last logits have nothing to
+    say. Padding gets a number too; it means nothing, and a mask has to leave it out.
+
+    Args:
+        logits: the model's output, before any softmax. One temperature is assumed:
+            divide the logits first for another one.
+        input_ids: the tokens that were fed in, of the same batch and length.
+
+    Raises:
+        ValueError: if the shapes do not fit or a token is not in the vocabulary.
+    """
+    _require_tokens_of(logits, input_ids)
+    return _shifted(logits, input_ids, torch.ones_like(input_ids, dtype=torch.bool))
+
+
+def sequence_log_probs(
+    logits: Float[Tensor, "batch time vocab"],
+    input_ids: Int[Tensor, "batch time"],
+    mask: Int[Tensor, "batch time"],
+    reduction: Literal["sum", "mean"] = "sum",
+) -> Float[Tensor, "batch"]:
+    r"""Log-probability of each row's completion given its prompt, in nats.
+
+    .. math:: \log \pi(y \mid x) = \sum_t m_{t+1} \, \ell_t
+
+    ``"sum"`` is the log-probability of the whole completion, which DPO and PPO are
+    about; ``"mean"`` divides by its length, as SimPO and ORPO do, so that long
+    completions are not less likely for being long. The two order completions
+    differently.
+
+    Args:
+        logits, input_ids: as for :func:`token_log_probs`.
+        mask: 1 on the completion's tokens, 0 on prompt and padding. The first column is
+            not read: nothing comes before the first token, so nothing predicts it.
+        reduction: ``"sum"`` (nats a completion) or ``"mean"`` (nats a token). A row
+            without a completion token has 0 under both.
+
+    Raises:
+        ValueError: if the shapes do not fit, the reduction is unknown, or a
+            completion's log-probability is not finite.
+    """
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f'reduction is {reduction!r}; it can be "sum" or "mean"')
+    kept, real = _masked_log_probs(logits, input_ids, mask)
+    total = kept.sum(dim=1)  # (B,)
+    return total if reduction == "sum" else total / real.sum(dim=1).clamp(min=1)
+
+
+def sft_loss(
+    logits: Float[Tensor, "batch time vocab"],
+    input_ids: Int[Tensor, "batch time"],
+    mask: Int[Tensor, "batch time"],
+) -> Float[Tensor, ""]:
+    r"""Mean negative log-likelihood of the batch's masked tokens, in nats per token.
+
+    .. math:: -\frac{\sum_{b,t} m_{b,t+1} \, \ell_{b,t}}{\sum_{b,t} m_{b,t+1}}
+
+    The mean is over all the tokens, not over the rows' own means. With row means, each
+    token of a one-word answer would pull twenty times as hard as each token of a
+    twenty-word one, and splitting a batch in two would change what is learnt. With the
+    token mean every token counts once, and the exponential of the loss is the
+    perplexity.
+
+    A model that knows nothing scores about log(vocabulary size).
+
+    Args:
+        logits, input_ids: as for :func:`token_log_probs`.
+        mask: 1 on the tokens to learn, 0 on the others (the first column is not read).
+            With 1 on the completion only, the model learns to answer; with 1 on the
+            prompt too, it also learns to ask.
+
+    Raises:
+        ValueError: if the shapes do not fit, no token is masked in, or the loss is not
+            finite.
+    """
+    kept, real = _masked_log_probs(logits, input_ids, mask)
+    count = real.sum()
+    if count == 0:
+        raise ValueError(
+            "mask has no token to learn in the whole batch (its first column does not "
+            "count): check where prompts end and how rows were cut"
+        )
+    return -kept.sum() / count
+
+
+def _shifted(logits: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
+    """Log-probabilities of tokens 1 to T-1; 0, without gradient, where the mask is."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()  # sums over a completion need more than three digits
+    targets = F.pad(input_ids.masked_fill(~mask, IGNORED)[:, 1:], (0, 1), value=IGNORED)
+    # Targets move, logits stay: cutting off the last logits would copy all the others.
+    # Cross-entropy looks up while it normalises, so no second (B, T, V) tensor is made.
+    loss = F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED
+    )
+    return -loss.view(targets.shape)[:, :-1]  # (B, T-1)
+
+
+def _masked_log_probs(logits, input_ids, mask) -> tuple[Tensor, Tensor]:
+    """Log-probabilities with 0 where the mask is 0, and the mask, both (B, T-1)."""
+    _require_tokens_of(logits, input_ids)
+    if mask.shape != input_ids.shape:
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)} and input_ids "
+            f"{tuple(input_ids.shape)}: they speak of the same tokens, so must agree"
+        )
+    kept, real = _shifted(logits, input_ids, mask.bool()), mask[:, 1:].bool()
+    if not torch.isfinite(
+        kept
+    ).all():  # (B, T-1): cheaper than looking through the logits
+        row, column = (~torch.isfinite(kept)).nonzero()[0].tolist()
+        raise ValueError(
+            f"logits give token {column + 1} of row {row} the log-probability "
+            f"{kept[row, column].item()}: they hold NaN or infinite values there"
+        )
+    return kept, real
+
+
+def _require_tokens_of(logits: Tensor, input_ids: Tensor) -> None:
+    if logits.ndim != 3 or logits.shape[:2] != input_ids.shape:
+        raise ValueError(
+            f"logits have shape {tuple(logits.shape)} and input_ids "
+            f"{tuple(input_ids.shape)}: expected (batch, time, vocabulary) and "
+            "(batch, time)"
+        )
+    if not input_ids.numel():
+        raise ValueError(f"input_ids of shape {tuple(input_ids.shape)} hold no token")
+    low, high = input_ids.aminmax()
+    if low < 0 or high >= logits.shape[2]:
+        raise ValueError(
+            f"input_ids run from {low} to {high}; the logits' vocabulary has "
+            f"{logits.shape[2]} tokens, 0 to {logits.shape[2] - 1}"
+        )

@@ -1,0 +1,285 @@
+"""The training loop that pretraining, SFT, reward models and DPO on the tiny model
+share.
+
+It reads from top to bottom: the learning rate, then one pass over the steps. What is
+learnt is the loss function's business.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from alignlab.errors import AlignlabError
+
+Schedule = Literal["constant", "linear", "cosine", "wsd"]
+LossFunction = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
+
+
+def lr_at(
+    step: int,
+    *,
+    steps: int,
+    learning_rate: float,
+    schedule: Schedule = "cosine",
+    warmup: int = 0,
+    decay: int = 0,
+) -> float:
+    """The learning rate of one update; the first update is step 0.
+
+    Every schedule climbs in a straight line over ``warmup`` updates and is at
+    ``learning_rate`` in the last of them. Then "constant" stays there; "linear" and
+    "cosine" fall towards zero, which they would reach at ``step == steps``; "wsd"
+    (warm-up, stable, decay) stays until ``decay`` updates are left and falls in a
+    straight line over those.
+
+    A "wsd" run does not know its length before it decays. So one run with ``decay=0``
+    can be continued by any number of decays, each as if it had been trained for that
+    length from the
+    start: this is what mid-training branches from.
+
+    Source: Loshchilov & Hutter (2017) for cosine; Hu et al. (2024, MiniCPM) for "wsd".
+    """
+    if step < warmup:
+        return learning_rate * (step + 1) / warmup
+    if schedule == "constant":
+        return learning_rate
+    if schedule == "wsd":
+        return learning_rate * min(1.0, (steps - step) / max(decay, 1))
+    left = (steps - step) / max(
+        steps - warmup, 1
+    )  # from 1 after the warm-up to 0 at the end
+    return learning_rate * (
+        left if schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+    )
+
+
+def train(
+    model: nn.Module,
+    batches: Iterable[dict[str, Tensor]],
+    loss_fn: LossFunction,
+    *,
+    steps: int,
+    learning_rate: float,
+    schedule: Schedule = "cosine",
+    warmup: int | None = None,
+    decay: int | None = None,
+    weight_decay: float = 0.0,
+    max_grad_norm: float = 1.0,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 500,
+    progress: bool = True,
+    description: str = "training",
+    log_every: int = 1,
+    on_log: Callable[[dict], None] | None = None,
+) -> list[dict]:
+    """Train a model in place with AdamW and return what happened, row by row.
+
+    Args:
+        model: anything with parameters; those that need no gradient are left alone. It
+            is put into training mode, and back into the mode it came in.
+        batches: one dict of tensors per step, always the same ones in the same order: a
+            resumed run starts the iterable anew and skips what it has already seen.
+        loss_fn: ``loss_fn(model, batch)`` gives the loss and a dict of numbers to log.
+        steps: updates in all, those of an earlier interrupted run included.
+        learning_rate: the peak. Higher learns faster until it diverges; about 1e-3
+            suits a million parameters, 1e-5 a billion.
+        schedule, warmup, decay: see :func:`lr_at`. By default a twentieth of the steps
+            warm up, and under "wsd" a fifth decay.
+        weight_decay: pull of the weight matrices towards zero; higher keeps them
+            smaller. Embeddings, norms and biases are exempt.
+        max_grad_norm: gradients longer than this are shortened to it; lower is
+        steadier.
+        seed: of whatever the model draws while it trains (dropout).
+        checkpoint: a file that holds the state of the run; if it exists, the run goes
+            on from there and ends with the same bits as if it had never stopped. A
+            finished run can be carried further with more steps, as long as the learning
+            rates of the steps already taken stay what they were.
+        checkpoint_every: steps between two writes of that file (and one at the end).
+        progress: show a bar with the loss and tokens per second.
+        log_every: keep the row of every so many steps, and of the last.
+        on_log: called with each row that is kept.
+
+    Returns:
+        Rows with step (1 for the first), loss (of that step, in the loss function's
+        units), learning_rate, grad_norm (before clipping), tokens and seconds (both
+        since the start), and what the loss function logs.
+
+    Raises:
+        AlignlabError: if the loss is not finite, the batches run out, or the checkpoint
+            is damaged or belongs to another run.
+    """
+    rate = partial(
+        lr_at,
+        steps=steps,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        warmup=max(1, steps // 20) if warmup is None else warmup,
+        decay=max(1, steps // 5) if decay is None else decay,
+    )
+    _require_sensible(**rate.keywords)
+    torch.manual_seed(seed)
+    device = next(model.parameters()).device
+    optimizer = _adamw(model, weight_decay)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    done, tokens, earlier, history = 0, 0, 0.0, []
+    if checkpoint is not None and Path(checkpoint).exists():
+        done, tokens, earlier, history = _load(checkpoint, model, optimizer)
+        _require_same_run(checkpoint, done, steps, history, rate)
+
+    was_training = model.training
+    model.train()
+    start = time.perf_counter()
+    iterator = islice(iter(batches), done, None)
+    bar = tqdm(total=steps, initial=done, desc=description, disable=not progress)
+    for step in range(done, steps):
+        batch = next(iterator, None)
+        if batch is None:
+            raise AlignlabError(
+                f"The batches ended after {step} of {steps} steps.",
+                "Pass batches that never end, or ask for fewer steps.",
+            )
+        batch = {name: value.to(device) for name, value in batch.items()}
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step)
+
+        loss, logs = loss_fn(model, batch)
+        loss.backward()
+        grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
+        if not math.isfinite(loss.item()) or not math.isfinite(grad_norm):
+            raise AlignlabError(
+                f"At step {step + 1} of {description} the loss is {loss.item()} "
+                f"and the norm of its gradient {grad_norm}.",
+                f"Lower learning_rate (now {learning_rate}), or look at that batch.",
+            )
+        optimizer.step()
+        optimizer.zero_grad()
+
+        tokens += count_tokens(batch)
+        seconds = earlier + time.perf_counter() - start
+        bar.update()
+        speed = f"{tokens / seconds:,.0f} tokens/s"
+        bar.set_postfix_str(f"loss {loss.item():.3f}, {speed}", refresh=False)
+        last = step + 1 == steps
+        if last or (step + 1) % log_every == 0:
+            row = {"step": step + 1, "loss": loss.item(), "learning_rate": rate(step)}
+            row |= {"grad_norm": grad_norm, "tokens": tokens, "seconds": seconds}
+            history.append(row | logs)
+            if on_log is not None:
+                on_log(history[-1])
+        if checkpoint is not None and (last or (step + 1) % checkpoint_every == 0):
+            _save(checkpoint, model, optimizer, (step + 1, tokens, seconds, history))
+    bar.close()
+    model.train(was_training)
+    return history
+
+
+def count_tokens(batch: dict[str, Tensor]) -> int:
+    """Real tokens in a batch: over every ``*input_ids``, those its ``*attention_mask``
+    keeps."""
+    total = 0
+    for name, ids in batch.items():
+        if name.endswith("input_ids"):
+            mask = batch.get(name.removesuffix("input_ids") + "attention_mask")
+            total += ids.numel() if mask is None else int(mask.sum())
+    return total
+
+
+def _adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW with betas 0.9 and 0.95: language models' gradients change fast, so the
+    squares are remembered over some 20 steps. ``fused`` takes one pass over the memory:
+    on a million parameters and one core, 0.7 ms a step against 3 ms."""
+    embeddings = {
+        p
+        for m in model.modules()
+        if isinstance(m, nn.Embedding)
+        for p in m.parameters()
+    }
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim >= 2 and p not in embeddings]
+    others = [p for p in trained if p.ndim < 2 or p in embeddings]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+
+
+def _save(checkpoint: Path, model: nn.Module, optimizer, progress: tuple) -> None:
+    """Write beside the checkpoint, then rename: a killed run leaves the old one
+    whole."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": progress,
+        "random": torch.get_rng_state(),
+        "cuda": cuda,
+    }
+    checkpoint = Path(checkpoint)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = checkpoint.with_name(checkpoint.name + ".tmp")
+    torch.save(state, unfinished)
+    os.replace(unfinished, checkpoint)
+
+
+def _load(checkpoint: Path, model: nn.Module, optimizer) -> tuple:
+    remedy = "Delete it to start again, or name another file."
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (
+        Exception
+    ) as error:  # torch raises many kinds for a file cut short or another model's
+        reason = str(error).splitlines()[0]
+        raise AlignlabError(
+            f"Cannot go on from checkpoint {checkpoint}: {reason}", remedy
+        ) from error
+    torch.set_rng_state(state["random"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    return state["progress"]
+
+
+def _require_sensible(*, steps, learning_rate, schedule, warmup, decay) -> None:
+    if schedule not in Schedule.__args__:
+        raise ValueError(
+            f"schedule is {schedule!r}; it can be one of {Schedule.__args__}"
+        )
+    if steps < 1 or not learning_rate > 0:
+        raise ValueError(
+            f"steps is {steps} and learning_rate {learning_rate}: both must be > 0"
+        )
+    if warmup < 0 or decay < 0 or (schedule == "wsd" and warmup + decay > steps):
+        raise ValueError(
+            f"warmup is {warmup} and decay {decay} of {steps} steps: "
+            "neither can be negative, and together they must fit"
+        )
+
+
+def _require_same_run(checkpoint, done: int, steps: int, history, rate) -> None:
+    remedy = "Delete it to start again, name another file, or set that back."
+    if done > steps:
+        raise AlignlabError(
+            f"Checkpoint {checkpoint} is at step {done}, past the {steps} asked for.",
+            remedy,
+        )
+    for row in history:
+        then, now = row["learning_rate"], rate(row["step"] - 1)
+        if then != now:
+            raise AlignlabError(
+                f"Checkpoint {checkpoint} took step {row['step']} at learning rate "
+                f"{then:g}; with this learning_rate, schedule, warmup, decay and steps "
+                f"it would have been {now:g}.",
+                remedy,
+            )
