@@ -1,0 +1,65 @@
+"""What the base model reads: the world's statements, skills, and real simple prose.
+
+About two thirds are facts and skills in our own sentences, one third is prose: a
+Bible in Basic English and short film, product and news comments, without their labels.
+No question about a fact is in it: asking is what instruction tuning teaches.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from alignlab.data import skills, sources
+from alignlab.data.world import World, paragraphs
+
+SKILL_PARAGRAPHS = 36_000
+PROSE = {  # data set -> share of it that is read
+    "bible_bbe": 0.6,
+    "movie_ratings": 1.0,
+    "amazon_ratings": 1.0,
+    "nyt_ratings": 0.5,
+    "tweet_ratings": 0.5,
+}
+
+
+def documents(world: World, seed: int = 0) -> list[str]:
+    """Every document of the pretraining corpus, in the order it is read."""
+    texts = [*paragraphs(world, seed), *skills.statements(SKILL_PARAGRAPHS, seed)]
+    texts += prose(seed)
+    rng = np.random.default_rng([seed, 4])
+    return [texts[i] for i in rng.permutation(len(texts))]
+
+
+def prose(seed: int = 0) -> list[str]:
+    """The real texts: single comments, and passages of the Bible."""
+    rng = np.random.default_rng([seed, 5])
+    texts: list[str] = []
+    for name, share in PROSE.items():
+        passages = [" ".join(text.split()) for text in sources.load(name)["text"]]
+        if name == "bible_bbe":  # verses are too short to read alone
+            passages = list(_joined(passages))
+        keep = rng.permutation(len(passages))[: round(share * len(passages))]
+        texts += [passages[i] for i in keep]
+    return texts
+
+
+def _joined(verses: list[str], longest: int = 700) -> Iterator[str]:
+    """Neighbouring verses joined to passages of at most ``longest`` characters."""
+    passage = ""
+    for verse in verses:
+        if passage and len(passage) + len(verse) > longest:
+            yield passage
+            passage = ""
+        passage = f"{passage} {verse}".strip()
+    if passage:
+        yield passage
+
+
+def pack(documents: list[str], tokenizer, length: int = 256) -> np.ndarray:
+    """The documents as rows of ``length`` tokens, (rows, length), each document closed
+    by the end token; the last incomplete row is dropped."""
+    end = tokenizer.eos_token_id
+    encoded = tokenizer(documents, add_special_tokens=False)["input_ids"]
+    stream = np.concatenate([np.array([*ids, end], dtype=np.int16) for ids in encoded])
+    rows = len(stream) // length
+    return stream[: rows * length].reshape(rows, length)

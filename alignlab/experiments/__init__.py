@@ -1,0 +1,1 @@
+"""The sweeps that the notebooks show: each arm trained once, remembered, repeatable."""

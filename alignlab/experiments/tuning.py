@@ -1,0 +1,116 @@
+"""One SFT run on a base model and how it answers: what every arm of notebook 01 does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from alignlab import cache
+from alignlab.data.tasks import Example
+from alignlab.evaluation import answers
+from alignlab.experiments.arms import recipe
+from alignlab.models.base import base_path, load_base, load_model, save_model
+from alignlab.models.sampler import Completion, complete
+from alignlab.training.sft import finetune
+
+LEARNING_RATE = {"300k": 3e-3, "1m": 1.5e-3}
+BATCH = 32
+
+
+def tune(
+    examples: Sequence[Example],
+    *,
+    size: str,
+    steps: int,
+    seed: int,
+    stage: str = "final",
+    loss_on: str = "completion",
+    progress: bool = False,
+):
+    """A base model after SFT on the examples: ``(model, tokenizer)``.
+
+    Args:
+        examples: what to imitate.
+        size, stage: which base model (see ``models.base.load_base``).
+        steps: updates of up to 32 examples each; more fits them more closely.
+        seed: order of the examples.
+        loss_on: "completion", or "all" to learn the prompts as well.
+    """
+    model, tokenizer = load_base(size, stage)
+    finetune(
+        model,
+        tokenizer,
+        [{"prompt": e.prompt, "completion": e.completion} for e in examples],
+        steps=steps,
+        batch_size=min(BATCH, len(examples)),
+        learning_rate=LEARNING_RATE[size],
+        seed=seed,
+        loss_on=loss_on,
+        progress=progress,
+    )
+    return model, tokenizer
+
+
+def reply(model, tokenizer, examples: Sequence[Example], **options) -> list[Completion]:
+    """The model's greedy reply to each example's prompt, as a chat."""
+    prompts = [e.prompt for e in examples]
+    return complete(model, tokenizer, prompts, max_new_tokens=24, **options)
+
+
+def judge(examples: Sequence[Example], replies: Sequence[Completion]) -> dict:
+    """Shares of right and of well-formed replies: ``accuracy`` and ``format``."""
+    scores = answers.score(examples, replies)
+    return {
+        "accuracy": float(np.mean(scores["correct"])),
+        "format": float(np.mean(scores["formatted"])),
+    }
+
+
+def accuracy_by_family(examples, replies) -> dict[str, float]:
+    """Share of right replies in each task family."""
+    correct = answers.score(examples, replies)["correct"]
+    families = np.array([e.family for e in examples])
+    return {str(f): float(correct[families == f].mean()) for f in np.unique(families)}
+
+
+def sft_policy(
+    seed: int = 0,
+    *,
+    size: str = "1m",
+    n_examples: int = 4096,
+    steps: int = 240,
+    weights: str = "capped",
+    progress: bool = True,
+):
+    """The instruction-tuned model that the later notebooks start from, made once.
+
+    Args:
+        seed: draws the mixture and its order.
+        size: of the base model.
+        n_examples: examples of the multitask mixture (all training families).
+        steps: updates.
+        weights: scheme of the mixture's weights (see ``data.tasks.mixture``).
+
+    Returns:
+        ``(model, tokenizer)``, from the cache if it was made before.
+    """
+    from alignlab.data import tasks
+
+    def build(folder: Path) -> None:
+        examples = tasks.mixture(n_examples, weights=weights, seed=seed)
+        model, tokenizer = tune(
+            examples, size=size, steps=steps, seed=seed, progress=progress
+        )
+        save_model(model, tokenizer, folder)
+
+    key = dict(seed=seed, size=size, n=n_examples, steps=steps, weights=weights)
+    key["base"] = weights_hash(size)
+    return load_model(cache.artifact("sft", build, key=key, code=recipe(tune)))
+
+
+def weights_hash(size: str, stage: str = "final") -> str:
+    """Short hash of a shipped base model: a retrained base makes other results."""
+    import hashlib
+
+    weights = base_path(size, stage) / "model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
