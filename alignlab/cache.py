@@ -5,7 +5,9 @@ recipe never finds the old result, and an unchanged one is instant the second ti
 """
 
 import ast
+import functools
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -26,16 +28,55 @@ def cache_dir() -> Path:
 
 
 def code_hash(modules: Sequence[ModuleType]) -> str:
-    """Hash of what the modules *do*: comments, docstrings and layout do not count."""
-    digest = hashlib.sha256()
-    for module in modules:
-        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and _starts_with_docstring(node):
-                node.body = body[1:]
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()
+    """Hash of what the modules, and all of alignlab that they import, *do*: comments,
+    docstrings and layout do not count."""
+    found: dict[str, str] = {}
+    todo = [module.__name__ for module in modules]
+    while todo:
+        name = todo.pop()
+        if name not in found and name not in _PASSIVE:
+            found[name], imported = _syntax(name)
+            todo += imported
+    text = "".join(found[name] for name in sorted(found))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# They carry results about but do not make them.
+_PASSIVE = (
+    "alignlab",
+    "alignlab.cache",
+    "alignlab.errors",
+    "alignlab.experiments.arms",
+)
+
+
+@functools.cache
+def _syntax(name: str) -> tuple[str, tuple[str, ...]]:
+    """A module's syntax tree without docstrings, and the alignlab modules it imports,
+    also inside its functions."""
+    source = importlib.util.find_spec(name).origin
+    tree = ast.parse(Path(source).read_text(encoding="utf-8"))
+    imported: list[str] = []
+    for node in ast.walk(tree):
+        if _starts_with_docstring(node):
+            node.body = node.body[1:]
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom) and node.module:
+            imported += [node.module]
+            imported += [f"{node.module}.{alias.name}" for alias in node.names]
+    return ast.dump(tree), tuple(n for n in imported if _is_ours(n))
+
+
+@functools.cache
+def _is_ours(name: str) -> bool:
+    if not name.startswith("alignlab."):
+        return False
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:  # a function imported from a module
+        return False
+    return spec is not None and spec.origin is not None
 
 
 def _starts_with_docstring(node: ast.AST) -> bool:
@@ -67,7 +108,8 @@ def artifact(
         kind: a short name people can read in the cache ("sft", "tasks").
         build: fills the folder it is given.
         key: what the artifact depends on (parameters, seed), JSON-able.
-        code: modules whose change makes it another artifact.
+        code: modules whose change, or that of what they import from alignlab, makes
+            it another artifact.
     """
     path = artifact_path(kind, key, code)
     if path.exists():

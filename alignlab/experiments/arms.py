@@ -11,6 +11,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from alignlab import cache
+from alignlab.models.base import weights_hash
 
 Arm = dict[str, object]
 
@@ -48,43 +49,24 @@ def run_arms(
     return results
 
 
-def _remembered(run, arm: Arm, one_thread: bool = False) -> dict:
+def is_remembered(run: Callable, arm: Arm) -> bool:
+    """Whether the arm's result is in the cache."""
+    return cache.artifact_path(**_identity(run, arm)).exists()
+
+
+def _identity(run: Callable, arm: Arm) -> dict:
+    # A retrained base model makes other results, like a changed recipe.
+    return dict(
+        kind=f"arms/{run.__name__}",
+        key={**arm, "base": weights_hash()},
+        code=[sys.modules[run.__module__]],
+    )
+
+
+def _remembered(run: Callable, arm: Arm, one_thread: bool = False) -> dict:
     if one_thread:
         import torch
 
         torch.set_num_threads(1)
-    result = cache.remember(
-        f"arms/{run.__name__}", lambda: run(**arm), key=arm, code=recipe(run)
-    )
+    result = cache.remember(compute=lambda: run(**arm), **_identity(run, arm))
     return {**arm, **result}
-
-
-def is_remembered(run: Callable, arm: Arm) -> bool:
-    """Whether the arm's result is in the cache."""
-    kind = f"arms/{run.__name__}"
-    return cache.artifact_path(kind, arm, recipe(run)).exists()
-
-
-def recipe(run: Callable) -> list:
-    """The function's module and every alignlab module that it leads to, by name: the
-    code on which a result depends."""
-    found = {}
-    todo = [sys.modules[run.__module__]]
-    while todo:
-        module = todo.pop()
-        if module.__name__ in found or not _ours(module.__name__):
-            continue
-        found[module.__name__] = module
-        todo += [m for m in map(_module_of, vars(module).values()) if m is not None]
-    return [found[name] for name in sorted(found)]
-
-
-def _ours(name: str) -> bool:
-    passive = ("alignlab.experiments.arms", "alignlab.cache", "alignlab.errors")
-    return name.startswith("alignlab.") and name not in passive
-
-
-def _module_of(value: object):
-    if type(value) is type(sys):
-        return value
-    return sys.modules.get(getattr(value, "__module__", None) or "")

@@ -1,15 +1,16 @@
 """One SFT run on a base model and how it answers: what every arm of notebook 01 does."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from alignlab import cache
+from alignlab.data import tasks
 from alignlab.data.tasks import Example
 from alignlab.evaluation import answers
-from alignlab.experiments.arms import recipe
-from alignlab.models.base import base_path, load_base, load_model, save_model
+from alignlab.models.base import load_base, load_model, save_model, weights_hash
 from alignlab.models.sampler import Completion, complete
 from alignlab.training.sft import finetune
 
@@ -94,7 +95,6 @@ def sft_policy(
     Returns:
         ``(model, tokenizer)``, from the cache if it was made before.
     """
-    from alignlab.data import tasks
 
     def build(folder: Path) -> None:
         examples = tasks.mixture(n_examples, weights=weights, seed=seed)
@@ -104,13 +104,6 @@ def sft_policy(
         save_model(model, tokenizer, folder)
 
     key = dict(seed=seed, size=size, n=n_examples, steps=steps, weights=weights)
-    key["base"] = weights_hash(size)
-    return load_model(cache.artifact("sft", build, key=key, code=recipe(tune)))
-
-
-def weights_hash(size: str, stage: str = "final") -> str:
-    """Short hash of a shipped base model: a retrained base makes other results."""
-    import hashlib
-
-    weights = base_path(size, stage) / "model.safetensors"
-    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    key["base"] = weights_hash()
+    code = [sys.modules[__name__]]
+    return load_model(cache.artifact("sft", build, key=key, code=code))

@@ -4,6 +4,8 @@ It is a genuine ``LlamaForCausalLM``: whatever runs on it runs on SmolLM2, Qwen 
 Llama as well.
 """
 
+import functools
+import hashlib
 from pathlib import Path
 
 from alignlab.errors import AlignlabError
@@ -82,6 +84,16 @@ def save_model(model, tokenizer, folder: Path) -> None:
     """Write a plain checkpoint folder that ``load_model`` reads."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@functools.cache
+def weights_hash() -> str:
+    """Short hash of all shipped weights: what was trained from others is another
+    artifact."""
+    digest = hashlib.sha256()
+    for path in sorted(WEIGHTS.glob("*/model.safetensors")):
+        digest.update(path.parent.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _known_size(size: str) -> str:
