@@ -1,0 +1,1 @@
+"""Data: pinned sources, the world and its facts, instruction tasks, preferences."""
