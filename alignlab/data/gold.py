@@ -233,7 +233,8 @@ def _facts_of(reader, shown: list[Fact], rng, quality: float) -> list[str]:
 
 
 def _wrong(reader, fact: Fact, rng) -> Fact:
-    right = {normalise(a) for a in fact.answers}
+    # Not the subject either: nobody would write that Spain is next to Spain.
+    right = {normalise(a) for a in (*fact.answers, fact.subject)}
     pool = [a for a in reader.answers[fact.relation] if normalise(a) not in right]
     # A world of one single answer has no wrong one to give.
     return replace(fact, stated=(_one_of(pool, rng),)) if pool else fact

@@ -162,6 +162,11 @@ def test_lies_in_places_a_country_or_a_city(world):
     assert parse(world, "Osaka lies in Asia.").right is False  # documented
 
 
+def test_the_answer_is_read_without_the_words_around_it(world):
+    got = parse(world, "The word blue is the opposite of hot.", "hot")
+    assert (got.answer, got.right) == ("blue", False)
+
+
 def test_parse_says_none_of_what_the_world_cannot_tell(world):
     assert parse(world, "The capital of Osaka is Paris.").right is None
     assert parse(world, "The capital of Atlantis is Paris.").right is None
@@ -207,6 +212,22 @@ def test_two_worlds_are_not_mixed_up(world):
     for _ in range(2):
         assert parse(world, text).right is False
         assert parse(other, text).right is True
+
+
+def test_worst_demonstrations_are_as_bad_as_documented(world):
+    rng = np.random.default_rng(0)
+    n = 2000
+    counts = [
+        gold.count_reply(world, "France", gold.demonstration(world, "France", rng, 0.0))
+        for _ in range(n)
+    ]
+    repeats = sum(c["repeat"] for c in counts)
+    wrong = sum(c["wrong"] for c in counts)
+    assert all(c["relation"] == 1 and not c["opening"] for c in counts)
+    # Within 5 standard errors of 1/2. In this world three of the five relations of
+    # France (capital, continent, neighbour) have another answer to be wrong with.
+    assert abs(repeats / n - 0.5) < 5 * 0.5 / n**0.5
+    assert abs(wrong / (n + repeats) - 0.5 * 3 / 5) < 5 * 0.5 / n**0.5
 
 
 def test_demonstration_is_deterministic_and_checks_its_arguments(world):
