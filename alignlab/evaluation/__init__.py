@@ -1,0 +1,1 @@
+"""Judging replies: right or wrong, well formed or not, better or worse than another."""
