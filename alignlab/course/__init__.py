@@ -1,0 +1,1 @@
+"""The course: building the notebooks that students get."""

@@ -1,0 +1,337 @@
+"""`alignlab build`: from one source per notebook, the complete one and the exercise.
+
+A source is notebooks/source/NN_name.py, py:percent for jupytext, with the solutions
+between nbgrader's markers. Nobody edits an .ipynb by hand.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+
+from nbformat import NotebookNode
+
+from alignlab.errors import AlignlabError
+from alignlab.runs.files import write_text
+from alignlab.runs.folders import FINISHED, read_run
+from alignlab.runs.notebooks import assigned_names, notebooks_folder
+
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")
+PARAMETERS = ("profile", "seed", "device", "out_dir")
+COLUMNS = 88
+
+KERNEL = {
+    "kernelspec": {
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+        "name": "python3",
+    },
+    "language_info": {"file_extension": ".py", "name": "python"},
+}
+
+
+def build_all(folder: Path | None = None, run: Path | None = None) -> list[Path]:
+    """Write every complete notebook and every exercise.
+
+    Outputs come from the executed notebooks of ``run``. Without a run, outputs that
+    are there stay as long as no code cell has changed, and go as soon as one has.
+
+    Args:
+        folder: the notebooks' folder, which holds source/.
+        run: a finished run of the same sources, for instance the recorded one.
+
+    Raises:
+        AlignlabError: if a source cannot be built, or the run is of other sources.
+    """
+    written = []
+    for source in sources(folder):
+        complete = read_source(source)
+        exercise = student_version(complete)
+        place, exercises = _targets(source)
+        outputs = _executed(run, source.stem) if run else _read(place)
+        complete = with_outputs(complete, outputs, required=run is not None)
+        written += [_write(complete, place), _write(exercise, exercises)]
+    return written
+
+
+def check_all(folder: Path | None = None) -> list[str]:
+    """What stands between the sources and what was built, one line each; also what is
+    wrong with a source itself. Outputs do not count."""
+    problems = []
+    for source in sources(folder):
+        notebook = read_source(source)
+        problems += [f"{source.name}: {fault}" for fault in lint(notebook)]
+        versions = notebook, student_version(notebook)
+        for expected, place in zip(versions, _targets(source)):
+            drifted = _drift(expected, _read(place))
+            if drifted:
+                remedy = "run `alignlab build`"
+                problems.append(f"{_name(place)}: {drifted}; {remedy}")
+    return problems
+
+
+# --- Where things are -------------------------------------------------------------
+
+
+def sources(folder: Path | None = None) -> list[Path]:
+    """notebooks/source/NN_name.py, in ascending order."""
+    folder = folder or _folder_with_sources()
+    found = sorted((folder / "source").glob("[0-9][0-9]_*.py"))
+    if not found:
+        raise AlignlabError(
+            f"there are no sources in {folder / 'source'}.",
+            "Run it in a checkout, or name the folder of notebooks with --notebooks.",
+        )
+    return found
+
+
+def _folder_with_sources() -> Path:
+    """The notebooks of the checkout we are in, even before the first was built."""
+    for place in (Path.cwd(), *Path.cwd().parents):
+        for folder in (place, place / "notebooks"):
+            if (folder / "source").is_dir():
+                return folder
+    return notebooks_folder()
+
+
+def _targets(source: Path) -> tuple[Path, Path]:
+    """Where a source's complete notebook and its exercise go."""
+    folder, name = source.parents[1], f"{source.stem}.ipynb"
+    return folder / name, folder / "exercises" / name
+
+
+def _name(place: Path) -> str:
+    parents = 3 if place.parent.name == "exercises" else 2
+    return "/".join(place.parts[-parents:])
+
+
+def _read(place: Path) -> NotebookNode | None:
+    import nbformat
+
+    return nbformat.read(place, as_version=4) if place.exists() else None
+
+
+def _write(notebook: NotebookNode, place: Path) -> Path:
+    import nbformat
+
+    nbformat.validate(notebook)
+    return write_text(place, nbformat.writes(notebook) + "\n")
+
+
+# --- From the source --------------------------------------------------------------
+
+
+def read_source(source: Path) -> NotebookNode:
+    """The complete notebook of a source: no outputs, stable ids, nbgrader's metadata.
+
+    Raises:
+        AlignlabError: if markers do not pair up or a grade_id is given twice.
+    """
+    import jupytext
+
+    notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
+    notebook.metadata = NotebookNode(deepcopy(KERNEL))
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    _identify(notebook, source.stem)
+    _mark_for_grading(notebook, source)
+    return notebook
+
+
+def _identify(notebook: NotebookNode, name: str) -> None:
+    """Ids from what a cell says, so that a new cell leaves the others' ids alone."""
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        key = f"{name}\0{cell.cell_type}\0{cell.source}"
+        seen[key] = seen.get(key, 0) + 1
+        digest = hashlib.sha256(f"{key}\0{seen[key]}".encode())
+        cell.id = digest.hexdigest()[:12]
+
+
+def _mark_for_grading(notebook: NotebookNode, source: Path) -> None:
+    """nbgrader's metadata (schema 3) for solutions and for graded checks.
+
+    In a source a cell's metadata may give ``grade_id="nb01-q2"``, and ``points=2`` for
+    a check that is graded; a solution without an id is numbered.
+    """
+    number, ids = source.stem[:2], set()
+    for count, cell in enumerate(_gradable(notebook, source), start=1):
+        name = cell.metadata.pop("grade_id", f"nb{number}-s{count}")
+        points = cell.metadata.pop("points", None)
+        if name in ids:
+            raise AlignlabError(
+                f"{source.name}: two cells have the grade_id {name!r}.", "Rename one."
+            )
+        ids.add(name)
+        cell.metadata["nbgrader"] = {
+            "grade": points is not None,
+            "grade_id": name,
+            "locked": not _has_solution(cell),
+            "schema_version": 3,
+            "solution": _has_solution(cell),
+            "task": False,
+            **({} if points is None else {"points": points}),
+        }
+
+
+def _gradable(notebook: NotebookNode, source: Path) -> Iterator[NotebookNode]:
+    for cell in notebook.cells:
+        markers = re.findall(f"{BEGIN}|{END}", cell.source)
+        if markers != [BEGIN, END] * (len(markers) // 2):
+            raise AlignlabError(
+                f"{source.name}: BEGIN SOLUTION and END SOLUTION do not pair up in the "
+                f"cell that begins {cell.source.splitlines()[0]!r}.",
+                "Write one END for each BEGIN.",
+            )
+        if markers or "grade_id" in cell.metadata:
+            yield cell
+
+
+def _has_solution(cell: NotebookNode) -> bool:
+    return BEGIN in cell.source
+
+
+def student_version(notebook: NotebookNode) -> NotebookNode:
+    """The exercise: every solution gives way to a stub that says so when it is run."""
+    student = deepcopy(notebook)
+    for cell in student.cells:
+        cell.source = without_solutions(cell.source)
+    return student
+
+
+def without_solutions(source: str) -> str:
+    """A cell with each region between the markers replaced by the stub, indented so."""
+    lines, inside = [], False
+    for line in source.splitlines():
+        if line.strip() == BEGIN:
+            indent = line[: len(line) - len(line.lstrip())]
+            lines += [indent + stub for stub in STUB]
+            inside = True
+        elif line.strip() == END:
+            inside = False
+        elif not inside:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+# --- What is wrong with it --------------------------------------------------------
+
+
+def lint(notebook: NotebookNode) -> Iterator[str]:
+    """A parameters cell with the four that every notebook has, and lines that fit."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        yield f"{len(tagged)} cells are tagged parameters; there must be one"
+    else:
+        assigned = assigned_names(tagged[0].source)
+        missing = [name for name in PARAMETERS if name not in assigned]
+        if missing:
+            yield f"the parameters cell does not set {', '.join(missing)}"
+    for cell in code:
+        for line in cell.source.splitlines():
+            if len(line) > COLUMNS:
+                start = line.strip()[:40]
+                yield f"a line has {len(line)} columns, {COLUMNS} fit: {start}..."
+
+
+def _drift(expected: NotebookNode, built: NotebookNode | None) -> str | None:
+    """How a notebook differs from what its source gives, outputs aside."""
+    if built is None:
+        return "it is missing"
+    pairs = list(zip(expected.cells, built.cells))
+    for index, (wanted, found) in enumerate(pairs, start=1):
+        if _content(wanted) != _content(found):
+            first = (wanted.source.splitlines() or [""])[0][:50]
+            return f"cell {index} ({first!r} in the source) differs"
+    if len(expected.cells) != len(built.cells):
+        return f"it has {len(built.cells)} cells, its source {len(expected.cells)}"
+    return None
+
+
+def _content(cell: NotebookNode) -> tuple:
+    return cell.cell_type, cell.source, cell.id, dict(cell.metadata)
+
+
+# --- Outputs of a recorded run ----------------------------------------------------
+
+
+def _executed(run: Path, name: str) -> NotebookNode:
+    """The executed notebook of a finished run, without the cell papermill put in."""
+    import nbformat
+
+    entry = read_run(run)["notebooks"].get(name, {})
+    if entry.get("status") != FINISHED:
+        raise AlignlabError(
+            f"{name} is not finished in {run}.", "Give a run that finished all of them."
+        )
+    text = (run / f"{name}.ipynb").read_text(encoding="utf-8")
+    notebook = nbformat.reads(text, as_version=4)
+    injected = "injected-parameters"
+    notebook.cells = [
+        cell for cell in notebook.cells if injected not in cell.metadata.get("tags", [])
+    ]
+    return notebook
+
+
+def with_outputs(
+    notebook: NotebookNode, executed: NotebookNode | None, required: bool = True
+) -> NotebookNode:
+    """The notebook with the outputs of an executed copy that has the same code.
+
+    Args:
+        notebook: fresh from its source.
+        executed: the copy; None leaves the notebook without outputs.
+        required: whether other code in the copy is an error; if not, the notebook is
+            left without outputs then.
+    """
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    ran = (
+        [cell for cell in executed.cells if cell.cell_type == "code"]
+        if executed
+        else []
+    )
+    if [cell.source for cell in code] != [cell.source for cell in ran]:
+        if required:
+            raise AlignlabError(
+                "the run is of other sources: their code has changed since.",
+                "Run the notebooks again, then build with that run.",
+            )
+        return notebook
+    counts = iter(range(1, len(code) + 1))
+    for cell, done in zip(code, ran):
+        if done.get("execution_count") is None:
+            continue
+        cell.execution_count = next(counts)
+        shown = filter(_lasts, done.outputs)
+        cell.outputs = [_cleaned(output) for output in shown]
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = cell.execution_count
+    return notebook
+
+
+def _lasts(output: NotebookNode) -> bool:
+    """Sliders and progress bars are nothing without the kernel that drew them."""
+    return "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+
+
+def _cleaned(output: NotebookNode) -> NotebookNode:
+    """An output without the paths of the machine that it was made on."""
+    output = deepcopy(output)
+    if "metadata" in output:
+        output.metadata = NotebookNode()
+    if "text" in output:
+        output.text = without_paths(output.text)
+    for kind, value in output.get("data", {}).items():
+        if isinstance(value, str) and not kind.startswith("image/"):
+            output.data[kind] = without_paths(value)
+    return output
+
+
+def without_paths(text: str) -> str:
+    """Text with absolute paths cut to what they have inside a project or package."""
+    text = re.sub(r"(/[\w.+~-]+)*/ipykernel_\d+/\d+\.py", "cell", text)
+    text = re.sub(r"(/[\w.+~-]+)+/site-packages/", "", text)
+    return re.sub(r"(/[\w.+~-]+)+/(runs|notebooks|alignlab)/", r"\2/", text)

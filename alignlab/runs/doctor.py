@@ -1,0 +1,151 @@
+"""`alignlab doctor`: what this machine has, what it lacks, what to do about it."""
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import alignlab
+from alignlab.cache import cache_dir
+from alignlab.errors import AlignlabError
+from alignlab.runs.benchmark import matrix_gflops
+from alignlab.runs.profiles import load_profiles
+
+LIBRARIES = "torch transformers trl peft accelerate datasets papermill".split()
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that was looked at; ``remedy`` says what to do where it is not ok."""
+
+    what: str
+    found: str
+    ok: bool = True
+    remedy: str = ""
+
+
+def examine() -> Iterator[Line]:
+    """Look at everything a run needs, one line at a time."""
+    yield _python()
+    yield from (_library(name) for name in LIBRARIES)
+    yield _kernel()
+    yield _cores()
+    yield _memory()
+    yield _disk()
+    yield from _sources()
+    yield _accelerator()
+    yield _speed()
+
+
+def _python() -> Line:
+    ok = sys.version_info >= (3, 11)
+    return Line("Python", platform.python_version(), ok, "Use Python 3.11 or newer.")
+
+
+def _library(name: str) -> Line:
+    """Installed, not below the oldest that works, and as tested where we know that."""
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return Line(name, "missing", False, "python -m pip install alignlab")
+    oldest, tested = oldest_versions().get(name, "0"), tested_versions().get(name)
+    if _as_numbers(found) < _as_numbers(oldest):
+        remedy = f"python -m pip install --upgrade '{name}>={oldest}'"
+        return Line(name, f"{found}, older than {oldest}", False, remedy)
+    same = tested is None or tested == found.partition("+")[0]
+    return Line(name, found if same else f"{found} (last tested with {tested})")
+
+
+def oldest_versions() -> dict[str, str]:
+    """The lower bounds that the package states, by library."""
+    try:
+        stated = requires("alignlab") or []
+    except PackageNotFoundError:  # run from a checkout, not installed
+        stated = []
+    pattern = re.compile(r"([\w.-]+?)\s*>=\s*([\d.]+)")
+    found = filter(None, (pattern.match(item) for item in stated))
+    return {match[1].lower(): match[2] for match in found}
+
+
+def tested_versions() -> dict[str, str]:
+    """The versions last tested together, where the checkout's list is at hand."""
+    file = Path(alignlab.__file__).parents[1] / "constraints.txt"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    return dict(re.findall(r"^([\w.-]+)==([\w.]+)$", text, flags=re.MULTILINE))
+
+
+def _as_numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text.partition("+")[0])[:3])
+
+
+def _kernel() -> Line:
+    """Notebooks run in the kernel "python3", which must be this Python."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        program = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    except NoSuchKernel:
+        remedy = "python -m pip install ipykernel"
+        return Line("Jupyter kernel", "missing", False, remedy)
+    if program in (sys.executable, "python", "python3"):  # Jupyter reads these as ours
+        return Line("Jupyter kernel", "python3, this Python")
+    remedy = "python -m ipykernel install --sys-prefix"
+    return Line("Jupyter kernel", f"python3 is {program}", False, remedy)
+
+
+def _cores() -> Line:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    cores = cores or os.cpu_count() or 1
+    return Line("cores", str(cores), cores >= 2, "Expect twice the times of two cores.")
+
+
+def _memory() -> Line:
+    import psutil
+
+    free = psutil.virtual_memory().available / GB
+    remedy = "The default profile needs 3 GB; close something or use --profile smoke."
+    return Line("free memory", f"{free:.1f} GB", free >= 3, remedy)
+
+
+def _disk() -> Line:
+    folder = cache_dir()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free / GB
+    remedy = "Sources and artifacts need 2 GB; free some, or set ALIGNLAB_CACHE."
+    return Line("cache", f"{folder}, {free:.0f} GB free", free >= 2, remedy)
+
+
+def _sources() -> Iterator[Line]:
+    """The archives that the series itself needs."""
+    from alignlab.data.sources import status
+
+    needed = [source for source in status() if source.default]
+    missing = [source.name for source in needed if not source.cached]
+    found = f"{len(needed) - len(missing)} of {len(needed)} in the cache"
+    remedy = "They are fetched when needed, or now: alignlab data pull"
+    yield Line("data sources", found, not missing, remedy)
+
+
+def _accelerator() -> Line:
+    import torch
+
+    if torch.cuda.is_available():
+        return Line("accelerator", torch.cuda.get_device_name(0))
+    return Line("accelerator", "none; profile gpu needs one, the others do not")
+
+
+def _speed() -> Line:
+    try:
+        here = matrix_gflops()
+    except OSError as error:
+        raise AlignlabError(f"numpy could not be timed: {error}.") from error
+    usual = load_profiles()["reference_gflops"]
+    times = usual / here
+    remedy = f"Expect about {times:.1f} times the times that the notebooks state."
+    return Line("speed", f"{here:.0f} GFLOP/s on one thread", here > usual / 3, remedy)

@@ -1,0 +1,130 @@
+"""One notebook through papermill: its executed copy, or a precise word on what failed.
+
+The copy is written under NAME.partial.ipynb and bears its plain name only when whole.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignlab.errors import AlignlabError
+from alignlab.runs.watch import Watch
+
+
+class NotebookFailed(Exception):
+    """A notebook did not finish.
+
+    Args:
+        notebook: its name.
+        reason: the exception, the timeout or the death of the kernel, in one line.
+        cell: which code cell, counted from 1 as Jupyter numbers them; 0 before any.
+        line: the first line of that cell.
+    """
+
+    def __init__(self, notebook: str, reason: str, cell: int = 0, line: str = ""):
+        self.notebook, self.reason, self.cell, self.line = notebook, reason, cell, line
+        where = f"in cell [{cell}] `{line}`" if cell else "before its first cell"
+        super().__init__(f"{notebook} failed {where}: {reason}")
+
+
+def execute(
+    notebook: Path,
+    out: Path,
+    parameters: dict,
+    watch: Watch,
+    on_cell: Callable[[int, int], None] = lambda number, of: None,
+) -> Path:
+    """Execute a notebook in a kernel of its own, in the folder that it lies in.
+
+    Args:
+        notebook: the notebook; it is not changed.
+        out: folder for the executed copy: NAME.ipynb, or NAME.failed.ipynb.
+        parameters: values for its cell tagged "parameters".
+        watch: stops it when the time is up, and measures its memory.
+        on_cell: told the code cell that is about to run, and how many there are.
+
+    Returns:
+        The executed notebook.
+
+    Raises:
+        NotebookFailed: a cell raised, the time was up, or the kernel died.
+        AlignlabError: there is no kernel to run it in.
+    """
+    # Papermill's import takes a second, which `alignlab --help` should not.
+    import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    import alignlab.runs.engine  # noqa: F401  (registers itself with papermill)
+
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    name, partial = notebook.stem, out / f"{notebook.stem}.partial.ipynb"
+    place = _Place(_count_cells(notebook), on_cell)
+    try:
+        with watch:
+            papermill.execute_notebook(
+                str(notebook),
+                str(partial),
+                parameters,
+                engine_name="alignlab",
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                cwd=str(notebook.parent),
+                on_cell_start=place.moves_to,
+                kernel_log=out / f"{name}.log",
+            )
+    except NoSuchKernel:
+        raise AlignlabError(
+            "Jupyter has no kernel 'python3'.",
+            "Install it: python -m pip install ipykernel",
+        ) from None
+    except (PapermillExecutionError, DeadKernelError, RuntimeError) as error:
+        if partial.exists():
+            os.replace(partial, out / f"{name}.failed.ipynb")
+        reason = _reason(error, watch)
+        raise NotebookFailed(name, reason, place.cell, place.line) from error
+    finished = out / f"{name}.ipynb"
+    os.replace(partial, finished)
+    return finished
+
+
+@dataclass
+class _Place:
+    """Where the execution is: papermill tells of each cell as it comes to it."""
+
+    cells: int
+    on_cell: Callable[[int, int], None]
+    cell: int = 0
+    line: str = ""
+
+    def moves_to(self, cell, cell_index: int) -> None:
+        if _is_code(cell):
+            self.cell += 1
+            self.line = cell["source"].strip().splitlines()[0]
+            self.on_cell(self.cell, self.cells)
+
+
+def _count_cells(notebook: Path) -> int:
+    """Code cells with something in them, and the one of parameters that is put in."""
+    import nbformat
+
+    return 1 + sum(map(_is_code, nbformat.read(notebook, as_version=4).cells))
+
+
+def _is_code(cell) -> bool:
+    return cell["cell_type"] == "code" and bool(cell["source"].strip())
+
+
+def _reason(error: Exception, watch: Watch) -> str:
+    """What went wrong, in one line."""
+    if watch.timed_out:
+        return f"it was stopped, for it took longer than {watch.timeout:g} seconds"
+    if hasattr(error, "ename"):
+        message = " ".join(str(error.evalue).split())
+        return f"{error.ename}: {message}" if message else error.ename
+    memory = watch.peak_memory / 1e9
+    return f"the kernel died holding {memory:.1f} GB; the memory may have run out"

@@ -1,0 +1,154 @@
+"""report.html: one page for a run: times, claims, metrics, figures, links to notebooks.
+
+Everything on it is read from the run's folder, so it can be made again at any time.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from alignlab.runs.claims import SIGNS, Finding, judge_notebook
+from alignlab.runs.context import METRICS_FILE
+from alignlab.runs.files import read_json, write_json, write_text
+from alignlab.runs.folders import FINISHED, read_run
+from alignlab.runs.profiles import budget_seconds, load_profiles
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.html, metrics.json (all notebooks in one) and readable copies of the
+    executed notebooks into a run's folder.
+
+    Raises:
+        AlignlabError: if the folder holds no run.
+    """
+    run = read_run(folder)
+    sections = [_section(folder, run, name) for name in run["notebooks"]]
+    write_json(folder / METRICS_FILE, _everything(run, sections))
+    counts = Counter(
+        verdict.verdict for section in sections for verdict in section["verdicts"]
+    )
+    page = _template("report.html.j2").render(
+        run=run,
+        name=folder.name,
+        sections=sections,
+        counts=counts,
+        finished=sum(section["status"] == FINISHED for section in sections),
+        total_seconds=sum(section.get("seconds", 0) for section in sections),
+        reference=load_profiles()["reference_gflops"],
+        signs=SIGNS,
+        interval_plot=interval_plot,
+    )
+    return write_text(folder / "report.html", page)
+
+
+def _section(folder: Path, run: dict, name: str) -> dict:
+    """All that the page shows of one notebook."""
+    entry = run["notebooks"][name]
+    recorded = read_json(folder / name / METRICS_FILE, default={})
+    metrics = recorded.get("metrics", {})
+    seconds = entry.get("seconds")
+    scale = run["gflops"] / load_profiles()["reference_gflops"]
+    return {
+        **entry,
+        "name": name,
+        "title": name[3:].replace("_", " "),
+        "metrics": metrics,
+        "figures": recorded.get("figures", []),
+        "settings": recorded.get("settings", {}),
+        "seeds": recorded.get("seeds", []),
+        "verdicts": judge_notebook(name[:2], metrics),
+        "page": _readable_copy(folder, name),
+        "budget": budget_seconds(name[:2], run["profile"]),
+        "reference_seconds": None if seconds is None else seconds * scale,
+    }
+
+
+def _everything(run: dict, sections: list[dict]) -> dict:
+    """What `alignlab check` and `compare` read, and what a README may quote."""
+    kept = ("status", "seconds", "seeds", "settings", "metrics")
+    return {
+        "profile": run["profile"],
+        "started": run["started"],
+        "versions": run["versions"],
+        "notebooks": {
+            section["name"]: {key: section[key] for key in kept if key in section}
+            for section in sections
+        },
+        "claims": {
+            verdict.claim.id: {"verdict": verdict.verdict, "reason": verdict.reason}
+            for section in sections
+            for verdict in section["verdicts"]
+        },
+    }
+
+
+def _readable_copy(folder: Path, name: str) -> str | None:
+    """The executed notebook as a page for the browser, made if it is not there yet."""
+    for stem in (name, f"{name}.failed"):
+        notebook, page = folder / f"{stem}.ipynb", folder / f"{stem}.html"
+        if notebook.exists():
+            if not page.exists() or page.stat().st_mtime < notebook.stat().st_mtime:
+                write_text(page, _as_html(notebook))
+            return page.name
+    return None
+
+
+def _as_html(notebook: Path) -> str:
+    from nbconvert import HTMLExporter
+
+    return HTMLExporter(embed_images=True).from_filename(str(notebook))[0]
+
+
+def _template(name: str):
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["number"] = number
+    return environment.get_template(name)
+
+
+def number(value: float | None) -> str:
+    """A number as a reader wants it: three digits that matter, no exponent if small."""
+    if value is None:
+        return "–"
+    if value == 0 or 0.001 <= abs(value) < 1e6:
+        digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
+        return f"{value:,.{digits}f}"
+    return f"{value:.2e}"
+
+
+def interval_plot(finding: Finding, width: int = 180, height: int = 22) -> dict | None:
+    """Where to draw a finding: its interval, estimate, threshold and the wanted side.
+
+    Returns:
+        x coordinates in pixels, or None where there is no interval to draw.
+    """
+    if finding.low is None:
+        return None
+    threshold = finding.condition.threshold
+    points = [finding.low, finding.high, threshold]
+    left, right = min(points), max(points)
+    margin = 0.12 * (right - left or 1.0)
+    left, right = left - margin, right + margin
+
+    def at(value: float) -> float:
+        return round((value - left) / (right - left) * width, 1)
+
+    above = finding.condition.direction == "above"
+    return {
+        "width": width,
+        "height": height,
+        "low": at(finding.low),
+        "high": at(finding.high),
+        "value": at(finding.value),
+        "threshold": at(threshold),
+        "wanted_from": at(threshold) if above else 0,
+        "wanted_width": width - at(threshold) if above else at(threshold),
+    }

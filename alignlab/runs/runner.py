@@ -1,0 +1,285 @@
+"""`alignlab run`: the numbered notebooks through papermill, one after the other.
+
+A run is a folder: run.json says what was done, and each notebook has its executed copy
+and a folder of metrics and figures. Only a notebook that finished bears its plain name.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.console import Console
+
+import alignlab
+from alignlab.runs.benchmark import matrix_gflops
+from alignlab.runs.context import DIALS_FILE
+from alignlab.runs.execute import NotebookFailed, execute
+from alignlab.runs.files import write_json
+from alignlab.runs.folders import (
+    FAILED,
+    FINISHED,
+    RUN_FILE,
+    RUNNING,
+    WAITING,
+    exclusive,
+    new_folder,
+    point_latest_at,
+    resume_command,
+    run_folder,
+)
+from alignlab.runs.notebooks import (
+    notebooks_folder,
+    read_parameters,
+    select_notebooks,
+    share_out,
+)
+from alignlab.runs.profiles import (
+    check_profile,
+    load_profiles,
+    notebook_dials,
+    timeout_seconds,
+)
+from alignlab.runs.progress import Progress
+from alignlab.runs.watch import Watch
+
+LIBRARIES = "torch transformers trl datasets numpy scipy scikit-learn".split()
+
+# Parts of the package that no number in a notebook depends on.
+NOT_IN_FINGERPRINT = (
+    "cli.py",
+    "course/",
+    "runs/compare.py",
+    "runs/doctor.py",
+    "runs/progress.py",
+    "runs/report.py",
+    "runs/templates/",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook of a run, with all that its result depends on."""
+
+    notebook: Path
+    parameters: dict
+    dials: dict
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        return self.notebook.stem
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where the run is, and what failed in it."""
+
+    folder: Path
+    failures: tuple[NotebookFailed, ...]
+
+
+def run_series(
+    wanted: Sequence[str] = (),
+    *,
+    profile: str | None = None,
+    params: Sequence[str] = (),
+    out: Path | None = None,
+    resume: bool = False,
+    timeout: float | None = None,
+    keep_going: bool = False,
+    notebooks: Path | None = None,
+    console: Console | None = None,
+) -> RunResult:
+    """Execute notebooks in ascending order and write the report.
+
+    Args:
+        wanted: numbers and ranges, "00", "03-05"; all notebooks when empty.
+        profile: smoke, cpu (the default), full or gpu.
+        params: NAME=VALUE pairs for the notebooks' parameters cells and dials.
+        out: the run's folder; by default runs/PROFILE-TIME.
+        resume: continue the run in ``out`` (by default the latest one): what finished
+            with the same sources, parameters and code is kept.
+        timeout: seconds a notebook may take; by default what the profile says.
+        keep_going: go on with the next notebook after one failed.
+        notebooks: the folder they are in; found by itself in a checkout.
+        console: where progress is shown.
+
+    Raises:
+        AlignlabError: for anything wrong with the arguments, and for a full disk.
+    """
+    console = console or Console(stderr=True)
+    folder, old = run_folder(out, resume, profile)
+    profile = check_profile(profile or old.get("profile") or "cpu")
+    wanted = wanted or _numbers_of(old)
+    params = params or old.get("params", [])
+    chosen = select_notebooks(notebooks_folder(notebooks), wanted)
+    jobs = _jobs(chosen, profile, params)
+    with exclusive(folder or new_folder(profile)) as folder:
+        point_latest_at(folder)
+        state = _describe(old, profile, list(params))
+        seconds = timeout or timeout_seconds(profile)
+        try:
+            failures = _run_all(jobs, folder, state, seconds, keep_going, console)
+        except KeyboardInterrupt:
+            console.print(
+                f"Stopped. To go on: {resume_command(folder)}", soft_wrap=True
+            )
+            raise
+        from alignlab.runs.report import write_report
+
+        write_report(folder)
+    return RunResult(folder, tuple(failures))
+
+
+# --- What is to be done -----------------------------------------------------------
+
+
+def _jobs(notebooks: Sequence[Path], profile: str, params: Sequence[str]) -> list[Job]:
+    device = load_profiles()["profiles"][profile].get("device", "cpu")
+    usual = {"profile": profile, "device": device}
+    package = package_hash()
+    jobs = []
+    for notebook, (own, dials) in share_out(
+        read_parameters(params), notebooks, profile
+    ).items():
+        parameters = {**usual, **own}
+        settings = notebook_dials(notebook.name[:2], profile, **dials)
+        everything = [_sources(notebook), parameters, settings, package, _versions()]
+        text = json.dumps(everything, sort_keys=True, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        jobs.append(Job(notebook, parameters, dials, digest))
+    return jobs
+
+
+def _sources(notebook: Path) -> list[list[str]]:
+    """The cells without their outputs: executing a notebook does not change it."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
+
+
+def package_hash() -> str:
+    """Hash of every file of the package that a notebook's numbers may depend on."""
+    root = Path(alignlab.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if (
+            path.is_dir()
+            or "__pycache__" in name
+            or name.startswith(NOT_IN_FINGERPRINT)
+        ):
+            continue
+        digest.update(name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "alignlab": alignlab.__version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def _describe(old: dict, profile: str, params: list[str]) -> dict:
+    return {
+        "profile": profile,
+        "params": params,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": _versions(),
+        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "gflops": round(matrix_gflops(), 1),
+        "notebooks": old.get("notebooks", {}),
+    }
+
+
+def _numbers_of(old: dict) -> list[str]:
+    return [name[:2] for name in old.get("notebooks", {})]
+
+
+# --- Doing it ---------------------------------------------------------------------
+
+
+def _run_all(
+    jobs: Sequence[Job],
+    folder: Path,
+    state: dict,
+    timeout: float,
+    keep_going: bool,
+    console: Console,
+) -> list[NotebookFailed]:
+    """Every job in turn; run.json is written before and after each of them."""
+    failures = []
+    _expect(jobs, folder, state)
+    with Progress(console, [job.name for job in jobs]) as progress:
+        for job in jobs:
+            entry = state["notebooks"][job.name]
+            if entry["status"] == FINISHED:
+                progress.end(job.name, "kept")
+                continue
+            entry["status"] = RUNNING
+            write_json(folder / RUN_FILE, state)
+            failure = _run_one(job, folder, entry, timeout, progress)
+            write_json(folder / RUN_FILE, state)
+            if failure is not None:
+                failures.append(failure)
+                if not keep_going:
+                    break
+    return failures
+
+
+def _expect(jobs: Sequence[Job], folder: Path, state: dict) -> None:
+    """Enter every job into the state: as finished if it was, with the same content."""
+    for job in jobs:
+        old = state["notebooks"].get(job.name, {})
+        same = old.get("fingerprint") == job.fingerprint
+        whole = (folder / f"{job.name}.ipynb").exists()
+        if not (old.get("status") == FINISHED and same and whole):
+            state["notebooks"][job.name] = {"status": WAITING}
+    state["notebooks"] = dict(sorted(state["notebooks"].items()))
+    write_json(folder / RUN_FILE, state)
+
+
+def _run_one(
+    job: Job, folder: Path, entry: dict, timeout: float, progress: Progress
+) -> NotebookFailed | None:
+    """Execute a job and write down in its entry how it went."""
+    _clear(folder, job.name)
+    write_json(folder / job.name / DIALS_FILE, job.dials)
+    parameters = {**job.parameters, "out_dir": str(folder / job.name)}
+    began, watch, failure = time.monotonic(), Watch(timeout), None
+    progress.begin(job.name)
+    try:
+        on_cell = partial(progress.cell, job.name)
+        execute(job.notebook, folder, parameters, watch, on_cell)
+    except NotebookFailed as error:
+        failure = error
+    entry.update(
+        status=FAILED if failure else FINISHED,
+        fingerprint=job.fingerprint,
+        parameters=job.parameters,
+        dials=job.dials,
+        seconds=round(time.monotonic() - began, 1),
+        peak_memory_mb=round(watch.peak_memory / 1e6),
+    )
+    if failure:
+        entry.update(cell=failure.cell, line=failure.line, reason=failure.reason)
+    progress.end(job.name, entry["status"], failure.reason if failure else "")
+    return failure
+
+
+def _clear(folder: Path, name: str) -> None:
+    """Remove what an earlier attempt left of a notebook."""
+    for leftover in folder.glob(f"{name}.*"):
+        leftover.unlink()
+    shutil.rmtree(folder / name, ignore_errors=True)

@@ -1,0 +1,68 @@
+"""Keeps an eye on the processes a notebook starts: their memory, and their time.
+
+A thread looks twice a second. When the time is up it kills the kernel and everything
+that it started, whatever they are doing, so a timeout holds even inside compiled code.
+"""
+
+import threading
+import time
+
+import psutil
+
+
+class Watch:
+    """Context manager around the execution of one notebook.
+
+    Args:
+        timeout: seconds until it all is killed.
+        every: seconds between two looks.
+
+    Attributes:
+        timed_out: the time was up and the processes were killed.
+        peak_memory: the most that they held together, in bytes: resident memory summed
+            over processes, so pages that two of them share count twice.
+    """
+
+    def __init__(self, timeout: float, every: float = 0.5):
+        self.timed_out, self.peak_memory = False, 0
+        self.timeout, self._every = timeout, every
+        self._before = set(psutil.Process().children(recursive=True))
+        self._seen: set[psutil.Process] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look_repeatedly, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._deadline = time.monotonic() + self.timeout
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._kill()  # a worker that outlived its kernel
+
+    def _look_repeatedly(self) -> None:
+        while not self._stop.wait(self._every):
+            self._look()
+            if time.monotonic() > self._deadline:
+                self.timed_out = True
+                self._kill()
+
+    def _look(self) -> None:
+        now = set(psutil.Process().children(recursive=True)) - self._before
+        self._seen |= now
+        self.peak_memory = max(self.peak_memory, sum(map(_resident, now)))
+
+    def _kill(self) -> None:
+        for process in self._seen:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                pass
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0

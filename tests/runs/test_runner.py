@@ -1,0 +1,437 @@
+"""A run executes, stops, resumes and explains itself; half-done work never counts."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from filelock import FileLock
+
+from alignlab.errors import AlignlabError
+from alignlab.runs import runner
+from alignlab.runs.folders import latest_run, run_folder
+from alignlab.runs.notebooks import (
+    cell_parameters,
+    find_notebooks,
+    read_parameters,
+    select_notebooks,
+    share_out,
+)
+from alignlab.runs.runner import run_series
+
+from .conftest import write_notebook
+
+RECORDS = (
+    "import json, os\n"
+    'record("answer", limit * 2, seeds=[seed + limit, seed + 2 * limit])\n'
+    "print(json.dumps([profile, seed, device, len(run.seeds)]))"
+)
+FIGURE = (
+    "import matplotlib.pyplot as plt\n"
+    "figure, axes = plt.subplots(figsize=(2, 1))\n"
+    'save_figure(figure, "empty", "Nothing to see.")\n'
+    "show_verdicts()"
+)
+FAILS = "# first, a comment\nnumber = 1\nraise ValueError('two\\nlines')"
+
+
+def text_of(path):
+    notebook = nbformat.read(path, as_version=4)
+    return "".join(
+        output.get("text", "")
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+    )
+
+
+def state_of(folder):
+    return json.loads((folder / "run.json").read_text())["notebooks"]
+
+
+# --- A whole run, shared by the tests that look at it ------------------------------
+
+
+@pytest.fixture(scope="module")
+def failed_run(tmp_path_factory):
+    """00 works, 01 fails, 02 is reached only because of keep_going."""
+    folder = tmp_path_factory.mktemp("series")
+    notebooks, out = folder / "notebooks", folder / "run"
+    notebooks.mkdir()
+    write_notebook(notebooks / "00_works.ipynb", RECORDS, FIGURE)
+    write_notebook(notebooks / "01_fails.ipynb", "a = 1", FAILS, "b = 2")
+    write_notebook(notebooks / "02_dies.ipynb", "import os; os.kill(os.getpid(), 9)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "matrix_gflops", lambda: 30.0)
+        result = run_series(
+            profile="smoke",
+            params=["seed=5", "limit=2.5", "seeds=2"],
+            out=out,
+            notebooks=notebooks,
+            keep_going=True,
+        )
+    return result, notebooks, out
+
+
+def test_a_finished_notebook_is_whole_and_has_its_metrics(failed_run):
+    _, _, out = failed_run
+    assert text_of(out / "00_works.ipynb") == '["smoke", 5, "cpu", 2]\n'
+    metrics = json.loads((out / "00_works/metrics.json").read_text())
+    assert metrics["metrics"]["answer"]["value"] == 5.0
+    assert metrics["metrics"]["answer"]["seeds"] == [7.5, 10.0]
+    assert (out / "00_works/figures/empty.png").exists()
+    entry = state_of(out)["00_works"]
+    assert entry["status"] == "finished"
+    assert entry["parameters"] == {
+        "profile": "smoke", "device": "cpu", "seed": 5, "limit": 2.5
+    }  # fmt: skip
+    assert entry["dials"] == {"seeds": 2}
+    assert entry["seconds"] > 0 and entry["peak_memory_mb"] > 10
+
+
+def test_a_failure_names_notebook_cell_line_and_exception(failed_run):
+    result, _, out = failed_run
+    failure = result.failures[0]
+    assert str(failure) == (
+        "01_fails failed in cell [5] `# first, a comment`: ValueError: two lines"
+    )
+    executed = nbformat.read(out / "01_fails.failed.ipynb", as_version=4)
+    assert [
+        cell.source for cell in executed.cells if cell.get("execution_count") == 5
+    ] == [FAILS]
+    assert not (out / "01_fails.ipynb").exists()
+    assert state_of(out)["01_fails"]["status"] == "failed"
+
+
+def test_a_kernel_that_dies_is_told_as_such(failed_run):
+    result, _, out = failed_run
+    assert (
+        "02_dies failed in cell [4] `import os; os.kill(os.getpid(), 9)`: the kernel"
+        in (str(result.failures[1]))
+    )
+    assert state_of(out)["02_dies"]["status"] == "failed"
+    assert not list(out.glob("*.partial.ipynb"))
+
+
+def test_the_run_says_what_it_ran_on(failed_run):
+    _, _, out = failed_run
+    run = json.loads((out / "run.json").read_text())
+    assert run["gflops"] == 30.0 and run["profile"] == "smoke"
+    assert run["versions"]["torch"] and run["params"] == [
+        "seed=5",
+        "limit=2.5",
+        "seeds=2",
+    ]
+    everything = json.loads((out / "metrics.json").read_text())
+    assert everything["notebooks"]["00_works"]["metrics"]["answer"]["value"] == 5.0
+
+
+def test_the_report_links_only_to_what_is_there(failed_run):
+    import re
+
+    _, _, out = failed_run
+    page = (out / "report.html").read_text()
+    links = re.findall(r'(?:href|src)="([^"#][^"]*)"', page)
+    assert {"00_works.html", "00_works.ipynb", "00_works/figures/empty.png"} <= set(
+        links
+    )
+    assert "01_fails.failed.ipynb" in links
+    assert [link for link in links if not (out / link).exists()] == []
+    anchors = set(re.findall(r'href="#([^"]+)"', page))
+    assert anchors <= set(re.findall(r'id="([^"]+)"', page))
+    assert "ValueError: two lines" in page and "Nothing to see." in page
+    assert "http://" not in page and "https://" not in page and "<script" not in page
+
+
+def test_resume_keeps_what_finished_and_runs_the_rest(failed_run, tmp_path):
+    import shutil
+
+    _, notebooks, run = failed_run
+    out = shutil.copytree(run, tmp_path / "copy")
+    before = (out / "00_works.ipynb").stat().st_mtime_ns
+    before_page = (out / "00_works.html").stat().st_mtime_ns
+    mended = shutil.copytree(notebooks, tmp_path / "mended")
+    write_notebook(mended / "01_fails.ipynb", "a = 1")
+    (mended / "02_dies.ipynb").unlink()
+    result = run_series(["00-01"], out=out, resume=True, notebooks=mended)
+    assert not result.failures
+    assert (out / "00_works.ipynb").stat().st_mtime_ns == before
+    assert (out / "00_works.html").stat().st_mtime_ns == before_page
+    statuses = {name: entry["status"] for name, entry in state_of(out).items()}
+    assert statuses == {
+        "00_works": "finished", "01_fails": "finished", "02_dies": "failed"
+    }  # fmt: skip
+    assert "reason" not in state_of(out)["01_fails"]
+    assert not (out / "01_fails.failed.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    "spoil, kept",
+    [
+        (lambda out, notebooks, patch: None, True),
+        (lambda out, notebooks, patch: (out / "00_works.ipynb").unlink(), False),
+        (lambda out, notebooks, patch: _set_status(out, "running"), False),
+        (lambda out, notebooks, patch: _set_status(out, "waiting"), False),
+        (
+            lambda out, notebooks, patch: write_notebook(
+                notebooks / "00_works.ipynb", RECORDS + "  "
+            ),
+            False,
+        ),
+        (
+            lambda out, notebooks, patch: patch.setattr(
+                runner, "package_hash", lambda: "other code"
+            ),
+            False,
+        ),
+    ],
+    ids=["same", "lost", "killed", "waiting", "edited", "code"],
+)
+def test_only_the_same_finished_content_is_kept(
+    failed_run, tmp_path, monkeypatch, spoil, kept
+):
+    import shutil
+
+    _, notebooks, run = failed_run
+    out = shutil.copytree(run, tmp_path / "copy")
+    notebooks = shutil.copytree(notebooks, tmp_path / "notebooks")
+    ran = []
+    monkeypatch.setattr(
+        runner, "execute", lambda notebook, *rest: ran.append(notebook.stem)
+    )
+    spoil(out, notebooks, monkeypatch)
+    run_series(["0"], out=out, resume=True, notebooks=notebooks)
+    assert ran == ([] if kept else ["00_works"])
+    # Another parameter is other content too.
+    ran.clear()
+    run_series(["0"], out=out, resume=True, notebooks=notebooks, params=["seed=6"])
+    assert ran == ["00_works"]
+
+
+def _set_status(out, status):
+    run = json.loads((out / "run.json").read_text())
+    run["notebooks"]["00_works"]["status"] = status
+    (out / "run.json").write_text(json.dumps(run))
+
+
+# --- Stopping ----------------------------------------------------------------------
+
+
+def test_a_timeout_stops_the_kernel_and_all_it_started(notebooks, tmp_path):
+    sleeper = "import subprocess\nchild = subprocess.Popen(['sleep', '600'])\n"
+    sleeper += "print(child.pid, flush=True)\nchild.wait()"
+    write_notebook(notebooks / "00_slow.ipynb", "import time", sleeper)
+    began = time.monotonic()
+    result = run_series(out=tmp_path / "run", notebooks=notebooks, timeout=6)
+    assert time.monotonic() - began < 30
+    assert "longer than 6 seconds" in str(result.failures[0])
+    assert "cell [5] `import subprocess`" in str(result.failures[0])
+    child = int(text_of(tmp_path / "run/00_slow.failed.ipynb").split()[0])
+    assert not psutil.pid_exists(child) or (
+        psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    )
+
+
+def test_it_stops_at_the_first_failure_unless_told_otherwise(
+    notebooks, tmp_path, monkeypatch
+):
+    def fails(notebook, *rest):
+        raise runner.NotebookFailed(notebook.stem, "no luck")
+
+    monkeypatch.setattr(runner, "execute", fails)
+    for number in range(3):
+        write_notebook(notebooks / f"0{number}_x.ipynb")
+    result = run_series(out=tmp_path / "run", notebooks=notebooks)
+    assert [str(item) for item in result.failures] == [
+        "00_x failed before its first cell: no luck"
+    ]
+    assert [entry["status"] for entry in state_of(tmp_path / "run").values()] == [
+        "failed", "waiting", "waiting"
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on_and_leaves_no_kernel(notebooks, tmp_path):
+    write_notebook(notebooks / "00_slow.ipynb", "import time\ntime.sleep(600)")
+    command = [sys.executable, "-m", "alignlab.cli", "run", "--profile", "smoke"]
+    process = subprocess.Popen(
+        [*command, "--notebooks", str(notebooks), "--out", "run"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(runner.__file__).parents[2])},
+    )
+    partial = tmp_path / "run/00_slow.partial.ipynb"
+    _wait_for(lambda: partial.exists() and "time.sleep" in partial.read_text())
+    time.sleep(1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "alignlab run --resume --out run" in told and "Traceback" not in told
+    assert not [child for child in children if child.is_running()]
+    assert state_of(tmp_path / "run")["00_slow"]["status"] == "running"
+
+
+def _wait_for(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+# --- Wrong arguments and a full disk -------------------------------------------------
+
+
+@pytest.fixture
+def two(notebooks, monkeypatch):
+    """Two notebooks that would run, were anything executed."""
+    monkeypatch.setattr(runner, "execute", lambda *arguments: None)
+    write_notebook(notebooks / "00_first.ipynb")
+    write_notebook(notebooks / "03_second.ipynb")
+    return notebooks
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"wanted": ["07"]}, "no notebook 07. Known: 00_first, 03_second"),
+        ({"wanted": ["02-03"]}, "no notebook 02"),
+        ({"wanted": ["first"]}, "'first' is no notebook's number"),
+        ({"wanted": ["03-00"]}, "'03-00' is no"),
+        ({"profile": "cppu"}, "no profile 'cppu'. Did you mean 'cpu'"),
+        ({"params": ["limt=3"]}, "'limt'. Did you mean 'limit'"),
+        ({"params": ["seed"]}, "'seed' is not of the form NAME=VALUE"),
+        ({"params": ["=3"]}, "'=3' is not of the form"),
+        ({"params": ["profile=full"]}, "cannot set profile. Use --profile"),
+        ({"params": ["seeds=many"]}, "'seeds' is a number; got 'many'"),
+    ],
+)
+def test_wrong_arguments_are_named_with_the_remedy(two, tmp_path, arguments, said):
+    out = tmp_path / "run"
+    with pytest.raises(AlignlabError, match=said.replace("(", r"\(")):
+        run_series(**{"out": out, "notebooks": two, **arguments})
+    assert not out.exists()
+
+
+def test_a_folder_in_use_is_not_written_to(two, tmp_path):
+    out = tmp_path / "run"
+    run_series(out=out, profile="smoke", notebooks=two)
+    with pytest.raises(AlignlabError, match="already holds a run. Add --resume"):
+        run_series(out=out, notebooks=two)
+    with pytest.raises(AlignlabError, match="run of profile smoke, not full"):
+        run_series(out=out, profile="full", resume=True, notebooks=two)
+    run_series(out=out, profile="smoke", resume=True, notebooks=two)
+    strange = tmp_path / "letters"
+    strange.mkdir()
+    (strange / "dear.txt").touch()
+    for resume in (False, True):
+        with pytest.raises(AlignlabError, match="not a run and not empty"):
+            run_series(out=strange, notebooks=two, resume=resume)
+    assert [path.name for path in strange.iterdir()] == ["dear.txt"]
+    with (
+        FileLock(out / ".lock"),
+        pytest.raises(AlignlabError, match="another alignlab"),
+    ):
+        run_series(out=out, resume=True, notebooks=two)
+
+
+def test_by_default_a_run_has_a_new_folder_and_is_the_latest(
+    two, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    first = run_series(profile="smoke", notebooks=two).folder
+    second = run_series(profile="smoke", notebooks=two).folder
+    assert first != second and first.parent == second.parent == tmp_path / "runs"
+    assert first.name.startswith("smoke-")
+    assert latest_run() == second
+    assert run_folder(None, True, None)[0] == second
+    # Resuming the latest takes its profile and notebooks.
+    again = run_series(resume=True, notebooks=two)
+    assert again.folder == second
+    assert json.loads((second / "run.json").read_text())["profile"] == "smoke"
+
+
+def test_there_may_be_nothing_to_resume(tmp_path, monkeypatch, two):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AlignlabError, match="there is no run"):
+        run_series(resume=True, notebooks=two)
+
+
+def test_a_full_disk_is_told_with_the_remedy(two, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runner, "execute", full)
+    with pytest.raises(AlignlabError, match="is full. Free some.*--resume --out"):
+        run_series(out=tmp_path / "run", notebooks=two)
+    assert state_of(tmp_path / "run")["00_first"]["status"] == "running"
+
+
+def test_a_missing_kernel_is_told_with_the_remedy(notebooks, tmp_path, monkeypatch):
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    def none(self, name):
+        raise NoSuchKernel(name)
+
+    monkeypatch.setattr(KernelSpecManager, "get_kernel_spec", none)
+    write_notebook(notebooks / "00_x.ipynb")
+    with pytest.raises(AlignlabError, match="no kernel 'python3'.*ipykernel"):
+        run_series(out=tmp_path / "run", notebooks=notebooks)
+
+
+# --- Choosing notebooks and parameters ----------------------------------------------
+
+
+def test_numbers_and_ranges_choose_notebooks_in_order(notebooks):
+    for number in ("00", "01", "02", "10"):
+        write_notebook(notebooks / f"{number}_x.ipynb")
+    (notebooks / "notes.ipynb").touch()
+    (notebooks / "00_x.failed.ipynb").touch()
+
+    def chosen(*wanted):
+        return [path.name[:2] for path in select_notebooks(notebooks, wanted)]
+
+    assert chosen() == ["00", "01", "02", "10"]
+    assert chosen("10", "0-1") == ["00", "01", "10"]
+    assert chosen("2", "02", "01-02") == ["01", "02"]
+
+
+def test_two_notebooks_of_one_number_are_an_error(notebooks):
+    write_notebook(notebooks / "00_x.ipynb")
+    write_notebook(notebooks / "00_y.ipynb")
+    with pytest.raises(AlignlabError, match="number 00: 00_x.ipynb and 00_y.ipynb"):
+        find_notebooks(notebooks)
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("3", 3), ("1e-4", 1e-4), ("true", True), ("False", False), ("None", None),
+        ("[1, 2]", [1, 2]), ("abc", "abc"), ("", ""), ("'3'", "3"), ("a=b", "a=b"),
+        ("EleutherAI/pythia-70m", "EleutherAI/pythia-70m"),
+    ],
+)  # fmt: skip
+def test_parameters_are_read_as_python_or_text(text, value):
+    read = read_parameters([f"name={text}"])["name"]
+    assert read == value and type(read) is type(value)
+
+
+def test_a_parameter_goes_to_the_notebooks_that_know_it(notebooks):
+    with_limit = write_notebook(notebooks / "00_x.ipynb")
+    plain = notebooks / "01_y.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), plain)
+    assert cell_parameters(with_limit) == [
+        "profile", "seed", "device", "out_dir", "limit"
+    ]  # fmt: skip
+    shared = share_out({"limit": 3, "seeds": 4}, [with_limit, plain], "cpu")
+    assert shared == {
+        with_limit: ({"limit": 3}, {"seeds": 4}),
+        plain: ({}, {"seeds": 4}),
+    }
