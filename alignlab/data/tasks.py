@@ -608,6 +608,7 @@ def _replacements() -> Rewriting:
     after = "of|and|in|to|was|is|on|were"
     pattern = re.compile(rf"\bthe ([a-z]{{3,9}})(?=[,.]| (?:{after}) )")
     found = [(x, m[1]) for x in _sentences() if (m := pattern.search(x))]
+    found = [(x, word) for x, word in found if word not in _NO_NOUN]
     nouns = [w for w, n in Counter(w for _, w in found).most_common(60) if n > 3]
     draw = random.Random(0)
     for x, word in found:
@@ -618,8 +619,11 @@ def _replacements() -> Rewriting:
             yield fields, re.sub(rf"\b{word}\b", other, x)
 
 
+_NO_NOUN = "same dark poor first last evil dead north south east west end way".split()
+
+
 def _is_plural(noun: str) -> bool:
-    return noun in ("men", "people", "women") or noun.endswith("s")
+    return noun in ("men", "people", "women", "children") or noun.endswith("s")
 
 
 _REMOVABLE = "very certainly completely truly also again great little now all".split()
@@ -650,7 +654,12 @@ def _negations() -> Rewriting:
     for x in _sentences():
         # "They were sad", not "So great was he": the verb second or third.
         early = pattern.search(" ".join(x.split()[1:3]))
-        if early and len(pattern.findall(x)) == 1 and not negative.search(x):
+        if (
+            early
+            and f"{early[0]} " in x
+            and len(pattern.findall(x)) == 1
+            and not negative.search(x)
+        ):
             yield {"x": x}, pattern.sub(r"\1 not", x)
 
 
