@@ -134,6 +134,9 @@ def read_source(source: Path) -> NotebookNode:
     notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
     notebook.metadata = NotebookNode(deepcopy(KERNEL))
     notebook.nbformat, notebook.nbformat_minor = 4, 5
+    for cell in notebook.cells:
+        for name in [name for name in cell.metadata if name.startswith("lines_to_")]:
+            del cell.metadata[name]  # jupytext's notes on blank lines
     _identify(notebook, source.stem)
     _mark_for_grading(notebook, source)
     return notebook

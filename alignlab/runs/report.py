@@ -47,7 +47,7 @@ def _section(folder: Path, run: dict, name: str) -> dict:
     entry = run["notebooks"][name]
     recorded = read_json(folder / name / METRICS_FILE, default={})
     metrics = recorded.get("metrics", {})
-    seconds = entry.get("seconds")
+    took = entry.get("seconds")
     scale = run["gflops"] / load_profiles()["reference_gflops"]
     return {
         **entry,
@@ -60,7 +60,7 @@ def _section(folder: Path, run: dict, name: str) -> dict:
         "verdicts": judge_notebook(name[:2], metrics),
         "page": _readable_copy(folder, name),
         "budget": budget_seconds(name[:2], run["profile"]),
-        "reference_seconds": None if seconds is None else seconds * scale,
+        "reference_seconds": None if took is None else took * scale,
     }
 
 
@@ -110,7 +110,7 @@ def _template(name: str):
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["number"] = number
+    environment.filters.update(number=number, seconds=seconds)
     return environment.get_template(name)
 
 
@@ -122,6 +122,11 @@ def number(value: float | None) -> str:
         digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
         return f"{value:,.{digits}f}"
     return f"{value:.2e}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration in whole seconds, or with one digit if it is short."""
+    return "–" if value is None else f"{value:.{1 if value < 10 else 0}f}"
 
 
 def interval_plot(finding: Finding, width: int = 180, height: int = 22) -> dict | None:
