@@ -155,27 +155,29 @@ def _identify(notebook: NotebookNode, name: str) -> None:
 def _mark_for_grading(notebook: NotebookNode, source: Path) -> None:
     """nbgrader's metadata (schema 3) for solutions and for graded checks.
 
-    In a source a cell's metadata may give ``grade_id="nb01-q2"``, and ``points=2`` for
-    a check that is graded; a solution without an id is numbered.
+    In a source a cell's metadata may give ``grade_id="nb01-q2"``, and ``points=2`` if
+    it is graded, or all of ``nbgrader={...}``; a solution without an id is numbered.
     """
     number, ids = source.stem[:2], set()
     for count, cell in enumerate(_gradable(notebook, source), start=1):
-        name = cell.metadata.pop("grade_id", f"nb{number}-s{count}")
         points = cell.metadata.pop("points", None)
-        if name in ids:
-            raise AlignlabError(
-                f"{source.name}: two cells have the grade_id {name!r}.", "Rename one."
-            )
-        ids.add(name)
-        cell.metadata["nbgrader"] = {
+        marks = {
             "grade": points is not None,
-            "grade_id": name,
+            "grade_id": cell.metadata.pop("grade_id", f"nb{number}-s{count}"),
             "locked": not _has_solution(cell),
             "schema_version": 3,
             "solution": _has_solution(cell),
             "task": False,
             **({} if points is None else {"points": points}),
+            **cell.metadata.get("nbgrader", {}),
         }
+        name = marks["grade_id"]
+        if name in ids:
+            raise AlignlabError(
+                f"{source.name}: two cells have the grade_id {name!r}.", "Rename one."
+            )
+        ids.add(name)
+        cell.metadata["nbgrader"] = marks
 
 
 def _gradable(notebook: NotebookNode, source: Path) -> Iterator[NotebookNode]:
@@ -187,7 +189,7 @@ def _gradable(notebook: NotebookNode, source: Path) -> Iterator[NotebookNode]:
                 f"cell that begins {cell.source.splitlines()[0]!r}.",
                 "Write one END for each BEGIN.",
             )
-        if markers or "grade_id" in cell.metadata:
+        if markers or "grade_id" in cell.metadata or "nbgrader" in cell.metadata:
             yield cell
 
 

@@ -142,6 +142,18 @@ def test_nbgrader_accepts_the_metadata(folder):
     assert not graded["solution"]
 
 
+def test_metadata_given_in_full_is_kept(folder):
+    given = '{"grade": true, "grade_id": "nb03-own", "locked": false, "points": 3}'
+    rewrite(folder, 'grade_id="nb03-q2"', f"nbgrader={given}")
+    cell = read_source(folder / "source/03_reward.py").cells[4]
+    assert cell.metadata == {
+        "nbgrader": {
+            "grade": True, "grade_id": "nb03-own", "locked": False, "points": 3,
+            "schema_version": 3, "solution": True, "task": False,
+        }
+    }  # fmt: skip
+
+
 def test_ids_are_stable_and_unique(folder):
     before = [cell.id for cell in read_source(folder / "source/03_reward.py").cells]
     assert len(set(before)) == len(before)
