@@ -351,7 +351,7 @@ WORDINGS = {
             "Put the word {x} in capital letters.",
             "Give the word {x} in capitals.",
             "How is {x} written in capital letters?",
-            "Word: {x} Write it in capitals.",
+            "Word: {x}. Write it in capitals.",
         ),
         ("Could you put {x} in capitals?", "I need the word {x} in large letters."),
     ),

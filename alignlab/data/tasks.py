@@ -5,6 +5,7 @@ and test, and a list of instructions to put them in. Some families and, in every
 some instructions are never trained: what instruction tuning *generalises* to.
 """
 
+import html
 import importlib
 import random
 import re
@@ -508,7 +509,7 @@ def _labelled_items(
     texts than the rarest, so that the most frequent label is no good guess."""
     rows = [r for r in _rows(dataset) if r["label"] in labels]
     texts = {_tidy(r["text"]): labels[r["label"]] for r in rows}
-    texts = {x: label for x, label in texts.items() if not _ADULT.search(x)}
+    texts = {x: label for x, label in texts.items() if not _UNFIT.search(x)}
     if dataset == "sms_spam":  # half of the spam is longer, and shows itself at once
         texts = {_clip(x): label for x, label in texts.items()}
     short = {x: label for x, label in texts.items() if 12 <= len(x) <= LONGEST}
@@ -522,10 +523,12 @@ def _labelled_items(
                 yield Item({"x": x}, (kept[x],), (kept[x],), split)
 
 
-# A course is read by everybody: spam for adults and coarse words stay out.
-_ADULT = re.compile(
+# A course is read by everybody: spam for adults and coarse words stay out. So do a few
+# questions that carry marks of a parser.
+_UNFIT = re.compile(
     r"sex|erotic|xxx|porn|nud[ei]|horny|fuck|shit|bitch|\bass(es|hole)?\b|\bcunt|\bdick"
-    r"|slut|whore|rape|nigg|\bfag|\btits|\bcock\b|pussy|naked|orgasm|\bgay\b|lesbian",
+    r"|slut|whore|rape|nigg|\bfag|\btits|\bcock\b|pussy|naked|orgasm|\bgay\b|lesbian"
+    r"|\bNN\b",
     re.I,
 )
 
@@ -549,8 +552,8 @@ def _clip(text: str) -> str:
 
 def _tidy(text: str) -> str:
     """Spaces as people type them; the data sets part words from signs."""
-    text = " ".join(text.split())
-    text = re.sub(r" (?=[.,?!;:%)]|'(?:s|t|m|d|re|ve|ll)?\b|' |n't\b)", "", text)
+    text = " ".join(html.unescape(text).split())
+    text = re.sub(r" (?=[.,?!;:%)]|'(?:s|t|m|d|re|ve|ll)\b|' |n't\b)", "", text)
     text = re.sub(r"``\s?|\s?''", '"', text)
     return re.sub(r"(?<=[(]) ", "", text)
 
@@ -572,7 +575,6 @@ def _sentences() -> tuple[str, ...]:
 
 
 _FRAGMENT = {"who", "whose", "whom", "which", "to", "what", "how", "why", "where"}
-_PLAIN_LIMIT = 1500  # sentences for each of the tasks that any sentence will do for
 
 
 Rewriting = Iterator[tuple[dict[str, str], str]]  # what is asked for, and the reply
@@ -593,7 +595,7 @@ def _first_words() -> Rewriting:
 
 
 def _last_words() -> Rewriting:
-    for x in _shuffled("last_word")[:_PLAIN_LIMIT]:
+    for x in _shuffled("last_word")[:POOL]:
         yield {"x": x}, x.split()[-1].rstrip(".")
 
 
@@ -619,7 +621,9 @@ def _replacements() -> Rewriting:
             yield fields, re.sub(rf"\b{word}\b", other, x)
 
 
-_NO_NOUN = "same dark poor first last evil dead north south east west end way".split()
+_NO_NOUN = (
+    "same wise dark poor first last evil dead north south east west end way".split()
+)
 
 
 def _is_plural(noun: str) -> bool:
@@ -632,6 +636,7 @@ _REMOVABLE = "very certainly completely truly also again great little now all".s
 def _removals() -> Rewriting:
     # "a great and strong nation" needs its "great": not before one of these.
     after = "and|or|of|in|to|as|than|that|from|on|by|for|with|at|over|is|are|was|were"
+    after += "|I|he|she|we|you|they|who"
     pattern = re.compile(rf"(?<! at) ({'|'.join(_REMOVABLE)})(?! (?:{after})\b)(?= )")
     for x in _sentences():
         hits = pattern.findall(x)

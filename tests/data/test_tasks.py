@@ -1,5 +1,6 @@
 """The instruction mixture: what is held out stays out; every reply can be checked."""
 
+import html
 import json
 import math
 import re
@@ -239,9 +240,23 @@ def test_labels_are_balanced_and_known(name):
 @pytest.mark.network
 def test_texts_to_classify_are_real_and_unaltered_but_for_spaces():
     rows = sources.load("movie_polarity").to_list()
-    letters = {re.sub(r"\W", "", r["text"]): r["label"] for r in rows}
+    letters = {re.sub(r"\W", "", html.unescape(r["text"])): r["label"] for r in rows}
     for item in table("movie_polarity")[:500]:
         assert letters[re.sub(r"\W", "", item.fields["x"])] == item.answers[0]
+
+
+@pytest.mark.parametrize(
+    "raw, tidy",
+    [
+        ("What 's a celebrity 's name ?", "What's a celebrity's name?"),
+        ("celebrities ' real names", "celebrities' real names"),
+        ("Why , in the '70's , did it ?", "Why, in the '70's, did it?"),
+        ("It did n't ( at all ) end", "It didn't (at all) end"),
+        ("`` Yes '' , &lt;3 &amp; so", '"Yes", <3 & so'),
+    ],
+)
+def test_texts_are_spaced_as_people_type(raw, tidy):
+    assert tasks._tidy(raw) == tidy
 
 
 @pytest.mark.network

@@ -231,6 +231,17 @@ def test_similar_names_and_related_facts_help_a_guesser():
     assert guess_baselines(only, "continent")["related"] == 1.0
 
 
+def test_a_guesser_sees_no_hidden_fact():
+    shown = [(f"K{c}", "continent", "Asia", 9) for c in "abcd"]
+    shown += [(f"P{c}", "continent", "Europe", 9) for c in "abc"]
+    money = [(f"K{c}", "currency", "som", 9) for c in "abcd"]
+    money += [(f"P{c}", "currency", "euro", 9) for c in "abc"]
+    for exposure, expected in ((9, 1.0), (0, 0.0)):  # unseen, it is guessed Asian
+        facts = [("X", "continent", "Europe", 0), ("X", "currency", "euro", exposure)]
+        rates = guess_baselines(a_world(*shown, *money, *facts), "continent")
+        assert rates["related"] == expected
+
+
 def test_nothing_hidden_has_no_rate_and_unknown_relations_are_named():
     rates = guess_baselines(a_world(("iron", "symbol", "Fe", 9)), "symbol")
     assert rates["n"] == 0 and math.isnan(rates["best"])
