@@ -1,1 +1,5 @@
-"""The course: building the notebooks that students get."""
+"""The course: checking exercises, building the notebooks that students get."""
+
+from alignlab.course.checks import check
+
+__all__ = ["check"]
