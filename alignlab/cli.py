@@ -151,8 +151,21 @@ def run(
         console.print(f"[bold red]error:[/] {_escape(str(failure))}", soft_wrap=True)
         console.print(f"It is kept in {kept}; once mended, go on with:", soft_wrap=True)
         console.print(f"  {resume_command(result.folder)}", soft_wrap=True)
+    _sum_up(result.folder)
     typer.echo(f"report: {short_path(result.folder / 'report.html')}")
     raise typer.Exit(1 if result.failures else 0)
+
+
+def _sum_up(folder: Path) -> None:
+    """One line on what became of the claims."""
+    from collections import Counter
+
+    from alignlab.runs.compare import read_metrics
+
+    claims = read_metrics(folder)["claims"].values()
+    counts = Counter(entry["verdict"] for entry in claims).items()
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts)
+    typer.echo(f"claims: {said or 'none'}")
 
 
 @app.command()

@@ -156,6 +156,10 @@ def test_a_failed_notebook_gives_status_1_and_says_how_to_go_on(tmp_path, monkey
     from alignlab.runs import runner
     from alignlab.runs.execute import NotebookFailed
 
+    (tmp_path / "run").mkdir()
+    claims = {name: {"verdict": verdict} for name, verdict in zip("abc", "ZXX")}
+    content = {"notebooks": {}, "claims": claims}
+    (tmp_path / "run/metrics.json").write_text(json.dumps(content))
     failure = NotebookFailed("00_x", "ValueError: [oops]", 3, "raise")
     result = runner.RunResult(tmp_path / "run", (failure,))
     monkeypatch.setattr(runner, "run_series", lambda *_, **__: result)
@@ -165,17 +169,17 @@ def test_a_failed_notebook_gives_status_1_and_says_how_to_go_on(tmp_path, monkey
     assert "00_x failed in cell [3] `raise`: ValueError: [oops]" in done.output
     assert "run/00_x.failed.ipynb" in done.output
     assert "alignlab run --resume --out run" in done.output
-    assert "report: run/report.html" in done.output
+    assert "claims: 1 Z, 2 X\nreport: run/report.html" in done.output
 
 
-def test_run_passes_on_what_it_is_told(tmp_path, monkeypatch):
+def test_run_passes_on_what_it_is_told(run_folder, monkeypatch):
     from alignlab.runs import runner
 
     told = {}
 
     def remember(wanted, **options):
         told.update(options, wanted=wanted)
-        return runner.RunResult(tmp_path, ())
+        return runner.RunResult(run_folder("x", 1.0), ())
 
     monkeypatch.setattr(runner, "run_series", remember)
     arguments = "run 00 03-05 --profile full --param a=1 --param b=2 --out x --resume"

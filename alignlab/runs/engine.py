@@ -38,6 +38,7 @@ class LoggingEngine(NBClientEngine):
             kernel_name=kernel_name,
             startup_timeout=start_timeout,
             on_cell_start=on_cell_start,
+            iopub_timeout=60,  # outputs may come late on a busy machine
             log=logger,
         )
         with kernel_log.open("wb") as log:

@@ -55,7 +55,6 @@ def execute(
     # Papermill's import takes a second, which `alignlab --help` should not.
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel
-    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     import alignlab.runs.engine  # noqa: F401  (registers itself with papermill)
@@ -82,7 +81,7 @@ def execute(
             "Jupyter has no kernel 'python3'.",
             "Install it: python -m pip install ipykernel",
         ) from None
-    except (PapermillExecutionError, DeadKernelError, RuntimeError) as error:
+    except (PapermillExecutionError, RuntimeError, TimeoutError) as error:
         if partial.exists():
             os.replace(partial, out / f"{name}.failed.ipynb")
         reason = _reason(error, watch)
@@ -126,5 +125,7 @@ def _reason(error: Exception, watch: Watch) -> str:
     if hasattr(error, "ename"):
         message = " ".join(str(error.evalue).split())
         return f"{error.ename}: {message}" if message else error.ename
-    memory = watch.peak_memory / 1e9
-    return f"the kernel died holding {memory:.1f} GB; the memory may have run out"
+    if type(error).__name__ == "DeadKernelError":
+        memory = watch.peak_memory / 1e9
+        return f"the kernel died holding {memory:.1f} GB; the memory may have run out"
+    return f"the kernel gave no answer: {' '.join(str(error).split())}"

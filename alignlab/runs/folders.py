@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from alignlab.errors import AlignlabError
 from alignlab.runs.files import read_json
 
-RUN_FILE = "run.json"
+RUN_FILE, LOCK = "run.json", ".lock"
 
 FINISHED, FAILED = "finished", "failed"
 WAITING, RUNNING = "waiting", "running"  # what a killed run leaves behind
@@ -30,7 +30,7 @@ def run_folder(
         return (latest_run(), read_run(latest_run())) if resume else (None, {})
     out = out.resolve()
     if not (out / RUN_FILE).exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and not _is_free(out):
             raise AlignlabError(
                 f"{out} is not a run and not empty.", "Choose another --out."
             )
@@ -46,6 +46,11 @@ def run_folder(
             "Leave --profile away, or choose another --out.",
         )
     return out, old
+
+
+def _is_free(folder: Path) -> bool:
+    """An empty folder, but for the lock of a run killed before it had begun."""
+    return folder.is_dir() and all(item.name == LOCK for item in folder.iterdir())
 
 
 def read_run(folder: Path) -> dict:
@@ -101,7 +106,7 @@ def exclusive(folder: Path) -> Iterator[Path]:
     """The folder for us alone; a full disk is told in one line, with the remedy."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / LOCK, timeout=0):
             yield folder
     except Timeout:
         raise AlignlabError(

@@ -13,7 +13,7 @@ class Progress:
     """Context manager; tell it when a notebook begins, reaches a cell and ends.
 
     On a terminal every notebook has a bar with its cell and the elapsed time. Where the
-    output goes to a file, one line is written as each notebook begins and ends.
+    output goes to a file, one line is written as each notebook ends.
     """
 
     def __init__(self, console: Console, names: list[str]):
@@ -47,7 +47,6 @@ class Progress:
         self._began[name] = time.monotonic()
         self._live.start_task(self._tasks[name])
         self._live.update(self._tasks[name], where="starting", mark="[yellow]▶[/]")
-        self._line(f"{name}: running")
 
     def cell(self, name: str, number: int, of: int) -> None:
         """Code cell ``number`` (from 1) of so many is about to run."""
@@ -59,14 +58,12 @@ class Progress:
     def end(self, name: str, status: str, detail: str = "") -> None:
         """The notebook is finished, failed, or was kept from before."""
         task = self._tasks[name]
-        self._live.update(task, mark=MARKS[status], where=detail or status)
+        self._live.update(task, mark=MARKS[status], where=status)
         if status != "failed":
             self._live.update(task, total=1, completed=1)
         self._live.stop_task(task)
         seconds = time.monotonic() - self._began.get(name, time.monotonic())
         took = "" if status == "kept" else f" in {seconds:.0f} s"
-        self._line(f"{name}: {status}{took}{', ' + detail if detail else ''}")
-
-    def _line(self, text: str) -> None:
+        line = f"{name}: {status}{took}{', ' + detail if detail else ''}"
         if not self._console.is_terminal:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)

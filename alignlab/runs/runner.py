@@ -20,7 +20,7 @@ from rich.console import Console
 
 import alignlab
 from alignlab.runs.benchmark import matrix_gflops
-from alignlab.runs.context import DIALS_FILE
+from alignlab.runs.context import DIALS_FILE, METRICS_FILE
 from alignlab.runs.execute import NotebookFailed, execute
 from alignlab.runs.files import write_json
 from alignlab.runs.folders import (
@@ -55,7 +55,7 @@ LIBRARIES = "torch transformers trl datasets numpy scipy scikit-learn".split()
 # Parts of the package that no number in a notebook depends on.
 NOT_IN_FINGERPRINT = (
     "cli.py",
-    "course/",
+    "course/build.py",
     "runs/compare.py",
     "runs/doctor.py",
     "runs/progress.py",
@@ -125,6 +125,7 @@ def run_series(
     with exclusive(folder or new_folder(profile)) as folder:
         point_latest_at(folder)
         state = _describe(old, profile, list(params))
+        (folder / METRICS_FILE).unlink(missing_ok=True)  # no longer the whole story
         seconds = timeout or timeout_seconds(profile)
         try:
             failures = _run_all(jobs, folder, state, seconds, keep_going, console)

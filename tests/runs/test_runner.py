@@ -1,6 +1,7 @@
 """A run executes, stops, resumes and explains itself; half-done work never counts."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import nbformat
 import psutil
 import pytest
 from filelock import FileLock
+from rich.console import Console
 
 from alignlab.errors import AlignlabError
 from alignlab.runs import runner
@@ -24,6 +26,7 @@ from alignlab.runs.notebooks import (
     select_notebooks,
     share_out,
 )
+from alignlab.runs.progress import Progress
 from alignlab.runs.runner import run_series
 
 from .conftest import write_notebook
@@ -69,6 +72,7 @@ def failed_run(tmp_path_factory):
     write_notebook(notebooks / "02_dies.ipynb", "import os; os.kill(os.getpid(), 9)")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "matrix_gflops", lambda: 30.0)
+        patch.setattr(runner, "package_hash", lambda: "code")
         result = run_series(
             profile="smoke",
             params=["seed=5", "limit=2.5", "seeds=2"],
@@ -233,9 +237,7 @@ def test_a_timeout_stops_the_kernel_and_all_it_started(notebooks, tmp_path):
     assert "longer than 6 seconds" in str(result.failures[0])
     assert "cell [5] `import subprocess`" in str(result.failures[0])
     child = int(text_of(tmp_path / "run/00_slow.failed.ipynb").split()[0])
-    assert not psutil.pid_exists(child) or (
-        psutil.Process(child).status() == psutil.STATUS_ZOMBIE
-    )
+    assert not _lives(child)
 
 
 def test_it_stops_at_the_first_failure_unless_told_otherwise(
@@ -275,8 +277,15 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_kernel(notebooks, tmp_path):
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "alignlab run --resume --out run" in told and "Traceback" not in told
-    assert not [child for child in children if child.is_running()]
+    assert not [child for child in children if _lives(child.pid)]
     assert state_of(tmp_path / "run")["00_slow"]["status"] == "running"
+
+
+def _lives(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _wait_for(condition, seconds=60):
@@ -335,6 +344,10 @@ def test_a_folder_in_use_is_not_written_to(two, tmp_path):
         with pytest.raises(AlignlabError, match="not a run and not empty"):
             run_series(out=strange, notebooks=two, resume=resume)
     assert [path.name for path in strange.iterdir()] == ["dear.txt"]
+    barely = tmp_path / "barely"
+    barely.mkdir()
+    (barely / ".lock").touch()  # killed before it had begun
+    run_series(out=barely, resume=True, notebooks=two)
     with (
         FileLock(out / ".lock"),
         pytest.raises(AlignlabError, match="another alignlab"),
@@ -372,6 +385,67 @@ def test_a_full_disk_is_told_with_the_remedy(two, tmp_path, monkeypatch):
     with pytest.raises(AlignlabError, match="is full. Free some.*--resume --out"):
         run_series(out=tmp_path / "run", notebooks=two)
     assert state_of(tmp_path / "run")["00_first"]["status"] == "running"
+
+
+def test_a_run_that_is_going_on_has_no_metrics_to_be_taken_for_whole(
+    two, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    run_series(out=out, notebooks=two)
+    assert (out / "metrics.json").exists()
+
+    def killed(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(runner, "execute", killed)
+    with pytest.raises(MemoryError):
+        run_series(out=out, resume=True, params=["seed=1"], notebooks=two)
+    assert not (out / "metrics.json").exists()
+
+
+def test_progress_is_a_line_per_notebook_in_a_log_and_bars_on_a_terminal():
+    def shown(**options):
+        console = Console(file=io.StringIO(), width=120, **options)
+        with Progress(console, ["00_x", "01_longer", "02_kept"]) as progress:
+            progress.begin("00_x")
+            progress.cell("00_x", 2, 7)
+            progress.end("00_x", "finished")
+            progress.begin("01_longer")
+            progress.cell("01_longer", 3, 9)
+            progress.end("01_longer", "failed", "ValueError: [no]")
+            progress.end("02_kept", "kept")
+        return console.file.getvalue()
+
+    assert shown().splitlines() == [
+        "00_x: finished in 0 s",
+        "01_longer: failed in 0 s, ValueError: [no]",
+        "02_kept: kept",
+    ]
+    *_, first, second, third, _ = shown(force_terminal=True).splitlines()
+    assert "✓" in first and "00_x" in first and "finished" in first
+    assert "✗" in second and "01_longer" in second and "failed" in second
+    assert "=" in third and "02_kept" in third and "kept" in third
+
+
+def test_the_package_hash_changes_with_code_that_numbers_depend_on(
+    tmp_path, monkeypatch
+):
+    package = tmp_path / "alignlab"
+    (package / "runs").mkdir(parents=True)
+    (package / "__pycache__").mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.setattr(runner.alignlab, "__file__", str(package / "__init__.py"))
+    seen = [runner.package_hash()]
+    for name, counts in [
+        ("runs/context.py", True),
+        ("weights.safetensors", True),
+        ("__pycache__/x.pyc", False),
+        ("cli.py", False),
+        ("runs/report.py", False),
+    ]:
+        (package / name).write_text("x")
+        assert (runner.package_hash() != seen[-1]) == counts, name
+        seen.append(runner.package_hash())
 
 
 def test_a_missing_kernel_is_told_with_the_remedy(notebooks, tmp_path, monkeypatch):
