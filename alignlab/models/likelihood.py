@@ -6,6 +6,7 @@ it.
 
 from contextlib import contextmanager
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -19,16 +20,17 @@ def completion_log_probs(
 ) -> Float[Tensor, "batch time-1"]:
     """Log-probability of each masked token given those before it, in nats; 0 elsewhere.
 
-    It is ``token_log_probs(model(...).logits, input_ids)`` where the mask is 1, at a
-    third less time on the tiny model, where logits for every token of prompt and
-    padding would be most of the work. Sums over rows are the completions'
+    It is ``token_log_probs(model(...).logits, input_ids)`` where the mask is 1. On the
+    tiny model, forward and backward take a quarter to a third less time than with
+    logits for every token of prompt and padding. Sums over rows are the completions'
     log-probabilities.
 
     Args:
         model: a causal language model of `transformers`, also with peft adapters.
         input_ids: prompts and completions, padded on either side.
         attention_mask: 1 on real tokens, 0 on padding.
-        mask: 1 on the tokens asked about. The first column is not read.
+        mask: 1 on the tokens asked about. A row's first token cannot be: nothing comes
+            before it.
 
     Raises:
         ValueError: if the shapes differ.
@@ -38,17 +40,19 @@ def completion_log_probs(
             f"input_ids, attention_mask and mask have shapes {tuple(input_ids.shape)}, "
             f"{tuple(attention_mask.shape)} and {tuple(mask.shape)}: they must agree"
         )
-    asked = mask[:, 1:].bool()  # (B, T-1): logits at t speak of token t+1
+    # (B, T-1): logits at t speak of token t+1, if t is a real token.
+    asked = mask[:, 1:].bool() & attention_mask[:, :-1].bool()
+    positions = (attention_mask.cumsum(1) - 1).clamp(min=0)  # also under left padding
     with _output_layer_sees(model, F.pad(asked, (0, 1))):
         logits = model(
-            input_ids, use_cache=False, **_masking(attention_mask)
-        ).logits  # (1, N, V)
-    found = -F.cross_entropy(
-        logits[0], input_ids[:, 1:][asked], reduction="none"
-    )  # (N,)
-    result = found.new_zeros(asked.shape)
-    result[asked] = found
-    return result
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            use_cache=False,
+        ).logits[0]  # (N, V), a row for each token asked about
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss = F.cross_entropy(logits, input_ids[:, 1:][asked], reduction="none")  # (N,)
+    return loss.new_zeros(asked.shape).masked_scatter(asked, -loss)
 
 
 @contextmanager
@@ -67,15 +71,3 @@ def _output_layer_sees(model: nn.Module, where: Tensor):
         yield
     finally:
         hook.remove()
-
-
-def _masking(attention_mask: Tensor) -> dict[str, Tensor]:
-    """The arguments that hide the padding.
-
-    Padding on the right needs none: a causal model's tokens never look that way.
-    Without a mask, attention takes its fast path.
-    """
-    if bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all()):
-        return {}
-    positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
-    return {"attention_mask": attention_mask, "position_ids": positions}

@@ -11,9 +11,12 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
 
 from alignlab.errors import AlignlabError
+
+CROWDED = (
+    0.9  # ended rows leave once fewer still run: leaving costs a copy of the cache
+)
 
 
 @dataclass(frozen=True)
@@ -26,39 +29,7 @@ class Completion:
     ended: bool
 
 
-class _RoomyLayer(DynamicLayer):
-    """Keys and values with room to grow: appending a token writes that token only,
-    where the usual layer copies the whole past."""
-
-    def __init__(self, room: int):
-        super().__init__()
-        self.room, self.length = room, 0
-
-    def update(self, key_states, value_states, *args, **kwargs):
-        if not self.is_initialized:
-            self.dtype, self.device = key_states.dtype, key_states.device
-            self._keys, self._values = (
-                self._with_room(x) for x in (key_states, value_states)
-            )
-            self.is_initialized = True
-        end = self.length + key_states.shape[2]
-        self._keys[:, :, self.length : end] = key_states
-        self._values[:, :, self.length : end] = value_states
-        self.length = end
-        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices):
-        self._keys, self._values = self._keys[indices], self._values[indices]
-        self.keys = self._keys[:, :, : self.length]
-        self.values = self._values[:, :, : self.length]
-
-    def _with_room(self, states: Tensor) -> Tensor:
-        batch, heads, _, width = states.shape
-        return states.new_empty(batch, heads, self.room, width)
-
-
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     model: PreTrainedModel,
     input_ids: Int[Tensor, "batch time"],
@@ -90,16 +61,13 @@ def sample(
             max_new_tokens is out of range.
     """
     _require_prompts(input_ids, attention_mask, max_new_tokens, temperature)
-    batch, time = input_ids.shape
-    if pad_token_id is None:
-        pad_token_id = 0 if eos_token_id is None else eos_token_id
-    output = input_ids.new_full((batch, max_new_tokens), pad_token_id)
-    rows = torch.arange(
-        batch, device=input_ids.device
-    )  # which row each place now holds
+    end = -1 if eos_token_id is None else eos_token_id
+    fill = max(end, 0) if pad_token_id is None else pad_token_id
+    output = input_ids.new_full((len(input_ids), max_new_tokens), fill)
+    rows = torch.arange(len(input_ids), device=input_ids.device)  # still in the batch
     running = torch.ones_like(rows, dtype=torch.bool)
-    cache = _roomy_cache(model, time + max_new_tokens)
-    # Without padding there is nothing to mask, and attention takes its fast path.
+    cache = DynamicCache(config=model.config)
+    # Without padding nothing needs hiding, and no mask has to be built at every step.
     mask = None if attention_mask.all() else attention_mask
     positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
     tokens = input_ids
@@ -114,20 +82,16 @@ def sample(
         ).logits[:, -1]  # (B, V)
         chosen = _choose(logits, temperature, generator)  # (B,)
         output[rows[running], step] = chosen[running]
-        if eos_token_id is not None:
-            running &= chosen != eos_token_id
-            left = int(running.sum())
-            if left == 0:
-                return output[:, : step + 1]
-            if left <= 0.75 * len(rows):  # moving the others together pays for itself
-                rows, chosen, positions = (
-                    rows[running],
-                    chosen[running],
-                    positions[running],
-                )
-                mask = None if mask is None else mask[running]
-                cache.batch_select_indices(running.nonzero()[:, 0])
-                running = running[running]
+        running &= chosen != end
+        if not running.any():
+            return output[:, : step + 1]
+        if running.sum() <= CROWDED * len(rows):
+            keep = running.nonzero()[:, 0]
+            rows, running, chosen, positions = (
+                x[keep] for x in (rows, running, chosen, positions)
+            )
+            mask = None if mask is None else mask[keep]
+            cache.batch_select_indices(keep)
         tokens, positions = chosen[:, None], positions[:, -1:] + 1
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
@@ -137,7 +101,7 @@ def sample(
 def complete(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: list[str],
+    prompts: list[str] | list[list[dict]],
     max_new_tokens: int = 32,
     temperature: float = 0.0,
     seed: int | None = None,
@@ -148,8 +112,9 @@ def complete(
     """Let the model reply to each prompt, in the order given.
 
     Args:
-        chat: True makes each prompt one user turn of the tokenizer's chat template;
-            False feeds the text as it is, for the model to go on.
+        prompts: strings, or lists of chat messages.
+        chat: True puts each prompt through the tokenizer's chat template, a string as
+            one user turn; False feeds the text as it is, for the model to go on.
         max_new_tokens: a reply's length at most.
         temperature: 0 is greedy; higher is more varied.
         seed: the same seed gives the same replies at the same batch_size; None draws on
@@ -160,41 +125,32 @@ def complete(
     Raises:
         AlignlabError: if a prompt and its reply do not fit into the model's positions.
     """
-    texts = (
-        [_as_chat(tokenizer, prompt) for prompt in prompts] if chat else list(prompts)
-    )
+    texts = [_as_chat(tokenizer, p) for p in prompts] if chat else list(prompts)
     if not texts:
         return []
     ids = tokenizer(texts, add_special_tokens=not chat)["input_ids"]
     _require_room(model, ids, max_new_tokens)
-    device = model.device
-    generator = None if seed is None else torch.Generator(device).manual_seed(seed)
-    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    pad = eos if pad is None else pad
-    order = sorted(
-        range(len(ids)), key=lambda i: len(ids[i])
-    )  # like lengths, little padding
+    generator = (
+        seed if seed is None else torch.Generator(model.device).manual_seed(seed)
+    )
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    pad = end if pad is None else pad
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # so little is padding
     replies: list = [None] * len(ids)
     was_training = model.training
     model.eval()
-    bar = tqdm(total=len(ids), desc="replies", disable=not progress)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        input_ids, mask = _pad_left([ids[i] for i in chosen], pad)
-        new = sample(
-            model,
-            input_ids.to(device),
-            mask.to(device),
-            max_new_tokens,
-            temperature,
-            eos,
-            pad,
-            generator,
-        )
-        for i, row in zip(chosen, new.tolist(), strict=True):
-            replies[i] = _completion(tokenizer, row, eos)
-        bar.update(len(chosen))
-    bar.close()
+    with tqdm(total=len(ids), desc="replies", disable=not progress) as bar:
+        for start in range(0, len(order), batch_size):
+            some = order[start : start + batch_size]
+            prompt = [
+                x.to(model.device) for x in _pad_left([ids[i] for i in some], pad)
+            ]
+            new = sample(
+                model, *prompt, max_new_tokens, temperature, end, pad, generator
+            )
+            for i, tokens in zip(some, new.tolist(), strict=True):
+                replies[i] = _completion(tokenizer, tokens)
+            bar.update(len(some))
     model.train(was_training)
     return replies
 
@@ -207,24 +163,15 @@ def _choose(logits: Tensor, temperature: float, generator) -> Tensor:
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
 
-def _roomy_cache(model: PreTrainedModel, room: int) -> DynamicCache:
-    """The model's own kind of cache, with plain layers replaced by roomy ones."""
-    cache = DynamicCache(config=model.config)
-    cache.layers = [
-        _RoomyLayer(room) if type(x) is DynamicLayer else x for x in cache.layers
-    ]
-    return cache
-
-
-def _as_chat(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+def _as_chat(tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict]) -> str:
     if tokenizer.chat_template is None:
         raise AlignlabError(
             f"The tokenizer {tokenizer.name_or_path!r} has no chat template.",
             "Pass chat=False, or take an instruct model's tokenizer.",
         )
-    turn = [{"role": "user", "content": prompt}]
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     return tokenizer.apply_chat_template(
-        turn, tokenize=False, add_generation_prompt=True
+        turns, tokenize=False, add_generation_prompt=True
     )
 
 
@@ -235,29 +182,25 @@ def _pad_left(ids: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(padded), torch.tensor(mask)
 
 
-def _completion(
-    tokenizer: PreTrainedTokenizerBase, row: list[int], eos: int | None
-) -> Completion:
-    ended = eos in row
-    tokens = row[: row.index(eos) + 1] if ended else row
-    return Completion(
-        tokenizer.decode(tokens, skip_special_tokens=True).strip(), tokens, ended
-    )
+def _completion(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> Completion:
+    end = tokenizer.eos_token_id
+    ended = end in tokens
+    tokens = tokens[: tokens.index(end) + 1] if ended else tokens
+    text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    return Completion(text, tokens, ended)
 
 
 def _require_prompts(input_ids, attention_mask, max_new_tokens, temperature) -> None:
-    if (
-        input_ids.ndim != 2
-        or input_ids.shape != attention_mask.shape
-        or not input_ids.numel()
-    ):
+    shape, mask_shape = tuple(input_ids.shape), tuple(attention_mask.shape)
+    if len(shape) != 2 or shape != mask_shape or 0 in shape:
         raise ValueError(
-            f"input_ids have shape {tuple(input_ids.shape)} and attention_mask "
-            f"{tuple(attention_mask.shape)}: expected (batch, time) twice, not empty"
+            f"input_ids have shape {shape} and attention_mask {mask_shape}: "
+            "expected (batch, time) twice, not empty"
         )
     if not attention_mask[:, -1].all():
         raise ValueError(
-            "a prompt ends in padding: pad on the left, and leave no prompt empty"
+            "attention_mask says that a prompt ends in padding: pad on the left, "
+            "and leave no prompt empty"
         )
     if max_new_tokens < 1 or not 0 <= temperature < float("inf"):
         raise ValueError(
@@ -266,18 +209,16 @@ def _require_prompts(input_ids, attention_mask, max_new_tokens, temperature) -> 
         )
 
 
-def _require_room(
-    model: PreTrainedModel, ids: list[list[int]], max_new_tokens: int
-) -> None:
+def _require_room(model: PreTrainedModel, ids: list[list[int]], new: int) -> None:
     room = getattr(model.config, "max_position_embeddings", None) or float("inf")
     for number, row in enumerate(ids):
         if not row:
             raise AlignlabError(
                 f"Prompt {number} is empty.", "Give the model a text to go on from."
             )
-        if len(row) + max_new_tokens > room:
+        if len(row) + new > room:
             raise AlignlabError(
-                f"Prompt {number} has {len(row)} tokens; {max_new_tokens} new ones do "
-                f"not fit into the model's {room} positions.",
+                f"Prompt {number} has {len(row)} tokens; {new} new ones do not fit "
+                f"into the model's {room} positions.",
                 "Shorten the prompt or lower max_new_tokens.",
             )

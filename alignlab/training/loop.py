@@ -97,8 +97,8 @@ def train(
             warm up, and under "wsd" a fifth decay.
         weight_decay: pull of the weight matrices towards zero; higher keeps them
             smaller. Embeddings, norms and biases are exempt.
-        max_grad_norm: gradients longer than this are shortened to it; lower is
-        steadier.
+        max_grad_norm: gradients longer than this are shortened to it; lower
+            is steadier.
         seed: of whatever the model draws while it trains (dropout).
         checkpoint: a file that holds the state of the run; if it exists, the run goes
             on from there and ends with the same bits as if it had never stopped. A

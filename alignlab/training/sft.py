@@ -1,5 +1,4 @@
-"""Supervised fine-tuning: from prompts and completions to a model that answers like
-them.
+"""Supervised fine-tuning: teach a model to answer as the examples do.
 
 Examples become token ids with a mask on what is learnt, the ids become padded batches,
 and the shared loop does the rest.
@@ -20,7 +19,7 @@ from alignlab.models.likelihood import completion_log_probs
 from alignlab.training.loop import train
 
 LossOn = Literal["completion", "all"]
-POOL = 32  # batches whose examples are sorted by length together
+BLUR = 0.25  # lengths are sorted up to a quarter, so that no two epochs batch alike
 
 
 @dataclass(frozen=True)
@@ -56,18 +55,17 @@ def encode(
         raise ValueError(f"loss_on is {loss_on!r}; it can be one of {LossOn.__args__}")
     if not len(examples):
         raise AlignlabError("There is no example to encode.", "Pass at least one.")
-    chats = [_messages(number, example) for number, example in enumerate(examples)]
-    prompts = _tokens(
-        tokenizer, [chat[:-1] for chat in chats], add_generation_prompt=True
-    )
+    chats = [messages(number, example) for number, example in enumerate(examples)]
+    asked = [chat[:-1] for chat in chats]
+    prompts = _tokens(tokenizer, asked, add_generation_prompt=True)
     wholes = _tokens(tokenizer, chats)
     encoded = []
     for number, (prompt, whole) in enumerate(zip(prompts, wholes, strict=True)):
         if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
             raise AlignlabError(
-                f"Example {number}, with the prompt {examples[number]['prompt']!r}: its "
-                "tokens do not begin with the prompt's tokens, so there is no boundary.",
-                "The chat template must write a prompt alike with and without a reply.",
+                f"Example {number} ({examples[number]['prompt']!r}): its tokens do not "
+                "begin with its prompt's tokens, so there is no boundary to mask at.",
+                "The chat template must write prompts alike with and without a reply.",
             )
         learnt = len(whole) - len(prompt)
         mask = [int(loss_on == "all")] * len(prompt) + [1] * learnt
@@ -79,15 +77,12 @@ def show_mask(
     tokenizer: PreTrainedTokenizerBase, encoded: Encoded
 ) -> list[tuple[str, bool]]:
     """Each token's text and whether it is trained on, for a reader to look at."""
-    texts = [tokenizer.decode([token]) for token in encoded.input_ids]
-    return [
-        (text, bool(m)) for text, m in zip(texts, encoded.completion_mask, strict=True)
-    ]
+    tokens = zip(encoded.input_ids, encoded.completion_mask, strict=True)
+    return [(tokenizer.decode([token]), bool(learnt)) for token, learnt in tokens]
 
 
 def collate(encoded: list[Encoded], pad_token_id: int) -> dict[str, Tensor]:
-    """Pad examples on the right into input_ids, attention_mask and mask, each (B,
-    T)."""
+    """Pad on the right, into input_ids, attention_mask and mask, each (B, T)."""
     shape = len(encoded), max(len(example.input_ids) for example in encoded)
     batch = {
         "input_ids": torch.full(shape, pad_token_id),
@@ -107,10 +102,10 @@ def batches(
 ) -> Iterator[dict[str, Tensor]]:
     """Batches for ever; each epoch has every example once, in an order of its own.
 
-    Examples of like length share a batch, so that little is padding, and the batches
-    come in random order. An epoch that ``batch_size`` does not divide is cut into
-    batches of nearly the same size rather than leaving a small one, whose few examples
-    would pull harder.
+    Examples of like length share a batch, so that little is padding; which ones, and
+    the order of the batches, is random. An epoch that ``batch_size`` does not divide is
+    cut into batches of nearly the same size rather than leaving a small one, whose few
+    examples would pull harder.
 
     Args:
         encoded: what :func:`encode` gives.
@@ -127,21 +122,14 @@ def batches(
     lengths = np.array([len(example.input_ids) for example in encoded])
     random = np.random.default_rng(seed)
     while True:
-        order = random.permutation(len(encoded))
-        pools = np.array_split(order, -(-len(order) // (POOL * batch_size)))
-        epoch = []
-        for pool in pools:
-            pool = pool[np.argsort(lengths[pool], kind="stable")]
-            epoch += np.array_split(pool, -(-len(pool) // batch_size))
+        blurred = lengths * random.uniform(1, 1 + BLUR, size=len(lengths))
+        epoch = np.array_split(blurred.argsort(), -(-len(lengths) // batch_size))
         for number in random.permutation(len(epoch)):
             yield collate([encoded[i] for i in epoch[number]], pad_token_id)
 
 
-def sft_step(
-    model: nn.Module, batch: dict[str, Tensor]
-) -> tuple[Tensor, dict[str, float]]:
-    """The loss of `alignlab.objectives.sft_loss`, with logits for the learnt tokens
-    only."""
+def sft_step(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict]:
+    """`alignlab.objectives.sft_loss` of a batch, by way of the learnt tokens only."""
     learnt = batch["mask"][:, 1:].sum()
     return -completion_log_probs(model, **batch).sum() / learnt, {}
 
@@ -179,7 +167,9 @@ def finetune(
     if max_length is None:
         max_length = getattr(model.config, "max_position_embeddings", None)
     encoded = encode(tokenizer, examples, loss_on, max_length)
-    data = batches(encoded, batch_size, seed, tokenizer.pad_token_id)
+    pad = tokenizer.pad_token_id
+    pad = tokenizer.eos_token_id if pad is None else pad
+    data = batches(encoded, batch_size, seed, pad)
     options = {"description": "fine-tuning"} | options
     return train(
         model,
@@ -193,8 +183,8 @@ def finetune(
     )
 
 
-def _messages(number: int, example: dict) -> list[dict]:
-    """The example as one conversation that ends in the assistant's reply."""
+def messages(number: int, example: dict) -> list[dict]:
+    """The example as one conversation, which ends in the assistant's reply."""
     missing = [column for column in ("prompt", "completion") if column not in example]
     if missing:
         raise AlignlabError(

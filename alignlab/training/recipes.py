@@ -1,0 +1,68 @@
+"""The same stages on TRL's trainers: for real models, and to hold our loop to them.
+
+TRL is imported inside the functions: it takes seconds, and the tiny model does not need
+it.
+"""
+
+import copy
+import tempfile
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from alignlab.training.sft import collate, encode, messages, sft_step
+
+
+def trl_sft_loss(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: list[dict]
+) -> float:
+    """The loss at which `trl.SFTTrainer` starts, with all the examples as one batch.
+
+    It is what `alignlab.objectives.sft_loss` gives, in nats per completion token.
+    TRL puts only chat messages through a chat template, so prompts and completions that
+    are strings become messages first. The step is taken on a copy of the model.
+
+    Args:
+        examples: see :func:`alignlab.training.sft.encode`.
+    """
+    from datasets import Dataset, disable_progress_bars, enable_progress_bars
+    from transformers import PrinterCallback
+    from trl import SFTConfig, SFTTrainer
+
+    chats = [messages(number, example) for number, example in enumerate(examples)]
+    rows = [{"prompt": chat[:-1], "completion": chat[-1:]} for chat in chats]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = SFTConfig(
+            output_dir=folder,
+            max_steps=1,
+            per_device_train_batch_size=len(rows),
+            max_length=None,  # its own default cuts at 1,024
+            completion_only_loss=True,
+            bf16=False,  # its own default where the hardware has it
+            use_cpu=model.device.type == "cpu",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        disable_progress_bars()  # it would draw one for each step of the preparation
+        trainer = SFTTrainer(
+            copy.deepcopy(model),
+            settings,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+        )
+        enable_progress_bars()
+        trainer.remove_callback(PrinterCallback)
+        return trainer.train().training_loss
+
+
+def compare_sft_losses(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: list[dict]
+) -> tuple[float, float]:
+    """The same batch through our loss and through TRL's trainer: ``(ours, theirs)``, in
+    nats per token of the completions."""
+    encoded = encode(tokenizer, examples)
+    batch = collate(encoded, tokenizer.pad_token_id)
+    with torch.no_grad():
+        ours = sft_step(model, batch)[0].item()
+    return ours, trl_sft_loss(model, tokenizer, examples)

@@ -1,0 +1,210 @@
+"""The sampler against `model.generate`, and against the model's own distribution."""
+
+import pytest
+import torch
+
+from alignlab.errors import AlignlabError
+from alignlab.models import sampler
+from alignlab.models.sampler import complete, sample
+
+PROMPTS = [
+    "What is the capital of France?",
+    "Is gold a metal?",
+    "Peru",
+    "The capital of Kenya, and the money of Japan, and the number of iron: say them.",
+    "Say it in one word: what is the capital of Norway?",
+]
+
+
+def prompts(lengths, vocabulary, seed=0):
+    """Random prompts of these lengths, padded on the left with what must not matter."""
+    torch.manual_seed(seed)
+    ids = torch.randint(5, vocabulary, (len(lengths), max(lengths)))
+    real = torch.arange(max(lengths)) >= max(lengths) - torch.tensor(lengths)[:, None]
+    return ids, real.long()
+
+
+def generate(model, ids, mask, new, end=None):
+    out = model.generate(
+        ids,
+        attention_mask=mask,
+        max_new_tokens=new,
+        do_sample=False,
+        eos_token_id=end,
+        pad_token_id=0,
+    )
+    return out[:, ids.shape[1] :]
+
+
+def talkative(model, end=1, by=2.0):
+    """Let the ending token win now and then, at other steps in other rows."""
+    with torch.no_grad():
+        model.get_output_embeddings().weight[end] *= by
+    return model
+
+
+@pytest.mark.parametrize("lengths", [[6, 6, 6], [3], [9, 1, 4, 9, 2, 7, 5, 3]])
+@pytest.mark.parametrize("seed", range(3))
+def test_greedy_tokens_are_those_of_generate(tiny_model, lengths, seed):
+    ids, mask = prompts(lengths, tiny_model.config.vocab_size, seed)
+    tiny_model.generation_config.eos_token_id = None
+    found = sample(tiny_model, ids, mask, 20, temperature=0)
+    assert torch.equal(found, generate(tiny_model, ids, mask, 20))
+    assert len({tuple(row) for row in found.tolist()}) == len(lengths)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("padded", [False, True])
+def test_rows_that_end_leave_the_others_as_generate_has_them(tiny_model, seed, padded):
+    model = talkative(tiny_model)
+    lengths = [1 + i % 8 for i in range(40)] if padded else [8] * 40
+    ids, mask = prompts(lengths, model.config.vocab_size, seed)
+    found = sample(model, ids, mask, 30, temperature=0, eos_token_id=1, pad_token_id=0)
+    expected = generate(model, ids, mask, 30, end=1)
+    assert torch.equal(found, expected)
+    new = (found != 0).sum(1)
+    assert new.min() < 5 and len(new.unique()) > 5  # so rows did leave, at many steps
+
+
+def test_a_batch_whose_rows_all_end_stops_there(tiny_model):
+    model = talkative(tiny_model, by=50.0)
+    ids, mask = prompts([4] * 30, model.config.vocab_size)
+    found = sample(model, ids, mask, 60, temperature=0, eos_token_id=1)
+    assert found.shape[1] < 60
+    assert (found == 1).any(dim=1).all()
+    assert found[:, -1].tolist() == [1] * 30  # the end fills up where no pad is given
+
+
+def test_fewer_rows_are_computed_once_some_have_ended(tiny_model, monkeypatch):
+    model = talkative(tiny_model)
+    ids, mask = prompts([8] * 40, model.config.vocab_size)
+    sizes, forward = [], model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda x, **kw: sizes.append(len(x)) or forward(x, **kw)
+    )
+    found = sample(model, ids, mask, 30, temperature=0, eos_token_id=1, pad_token_id=0)
+    running = [40] + (found != 0).sum(0).tolist()[1:]
+    ended = torch.tensor(running) - torch.tensor(sizes)
+    assert sizes[-1] < 40
+    assert all(size >= alive for size, alive in zip(sizes, running, strict=False))
+    assert (-ended <= torch.tensor(sizes) * (1 - sampler.CROWDED)).all()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_samples_follow_the_model_at_each_temperature(tiny_model, temperature):
+    """Frequencies of a first token against its softmax, by a chi-squared statistic."""
+    ids, mask = prompts([5], tiny_model.config.vocab_size)
+    with torch.no_grad():
+        tiny_model.model.norm.weight.mul_(0.2)  # so that many tokens are likely
+        logits = tiny_model(ids).logits[0, -1]
+    n = 20_000
+    generator = torch.Generator().manual_seed(0)
+    many = ids.expand(n, -1), mask.expand(n, -1)
+    found = sample(tiny_model, *many, 1, temperature, generator=generator)
+    expected = n * (logits / temperature).softmax(-1)
+    counts = torch.bincount(found[:, 0], minlength=len(expected))
+    often = expected >= 10
+    statistic = ((counts - expected)[often] ** 2 / expected[often]).sum()
+    freedom = int(often.sum())
+    assert freedom > 10
+    assert abs(statistic - freedom) < 5 * (2 * freedom) ** 0.5
+
+
+def test_the_generator_fixes_the_samples(tiny_model):
+    ids, mask = prompts([3, 5, 4], tiny_model.config.vocab_size)
+
+    def draw(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return sample(tiny_model, ids, mask, 12, 1.0, generator=generator)
+
+    state = torch.get_rng_state()
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.equal(draw(0), draw(1))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_samples_can_be_trained_on(tiny_model):
+    ids, mask = prompts([3, 5], tiny_model.config.vocab_size)
+    new = sample(tiny_model, ids, mask, 4)
+    tiny_model(new).logits.sum().backward()
+
+
+def test_wrong_arguments_are_named(tiny_model):
+    ids, mask = prompts([3, 5], tiny_model.config.vocab_size)
+    for arguments, message in (
+        ((ids, mask[:, 1:], 4), r"attention_mask \(2, 4\)"),
+        ((ids[:0], mask[:0], 4), "not empty"),
+        ((ids, mask.flip(1), 4), "pad on the left"),
+        ((ids, mask, 0), "max_new_tokens is 0"),
+        ((ids, mask, 4, -1.0), "temperature -1.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sample(tiny_model, *arguments)
+
+
+# --- text in, text out ----------------------------------------------------------------
+
+
+def test_replies_are_those_of_each_prompt_alone_in_the_order_given(
+    tiny_model, tiny_tokenizer
+):
+    model = talkative(tiny_model, by=3.0)
+    alone = [complete(model, tiny_tokenizer, [p], 16)[0] for p in PROMPTS]
+    for batch_size in (2, 256):
+        together = complete(model, tiny_tokenizer, PROMPTS, 16, batch_size=batch_size)
+        assert together == alone
+    assert len({reply.text for reply in alone}) > 2
+
+
+def test_a_prompt_is_one_user_turn_unless_it_is_fed_as_it_is(
+    tiny_model, tiny_tokenizer, monkeypatch
+):
+    seen = []
+
+    def spy(model, input_ids, mask, *rest):
+        seen.append(tiny_tokenizer.decode(input_ids[0]))
+        return torch.full((1, 1), 1)
+
+    monkeypatch.setattr(sampler, "sample", spy)
+    turn = [{"role": "user", "content": "Peru"}]
+    system = [{"role": "system", "content": "Is"}]
+    for prompt, chat in (("Peru", True), (turn, True), ("Peru", False)):
+        complete(tiny_model, tiny_tokenizer, [prompt], chat=chat)
+    complete(tiny_model, tiny_tokenizer, [system + turn])
+    as_turn = "<|user|> Peru<|end|><|assistant|>"
+    assert seen == [as_turn, as_turn, " Peru", f"<|system|> Is<|end|>{as_turn}"]
+
+
+def test_a_reply_says_whether_it_ended_and_leaves_special_tokens_out(
+    tiny_model, tiny_tokenizer, monkeypatch
+):
+    end, pad = tiny_tokenizer.eos_token_id, tiny_tokenizer.pad_token_id
+    paris = tiny_tokenizer("Paris is", add_special_tokens=False)["input_ids"]
+    new = torch.tensor([paris + [end, pad], paris + paris[:2]])
+    monkeypatch.setattr(sampler, "sample", lambda *arguments: new)
+    ended, cut = complete(tiny_model, tiny_tokenizer, ["Peru", "Peru"])
+    assert ended.text == "Paris is" and ended.tokens == paris + [end] and ended.ended
+    assert cut.tokens == paris + paris[:2] and not cut.ended
+
+
+def test_the_seed_fixes_the_replies_and_the_mode_is_given_back(
+    tiny_model, tiny_tokenizer
+):
+    tiny_model.train()
+
+    def draw(seed):
+        return complete(tiny_model, tiny_tokenizer, PROMPTS, 8, 1.0, seed=seed)
+
+    assert draw(0) == draw(0) != draw(1)
+    assert tiny_model.training
+    assert complete(tiny_model, tiny_tokenizer, []) == []
+
+
+def test_what_does_not_fit_is_named(tiny_model, tiny_tokenizer, monkeypatch):
+    with pytest.raises(AlignlabError, match="Prompt 1 has .* 128 positions"):
+        complete(tiny_model, tiny_tokenizer, ["Peru", 200 * "Peru "])
+    with pytest.raises(AlignlabError, match="Prompt 0 is empty"):
+        complete(tiny_model, tiny_tokenizer, [""], chat=False)
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
+    with pytest.raises(AlignlabError, match="no chat template.*chat=False"):
+        complete(tiny_model, tiny_tokenizer, ["Peru"])
