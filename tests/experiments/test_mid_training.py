@@ -303,6 +303,16 @@ def test_arms_of_a_seed_have_equal_tokens_and_one_reference(small):
     json.dumps(results)
 
 
+def test_all_arms_of_all_seeds_come_back_named(small):
+    del small["seed"]
+    rows = mt.mid_training([3, 5], arms=["after", "mid"], jobs=1, **small)
+    found = [(row["arm"], row["seed"]) for row in rows]
+    assert found == [("after", 3), ("after", 5), ("mid", 3), ("mid", 5)]
+    first, second = mt.paired(rows, "forgetting")
+    assert first == rows[2]["forgetting"] - rows[0]["forgetting"]
+    assert second == rows[3]["forgetting"] - rows[1]["forgetting"]
+
+
 def test_arms_repeat_by_seed_and_differ_between_seeds(small, monkeypatch, tmp_path):
     before = {a: mt.mid_training_arm(arm=a, **small) for a in ("mid", "after")}
     monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path / "another"))
