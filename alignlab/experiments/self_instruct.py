@@ -213,15 +213,16 @@ def generate_pairs(
 
     The generator reads "Y is the capital of X." and writes "What is the capital of X?
     Y."; the program takes the names out and puts them back. That is a concession to its
-    size. Tried on the smaller base model, looking at the pairs only: with the names
-    left in, it repeated the seeds' names whatever it was told to ask about (0 to 4% of
-    the pairs usable, whether taught for 15 or 250 updates, with 48 or 128 seeds, in
-    plain text, or with copying as a second task), and without any statement it repeated
-    whole seeds (under 3% new). Masked, nearly every pair has the right form at once.
-    Right in what it asks for are a quarter after 30 updates, four in ten after 60, six
-    in ten after 120 and seven in ten after 200. Temperatures from 0.6 to 1 differ
-    little. Without its rule on shared words the filter kept 95% of them, wrong ones
-    too; with it about 30%, of which 19 in 20 are right.
+    size. Tried, looking at the pairs only: with the names left in, it repeated the
+    seeds' names whatever it was told to ask about (0 to 5% of the pairs usable at
+    either size, whether taught for 15 or 250 updates, with 48 or 128 seeds, in plain
+    text, or with copying as a second task), and without any statement it repeated whole
+    seeds (under 3% new). Masked, nearly every pair has the right form at once. At the
+    smaller size a quarter are right after 30 updates, four in ten after 60, six in ten
+    after 120 and seven in ten after 200; temperatures from 0.6 to 1 differ little.
+    Without its rule on shared words the filter kept 95% of them, wrong ones too; with
+    it about a third, of which nine in ten are right. That rule has a price: it keeps
+    few questions about some relations, where people ask in other words than they tell.
 
     Args:
         seed: draws the seeds, the statements and the words that are sampled.
@@ -591,7 +592,7 @@ def synthetic(
     """Every kind of arm with every seed, see ``synthetic_arm``: one dict an arm.
 
     A seed, with its generator and four arms, takes about 25 core-seconds with the
-    smaller base model.
+    smaller base model and 45 with the larger.
 
     Args:
         jobs: arms at a time.
