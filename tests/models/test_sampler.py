@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from alignlab.errors import AlignlabError
 from alignlab.models import sampler
@@ -51,6 +52,18 @@ def test_greedy_tokens_are_those_of_generate(tiny_model, lengths, seed):
     found = sample(tiny_model, ids, mask, 20, temperature=0)
     assert torch.equal(found, generate(tiny_model, ids, mask, 20))
     assert len({tuple(row) for row in found.tolist()}) == len(lengths)
+
+
+def test_absolute_positions_are_counted_from_each_rows_first_token():
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=60, n_embd=16, n_layer=2, n_head=2, initializer_range=0.5
+    )
+    model = GPT2LMHeadModel(config).eval()
+    model.generation_config.eos_token_id = None
+    ids, mask = prompts([9, 1, 4, 7], 60)
+    found = sample(model, ids, mask, 12, temperature=0)
+    assert torch.equal(found, generate(model, ids, mask, 12))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -187,16 +200,25 @@ def test_a_reply_says_whether_it_ended_and_leaves_special_tokens_out(
     assert cut.tokens == paris + paris[:2] and not cut.ended
 
 
-def test_the_seed_fixes_the_replies_and_the_mode_is_given_back(
-    tiny_model, tiny_tokenizer
+def test_dropout_is_off_for_replies_and_the_mode_is_given_back(
+    tiny_model, tiny_tokenizer, monkeypatch
 ):
+    modes, forward = [], tiny_model.forward
+    monkeypatch.setattr(
+        tiny_model,
+        "forward",
+        lambda *x, **kw: modes.append(tiny_model.training) or forward(*x, **kw),
+    )
     tiny_model.train()
+    complete(tiny_model, tiny_tokenizer, PROMPTS, 3)
+    assert modes == [False] * 3 and tiny_model.training
 
+
+def test_the_seed_fixes_the_replies(tiny_model, tiny_tokenizer):
     def draw(seed):
         return complete(tiny_model, tiny_tokenizer, PROMPTS, 8, 1.0, seed=seed)
 
     assert draw(0) == draw(0) != draw(1)
-    assert tiny_model.training
     assert complete(tiny_model, tiny_tokenizer, []) == []
 
 
