@@ -206,15 +206,23 @@ def test_only_the_same_finished_content_is_kept(
     out = shutil.copytree(run, tmp_path / "copy")
     notebooks = shutil.copytree(notebooks, tmp_path / "notebooks")
     ran = []
-    monkeypatch.setattr(
-        runner, "execute", lambda notebook, *rest: ran.append(notebook.stem)
-    )
+
+    def pretend(notebook, out, *_):
+        ran.append(notebook.stem)
+        shutil.copy(notebook, out)
+
+    monkeypatch.setattr(runner, "execute", pretend)
     spoil(out, notebooks, monkeypatch)
     run_series(["0"], out=out, resume=True, notebooks=notebooks)
     assert ran == ([] if kept else ["00_works"])
     # Another parameter is other content too.
     ran.clear()
-    run_series(["0"], out=out, resume=True, notebooks=notebooks, params=["seed=6"])
+    params = ["seed=6", "limit=2.5", "seeds=2"]
+    run_series(["0"], out=out, resume=True, notebooks=notebooks, params=params)
+    assert ran == ["00_works"]
+    ran.clear()
+    params[2] = "seeds=3"
+    run_series(["0"], out=out, resume=True, notebooks=notebooks, params=params)
     assert ran == ["00_works"]
 
 
@@ -509,3 +517,8 @@ def test_a_parameter_goes_to_the_notebooks_that_know_it(notebooks):
         with_limit: ({"limit": 3}, {"seeds": 4}),
         plain: ({}, {"seeds": 4}),
     }
+    # Its own cell comes before the dial of the same name.
+    both = notebooks / "02_z.ipynb"
+    cell = nbformat.v4.new_code_cell("seeds = 1", metadata={"tags": ["parameters"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), both)
+    assert share_out({"seeds": 4}, [both], "cpu") == {both: ({"seeds": 4}, {})}
