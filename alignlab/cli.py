@@ -32,17 +32,11 @@ RunFolder = Annotated[
 
 
 class Size(StrEnum):
-    """The two sizes of the base model."""
+    """The sizes of the base model."""
 
-    small = "300k"
-    large = "1m"
-
-
-class PretrainProfile(StrEnum):
-    """How long to pretrain."""
-
-    smoke = "smoke"
-    cpu = "cpu"
+    k300 = "300k"
+    m1 = "1m"
+    m3 = "3m"
 
 
 def main() -> None:
@@ -236,27 +230,46 @@ def report(run: RunFolder) -> None:
 
 @app.command()
 def pretrain(
-    out: Annotated[Path, typer.Option(help="Folder for the weights and model card.")],
-    size: Annotated[Size, typer.Option(help="How many parameters.")] = Size.large,
-    seed: Annotated[int, typer.Option(help="Another seed gives another model.")] = 0,
+    size: Annotated[Size, typer.Option(help="About how many parameters.")] = Size.m1,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the models; by default where they are looked for."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, another model.")] = 0,
+    epochs: Annotated[
+        float, typer.Option(min=0, help="How often the corpus is read; 0.01 is a try.")
+    ] = 1.0,
     resume: Annotated[
-        bool, typer.Option(help="Go on from the last checkpoint in --out, if any.")
+        bool, typer.Option(help="Go on from the checkpoint in --out, if there is one.")
     ] = True,
-    profile: Annotated[
-        PretrainProfile, typer.Option(help="smoke takes a few steps only.")
-    ] = PretrainProfile.cpu,
 ) -> None:
     """Pretrain the base model that ships with the package.
 
+    It leaves two models, SIZE and SIZE-stable (before the learning rate decays), each
+    with its model card. A killed run goes on when it is called again.
+
     Examples:
 
-    - `alignlab pretrain --size 1m --out models/mine` — about ten minutes on two cores
-    - `alignlab pretrain --size 300k --out /tmp/try --profile smoke` — a minute
+    - `alignlab pretrain --size 1m --out models` — ten minutes or more on two cores
+    - `alignlab pretrain --size 300k --out models --seed 1` — smaller, another seed
+    - `alignlab pretrain --out models --epochs 0.01` — to see it work
     """
-    from alignlab.models.pretrain import pretrain as train
+    from alignlab.models.base import WEIGHTS
 
-    steps = 20 if profile is PretrainProfile.smoke else None
-    train(size.value, out, steps=steps, seed=seed, resume=resume)
+    folder = out or WEIGHTS
+    if out is None and (folder / size.value).exists():
+        raise AlignlabError(
+            f"a model of size {size.value} is in {folder} already.",
+            "Write another to a folder of your own: --out FOLDER",
+        )
+    if not resume:
+        (folder / f".{size.value}.checkpoint").unlink(missing_ok=True)
+    from alignlab.training.pretrain import pretrain as train
+
+    train(size.value, folder, seed=seed, epochs=epochs)
+    typer.echo(f"models: {folder / size.value}, {folder / size.value}-stable")
 
 
 SourceNames = Annotated[

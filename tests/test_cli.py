@@ -194,18 +194,43 @@ def test_run_passes_on_what_it_is_told(run_folder, monkeypatch):
 
 def test_pretrain_passes_on_what_it_is_told(tmp_path, monkeypatch):
     told = []
-    module = type(sys)("alignlab.models.pretrain")
+    module = type(sys)("alignlab.training.pretrain")
     module.pretrain = lambda *given, **options: told.append((given, options))
-    monkeypatch.setitem(sys.modules, "alignlab.models.pretrain", module)
-    done = invoke("pretrain", "--size", "300k", "--out", "x", "--seed", "3")
+    monkeypatch.setitem(sys.modules, "alignlab.training.pretrain", module)
+    checkpoint = tmp_path / ".1m.checkpoint"
+    checkpoint.touch()
+    done = invoke("pretrain", "--out", tmp_path, "--epochs", "0.01")
     assert done.exit_code == 0, done.output
-    done = invoke("pretrain", "--out", "x", "--no-resume", "--profile", "smoke")
+    assert checkpoint.exists()
+    done = invoke("pretrain", "--size", "1m", "--out", tmp_path, "--no-resume")
     assert done.exit_code == 0, done.output
+    assert not checkpoint.exists()
+    done = invoke("pretrain", "--size", "300k", "--out", tmp_path, "--seed", "3")
     assert told == [
-        (("300k", Path("x")), {"steps": None, "seed": 3, "resume": True}),
-        (("1m", Path("x")), {"steps": 20, "seed": 0, "resume": False}),
+        (("1m", tmp_path), {"seed": 0, "epochs": 0.01}),
+        (("1m", tmp_path), {"seed": 0, "epochs": 1.0}),
+        (("300k", tmp_path), {"seed": 3, "epochs": 1.0}),
     ]
     assert invoke("pretrain", "--out", "x", "--size", "7b").exit_code == 2
+
+
+def test_pretrain_offers_the_sizes_there_are_and_takes_their_arguments():
+    import inspect
+
+    from alignlab.models.base import SIZES
+    from alignlab.training.pretrain import pretrain
+
+    assert [size.value for size in cli.Size] == list(SIZES)
+    inspect.signature(pretrain).bind("1m", Path("x"), seed=0, epochs=1.0)
+
+
+def test_pretrain_does_not_overwrite_what_ships(tmp_path, monkeypatch):
+    from alignlab.models import base
+
+    monkeypatch.setattr(base, "WEIGHTS", tmp_path)
+    (tmp_path / "1m").mkdir()
+    error = invoke("pretrain").exception
+    assert isinstance(error, AlignlabError) and "--out FOLDER" in str(error)
 
 
 def test_data_list_shows_every_source():
