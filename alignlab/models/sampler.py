@@ -14,9 +14,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlab.errors import AlignlabError
 
-CROWDED = (
-    0.9  # ended rows leave once fewer still run: leaving costs a copy of the cache
-)
+CROWDED = 0.9  # when fewer of the rows still run, the ended ones leave the batch
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,7 @@ def sample(
         attention_mask: 1 on the prompts' tokens, 0 on padding.
         temperature: divides the logits. Higher is more varied, 1 is the model's own
             distribution, 0 takes the likeliest token (greedy).
-        eos_token_id: the token that ends a row; None lets every row run to the full
-        length.
+        eos_token_id: the token that ends a row; None runs every row to full length.
         pad_token_id: fills a row after its end; by default the ending token does.
         generator: source of the randomness; by default torch's global one.
 

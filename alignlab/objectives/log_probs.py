@@ -128,9 +128,8 @@ def _masked_log_probs(logits, input_ids, mask) -> tuple[Tensor, Tensor]:
             f"{tuple(input_ids.shape)}: they speak of the same tokens, so must agree"
         )
     kept, real = _shifted(logits, input_ids, mask.bool()), mask[:, 1:].bool()
-    if not torch.isfinite(
-        kept
-    ).all():  # (B, T-1): cheaper than looking through the logits
+    # Looked at here, (B, T-1), and not in the logits: it is V times cheaper.
+    if not torch.isfinite(kept).all():
         row, column = (~torch.isfinite(kept)).nonzero()[0].tolist()
         raise ValueError(
             f"logits give token {column + 1} of row {row} the log-probability "

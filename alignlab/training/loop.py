@@ -43,8 +43,7 @@ def lr_at(
 
     A "wsd" run does not know its length before it decays. So one run with ``decay=0``
     can be continued by any number of decays, each as if it had been trained for that
-    length from the
-    start: this is what mid-training branches from.
+    length from the start: this is what mid-training branches from.
 
     Source: Loshchilov & Hutter (2017) for cosine; Hu et al. (2024, MiniCPM) for "wsd".
     """
@@ -54,12 +53,10 @@ def lr_at(
         return learning_rate
     if schedule == "wsd":
         return learning_rate * min(1.0, (steps - step) / max(decay, 1))
-    left = (steps - step) / max(
-        steps - warmup, 1
-    )  # from 1 after the warm-up to 0 at the end
-    return learning_rate * (
-        left if schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
-    )
+    left = (steps - step) / max(steps - warmup, 1)  # from 1 down to 0
+    if schedule == "linear":
+        return learning_rate * left
+    return learning_rate * 0.5 * (1 - math.cos(math.pi * left))
 
 
 def train(
@@ -184,8 +181,7 @@ def train(
 
 
 def count_tokens(batch: dict[str, Tensor]) -> int:
-    """Real tokens in a batch: over every ``*input_ids``, those its ``*attention_mask``
-    keeps."""
+    """Real tokens of a batch: of each ``*input_ids``, what its attention mask keeps."""
     total = 0
     for name, ids in batch.items():
         if name.endswith("input_ids"):
@@ -198,12 +194,7 @@ def _adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
     """AdamW with betas 0.9 and 0.95: language models' gradients change fast, so the
     squares are remembered over some 20 steps. ``fused`` takes one pass over the memory:
     on a million parameters and one core, 0.7 ms a step against 3 ms."""
-    embeddings = {
-        p
-        for m in model.modules()
-        if isinstance(m, nn.Embedding)
-        for p in m.parameters()
-    }
+    embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
     trained = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.ndim >= 2 and p not in embeddings]
     others = [p for p in trained if p.ndim < 2 or p in embeddings]
@@ -215,8 +206,7 @@ def _adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
 
 
 def _save(checkpoint: Path, model: nn.Module, optimizer, progress: tuple) -> None:
-    """Write beside the checkpoint, then rename: a killed run leaves the old one
-    whole."""
+    """Write beside the checkpoint, then rename: a kill leaves the old one whole."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     state = {
         "model": model.state_dict(),
@@ -238,9 +228,7 @@ def _load(checkpoint: Path, model: nn.Module, optimizer) -> tuple:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-    except (
-        Exception
-    ) as error:  # torch raises many kinds for a file cut short or another model's
+    except Exception as error:  # torch has many kinds for a file that does not fit
         reason = str(error).splitlines()[0]
         raise AlignlabError(
             f"Cannot go on from checkpoint {checkpoint}: {reason}", remedy

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from alignlab.objectives import sft_loss
-from alignlab.training.recipes import trl_sft_loss
+from alignlab.training.recipes import compare_sft_losses, trl_sft_loss
 from alignlab.training.sft import collate, encode
 
 EXAMPLES = [
@@ -28,5 +28,7 @@ def test_trl_starts_at_the_same_loss(tiny_model, tiny_tokenizer, monkeypatch):
     ours = sft_loss(logits, batch["input_ids"], batch["mask"]).item()
     theirs = trl_sft_loss(tiny_model, tiny_tokenizer, EXAMPLES)
     assert theirs == pytest.approx(ours, abs=1e-5)
+    both = compare_sft_losses(tiny_model, tiny_tokenizer, EXAMPLES)
+    assert both == pytest.approx((ours, ours), abs=1e-5)
     for p, old in zip(tiny_model.parameters(), before, strict=True):
         assert torch.equal(p, old)
