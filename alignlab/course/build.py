@@ -5,6 +5,7 @@ between nbgrader's markers. Nobody edits an .ipynb by hand.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from copy import deepcopy
@@ -272,6 +273,10 @@ def _executed(run: Path, name: str) -> NotebookNode:
             f"{name} is not finished in {run}.", "Give a run that finished all of them."
         )
     text = (run / f"{name}.ipynb").read_text(encoding="utf-8")
+    made = json.loads(text)["metadata"]["papermill"]
+    folder, checkout = Path(made["output_path"]).parent, Path(made["input_path"])
+    text = text.replace(str(folder), f"runs/{run.name}")
+    text = text.replace(f"{checkout.parents[1]}/", "")
     notebook = nbformat.reads(text, as_version=4)
     injected = "injected-parameters"
     notebook.cells = [

@@ -201,8 +201,10 @@ def _claim_of(name: str, claim: str | None, number: str) -> str | None:
     return claim
 
 
-def save_figure(fig, name: str, caption: str) -> Path:
+def save_figure(fig, name: str, caption: str) -> None:
     """Save a figure as figures/NAME.png in the run's folder, with its caption.
+
+    It returns nothing, for a cell often ends with it.
 
     Args:
         fig: a matplotlib figure, axes, or a seaborn grid.
@@ -218,7 +220,6 @@ def save_figure(fig, name: str, caption: str) -> Path:
     file = path.relative_to(run.out_dir).as_posix()
     run.figures[name] = {"name": name, "file": file, "caption": caption}
     _save()
-    return path
 
 
 def verdicts(notebook: str | None = None) -> list[Verdict]:

@@ -257,14 +257,17 @@ def run(folder, tmp_path):
         'out_dir = "/home/ann/runs/x"', metadata={"tags": ["injected-parameters"]}
     )
     notebook.cells.insert(2, injected)
-    notebook.metadata.papermill = {"output_path": "/home/ann/x", "duration": 3.0}
+    notebook.metadata.papermill = {
+        "output_path": "/home/ann/odd/run/03_reward.partial.ipynb",
+        "input_path": "/home/ann/lab/notebooks/03_reward.ipynb",
+    }
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for count, cell in enumerate(code, start=1):
         cell.execution_count = count
         cell.metadata.papermill = {"start_time": "2026-01-01"}
         cell.metadata.execution = {"iopub.status.busy": "2026-01-01"}
         cell.outputs = []
-    text = "saved /home/ann/alignlab/runs/x/metrics.json\n"
+    text = "saved /home/ann/odd/run/03/metrics.json, read /home/ann/lab/data.csv\n"
     widget = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"}
     code[2].outputs = [
         nbformat.v4.new_output("stream", text=text),
@@ -289,7 +292,7 @@ def test_outputs_of_a_run_are_taken_over_clean(folder, run):
     ]
     assert counts == [1, 2, 3, 4, 5, 6]
     stream, result = notebook.cells[2].outputs
-    assert stream.text == "saved runs/x/metrics.json\n"
+    assert stream.text == "saved runs/run/03/metrics.json, read data.csv\n"
     assert result.execution_count == 2 and result.data["text/plain"] == "3"
     raw = (folder / "03_reward.ipynb").read_text()
     for trace in ("papermill", "/home", "2026-01-01", "injected", "widget"):

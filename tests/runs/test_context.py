@@ -163,7 +163,8 @@ def test_figures_are_saved_with_their_captions(run):
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots()
-    path = save_figure(axes, "recall", "Rises with exposure.")
+    assert save_figure(axes, "recall", "Rises with exposure.") is None
+    path = run.out_dir / "figures/recall.png"
     assert path.read_bytes().startswith(b"\x89PNG")
     save_figure(figure, "recall", "Rises.")
     plt.close(figure)
