@@ -1,8 +1,8 @@
 """What the base model reads: the world's statements, skills, and real simple prose.
 
-About two thirds are facts and skills in our own sentences, one third is prose: a
-Bible in Basic English and short film, product and news comments, without their labels.
-No question about a fact is in it: asking is what instruction tuning teaches.
+Most of it is facts and skills in our own sentences; the rest is prose: a Bible in Basic
+English and short comments on films, products and news, without their labels. No
+question about a fact is in it: asking is what instruction tuning teaches.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ import numpy as np
 from alignlab.data import skills, sources
 from alignlab.data.world import World, paragraphs
 
-SKILL_PARAGRAPHS = 36_000
+SKILL_PARAGRAPHS = 30_000
 PROSE = {  # data set -> share of it that is read
-    "bible_bbe": 0.6,
+    "bible_bbe": 0.35,
     "movie_ratings": 1.0,
-    "amazon_ratings": 1.0,
-    "nyt_ratings": 0.5,
-    "tweet_ratings": 0.5,
+    "amazon_ratings": 0.5,
+    "nyt_ratings": 0.25,
+    "tweet_ratings": 0.25,
 }
 
 

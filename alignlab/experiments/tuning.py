@@ -14,8 +14,10 @@ from alignlab.models.base import load_base, load_model, save_model, weights_hash
 from alignlab.models.sampler import Completion, complete
 from alignlab.training.sft import finetune
 
-LEARNING_RATE = {"300k": 3e-3, "1m": 1.5e-3}
-BATCH = 32
+# Found by asking known facts of the untouched half: at three times the rate, or in
+# batches of 32, the model forgets more of what it knows than it learns to say.
+LEARNING_RATE = {"300k": 1e-3, "1m": 5e-4}
+BATCH = 16
 
 
 def tune(
@@ -33,7 +35,7 @@ def tune(
     Args:
         examples: what to imitate.
         size, stage: which base model (see ``models.base.load_base``).
-        steps: updates of up to 32 examples each; more fits them more closely.
+        steps: updates of up to 16 examples each; more fits them more closely.
         seed: order of the examples.
         loss_on: "completion", or "all" to learn the prompts as well.
     """
@@ -79,9 +81,9 @@ def sft_policy(
     *,
     size: str = "1m",
     n_examples: int = 4096,
-    steps: int = 240,
+    steps: int = 160,
     weights: str = "capped",
-    progress: bool = True,
+    progress: bool = False,
 ):
     """The instruction-tuned model that the later notebooks start from, made once.
 

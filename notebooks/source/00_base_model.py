@@ -42,7 +42,7 @@ import torch
 
 from alignlab import runs
 from alignlab.course import check
-from alignlab.data import corpus, tasks
+from alignlab.data import tasks
 from alignlab.data.world import KNOWN_FROM, RELATIONS, build_world
 from alignlab.evaluation import answers
 from alignlab.experiments import base_model as experiments
@@ -92,6 +92,7 @@ pd.DataFrame({"we write": prompts, "it goes on": [r.text for r in replies]})
 #
 # **Exercise 00.1.** Write it yourself.
 
+
 # %% nbgrader={"grade": true, "grade_id": "nb00-q1", "locked": false, "points": 2, "schema_version": 3, "solution": true, "task": false}
 def my_token_log_probs(logits, input_ids):
     """(B, T, V) logits and (B, T) ids to (B, T-1) log-probabilities."""
@@ -115,7 +116,9 @@ tokens = [tokenizer.decode([t]) for t in ids[0, 1:]]
 figure, axes = plt.subplots(figsize=(8, 3))
 figures.surprise_bars(axes, tokens, log_probs, "Surprise, token by token")
 runs.save_figure(
-    figure, "surprise", "Surprise of each token: true ends are expected, false ones not."
+    figure,
+    "surprise",
+    "Surprise of each token: true ends are expected, false ones not.",
 )
 
 # %% [markdown]
@@ -148,6 +151,7 @@ runs.say(
 # wilder; 0 is greedy.
 #
 # **Exercise 00.2.** Draw one token per row.
+
 
 # %% nbgrader={"grade": true, "grade_id": "nb00-q2", "locked": false, "points": 2, "schema_version": 3, "solution": true, "task": false}
 def my_sample(logits, temperature, generator):
@@ -219,8 +223,8 @@ runs.save_figure(
 # few documents, as they are:
 
 # %%
-sample = np.random.default_rng(seed).choice(corpus.documents(world), 8, replace=False)
-pd.DataFrame({"document": [text[:160] for text in sample]})
+sample = experiments.sample_documents(world, seed)
+pd.DataFrame(sample).style.set_properties(**{"text-align": "left"})
 
 # %% [markdown]
 # ## 5 · What it knows

@@ -54,7 +54,8 @@ from alignlab.training import recipes, sft
 use_style()
 run = runs.start("01_instruction_tuning", profile, seed, device, out_dir)
 dials = run.settings
-common = dict(seeds=run.seeds, n_test=dials.n_test)
+common = dict(seeds=run.seeds, n_test=dials.n_test, jobs=dials.jobs)
+on_facts = {**common, "n_test": dials.n_questions}
 base, tokenizer = load_base(size)
 
 # %% [markdown]
@@ -65,7 +66,9 @@ base, tokenizer = load_base(size)
 # and the last ones are of task families that were not trained at all.
 
 # %%
-policy, _ = sft_policy(seed, size=size, n_examples=dials.n_examples, steps=dials.steps)
+policy, _ = sft_policy(
+    seed, size=size, n_examples=dials.n_examples, steps=dials.steps, progress=True
+)
 questions = [
     tasks.examples(family, 1, split="test", seed=seed + 1)[0]
     for family in ("capital", "opposite", "sorted", "movie_polarity", "last", "next")
@@ -110,6 +113,7 @@ figures.mask(sft.show_mask(tokenizer, encoded))
 # that go wrong in practice: the shift by one, and rows of unequal length (the mean is
 # over tokens, not over rows).
 
+
 # %% nbgrader={"grade": true, "grade_id": "nb01-q1", "locked": false, "points": 1, "schema_version": 3, "solution": true, "task": false}
 def my_completion_mask(prompt_ids, input_ids):
     """A list of 0 and 1, as long as input_ids, which begins with prompt_ids."""
@@ -119,6 +123,7 @@ def my_completion_mask(prompt_ids, input_ids):
 
 
 check("01.1", my_completion_mask)
+
 
 # %% nbgrader={"grade": true, "grade_id": "nb01-q3", "locked": false, "points": 2, "schema_version": 3, "solution": true, "task": false}
 def my_sft_loss(logits, input_ids, mask):
@@ -173,7 +178,7 @@ runs.say(
 
 # %%
 few_rows = sweeps.few_examples(
-    size=size, ns=dials.ns, steps=dials.few_steps, **common
+    size=size, ns=dials.ns, steps=dials.few_steps, **on_facts
 )
 runs.save_figure(
     figures.few_examples(few_rows),
@@ -214,7 +219,7 @@ runs.say(
 # seldom, and facts it never read. For those the fair comparison is the best guess.
 
 # %%
-elicited = sweeps.elicitation(size=size, steps=dials.elicit_steps, **common)
+elicited = sweeps.elicitation(size=size, steps=dials.elicit_steps, **on_facts)
 kinds = ("known", "known_new_wording", "rare", "never", "chance")
 runs.save_figure(
     figures.arms(
@@ -227,7 +232,7 @@ runs.save_figure(
 )
 for kind in (*kinds, "format"):
     values = [r[kind] for r in elicited]
-    runs.record(f"elicited_{kind}", np.mean(values), seeds=values, n=dials.n_test)
+    runs.record(f"elicited_{kind}", np.mean(values), seeds=values, n=dials.n_questions)
 runs.say(
     "Known facts of the untouched half: {elicited_known:.2f} right, in new wordings "
     "{elicited_known_new_wording:.2f}; never-shown facts {elicited_never:.2f} where "
@@ -355,6 +360,7 @@ wording_rows = sweeps.phrasings(
     n_examples=dials.n_examples,
     steps=dials.steps,
     n_test=dials.n_wording_test,
+    jobs=dials.jobs,
 )
 runs.save_figure(
     figures.phrasings(wording_rows, tasks.trained_families()),
@@ -382,6 +388,7 @@ runs.say(
 # everyone the same.
 #
 # **Exercise 01.2.** Write the temperature scheme.
+
 
 # %% nbgrader={"grade": true, "grade_id": "nb01-q2", "locked": false, "points": 1, "schema_version": 3, "solution": true, "task": false}
 def my_mixture_weights(sizes, temperature):
@@ -421,9 +428,7 @@ runs.record(
     "proportional_minus_equal_small_task_accuracy", difference.mean(), seeds=difference
 )
 worst = sweeps.worst_family_gain(mixture_rows, "equal", "proportional")
-runs.record(
-    "worst_family_gain_equal_over_proportional", np.mean(worst), seeds=worst
-)
+runs.record("worst_family_gain_equal_over_proportional", np.mean(worst), seeds=worst)
 runs.say(
     "Proportional minus equal, on the smaller half of the families: "
     "{proportional_minus_equal_small_task_accuracy:+.3f}."
@@ -458,8 +463,9 @@ pd.DataFrame(
 # %%
 synthetic_rows = self_instruct.synthetic(
     run.seeds[: dials.costly_seeds],
-    n_test=dials.n_test_synthetic,
+    n_test=dials.n_questions,
     steps=dials.few_steps,
+    jobs=dials.jobs,
     **writer,
 )
 labels = {
@@ -503,6 +509,7 @@ runs.say(
 mid_rows = mid_training.mid_training(
     run.seeds[: dials.costly_seeds],
     dials.mid_size,
+    jobs=dials.jobs,
     decay_steps=dials.decay_steps,
     n_documents=dials.n_documents or None,
     n_questions=dials.n_mid_questions,
