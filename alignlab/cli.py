@@ -229,6 +229,24 @@ def report(run: RunFolder) -> None:
 
 
 @app.command()
+def publish(run: RunFolder) -> None:
+    """Write a recorded run into the checkout: README table, figures and notebooks.
+
+    Made for the run on profile full that stands behind the README.
+
+    Example: `alignlab run --profile full --out runs/recorded && alignlab publish
+    runs/recorded`
+    """
+    from alignlab.course.build import build_all
+    from alignlab.runs.publish import publish as publish_run
+
+    folder = _folder(run)
+    publish_run(folder, Path.cwd())
+    build_all(None, folder)
+    typer.echo("README.md, figures/ and the outputs of notebooks/ are this run's now.")
+
+
+@app.command()
 def pretrain(
     size: Annotated[Size, typer.Option(help="About how many parameters.")] = Size.m1,
     out: Annotated[

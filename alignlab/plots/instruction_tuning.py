@@ -114,7 +114,8 @@ def mixture(rows: Sequence[dict]):
         ylabel="accuracy on test questions",
         title="What the weights of the mixture change (dots: seeds)",
     )
-    axes.legend()
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="lower right")
     return figure
 
 
@@ -145,6 +146,7 @@ def arms(rows: dict[str, Sequence[float]], ylabel: str, title: str):
         axes.plot([place - 0.2, place + 0.2], [np.mean(values)] * 2, color="0.2", lw=2)
     axes.set_xticks(np.arange(len(rows)), list(rows))
     axes.set(xlim=(-0.5, len(rows) - 0.5), ylabel=ylabel, title=title)
+    axes.set_ylim(min(0, axes.get_ylim()[0]), 1.1 * max(0.02, axes.get_ylim()[1]))
     return figure
 
 
