@@ -65,6 +65,7 @@ def perplexity(model, tokenizer, texts: list[str]) -> float:
     """exp of the mean negative log-likelihood per token, each text on its own."""
     model.eval()
     batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
+    batch = batch.to(model.device)
     logits = model(input_ids=batch.input_ids).logits
     return math.exp(sft_loss(logits, batch.input_ids, batch.attention_mask).item())
 

@@ -68,16 +68,39 @@ def base_path(size: str = "1m", stage: str = "final") -> Path:
 
 
 def load_base(size: str = "1m", stage: str = "final"):
-    """``(model, tokenizer)`` of a shipped base model, in float32 on the CPU."""
+    """``(model, tokenizer)`` of a shipped base model, in float32 on the device in use."""
     return load_model(base_path(size, stage))
 
 
 def load_model(name_or_path: str | Path):
-    """``(model, tokenizer)`` from a folder or a Hub id, with left padding for sampling."""
+    """``(model, tokenizer)`` from a folder or a Hub id, with left padding for sampling,
+    on the device that ``use_device`` named."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left")
-    return AutoModelForCausalLM.from_pretrained(name_or_path), tokenizer
+    return AutoModelForCausalLM.from_pretrained(name_or_path).to(_device), tokenizer
+
+
+_device = "cpu"
+
+
+def use_device(device: str) -> None:
+    """Where models loaded from now on live: "cpu", "cuda", "cuda:1" ...
+
+    Raises:
+        AlignlabError: if torch does not have that device.
+    """
+    import torch
+
+    global _device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise AlignlabError(
+            f"device is {device!r}, and torch cannot use it: {error}",
+            "Pass device='cpu', or install a build of torch for your GPU.",
+        ) from error
+    _device = device
 
 
 def save_model(model, tokenizer, folder: Path) -> None:

@@ -64,7 +64,7 @@ def reply_explorer(policy, tokenizer, prompt: str, max_new_tokens: int = 24):
 @torch.no_grad()
 def next_tokens(model, tokenizer, text: str, temperature: float, k: int):
     """The k likeliest next tokens with their probabilities at this temperature."""
-    ids = tokenizer(text, return_tensors="pt").input_ids
+    ids = tokenizer(text, return_tensors="pt").input_ids.to(model.device)
     probabilities = (model(ids).logits[0, -1] / temperature).softmax(-1)
     top = probabilities.topk(k)
     return [

@@ -63,6 +63,7 @@ def compare_sft_losses(
     nats per token of the completions."""
     encoded = encode(tokenizer, examples)
     batch = collate(encoded, tokenizer.pad_token_id)
+    batch = {name: value.to(model.device) for name, value in batch.items()}
     with torch.no_grad():
         ours = sft_step(model, batch)[0].item()
     return ours, trl_sft_loss(model, tokenizer, examples)

@@ -25,7 +25,7 @@
 # | **you need** | Python and curiosity; a little probability helps |
 # | **look at first** | the three replies in section 1, then the figure in section 5 |
 # | **sweeps worth trying** | `size="300k"`, `temperature` in section 3, `shots` in section 6 |
-# | **on Colab** | run `%pip install -q git+REPOSITORY` in a cell of its own first |
+# | **on Colab** | run the two set-up lines of the README in a first cell |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
@@ -46,7 +46,7 @@ from alignlab.data import tasks
 from alignlab.data.world import KNOWN_FROM, RELATIONS, build_world
 from alignlab.evaluation import answers
 from alignlab.experiments import base_model as experiments
-from alignlab.models.base import load_base
+from alignlab.models.base import load_base, use_device
 from alignlab.models.sampler import complete
 from alignlab.objectives import token_log_probs
 from alignlab.plots import base_model as figures
@@ -55,6 +55,7 @@ from alignlab.plots.style import use_style
 
 use_style()
 run = runs.start("00_base_model", profile, seed, device, out_dir)
+use_device(device)
 model, tokenizer = load_base(size)
 world = build_world(0)
 
@@ -109,9 +110,9 @@ check("00.1", my_token_log_probs)
 
 # %%
 sentence = "The capital of Germany is Berlin. The capital of Germany is a potato."
-ids = tokenizer(sentence, return_tensors="pt").input_ids
+ids = tokenizer(sentence, return_tensors="pt").input_ids.to(device)
 with torch.no_grad():
-    log_probs = token_log_probs(model(ids).logits, ids)[0]
+    log_probs = token_log_probs(model(ids).logits, ids)[0].cpu()
 tokens = [tokenizer.decode([t]) for t in ids[0, 1:]]
 figure, axes = plt.subplots(figsize=(8, 3))
 figures.surprise_bars(axes, tokens, log_probs, "Surprise, token by token")

@@ -25,7 +25,7 @@
 # | **you need** | notebook 00 (it runs alone: what is missing is built) |
 # | **look at first** | the mask in section 2, the two curves in section 3 |
 # | **sweeps worth trying** | `size`, `steps`, `n_examples`; `run.settings` shows all dials |
-# | **on Colab** | run `%pip install -q git+REPOSITORY` in a cell of its own first |
+# | **on Colab** | run the two set-up lines of the README in a first cell |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
@@ -44,7 +44,7 @@ from alignlab.data import tasks
 from alignlab.experiments import instruction_tuning as sweeps
 from alignlab.experiments import mid_training, self_instruct
 from alignlab.experiments.tuning import sft_policy
-from alignlab.models.base import load_base
+from alignlab.models.base import load_base, use_device
 from alignlab.models.sampler import complete
 from alignlab.plots import instruction_tuning as figures
 from alignlab.plots.explorers import reply_explorer
@@ -53,6 +53,7 @@ from alignlab.training import recipes, sft
 
 use_style()
 run = runs.start("01_instruction_tuning", profile, seed, device, out_dir)
+use_device(device)
 dials = run.settings
 common = dict(seeds=run.seeds, n_test=dials.n_test, jobs=dials.jobs)
 on_facts = {**common, "n_test": dials.n_questions}
