@@ -11,13 +11,14 @@ import importlib.util
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import platformdirs
 from filelock import FileLock
+
+from alignlab.errors import explained_if_full
 
 
 def cache_dir() -> Path:
@@ -101,8 +102,8 @@ def artifact(
     """The folder that ``build(folder)`` fills, built at most once per key and code.
 
     ``build`` writes into a temporary folder that is renamed when it returns, so a
-    killed build leaves nothing that could be taken for whole. Two processes asking
-    at once: one builds, the other waits.
+    killed build leaves nothing that could be taken for whole; the next one clears it
+    away. Two processes asking at once: one builds, the other waits.
 
     Args:
         kind: a short name people can read in the cache ("sft", "tasks").
@@ -110,20 +111,35 @@ def artifact(
         key: what the artifact depends on (parameters, seed), JSON-able.
         code: modules whose change, or that of what they import from alignlab, makes
             it another artifact.
+
+    Raises:
+        AlignlabError: if the disk is full.
     """
     path = artifact_path(kind, key, code)
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".building-"))
-            try:
-                build(temporary)
-                os.replace(temporary, path)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+    with explained_if_full(cache_dir(), _MORE_ROOM):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                _build(build, path)
     return path
+
+
+_MORE_ROOM = "Free some space, or set ALIGNLAB_CACHE to a folder on another disk."
+
+
+def _build(build: Callable[[Path], None], path: Path) -> None:
+    """Build beside the path and rename; whoever calls holds the path's lock."""
+    unfinished = path.with_name(f".building-{path.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)  # a killed build's
+    unfinished.mkdir()
+    try:
+        with explained_if_full(cache_dir(), _MORE_ROOM):
+            build(unfinished)
+            os.replace(unfinished, path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def remember(

@@ -1,5 +1,11 @@
 """Errors a person can act on: what went wrong, with which value, and the remedy."""
 
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class AlignlabError(Exception):
     """A failure the user can mend. The command line prints it in one line, without a
@@ -13,3 +19,34 @@ class AlignlabError(Exception):
     def __init__(self, message: str, remedy: str | None = None):
         self.message, self.remedy = message, remedy
         super().__init__(message if remedy is None else f"{message} {remedy}")
+
+
+@contextmanager
+def explained_if_full(folder: Path, remedy: str) -> Iterator[None]:
+    """Turn whatever a library says when the disk of ``folder`` is full into one
+    sentence with a remedy; every other error passes.
+
+    Raises:
+        AlignlabError: if the disk is full.
+    """
+    try:
+        yield
+    except AlignlabError:
+        raise
+    except Exception as error:
+        if not _says_full(error) and not _is_full(folder):
+            raise
+        raise AlignlabError(f"The disk that holds {folder} is full.", remedy) from error
+
+
+def _says_full(error: Exception) -> bool:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or "No space left on device" in str(error)  # safetensors
+
+
+def _is_full(folder: Path) -> bool:
+    # torch and numpy do not say why they could not write.
+    try:
+        return shutil.disk_usage(folder).free < 2**16
+    except OSError:
+        return False

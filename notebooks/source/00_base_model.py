@@ -94,7 +94,7 @@ pd.DataFrame({"we write": prompts, "it goes on": [r.text for r in replies]})
 # **Exercise 00.1.** Write it yourself.
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb00-q1", "locked": false, "points": 2, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb00-q1", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_token_log_probs(logits, input_ids):
     """(B, T, V) logits and (B, T) ids to (B, T-1) log-probabilities."""
     ### BEGIN SOLUTION
@@ -103,6 +103,7 @@ def my_token_log_probs(logits, input_ids):
     ### END SOLUTION
 
 
+# %% nbgrader={"grade": true, "grade_id": "nb00-q1-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 check("00.1", my_token_log_probs)
 
 # %% [markdown]
@@ -154,7 +155,7 @@ runs.say(
 # **Exercise 00.2.** Draw one token per row.
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb00-q2", "locked": false, "points": 2, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb00-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_sample(logits, temperature, generator):
     """(B, V) logits to (B,) tokens; temperature 0 is greedy."""
     ### BEGIN SOLUTION
@@ -165,6 +166,7 @@ def my_sample(logits, temperature, generator):
     ### END SOLUTION
 
 
+# %% nbgrader={"grade": true, "grade_id": "nb00-q2-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 check("00.2", my_sample)
 
 # %%
@@ -250,9 +252,10 @@ runs.record("recall_never_shown", never["recall"], n=never["facts"])
 runs.record("recall_most_frequent_tenth", most["recall"], n=most["facts"])
 runs.record("chance_never_shown", chance)
 runs.say(
-    "Of the most frequent tenth it completes {recall_most_frequent_tenth.value:.0%}, of "
-    "the facts never shown {recall_never_shown.value:.0%}, where the best guess reaches "
-    "{chance_never_shown.value:.0%}. Frequency in the text decides what a model knows."
+    "Of the most frequent tenth it completes {recall_most_frequent_tenth.value:.0%}, "
+    "of the facts never shown {recall_never_shown.value:.0%}, where the best guess "
+    "reaches {chance_never_shown.value:.0%}. How often a fact was read decides whether "
+    "the model knows it."
 )
 
 # %% [markdown]
@@ -307,7 +310,8 @@ for name, (measure, one, other) in differences.items():
 runs.say(
     "Instruction tuning raises the share of replies in format by "
     "{sft_minus_base_format:.2f} and that of right answers by "
-    "{sft_minus_base_accuracy:.2f} over the bare instruction (95% intervals over seeds)."
+    "{sft_minus_base_accuracy:.2f} over the bare instruction (95% intervals over "
+    "seeds)."
 )
 
 # %% [markdown]

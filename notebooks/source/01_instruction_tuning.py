@@ -115,7 +115,7 @@ figures.mask(sft.show_mask(tokenizer, encoded))
 # over tokens, not over rows).
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb01-q1", "locked": false, "points": 1, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb01-q1", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_completion_mask(prompt_ids, input_ids):
     """A list of 0 and 1, as long as input_ids, which begins with prompt_ids."""
     ### BEGIN SOLUTION
@@ -123,10 +123,11 @@ def my_completion_mask(prompt_ids, input_ids):
     ### END SOLUTION
 
 
+# %% nbgrader={"grade": true, "grade_id": "nb01-q1-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 check("01.1", my_completion_mask)
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb01-q3", "locked": false, "points": 2, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb01-q3", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_sft_loss(logits, input_ids, mask):
     """(B, T, V), (B, T), (B, T) to one number: nats per learnt token."""
     ### BEGIN SOLUTION
@@ -137,6 +138,7 @@ def my_sft_loss(logits, input_ids, mask):
     ### END SOLUTION
 
 
+# %% nbgrader={"grade": true, "grade_id": "nb01-q3-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 check("01.3", my_sft_loss)
 
 # %% [markdown]
@@ -166,7 +168,8 @@ runs.save_figure(
 difference = np.subtract(on_reply, on_all)
 runs.record("completion_minus_full_accuracy", difference.mean(), seeds=difference)
 runs.say(
-    "The reply alone minus everything: {completion_minus_full_accuracy:+.3f} in accuracy."
+    "The reply alone minus everything: {completion_minus_full_accuracy:+.3f} in "
+    "accuracy."
 )
 
 # %% [markdown]
@@ -205,8 +208,8 @@ runs.record("shuffled_control_format", np.mean(kept), seeds=kept)
 runs.record("shuffled_control_accuracy_gap", gap.mean(), seeds=gap)
 runs.say(
     "90% of the ceiling takes about {few:.0f} examples for format and {many:.0f} for "
-    "accuracy: a ratio of {n90_format_over_n90_accuracy:.2f}. With shuffled replies the "
-    "format is still {shuffled_control_format:.2f}, and accuracy is lower by "
+    "accuracy: a ratio of {n90_format_over_n90_accuracy:.2f}. With shuffled replies "
+    "the format is still {shuffled_control_format:.2f}, and accuracy is lower by "
     "{shuffled_control_accuracy_gap:.2f}.",
     few=need["format"].mean(),
     many=need["accuracy"].mean(),
@@ -375,8 +378,8 @@ spread = {
 relative = spread[True] / spread[False]
 runs.record("spread_ratio_sft_over_base", relative.mean(), seeds=relative)
 runs.say(
-    "By not knowing the best wording one loses {before:.0%} of the best accuracy before "
-    "tuning and {after:.0%} after it; ratio {spread_ratio_sft_over_base:.2f}.",
+    "By not knowing the best wording one loses {before:.0%} of the best accuracy "
+    "before tuning and {after:.0%} after it; ratio {spread_ratio_sft_over_base:.2f}.",
     before=spread[False].mean(),
     after=spread[True].mean(),
 )
@@ -391,7 +394,7 @@ runs.say(
 # **Exercise 01.2.** Write the temperature scheme.
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb01-q2", "locked": false, "points": 1, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb01-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_mixture_weights(sizes, temperature):
     """Family sizes to probabilities; a higher temperature is flatter."""
     ### BEGIN SOLUTION
@@ -400,6 +403,7 @@ def my_mixture_weights(sizes, temperature):
     ### END SOLUTION
 
 
+# %% nbgrader={"grade": true, "grade_id": "nb01-q2-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 check("01.2", my_mixture_weights)
 
 # %%
@@ -492,9 +496,9 @@ for name, values in self_instruct.differences(synthetic_rows).items():
 kept = [r["kept"] / r["generated"] for r in synthetic_rows if r["kind"] == "filtered"]
 runs.record("filter_yield", np.mean(kept), seeds=kept)
 runs.say(
-    "The filter keeps {filter_yield.value:.0%} of what is generated. Filtered questions "
-    "change accuracy by {generated_minus_seeds_accuracy:+.3f} over the seeds alone, and "
-    "by {filtered_minus_unfiltered_accuracy:+.3f} over unfiltered ones."
+    "The filter keeps {filter_yield.value:.0%} of what is generated. Filtered "
+    "questions change accuracy by {generated_minus_seeds_accuracy:+.3f} over the seeds "
+    "alone, and by {filtered_minus_unfiltered_accuracy:+.3f} over unfiltered ones."
 )
 
 # %% [markdown]
