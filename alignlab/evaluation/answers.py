@@ -7,29 +7,35 @@ reasoning-gym's verifier; beside them, what a guesser who knows nothing can reac
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignlab.data.tasks import FAMILIES, Example, gym
+from alignlab.data.tasks import FAMILIES, Example, gym, table
 from alignlab.data.world import Fact, World, normalise
 from alignlab.evaluation.intervals import Interval, wilson_interval
 
 if TYPE_CHECKING:
     from alignlab.models.sampler import Completion
 
-MAX_WORDS = 12  # of a reply in the taught format; the longest in the mixture has ten
-
 
 def is_formatted(example: Example, completion: "Completion") -> bool:
     """Whether the reply has the taught form: ended by the model, one line, closed by a
-    full stop, 1 to ``MAX_WORDS`` words and, in a classification, one of its labels.
-    Being right is not asked for."""
+    full stop, no more words than the longest answer of its task has (the answer and not
+    a sentence around it) and, in a classification, one of its labels. Being right is
+    not asked for."""
     text = completion.text.strip()
     one_line = "\n" not in text and text.endswith(".")
-    brief = 1 <= len(text.rstrip(".").split()) <= MAX_WORDS
+    brief = 1 <= len(text.rstrip(".").split()) <= longest_answer(example.family)
     allowed = not example.labels or normalise(text) in example.labels
     return completion.ended and one_line and brief and allowed
+
+
+@cache
+def longest_answer(family: str) -> int:
+    """Words of the longest right answer in a task family."""
+    return max(len(a.split()) for item in table(family) for a in item.answers)
 
 
 def is_correct(example: Example, text: str) -> bool:
