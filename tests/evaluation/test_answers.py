@@ -41,8 +41,8 @@ def reply(text, ended=True):
         (CAPITAL, "Paris.\nRome.", True, False),
         (CAPITAL, "", True, False),
         (CAPITAL, ".", True, False),
-        (CAPITAL, "Port of Spain.", True, True),  # no capital has more words
-        (CAPITAL, "The capital is Paris.", True, False),
+        (CAPITAL, "Port of Spain.", True, True),
+        (CAPITAL, "The capital of France is Paris.", True, False),
         (SPAM, "spam.", True, True),
         (SPAM, "Ham.", True, True),
         (SPAM, "Paris.", True, False),
