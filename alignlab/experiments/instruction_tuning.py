@@ -354,9 +354,9 @@ def elicitation_arm(*, seed: int, size: str, steps: int, n_test: int) -> dict:
 
     Returns:
         Accuracy on the untouched half: ``known`` facts in trained wordings,
-        ``known_new_wording``, ``rare`` facts, ``never`` shown ones; ``chance``, what the
-        best guess that knows only a fact's kind and its subject's spelling reaches on
-        the never-shown; and ``format``.
+        ``known_new_wording``, ``rare`` facts, ``never`` shown ones; ``chance``, what
+        the best guess that knows only a fact's kind and its subject's spelling reaches
+        on the never-shown; and ``format``.
     """
     world = build_world(0)
     first, second = split_subjects(world, 0)

@@ -1,4 +1,4 @@
-"""One SFT run on a base model and how it answers: what every arm of notebook 01 does."""
+"""One SFT run on a base model and how it answers: every arm of notebook 01."""
 
 import sys
 from collections.abc import Sequence

@@ -56,7 +56,8 @@ def base_path(size: str = "1m", stage: str = "final") -> Path:
     Raises:
         AlignlabError: if no such model ships.
     """
-    path = WEIGHTS / (_known_size(size) if stage == "final" else f"{size}-{stage}")
+    name = _known_size(size)
+    path = WEIGHTS / (name if stage == "final" else f"{name}-{stage}")
     if not (path / "model.safetensors").exists():
         shipped = sorted(p.parent.name for p in WEIGHTS.glob("*/model.safetensors"))
         raise AlignlabError(
@@ -68,7 +69,7 @@ def base_path(size: str = "1m", stage: str = "final") -> Path:
 
 
 def load_base(size: str = "1m", stage: str = "final"):
-    """``(model, tokenizer)`` of a shipped base model, in float32 on the device in use."""
+    """``(model, tokenizer)`` of a shipped base model, float32, on the device in use."""
     return load_model(base_path(size, stage))
 
 
@@ -82,6 +83,11 @@ def load_model(name_or_path: str | Path):
 
 
 _device = "cpu"
+
+
+def device_in_use() -> str:
+    """Where loaded models live, as ``use_device`` named it."""
+    return _device
 
 
 def use_device(device: str) -> None:

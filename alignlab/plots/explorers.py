@@ -23,6 +23,8 @@ def next_token_explorer(model, tokenizer, text: str, k: int = 8):
     )
 
     def draw(text: str, temperature: float) -> None:
+        if not text.strip():
+            return
         figure, axes = plt.subplots(figsize=(6, 0.3 * k + 0.8))
         likeliest = next_tokens(model, tokenizer, text, temperature, k)
         next_token_bars(axes, likeliest, f"after “{text}”")
@@ -50,6 +52,8 @@ def reply_explorer(policy, tokenizer, prompt: str, max_new_tokens: int = 24):
     )
 
     def answer(prompt: str, temperature: float) -> None:
+        if not prompt.strip():
+            return
         replies = complete(
             policy, tokenizer, [prompt], max_new_tokens, temperature, seed=0
         )

@@ -6,7 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from alignlab.data import tasks
-from alignlab.plots.style import MARKERS, PALETTE, interval_line
+from alignlab.experiments.instruction_tuning import mean_over
+from alignlab.plots.style import LINESTYLES, MARKERS, PALETTE, interval_line
 
 
 def by_seed(rows: Sequence[dict], x: str, y: str) -> tuple[list, np.ndarray]:
@@ -52,7 +53,7 @@ def diversity(rows: Sequence[dict]):
         xs, values = by_seed(chosen, "k", "held_out")
         interval_line(
             axes, np.log2(xs), values, label=f"{size} parameters",
-            color=PALETTE[number], linestyle=("-", "--")[number],
+            color=PALETTE[number], linestyle=LINESTYLES[number],
         )  # fmt: skip
     axes.set_xticks(np.log2(xs), [str(x) for x in xs])
     axes.set(
@@ -99,9 +100,9 @@ def mixture(rows: Sequence[dict]):
         }.items()
     ):
         seeds = [
-            [np.mean([r["by_family"][n] for n in group]) for r in rows if r["weights"] == s]
+            [mean_over(r["by_family"], group) for r in rows if r["weights"] == s]
             for s in schemes
-        ]  # fmt: skip
+        ]
         places = np.arange(len(schemes)) + 0.16 * (number - 0.5)
         for place, values in zip(places, seeds, strict=True):
             axes.plot([place] * len(values), values, ".", color=PALETTE[number])
@@ -120,7 +121,7 @@ def mixture(rows: Sequence[dict]):
 
 
 def phrasings(rows: Sequence[dict], names: Sequence[str]):
-    """Accuracy of the best, the mean and the worst wording per family, base and tuned."""
+    """Best, mean and worst wording's accuracy per family, base and tuned."""
     figure, panels = plt.subplots(
         1, 2, figsize=(8.5, 0.28 * len(names) + 1.2), sharey=True
     )

@@ -4,8 +4,14 @@ Warm-up, a long stable phase, then decay to zero: the checkpoint at the end of t
 stable phase ships too, because mid-training branches from there.
 """
 
+import contextlib
+import copy
+import hashlib
 import json
 import math
+import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +21,7 @@ from torch.nn import functional as F
 
 from alignlab.data import corpus
 from alignlab.data.world import Fact, World, build_world
+from alignlab.errors import AlignlabError, explained_if_full
 from alignlab.models import base
 from alignlab.models.tokenizer import train_tokenizer
 from alignlab.training.loop import train
@@ -30,32 +37,41 @@ def pretrain(
     *,
     seed: int = 0,
     epochs: float = 1.0,
-    stages: tuple[str, ...] = ("stable", "final"),
     progress: bool = True,
 ) -> dict:
     """Train a base model from scratch and write it with its model card.
 
     A killed run goes on from its last checkpoint when called again with the same
-    ``out``; the checkpoint is deleted when the run is complete.
+    ``out``; the checkpoints are deleted when the run is complete.
 
     Args:
         size: "300k", "1m" or "3m" parameters.
         out: folder that receives ``<size>`` and ``<size>-stable``.
         seed: of the world's exposures, the order of documents and the initial weights.
         epochs: how often the corpus is read; more makes rare facts better known.
-        stages: which checkpoints to write.
         progress: show a bar.
 
     Returns:
         The summary that the model card shows: losses and recall by exposure.
+
+    Raises:
+        AlignlabError: if a checkpoint in ``out`` belongs to another run, or the disk is
+            full.
     """
+    with explained_if_full(out, "Free some space and start it again: it goes on."):
+        return _pretrain(size, out, seed, epochs, progress)
+
+
+def _pretrain(size: str, out: Path, seed: int, epochs: float, progress: bool) -> dict:
     world = build_world(seed)
     documents = corpus.documents(world, seed)
     tokenizer = train_tokenizer(documents, context=base.CONTEXT)
     rows, held_out = _split(corpus.pack(documents, tokenizer, LENGTH))
     steps = max(10, round(epochs * len(rows) / BATCH))
     decay = round(DECAY * steps)
-    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / f".{size}.checkpoint"
+    decay_checkpoint = out / f".{size}.decay.checkpoint"
+    _require_own_checkpoint(checkpoint, decay_checkpoint, rows, steps)
     model = base.new_model(size, tokenizer, seed)
     settings = dict(
         learning_rate=LEARNING_RATE[size],
@@ -63,19 +79,20 @@ def pretrain(
         warmup=min(100, steps // 10),
         weight_decay=0.1,
         seed=seed,
-        checkpoint=out / f".{size}.checkpoint",
         progress=progress,
         description=f"pretraining {size}",
         log_every=10,
     )
-    batches = lambda: _batches(rows, seed)  # noqa: E731
-    train(model, batches(), language_loss, steps=steps - decay, decay=0, **settings)
-    stable = heldout_loss(model, held_out)
-    if "stable" in stages:
-        _save(model, tokenizer, out / f"{size}-stable")
-    history = train(
-        model, batches(), language_loss, steps=steps, decay=decay, **settings
+    stages = (
+        {"steps": steps - decay, "decay": 0, "checkpoint": checkpoint},
+        {"steps": steps, "decay": decay, "checkpoint": decay_checkpoint},
     )
+    train(model, _batches(rows, seed), language_loss, **stages[0], **settings)
+    stable = heldout_loss(model, held_out)
+    _save(model, tokenizer, out / f"{size}-stable")
+    if not decay_checkpoint.exists():
+        _copy(checkpoint, decay_checkpoint)
+    history = train(model, _batches(rows, seed), language_loss, **stages[1], **settings)
     summary = {
         "size": size,
         "parameters": model.num_parameters(),
@@ -87,14 +104,42 @@ def pretrain(
         "recall": recall_by_exposure(model, tokenizer, world),
         "history": [(row["step"], row["loss"]) for row in history],
     }
-    _save(model, tokenizer, out / size)
-    _write_card(out / size, summary)
-    settings["checkpoint"].unlink(missing_ok=True)
+    _save(model, tokenizer, out / size, summary)
+    for path in (checkpoint, decay_checkpoint, _owner(checkpoint)):
+        path.unlink(missing_ok=True)
     return summary
 
 
+def _require_own_checkpoint(
+    checkpoint: Path, decay_checkpoint: Path, rows: np.ndarray, steps: int
+) -> None:
+    """A checkpoint may only be continued by the run that wrote it: same corpus (so same
+    seed), same length. The decay has one of its own, which continues the other."""
+    own = hashlib.sha256(rows.tobytes() + str(steps).encode()).hexdigest()
+    owner = _owner(checkpoint)
+    owner.parent.mkdir(parents=True, exist_ok=True)
+    if not checkpoint.exists():
+        decay_checkpoint.unlink(missing_ok=True)
+    elif owner.exists() and owner.read_text(encoding="utf-8") != own:
+        raise AlignlabError(
+            f"{checkpoint} belongs to a run with another corpus, seed or epochs.",
+            "Delete it to start again, or write to another folder.",
+        )
+    owner.write_text(own, encoding="utf-8")
+
+
+def _owner(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".owner")
+
+
+def _copy(source: Path, target: Path) -> None:
+    unfinished = target.with_name(f"{target.name}.tmp")
+    shutil.copyfile(source, unfinished)
+    os.replace(unfinished, target)
+
+
 def language_loss(model, batch) -> tuple[torch.Tensor, dict]:
-    """Mean negative log-likelihood of the next token, nats per token, over full rows."""
+    """Mean negative log-likelihood of the next token over full rows, nats per token."""
     ids = batch["input_ids"]
     # bfloat16 where the processor multiplies it natively: twice as fast at this size.
     native = torch.cpu._is_avx512_bf16_supported() and ids.device.type == "cpu"
@@ -108,9 +153,10 @@ def language_loss(model, batch) -> tuple[torch.Tensor, dict]:
 def heldout_loss(model, rows: np.ndarray) -> float:
     """Loss on rows that were never trained on, nats per token."""
     model.eval()
-    chunks = torch.from_numpy(rows.astype(np.int64)).split(BATCH)
-    losses = [language_loss(model, {"input_ids": ids})[0].item() for ids in chunks]
-    return float(np.mean(losses))
+    total = 0.0
+    for ids in torch.from_numpy(rows.astype(np.int64)).to(model.device).split(BATCH):
+        total += len(ids) * language_loss(model, {"input_ids": ids})[0].item()
+    return total / len(rows)
 
 
 def recall_by_exposure(model, tokenizer, world: World, bins: int = 10) -> list[dict]:
@@ -160,10 +206,8 @@ def cloze(world: World, fact: Fact) -> str:
 
 
 def _begins_with_answer(fact: Fact, text: str) -> bool:
-    return any(
-        text.startswith(answer) and not text[len(answer) : len(answer) + 1].isalnum()
-        for answer in fact.answers
-    )
+    # Guinea is neither Guinea-Bissau nor Guineas.
+    return any(re.match(rf"{re.escape(a)}(?![\w-])", text) for a in fact.answers)
 
 
 def _split(rows: np.ndarray, share: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
@@ -179,28 +223,46 @@ def _batches(rows: np.ndarray, seed: int) -> Iterator[dict[str, torch.Tensor]]:
             yield {"input_ids": torch.from_numpy(ids)}
 
 
-def _save(model, tokenizer, folder: Path) -> None:
+def _save(model, tokenizer, folder: Path, summary: dict | None = None) -> None:
+    """Write a model, with its card if there is a summary, beside the folder and swap
+    them: a killed run leaves no half of one."""
+    # One level down, where nobody looks for shipped models.
+    unfinished = folder.parent / ".unfinished" / folder.name
+    former = unfinished.with_name(f"{folder.name}-former")
+    for path in (unfinished, former):
+        shutil.rmtree(path, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    _write_half(model, tokenizer, unfinished)
+    if summary is not None:
+        _write_card(unfinished, summary)
+    if folder.exists():
+        os.replace(folder, former)
+    os.replace(unfinished, folder)
+    shutil.rmtree(former, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another size is being written
+        unfinished.parent.rmdir()
+
+
+def _write_half(model, tokenizer, folder: Path) -> None:
     # Stored in half precision (half the clone), loaded in single: the configuration
     # says so, and from_pretrained follows it.
-    import copy
-
-    half = copy.deepcopy(model).half()
-    base.save_model(half, tokenizer, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["dtype"] = "float32"
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    base.save_model(copy.deepcopy(model).half(), tokenizer, folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": "float32"}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_card(folder: Path, summary: dict) -> None:
-    (folder / "pretraining.json").write_text(json.dumps(summary, indent=1) + "\n")
+    measured = json.dumps(summary, indent=1) + "\n"
+    (folder / "pretraining.json").write_text(measured, encoding="utf-8")
     rows = "\n".join(
         f"| {r['from']}–{r['to']} | {r['facts']} | {r['recall']:.2f} |"
         for r in summary["recall"]
     )
     _draw_loss(folder / "loss.png", summary)
-    (folder / "README.md").write_text(
-        CARD.format(**summary, perplexity=math.exp(summary["loss_final"]), rows=rows)
-    )
+    perplexity = math.exp(summary["loss_final"])
+    card = CARD.format(**summary, perplexity=perplexity, rows=rows)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _draw_loss(path: Path, summary: dict) -> None:
@@ -224,8 +286,8 @@ pipeline_tag: text-generation
 A Llama of {parameters:,} parameters, pretrained by `alignlab pretrain --size {size}`
 (seed {seed}) on {tokens:,} tokens: statements of the alignlab world, small skills, a
 Bible in Basic English and short comments. It has never seen a question about a fact, an
-instruction or a chat. It is made for learning about alignment and for nothing else: what
-it says about the world is what its data sources list, and often wrong.
+instruction or a chat. It is made for learning about alignment and for nothing else:
+what it says about the world is what its data sources list, and often wrong.
 
 Loss on held-out text: {loss_stable:.3f} nats per token at the end of the stable phase,
 {loss_final:.3f} after the decay (perplexity {perplexity:.1f}).

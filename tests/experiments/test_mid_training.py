@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from alignlab.experiments import mid_training as mt
+from alignlab.experiments import tuning
 from alignlab.models import base
 from alignlab.objectives import sft_loss
 from alignlab.training import pretrain
 from alignlab.training.sft import Encoded, collate, encode
 
-HIGH, LOW, UPDATES, WIDTH = 6e-3, 3e-3, 20, 12
+HIGH, LOW = pretrain.LEARNING_RATE["300k"], tuning.LEARNING_RATE["300k"]
+UPDATES, WIDTH = 20, 12
 ROWS = np.random.default_rng(0).integers(5, 300, (40, WIDTH)).astype(np.int16)
 
 
