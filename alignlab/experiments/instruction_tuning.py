@@ -15,6 +15,7 @@ from alignlab.data.world import build_world, split_subjects
 from alignlab.evaluation import answers
 from alignlab.experiments.arms import run_arms
 from alignlab.experiments.tuning import (
+    FACTS_RATE,
     accuracy_by_family,
     judge,
     reply,
@@ -142,7 +143,9 @@ def few_examples_arm(
         examples = questions_about(world, first, n, seed)
         if shuffled:
             examples = shuffle_replies(examples, seed)
-        model, tokenizer = tune(examples, size=size, steps=steps, seed=seed)
+        model, tokenizer = tune(
+            examples, size=size, steps=steps, seed=seed, rates=FACTS_RATE
+        )
     else:
         model, tokenizer = load_base(size)
     questions = tasks.world_questions(world, second, seed=TEST_SEED, n=n_test)
@@ -361,7 +364,9 @@ def elicitation_arm(*, seed: int, size: str, steps: int, n_test: int) -> dict:
     world = build_world(0)
     first, second = split_subjects(world, 0)
     examples = questions_about(world, first, 4096, seed)
-    model, tokenizer = tune(examples, size=size, steps=steps, seed=seed)
+    model, tokenizer = tune(
+        examples, size=size, steps=steps, seed=seed, rates=FACTS_RATE
+    )
     asked = {
         "known": dict(facts="known"),
         "known_new_wording": dict(facts="known", phrasing="held_out"),

@@ -14,9 +14,10 @@ from alignlab.models.base import load_base, load_model, save_model, weights_hash
 from alignlab.models.sampler import Completion, complete
 from alignlab.training.sft import finetune
 
-# Found by asking known facts of the untouched half: at three times the rate, or in
-# batches of 32, the model forgets more of what it knows than it learns to say.
-LEARNING_RATE = {"300k": 1e-3, "1m": 5e-4}
+# Higher learns new tasks sooner and forgets more of what pretraining taught. Found by
+# accuracy on held-out questions, once, for the mixture of tasks and for facts alone.
+LEARNING_RATE = {"300k": 1.5e-3, "1m": 1e-3}
+FACTS_RATE = {"300k": 1e-3, "1m": 5e-4}
 BATCH = 16
 
 
@@ -28,6 +29,7 @@ def tune(
     seed: int,
     stage: str = "final",
     loss_on: str = "completion",
+    rates: dict[str, float] = LEARNING_RATE,
     progress: bool = False,
 ):
     """A base model after SFT on the examples: ``(model, tokenizer)``.
@@ -38,6 +40,8 @@ def tune(
         steps: updates of up to 16 examples each; more fits them more closely.
         seed: order of the examples.
         loss_on: "completion", or "all" to learn the prompts as well.
+        rates: learning rate for each size; ``FACTS_RATE`` where only known facts are
+            asked for and nothing new has to be learnt.
     """
     model, tokenizer = load_base(size, stage)
     finetune(
@@ -46,7 +50,7 @@ def tune(
         [{"prompt": e.prompt, "completion": e.completion} for e in examples],
         steps=steps,
         batch_size=min(BATCH, len(examples)),
-        learning_rate=LEARNING_RATE[size],
+        learning_rate=rates[size],
         seed=seed,
         loss_on=loss_on,
         progress=progress,
