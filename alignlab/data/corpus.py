@@ -44,7 +44,8 @@ def prose(seed: int = 0) -> list[str]:
 
 
 def _joined(verses: list[str], longest: int = 700) -> Iterator[str]:
-    """Neighbouring verses joined to passages of at most ``longest`` characters."""
+    """Neighbouring verses joined to passages of at most ``longest`` characters, the
+    last space not counted."""
     passage = ""
     for verse in verses:
         if passage and len(passage) + len(verse) > longest:
