@@ -6,6 +6,7 @@
 
 import math
 import re
+import sys
 from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -84,10 +85,19 @@ def start(
     dials = notebook_dials(notebook[:2], profile, **given)
     if dials["seeds"] < 1:
         raise AlignlabError(f"seeds must be at least 1; got {dials['seeds']}.")
+    _quiet_loading()
     seeds = tuple(range(seed, seed + int(dials["seeds"])))
     _current = Run(notebook, profile, seeds, SimpleNamespace(**dials), device, folder)
     _save()
     return _current
+
+
+def _quiet_loading() -> None:
+    """A progress bar for every small model that is loaded would bury a notebook."""
+    if "transformers" in sys.modules:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
 
 
 def current() -> Run:

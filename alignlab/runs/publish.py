@@ -63,8 +63,8 @@ def results_table(metrics: dict) -> str:
     lines += [
         "",
         f"Profile {metrics['profile']}, {' to '.join(map(str, sorted(seeds)))} seeds, "
-        f"torch {metrics['versions']['torch']}. What each quantity is, and its control: "
-        "[claims.yaml](alignlab/runs/claims.yaml). Every recorded number: "
+        f"torch {metrics['versions']['torch']}. What each quantity is, and its "
+        "control: [claims.yaml](alignlab/runs/claims.yaml). Every recorded number: "
         f"[figures/{RECORDED}](figures/{RECORDED}).",
     ]
     return "\n".join(lines)

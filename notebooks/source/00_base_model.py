@@ -76,9 +76,9 @@ replies = complete(model, tokenizer, prompts, max_new_tokens=24, chat=False)
 pd.DataFrame({"we write": prompts, "it goes on": [r.text for r in replies]})
 
 # %% [markdown]
-# It completes the statement. The question it does not *answer*: it goes on writing, as
-# a text with a question in it might go on. The knowledge is there; what is missing is
-# the idea that somebody wants something from it.
+# It writes on, in the manner of what it has read. A statement it goes on with; a
+# question or an instruction is to it just another beginning. Section 5 shows how much it
+# knows. What it lacks is the idea that somebody wants something from it.
 
 # %% [markdown]
 # ## 2 · Likelihood: what the model expects

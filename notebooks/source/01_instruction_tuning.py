@@ -62,9 +62,9 @@ base, tokenizer = load_base(size)
 # %% [markdown]
 # ## 1 · A completion first
 #
-# The same model, before and after some minutes of SFT on a mixture of tasks. The
-# questions are from the test half: their subjects were never asked about in training,
-# and the last ones are of task families that were not trained at all.
+# The same model, before and after SFT on a mixture of tasks. The questions are from
+# the test half: what they ask about was never asked about in training, and the last two
+# are of task families that were not trained at all.
 
 # %%
 policy, _ = sft_policy(
@@ -244,9 +244,9 @@ runs.say(
 )
 
 # %% [markdown]
-# Look at the never-shown facts: the model answers them in perfect form, and mostly
-# wrong. It learnt *to answer*; it has no way to know what it does not know. Notebook 02
-# is about that.
+# Look at the never-shown facts. Asked about those, the model does not say that it does
+# not know: nothing has taught it to. It learnt *to answer*, and answers. Notebook 02 is
+# about that.
 
 # %% [markdown]
 # ## 5 · New tasks: zero-shot on families never trained
@@ -387,9 +387,9 @@ runs.say(
 # %% [markdown]
 # ## 8 · How much of which task?
 #
-# Families differ in size by a factor of forty. *Proportional* weights follow size;
-# *capped* ones stop counting at a limit; *temperature* takes $n^{1/T}$; *equal* gives
-# everyone the same.
+# Families differ in how many examples they have (the table in section 5).
+# *Proportional* weights follow size; *capped* ones stop counting at a limit;
+# *temperature* takes $n^{1/T}$; *equal* gives everyone the same.
 #
 # **Exercise 01.2.** Write the temperature scheme.
 
