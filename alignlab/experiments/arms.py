@@ -70,7 +70,10 @@ def _remembered(
     if one_thread:
         import torch
 
+        from transformers.utils import logging
+
         torch.set_num_threads(1)
+        logging.disable_progress_bar()  # its bars would land in the notebook
     if device is not None:
         use_device(device)
     result = cache.remember(compute=lambda: run(**arm), **_identity(run, arm))

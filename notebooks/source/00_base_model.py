@@ -73,7 +73,8 @@ prompts = [
     "Sort the numbers 7, 2, 9 in ascending order.",
 ]
 replies = complete(model, tokenizer, prompts, max_new_tokens=24, chat=False)
-pd.DataFrame({"we write": prompts, "it goes on": [r.text for r in replies]})
+written = [r.text or "(nothing: for it the text ends here)" for r in replies]
+pd.DataFrame({"we write": prompts, "it goes on": written})
 
 # %% [markdown]
 # It writes on, in the manner of what it has read. A statement it goes on with; a
@@ -203,7 +204,7 @@ card = pd.DataFrame(
     {
         "facts": len(chosen := [f for f in world.facts if f.relation == name]),
         "never shown": sum(f.exposure == 0 for f in chosen),
-        "known (60 times or more)": sum(f.known for f in chosen),
+        f"known ({KNOWN_FROM} times or more)": sum(f.known for f in chosen),
         "for example": relation.statements[0].format(
             s=chosen[0].subject, a=chosen[0].answer
         ),
