@@ -69,7 +69,6 @@ def _remembered(
 ) -> dict:
     if one_thread:
         import torch
-
         from transformers.utils import logging
 
         torch.set_num_threads(1)
