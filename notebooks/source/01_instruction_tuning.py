@@ -269,13 +269,17 @@ pd.DataFrame(
 
 # %%
 base_rows = sweeps.untuned(size=dials.sweep_size, shots=dials.shots, **common)
-diversity_rows = sweeps.diversity(
-    sizes=dials.diversity_sizes,
-    ks=dials.ks,
-    n_examples=dials.n_examples,
-    steps=dials.sweep_steps,
-    **common,
-)
+diversity_rows = []
+for model_size in ("300k", "1m"):
+    many = model_size == dials.sweep_size  # the other size may have fewer seeds
+    seeds = run.seeds if many else run.seeds[: dials.costly_seeds]
+    diversity_rows += sweeps.diversity(
+        sizes=[model_size],
+        ks=dials.ks,
+        n_examples=dials.n_examples,
+        steps=dials.sweep_steps,
+        **{**common, "seeds": seeds},
+    )
 main_rows = [r for r in loss_rows if r.get("loss_on", "completion") == "completion"]
 single_rows = [
     r
@@ -324,7 +328,7 @@ runs.save_figure(
     "Accuracy on held-out families against the number of families trained on.",
 )
 slopes = {}
-for model_size in dials.diversity_sizes:
+for model_size in ("300k", "1m"):
     rows = [
         {**r, "k": len(r["families"])}
         for r in diversity_rows
@@ -338,11 +342,10 @@ for model_size in dials.diversity_sizes:
     )  # fmt: skip
 one_task = held_out["SFT on one family"] - held_out["base, bare"]
 runs.record("control_one_task_slope", one_task.mean(), seeds=one_task)
-if size in slopes:
-    runs.record("slope_per_doubling_large", slopes[size].mean(), seeds=slopes[size])
-if len(slopes) == 2:
-    extra = slopes["1m"] - slopes["300k"]
-    runs.record("size_difference_in_slope", extra.mean(), seeds=extra)
+runs.record("slope_per_doubling_large", slopes["1m"].mean(), seeds=slopes["1m"])
+both = min(map(len, slopes.values()))
+extra = slopes["1m"][:both] - slopes["300k"][:both]
+runs.record("size_difference_in_slope", extra.mean(), seeds=extra)
 for model_size, slope in slopes.items():
     runs.say(
         "{size} parameters: {slope:+.3f} in accuracy for twice as many families.",
