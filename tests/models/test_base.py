@@ -1,0 +1,213 @@
+"""The base models: what ships is small, loads as any model does, and knows its facts."""
+
+import json
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+from alignlab.data.world import NEVER_SHOWN, build_world
+from alignlab.errors import AlignlabError
+from alignlab.evaluation.answers import guess_baselines
+from alignlab.models import base
+from alignlab.training import pretrain
+
+SHIPPED = ("1m", "1m-stable", "300k", "300k-stable")
+MB = 2**20
+
+# --- What ships ---------------------------------------------------------------------
+
+
+def card(size):
+    text = (base.base_path(size) / "pretraining.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def test_all_that_ships_is_at_most_ten_megabytes():
+    files = [p for p in base.WEIGHTS.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) <= 10 * MB
+    assert not [p for p in files if "checkpoint" in p.name or "unfinished" in str(p)]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_is_a_plain_llama(name):
+    folder = base.WEIGHTS / name
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert type(model) is LlamaForCausalLM
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert all(p.isfinite().all() for p in model.parameters())
+    size = {"1m": 1e6, "300k": 3e5}[name.removesuffix("-stable")]
+    assert model.num_parameters() == pytest.approx(size, rel=0.15)
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer)
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert model.config.pad_token_id == tokenizer.pad_token_id
+    assert tokenizer.model_max_length == model.config.max_position_embeddings
+    assert "<|assistant|>" in tokenizer.chat_template
+
+
+@pytest.mark.parametrize("size", ["1m", "300k"])
+def test_both_stages_are_of_one_run(size):
+    (final, one), (stable, other) = (
+        base.load_base(size, stage) for stage in ("final", "stable")
+    )
+    assert one.get_vocab() == other.get_vocab()
+    assert final.num_parameters() == stable.num_parameters()
+    pairs = list(zip(final.parameters(), stable.parameters()))
+    assert not any(torch.equal(a, b) for a, b in pairs)
+    a, b = final.get_input_embeddings().weight, stable.get_input_embeddings().weight
+    alike = torch.nn.functional.cosine_similarity(a, b).median()
+    assert alike > 0.8, "the decay moves weights a little; another seed, all the way"
+
+
+@pytest.mark.parametrize("size", ["1m", "300k"])
+def test_the_card_says_what_was_measured(size):
+    summary = card(size)
+    model, _ = base.load_base(size)
+    assert summary["size"] == size and summary["parameters"] == model.num_parameters()
+    assert summary["tokens"] == summary["steps"] * pretrain.BATCH * pretrain.LENGTH
+    assert summary["loss_final"] < summary["loss_stable"] < summary["history"][0][1]
+    assert summary["history"][0][1] == pytest.approx(math.log(2048), rel=0.3)
+    text = (base.base_path(size) / "README.md").read_text(encoding="utf-8")
+    assert f"{summary['loss_final']:.3f}" in text
+    assert f"{summary['parameters']:,}" in text
+    for row in summary["recall"]:
+        assert f"| {row['from']}–{row['to']} | {row['facts']} |" in text
+
+
+@pytest.mark.parametrize("size", ["1m", "300k"])
+def test_recall_rises_with_exposure(size):
+    never, *shown = card(size)["recall"]
+    assert never["to"] == 0 and shown[0]["from"] > 0
+    assert all(a["to"] <= b["from"] for a, b in zip(shown, shown[1:]))
+    total = never["facts"] + sum(row["facts"] for row in shown)
+    assert never["facts"] / total == pytest.approx(NEVER_SHOWN, abs=0.01)
+    values = [never["recall"], *(row["recall"] for row in shown)]
+    assert spearmanr(range(len(values)), values).statistic > 0.9
+    assert values[-1] >= 0.9 and values[0] < values[1] < values[-1] - 0.3
+
+
+@pytest.fixture(scope="module")
+def world():
+    return build_world(0)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("size", ["1m", "300k"])
+def test_the_card_is_of_the_world_in_the_code(size, world):
+    facts = sorted(world.facts, key=lambda f: f.exposure)
+    found = Counter(f.exposure for f in facts)
+    rows = card(size)["recall"]
+    assert rows[0]["facts"] == found[0]
+    assert rows[-1]["to"] == facts[-1].exposure
+    assert sum(row["facts"] for row in rows) == len(facts)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("size", ["1m", "300k"])
+def test_the_most_frequent_facts_are_known_and_the_never_shown_guessed(size, world):
+    model, tokenizer = base.load_base(size)
+    facts = sorted(world.facts, key=lambda f: f.exposure)
+    never = [f for f in facts if not f.exposure]
+    often = facts[-(len(facts) - len(never)) // 10 :]
+
+    def recall(facts):
+        return np.mean(pretrain.recall(model, tokenizer, world, facts))
+
+    rows = card(size)["recall"]
+    known, guessed = recall(often), recall(never)
+    assert known >= 0.9
+    assert known == pytest.approx(rows[-1]["recall"], abs=0.02)  # stored in half
+    assert guessed == pytest.approx(rows[0]["recall"], abs=0.02)
+    best = {r: guess_baselines(world, r)["best"] for r in world.relations}
+    assert guessed < np.mean([best[f.relation] for f in never]) + 0.1
+
+
+# --- Making and finding models ------------------------------------------------------
+
+
+@pytest.mark.parametrize("size, about", [("300k", 3e5), ("1m", 1e6), ("3m", 3e6)])
+def test_sizes_are_about_what_they_are_called(size, about):
+    tokenizer = AutoTokenizer.from_pretrained(base.base_path("1m"))
+    model = base.new_model(size, tokenizer)
+    assert model.num_parameters() == pytest.approx(about, rel=0.25)
+    assert model.config.tie_word_embeddings
+    assert model.config.max_position_embeddings == base.CONTEXT
+
+
+def test_a_seed_gives_its_own_weights(tiny_tokenizer):
+    one, same, other = (
+        next(base.new_model("300k", tiny_tokenizer, seed).parameters())
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ({"size": "2m"}, "'2m'; the sizes are 300k, 1m, 3m"),
+        ({"size": "2m", "stage": "stable"}, "'2m'; the sizes are 300k, 1m, 3m"),
+        ({"size": "3m"}, "ships; there is 1m, 1m-stable, 300k, 300k-stable"),
+        ({"stage": "early"}, "stage='early' ships; there is 1m, 1m-stable"),
+    ],
+)
+def test_a_model_that_does_not_ship_is_named(arguments, says):
+    with pytest.raises(AlignlabError) as caught:
+        base.base_path(**arguments)
+    assert says in caught.value.message and caught.value.remedy
+
+
+def test_without_any_weights_the_command_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(base, "WEIGHTS", tmp_path)
+    with pytest.raises(AlignlabError, match="there is none.*alignlab pretrain") as e:
+        base.load_base("300k")
+    assert "--size 300k" in e.value.remedy
+
+
+def test_a_saved_model_is_the_same_one(tiny_model, tiny_tokenizer, tmp_path):
+    base.save_model(tiny_model, tiny_tokenizer, tmp_path)
+    model, tokenizer = base.load_model(tmp_path)
+    batch = tokenizer(["Paris", "The capital of"], return_tensors="pt", padding=True)
+    assert batch.attention_mask[0, 0] == 0, "prompts are padded on the left"
+    ours = tiny_model(**batch).logits
+    assert torch.equal(model(**batch).logits, ours)
+
+
+def test_the_hash_is_of_every_weight_and_its_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(base, "WEIGHTS", tmp_path)
+
+    def hashed(**weights):
+        for name, content in weights.items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / "model.safetensors").write_bytes(content)
+        base.weights_hash.cache_clear()
+        return base.weights_hash()
+
+    try:
+        found = [hashed(), hashed(a=b"1"), hashed(a=b"2"), hashed(b=b"2")]
+        assert len(set(found)) == 4
+        (tmp_path / "b").rename(tmp_path / "c")
+        assert hashed() not in found
+        (tmp_path / "c").rename(tmp_path / "b")
+        (tmp_path / "b" / "README.md").write_text("A card.")
+        assert hashed() == found[-1], "only weights count"
+    finally:
+        base.weights_hash.cache_clear()
+
+
+def test_models_live_where_they_are_told(monkeypatch, tiny_model, tiny_tokenizer):
+    monkeypatch.setattr(base, "_device", "cpu")
+    with pytest.raises(AlignlabError, match="device is 'gpu'.*device='cpu'"):
+        base.use_device("gpu")
+    assert base.device_in_use() == "cpu", "as before"
+    base.use_device("meta")  # a device that every build of torch has
+    assert base.device_in_use() == "meta"
+    model, _ = base.load_base("300k")
+    assert model.device.type == "meta"
