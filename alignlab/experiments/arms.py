@@ -5,6 +5,7 @@ function and comes back as a dict of numbers.
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from joblib import Parallel, delayed
@@ -41,6 +42,8 @@ def run_arms(
     tasks = [delayed(_remembered)(run, arm, **worker) for arm in arms]
     if jobs == 1 or all(is_remembered(run, arm) for arm in arms):
         return [_remembered(run, arm) for arm in bar]
+    # Workers that grew large are replaced, which is of no interest to a reader.
+    warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
     with Parallel(n_jobs=jobs, return_as="generator", batch_size=1) as parallel:
         results = []
         for result in parallel(tasks):

@@ -158,11 +158,12 @@ def mask(pairs: Sequence[tuple[str, bool]]):
     from IPython.display import HTML
 
     style = {
-        True: "background:#cfe8f7;border-bottom:2px solid #0173b2",
-        False: "color:#777",
+        True: "background:#cfe8f7;border-bottom:2px solid #0072B2",
+        False: "color:#555;border-bottom:1px solid #ccc",
     }
     spans = (
-        f'<span style="{style[trained]};padding:1px">{html.escape(text)}</span>'
+        f'<span style="{style[trained]};margin-right:3px">{html.escape(text)}</span>'
         for text, trained in pairs
     )
-    return HTML(f"<code style='font-size:1.05em'>{' '.join(spans)}</code>")
+    pre = "white-space:pre-wrap;font-size:1.05em"
+    return HTML(f"<code style='{pre}'>{''.join(spans)}</code>")
