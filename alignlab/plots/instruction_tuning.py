@@ -41,7 +41,7 @@ def few_examples(rows: Sequence[dict]):
         ylabel="share of replies",
         title="Format comes from few examples",
     )
-    axes.legend(loc="center left")
+    axes.legend(loc=(0.66, 0.38))
     return figure
 
 

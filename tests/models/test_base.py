@@ -1,4 +1,4 @@
-"""The base models: what ships is small, loads as any model does, and knows its facts."""
+"""The base models: what ships is small, loads as any model does and knows its facts."""
 
 import json
 import math
