@@ -80,7 +80,7 @@ after = complete(policy, tokenizer, asked, max_new_tokens=20)
 pd.DataFrame(
     {
         "prompt": asked,
-        "base": [r.text for r in before],
+        "base": [r.text or "(nothing: the text ends here)" for r in before],
         "after SFT": [r.text for r in after],
         "right": [" / ".join(q.answers[:2]) for q in questions],
         "family trained": [not tasks.FAMILIES[q.family].held_out for q in questions],
@@ -378,14 +378,28 @@ spread = {
     tuned: np.array([r["spread"] for r in wording_rows if r["tuned"] is tuned])
     for tuned in (False, True)
 }
-relative = spread[True] / spread[False]
-runs.record("spread_ratio_sft_over_base", relative.mean(), seeds=relative)
-runs.say(
-    "By not knowing the best wording one loses {before:.0%} of the best accuracy "
-    "before tuning and {after:.0%} after it; ratio {spread_ratio_sft_over_base:.2f}.",
-    before=spread[False].mean(),
-    after=spread[True].mean(),
+base_solves = any(
+    max(family) > 0
+    for r in wording_rows
+    if not r["tuned"]
+    for family in r["by_wording"]
 )
+runs.record("spread_after_sft", spread[True].mean(), seeds=spread[True])
+if base_solves:
+    relative = spread[True] / spread[False]
+    runs.record("spread_ratio_sft_over_base", relative.mean(), seeds=relative)
+    runs.say(
+        "By not knowing the best wording one loses {before:.0%} of the best accuracy "
+        "before tuning and {spread_after_sft.value:.0%} after it.",
+        before=spread[False].mean(),
+    )
+else:
+    runs.say(
+        "After tuning one loses {spread_after_sft.value:.0%} of the best accuracy by "
+        "not knowing the best wording. Before it *no* wording got a single right "
+        "answer, so there is no best one to miss and the ratio is not defined: the "
+        "claim as it was written down cannot be judged on this model."
+    )
 
 # %% [markdown]
 # ## 8 · How much of which task?
