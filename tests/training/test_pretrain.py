@@ -291,7 +291,7 @@ def whole(small, tmp_path):
         ("heldout_loss", 1, 0.8),
         ("_save", 1, 0.8),
         ("_copy", 1, 0.8),
-        ("language_loss", -1, 0.9),  # in the decay
+        ("language_loss", -1, 0.85),  # in the decay
         ("heldout_loss", 2, 1.0),
         ("recall_by_exposure", 1, 1.0),
         ("_write_card", 1, 1.0),
