@@ -304,8 +304,8 @@ def phrasing_arm(
         n_test: questions per family and wording.
 
     Returns:
-        ``by_wording``: accuracy of the first, second ... wording, the last ones never
-        trained, averaged over the families; and ``spread`` (see ``relative_spread``).
+        ``by_wording``: for each trained family, accuracy of its first, second ...
+        wording, the last ones never trained; and ``spread`` (see ``relative_spread``).
     """
     if tuned:
         model, tokenizer = sft_policy(
@@ -331,7 +331,7 @@ def phrasing_arm(
 
 def relative_spread(rows: Sequence[Sequence[float]]) -> float:
     """What is lost by not knowing the best wording: the mean over families of
-    1 - mean accuracy / best accuracy. 0: any wording does; 1: only one works at all.
+    1 - mean accuracy / best accuracy. 0: any wording does; 1 - 1/k: one of k does.
     Families that no wording solves say nothing and are left out."""
     lost = [1 - np.mean(row) / max(row) for row in rows if max(row) > 0]
     return float(np.mean(lost)) if lost else 1.0
