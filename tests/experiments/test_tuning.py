@@ -74,6 +74,8 @@ def test_the_seed_the_size_and_the_stage_matter(base_model):
     assert torch.equal(tuned(), same)
     assert not torch.equal(tuned(seed=1), same)
     assert not torch.equal(tuned(size="1m"), same), "each size has its learning rate"
+    assert not torch.equal(tuned(rates=tuning.FACTS_RATE), same)
+    assert set(tuning.LEARNING_RATE) == set(tuning.FACTS_RATE) >= {"300k", "1m"}
     tuned(stage="stable")
     assert base_model.asked[-1] == ("300k", "stable")
     assert base_model.asked[0] == ("300k", "final")
