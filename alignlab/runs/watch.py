@@ -19,8 +19,8 @@ class Watch:
 
     Attributes:
         timed_out: the time was up and the processes were killed.
-        peak_memory: the most that they held together, in bytes: resident memory summed
-            over processes, so pages that two of them share count twice.
+        peak_memory: the most that they held together, in bytes. On Linux pages that
+            several of them share, such as torch itself, count once; elsewhere once each.
     """
 
     def __init__(self, timeout: float, every: float = 0.5):
@@ -51,7 +51,7 @@ class Watch:
     def _look(self) -> None:
         now = set(psutil.Process().children(recursive=True)) - self._before
         self._seen |= now
-        self.peak_memory = max(self.peak_memory, sum(map(_resident, now)))
+        self.peak_memory = max(self.peak_memory, sum(map(_held, now)))
 
     def _kill(self) -> None:
         for process in self._seen:
@@ -61,8 +61,11 @@ class Watch:
                 pass
 
 
-def _resident(process: psutil.Process) -> int:
+def _held(process: psutil.Process) -> int:
     try:
-        return process.memory_info().rss
+        memory = process.memory_full_info()
+        return getattr(memory, "pss", memory.rss)
     except psutil.NoSuchProcess:
         return 0
+    except psutil.AccessDenied:
+        return process.memory_info().rss

@@ -271,7 +271,13 @@ runs.say(
 # * **tuned**: the same model after instruction tuning (notebook 01 takes it apart).
 #
 # A reply is *in format* if it is one short line, closed by a full stop, and the model
-# then stops. First, replies to one question:
+# then stops. All of it is trained and asked here, side by side for the seeds:
+
+# %%
+asked = experiments.three_ways(run.seeds, size, run.settings)
+
+# %% [markdown]
+# Before the numbers, the replies to one question:
 
 # %%
 question = tasks.examples("capital", 1, split="test", seed=seed)[0]
@@ -292,7 +298,6 @@ pd.DataFrame(
 ).style.set_properties(**{"white-space": "normal", "max-width": "32em"})
 
 # %%
-asked = experiments.three_ways(run.seeds, size, run.settings)
 runs.save_figure(
     figures.answering(asked),
     "three_ways",
