@@ -19,8 +19,8 @@ class Watch:
 
     Attributes:
         timed_out: the time was up and the processes were killed.
-        peak_memory: the most that they held together, in bytes. On Linux pages that
-            several of them share, such as torch itself, count once; elsewhere once each.
+        peak_memory: the most that they held together, in bytes. Pages that several of
+            them share, such as torch's code, count once on Linux, elsewhere every time.
     """
 
     def __init__(self, timeout: float, every: float = 0.5):
