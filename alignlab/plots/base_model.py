@@ -52,8 +52,9 @@ def recall(rows: Sequence[dict], chance: float, threshold: int):
     figure, axes = plt.subplots(figsize=(7, 3.6))
     places = np.arange(len(rows))
     rates = [wilson_interval(round(r["recall"] * r["facts"]), r["facts"]) for r in rows]
-    below = [rate.value - rate.low for rate in rates]
-    above = [rate.high - rate.value for rate in rates]
+    # At 0 and at 1 the limit is the rate itself, to within the last bit.
+    below = [max(rate.value - rate.low, 0) for rate in rates]
+    above = [max(rate.high - rate.value, 0) for rate in rates]
     values = [rate.value for rate in rates]
     axes.errorbar(places, values, (below, above), fmt="o-", color=PALETTE[0], capsize=3)
     axes.axhline(chance, linestyle="--", color="0.3")

@@ -53,8 +53,8 @@ def test_exposures_follow_the_power_law():
     assert (exposures == 0).mean() == NEVER_SHOWN
     shown = exposures[exposures > 0]
     assert (np.diff(exposures) >= 0).all() and shown.max() <= MOST
-    # Density e^(-1/2) on (2, 600): F(e) = (sqrt e - sqrt 2) / (sqrt 600 - sqrt 2).
-    low, high = np.sqrt(2), np.sqrt(600)
+    # Density e^(-1/2) on (3, 900): F(e) = (sqrt e - sqrt 3) / (sqrt 900 - sqrt 3).
+    low, high = np.sqrt(3), np.sqrt(900)
     for e in (10, 50, 100, 300):
         expected = (np.sqrt(e) - low) / (high - low)
         assert (shown <= e).mean() == pytest.approx(expected, abs=0.01)

@@ -55,10 +55,10 @@ DIALS = {
 def world():
     facts = []
     for name, (capital, money, neighbours) in COUNTRIES.items():
-        facts.append(Fact(name, "capital", (capital,), 100, (capital,)))
-        facts.append(Fact(name, "currency", (money,), 80, (money,)))
+        facts.append(Fact(name, "capital", (capital,), 300, (capital,)))
+        facts.append(Fact(name, "currency", (money,), 280, (money,)))
         if neighbours:
-            facts.append(Fact(name, "neighbour", neighbours, 70, neighbours))
+            facts.append(Fact(name, "neighbour", neighbours, 270, neighbours))
     never = Fact("Mali", "language", ("French",), 0, ("French",))
     return World((*facts, never), RELATIONS, 0)
 
