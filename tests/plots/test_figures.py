@@ -143,6 +143,7 @@ def test_ways_of_asking_are_bars_at_the_mean_with_every_seed(seeds):
     dots = sorted(y for _, ys in points(axes) for y in ys)
     assert dots == sorted(v for g in groups.values() for vs in g.values() for v in vs)
     centres = [bar.get_x() + bar.get_width() / 2 for c in axes.containers for bar in c]
+    assert min(np.diff(sorted(centres))) > 0.3, "side by side"
     places = [x for xs, _ in points(axes) for x in xs]
     assert set(np.round(places, 6)) == set(np.round(centres, 6)), "dots on their bars"
 
@@ -203,7 +204,7 @@ def test_diversity_has_a_curve_for_each_size(seeds, sizes, families):
 
 
 def by_family(families, value):
-    return {name: value * (i + 1) / 10 for i, name in enumerate(families)}
+    return {name: value * (i + 1) ** 2 / 30 for i, name in enumerate(families)}
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
