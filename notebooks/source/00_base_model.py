@@ -20,8 +20,8 @@
 #
 # | | |
 # | --- | --- |
-# | **time** | `smoke` 20 s · `cpu` 1–2 minutes · `full` 5 minutes (two cores) |
-# | **memory** | under 2 GB |
+# | **time** | `smoke` 1 minute · `cpu` 2 minutes · `full` 5 minutes (two cores) |
+# | **memory** | under 3 GB |
 # | **you need** | Python and curiosity; a little probability helps |
 # | **look at first** | the three replies in section 1, then the figure in section 5 |
 # | **sweeps worth trying** | `size="300k"`, `temperature` in section 3, `shots` in section 6 |

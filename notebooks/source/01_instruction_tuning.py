@@ -20,8 +20,8 @@
 #
 # | | |
 # | --- | --- |
-# | **time** | `smoke` 30 s · `cpu` 3–4 minutes · `full` 40 minutes (two cores) |
-# | **memory** | under 3 GB |
+# | **time** | `smoke` 1–2 minutes · `cpu` 4 minutes · `full` 40 minutes (two cores) |
+# | **memory** | under 4 GB |
 # | **you need** | notebook 00 (it runs alone: what is missing is built) |
 # | **look at first** | the mask in section 2, the two curves in section 3 |
 # | **sweeps worth trying** | `size`, `steps`, `n_examples`; `run.settings` shows all dials |
