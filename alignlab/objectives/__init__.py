@@ -5,10 +5,17 @@ Each says its shapes, its units, whether it sums or averages, and where it comes
 """
 
 from alignlab.objectives.log_probs import sequence_log_probs, sft_loss, token_log_probs
-from alignlab.objectives.reward import bradley_terry_loss, plackett_luce_loss
+from alignlab.objectives.reward import (
+    all_pairs_loss,
+    bradley_terry_loss,
+    centring_loss,
+    plackett_luce_loss,
+)
 
 __all__ = [
+    "all_pairs_loss",
     "bradley_terry_loss",
+    "centring_loss",
     "plackett_luce_loss",
     "sequence_log_probs",
     "sft_loss",
