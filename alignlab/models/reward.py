@@ -147,9 +147,12 @@ def score(
         replies to one prompt mean something.
 
     Raises:
-        ValueError: if there are not as many completions as prompts.
+        ValueError: if there are not as many completions as prompts, or batch_size is
+            not positive.
         AlignlabError: if a dialogue does not fit into the model's positions.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     ids = encode_dialogues(tokenizer, prompts, completions)
     require_room(model, ids)
     rewards = np.zeros(len(ids))
@@ -236,7 +239,7 @@ def encode_dialogues(
     if not len(prompts):
         return []
     pairs = zip(prompts, completions, strict=True)
-    chats = [_turns(p, "user") + _turns(c, "assistant") for p, c in pairs]
+    chats = [turns(p, "user") + turns(c, "assistant") for p, c in pairs]
     texts = tokenizer.apply_chat_template(chats, tokenize=False)
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     for number, row in enumerate(ids):
@@ -247,6 +250,11 @@ def encode_dialogues(
                 "Set tokenizer.eos_token to what ends a turn of the chat template.",
             )
     return ids
+
+
+def turns(text: str | list[dict], role: str) -> list[dict]:
+    """Chat messages: a string is one turn of that role, messages are as they are."""
+    return [{"role": role, "content": text}] if isinstance(text, str) else list(text)
 
 
 def require_room(model: nn.Module, ids: list[list[int]]) -> None:
@@ -276,10 +284,6 @@ def pad_right(
     padded = [row + [pad] * (width - len(row)) for row in ids]
     mask = [[1] * len(row) + [0] * (width - len(row)) for row in ids]
     return {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(mask)}
-
-
-def _turns(text: str | list[dict], role: str) -> list[dict]:
-    return [{"role": role, "content": text}] if isinstance(text, str) else list(text)
 
 
 def _finite_rows(name: str, values) -> np.ndarray:

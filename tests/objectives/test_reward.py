@@ -6,7 +6,12 @@ import math
 import pytest
 import torch
 
-from alignlab.objectives import bradley_terry_loss, plackett_luce_loss
+from alignlab.objectives import (
+    all_pairs_loss,
+    bradley_terry_loss,
+    centring_loss,
+    plackett_luce_loss,
+)
 
 
 def rewards(*shape, seed=0):
@@ -16,18 +21,21 @@ def rewards(*shape, seed=0):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("with_margin", [False, True])
-def test_bradley_terry_is_the_mean_of_logs_written_out(smoothing, with_margin):
+@pytest.mark.parametrize("soft", [False, True])
+def test_bradley_terry_is_the_mean_of_logs_written_out(smoothing, with_margin, soft):
     chosen, rejected = rewards(2, 9)
     margin = rewards(9, seed=1).abs() if with_margin else None
+    probability = torch.linspace(0, 1, 9, dtype=torch.float64) if soft else None
     losses = []
     for i in range(9):
         difference = chosen[i].item() - rejected[i].item()
         difference -= margin[i].item() if with_margin else 0.0
         wins = 1 / (1 + math.exp(-difference))
-        losses.append(
-            -(1 - smoothing) * math.log(wins) - smoothing * math.log(1 - wins)
-        )
-    found = bradley_terry_loss(chosen, rejected, margin, smoothing).item()
+        # A label says "chosen" with probability p, and is turned round at the rate.
+        p = probability[i].item() if soft else 1.0
+        right = p * (1 - smoothing) + (1 - p) * smoothing
+        losses.append(-right * math.log(wins) - (1 - right) * math.log(1 - wins))
+    found = bradley_terry_loss(chosen, rejected, margin, smoothing, probability).item()
     assert found == pytest.approx(math.fsum(losses) / 9, rel=1e-10)
 
 
@@ -55,6 +63,55 @@ def test_smoothed_loss_is_least_at_the_log_odds_of_a_right_label():
     entropy = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)
     assert loss(best) == pytest.approx(entropy, rel=1e-12)
     assert loss(best) < min(loss(best - 0.01), loss(best + 0.01))
+
+
+def test_soft_labels_are_least_at_their_log_odds_and_as_good_as_many_hard_ones():
+    zero = torch.zeros(4, dtype=torch.float64)
+    p = torch.tensor([0.1, 0.5, 0.7, 0.99], dtype=torch.float64)
+    best = torch.logit(p).requires_grad_()
+    loss = bradley_terry_loss(best, zero, probability=p)
+    entropy = -(p * p.log() + (1 - p) * (1 - p).log()).mean()
+    assert loss.item() == pytest.approx(entropy.item(), rel=1e-12)
+    (slope,) = torch.autograd.grad(loss, best)
+    assert slope.abs().max() < 1e-12
+    # Seven raters of ten one way, three the other: one pair with a soft label.
+    reward = rewards(2)
+    first, second = reward[[0] * 7 + [1] * 3], reward[[1] * 7 + [0] * 3]
+    seven = torch.tensor([0.7], dtype=torch.float64)
+    one = bradley_terry_loss(reward[:1], reward[1:], probability=seven)
+    torch.testing.assert_close(one, bradley_terry_loss(first, second))
+
+
+def test_all_pairs_is_the_mean_over_each_rankings_pairs_written_out():
+    table = rewards(3, 4)
+    losses = [
+        math.log(1 + math.exp(worse - better))
+        for row in table.tolist()
+        for better, worse in itertools.combinations(row, 2)
+    ]
+    assert len(losses) == 18
+    expected = math.fsum(losses) / 18
+    assert all_pairs_loss(table).item() == pytest.approx(expected, rel=1e-10)
+    turned = all_pairs_loss(table.flip(1)).item()
+    assert abs(turned - expected) > 0.1  # best first
+
+
+def test_all_pairs_of_two_is_a_pair_and_equal_rewards_cost_log_two():
+    pairs = rewards(7, 2)
+    torch.testing.assert_close(all_pairs_loss(pairs), bradley_terry_loss(*pairs.T))
+    equal = all_pairs_loss(torch.full((3, 6), 1e3, dtype=torch.float64))
+    assert equal.item() == pytest.approx(math.log(2), rel=1e-12)
+
+
+def test_centring_is_the_mean_square_of_sums_and_pulls_on_no_difference():
+    table = rewards(5, 3).requires_grad_()
+    loss = centring_loss(table)
+    expected = math.fsum(math.fsum(row) ** 2 for row in table.tolist()) / 5
+    assert loss.item() == pytest.approx(expected, rel=1e-10)
+    (slope,) = torch.autograd.grad(loss, table)
+    torch.testing.assert_close(slope, slope[:, :1].expand(5, 3))
+    assert slope.abs().min() > 1e-3
+    assert centring_loss(torch.tensor([[2.0, -2.0]])).item() == 0
 
 
 def test_plackett_luce_is_the_product_of_choices_written_out():
@@ -91,7 +148,12 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(
         lambda c, r, m: bradley_terry_loss(c, r, m, 0.1), (chosen, rejected, margin)
     )
-    assert torch.autograd.gradcheck(plackett_luce_loss, rewards(3, 4).requires_grad_())
+    soft = torch.linspace(0, 1, 5, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda c, r: bradley_terry_loss(c, r, probability=soft), (chosen, rejected)
+    )
+    for of_rankings in (plackett_luce_loss, all_pairs_loss, centring_loss):
+        assert torch.autograd.gradcheck(of_rankings, rewards(3, 4).requires_grad_())
 
 
 def test_wrong_arguments_are_named():
@@ -109,8 +171,20 @@ def test_wrong_arguments_are_named():
     for rate in (-0.1, 0.5):
         with pytest.raises(ValueError, match=f"label_smoothing is {rate}"):
             bradley_terry_loss(three, three, label_smoothing=rate)
+    with pytest.raises(ValueError, match=r"probability \(4,\)"):
+        bradley_terry_loss(three, three, probability=four)
+    for outside in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=rf"probability\[1\] is {outside:.1f}"):
+            soft = torch.tensor([1, outside, 0], dtype=torch.float64)
+            bradley_terry_loss(three, three, probability=soft)
+
+
+@pytest.mark.parametrize(
+    "of_rankings", [plackett_luce_loss, all_pairs_loss, centring_loss]
+)
+def test_wrong_rankings_are_named(of_rankings):
     for shape in ((3,), (0, 3), (3, 1)):
         with pytest.raises(ValueError, match="rewards have shape"):
-            plackett_luce_loss(torch.zeros(shape))
+            of_rankings(torch.zeros(shape))
     with pytest.raises(ValueError, match=r"rewards\[1, 0\] is inf"):
-        plackett_luce_loss(torch.tensor([[0.0, 1.0], [float("inf"), 0.0]]))
+        of_rankings(torch.tensor([[0.0, 1.0], [float("inf"), 0.0]]))
