@@ -612,6 +612,38 @@ def label_agreement(probability: Sequence[float]) -> float:
     return float((p**2 + (1 - p) ** 2).mean())
 
 
+def gold_order_accuracy(
+    pairs: Sequence[Row], differences: Float[np.ndarray, "pairs"]
+) -> float:
+    """Share of the pairs that are put in the order of their gold, whatever the label.
+
+    Pairs of equal gold are left out; a difference of 0 is half right, so that a
+    constant reward is at chance. A perfect judge reaches 1, however noisy the labels.
+
+    Args:
+        pairs: with ``gold_chosen`` and ``gold_rejected``.
+        differences: for each pair, a reward of the chosen minus that of the rejected.
+
+    Raises:
+        ValueError: if the lengths differ, a difference is NaN, a column is missing, or
+            every pair is a tie.
+    """
+    require_columns(pairs, ("gold_chosen", "gold_rejected"))
+    differences = np.asarray(differences, dtype=float)
+    if differences.shape != (len(pairs),) or np.isnan(differences).any():
+        raise ValueError(
+            f"differences have shape {differences.shape} for {len(pairs)} pairs; "
+            "expected one number for each, and no NaN"
+        )
+    gaps = np.array([pair["gold_chosen"] - pair["gold_rejected"] for pair in pairs])
+    decided = np.abs(gaps) >= SAME_GOLD
+    if not decided.any():
+        raise ValueError(
+            f"pairs: all {len(pairs)} are of equal gold, so none has an order"
+        )
+    return float((0.5 + 0.5 * np.sign(differences * gaps)[decided]).mean())
+
+
 def _probabilities(probability: Sequence[float]) -> np.ndarray:
     p = np.asarray(probability, dtype=float)
     if p.ndim != 1 or not len(p) or not ((p >= 0) & (p <= 1)).all():
