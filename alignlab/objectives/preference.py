@@ -285,14 +285,12 @@ def _loss_at(margin: Tensor, beta: float, loss_type: str, smoothing: float) -> T
 
 def _log_odds(log_prob: Tensor) -> Tensor:
     """log p - log(1 - p), exact for p near 0 and near 1."""
-    # Where p rounds to 1 the odds are those of the nearest number below.
+    # Where p rounds to 1, the odds are those of the nearest number below: finite, and
+    # so is the gradient of both branches.
     log_prob = log_prob.clamp(max=-torch.finfo(log_prob.dtype).eps)
-    # Above 1/2, 1 - p loses digits; below, exp(log p) does. No digit is lost in either
-    # branch, and the one not taken stays finite, so that its gradient does too.
-    small = log_prob < -0.6931
-    complement = torch.where(
-        small,
-        torch.log1p(-log_prob.clamp(max=-0.6931).exp()),
+    complement = torch.where(  # each branch where it loses no digits of 1 - p
+        log_prob < -0.6931,
+        torch.log1p(-log_prob.exp()),
         torch.log(-torch.expm1(log_prob)),
     )
     return log_prob - complement
