@@ -5,6 +5,19 @@ Each says its shapes, its units, whether it sums or averages, and where it comes
 """
 
 from alignlab.objectives.log_probs import sequence_log_probs, sft_loss, token_log_probs
+from alignlab.objectives.policy import (
+    adaptive_kl_coef,
+    entropy,
+    exact_kl,
+    explained_variance,
+    generalized_advantage_estimate,
+    kl_estimate,
+    masked_mean,
+    ppo_diagnostics,
+    ppo_policy_loss,
+    ppo_value_loss,
+    whiten,
+)
 from alignlab.objectives.preference import (
     dpo_loss,
     implicit_reward,
@@ -20,16 +33,27 @@ from alignlab.objectives.reward import (
 )
 
 __all__ = [
+    "adaptive_kl_coef",
     "all_pairs_loss",
     "bradley_terry_loss",
     "centring_loss",
     "dpo_loss",
+    "entropy",
+    "exact_kl",
+    "explained_variance",
+    "generalized_advantage_estimate",
     "implicit_reward",
+    "kl_estimate",
     "kto_loss",
+    "masked_mean",
     "orpo_loss",
     "plackett_luce_loss",
+    "ppo_diagnostics",
+    "ppo_policy_loss",
+    "ppo_value_loss",
     "sequence_log_probs",
     "sft_loss",
     "simpo_loss",
     "token_log_probs",
+    "whiten",
 ]

@@ -1,0 +1,373 @@
+"""What PPO optimises: the KL that ties a policy to its reference, advantages, the two
+clipped losses, and the numbers that say whether an update went well.
+
+Everything here is (batch, time) over the tokens of completions, with a mask that is 1
+on real tokens: padding never counts, whatever it holds.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+KlEstimator = Literal["k1", "k2", "k3"]
+Mask = Bool[Tensor, "batch time"] | Int[Tensor, "batch time"]
+EPSILON = 1e-8  # under the root of a variance, as in lm-human-preferences
+ADAPTIVE_CLIP = 0.2  # an error of more than a fifth of the target counts as a fifth
+
+
+# --- How far the policy is from its reference --------------------------------------
+
+
+def kl_estimate(
+    log_probs: Float[Tensor, "*shape"],
+    ref_log_probs: Float[Tensor, "*shape"],
+    estimator: KlEstimator = "k1",
+) -> Float[Tensor, "*shape"]:
+    r"""KL(policy ‖ reference) estimated at each sampled token, in nats.
+
+    With :math:`d = \log \pi - \log \pi_\mathrm{ref}` of a token drawn from the policy:
+
+    .. math:: k_1 = d, \qquad k_2 = d^2 / 2, \qquad k_3 = e^{-d} - 1 + d
+
+    As a *value*, k1 and k3 have the KL for their mean; k2 is biased, little where the
+    two are close; k2 and k3 are never negative and vary far less. As a *gradient* it is
+    another story, because the policy also decides what is drawn:
+
+    ========  ======================  ==============================
+    \         in the reward           as a loss, differentiated
+    ========  ======================  ==============================
+    k1        the gradient of the KL  0 on average
+    k2        wrong                   the gradient of the KL
+    k3        wrong                   that of KL(reference ‖ policy)
+    ========  ======================  ==============================
+
+    Args:
+        log_probs: of the sampled tokens under the policy.
+        ref_log_probs: of the same tokens under the reference.
+        estimator: "k1", "k2" or "k3".
+
+    Raises:
+        ValueError: if the shapes differ or the estimator is unknown.
+
+    Source: Schulman (2020), "Approximating KL divergence"; on gradients Liu et al.
+    (2025), "Rethinking KL regularization in RLHF".
+    """
+    _require_same_shape(log_probs=log_probs, ref_log_probs=ref_log_probs)
+    difference = log_probs - ref_log_probs
+    if estimator == "k1":
+        return difference
+    if estimator == "k2":
+        return 0.5 * difference.square()
+    if estimator == "k3":
+        return torch.expm1(-difference) + difference
+    raise ValueError(f'estimator is {estimator!r}; it can be "k1", "k2" or "k3"')
+
+
+def exact_kl(
+    logits: Float[Tensor, "*shape vocab"], ref_logits: Float[Tensor, "*shape vocab"]
+) -> Float[Tensor, "*shape"]:
+    r"""KL(policy ‖ reference) of the next token, summed over the vocabulary, in nats.
+
+    .. math:: \sum_v \pi(v) \, (\log \pi(v) - \log \pi_\mathrm{ref}(v))
+
+    No sample enters, so nothing is left to chance at this token. Summed over a sampled
+    completion's tokens it estimates the KL of whole completions, unbiased and with less
+    variance than k1.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    _require_same_shape(logits=logits, ref_logits=ref_logits)
+    log_p, log_q = _log_softmax(logits), _log_softmax(ref_logits)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+
+
+def entropy(logits: Float[Tensor, "*shape vocab"]) -> Float[Tensor, "*shape"]:
+    r"""Entropy of the next token, :math:`-\sum_v \pi(v) \log \pi(v)`, in nats: 0 if one
+    token is certain, log(vocabulary size) if all are equally likely."""
+    log_p = _log_softmax(logits)
+    # A token that cannot come adds 0; exp(-inf) * -inf would be NaN.
+    return -(log_p.exp() * log_p.clamp(min=torch.finfo(log_p.dtype).min)).sum(dim=-1)
+
+
+def adaptive_kl_coef(
+    kl_coef: float, kl: float, *, target: float, horizon: float, episodes: int
+) -> float:
+    r"""The KL coefficient after an update that measured ``kl``.
+
+    .. math:: \beta \big(1 + \mathrm{clip}(\mathrm{KL} / \mathrm{target} - 1,
+        -0.2, 0.2) \; n / \mathrm{horizon}\big)
+
+    It grows while the KL is above its target and shrinks while it is below, by at most
+    a fifth per ``horizon`` episodes.
+
+    Args:
+        kl_coef: the coefficient that the update used.
+        kl: mean KL of a completion, in nats.
+        target: the KL to hold, in nats; higher lets the policy go further.
+        horizon: episodes over which the coefficient may change by a fifth; higher
+            reacts more slowly.
+        episodes: how many the update drew.
+
+    Raises:
+        ValueError: if target or horizon is not positive.
+
+    Source: Ziegler et al. (2019), section 2.2.
+    """
+    if not target > 0 or not horizon > 0:
+        raise ValueError(f"target is {target} and horizon {horizon}; both must be > 0")
+    error = min(max(kl / target - 1, -ADAPTIVE_CLIP), ADAPTIVE_CLIP)
+    return kl_coef * (1 + error * episodes / horizon)
+
+
+# --- How much better a token did than expected -------------------------------------
+
+
+def generalized_advantage_estimate(
+    rewards: Float[Tensor, "batch time"],
+    values: Float[Tensor, "batch time"],
+    mask: Mask,
+    gamma: float = 1.0,
+    lam: float = 0.95,
+) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time"]]:
+    r"""Advantage and return of each token, in units of reward.
+
+    .. math:: \delta_t = r_t + \gamma V_{t+1} - V_t, \qquad
+        A_t = \delta_t + \gamma\lambda A_{t+1}, \qquad R_t = A_t + V_t
+
+    A completion is an episode that is over after its last real token, so the value
+    there is 0, also where the completion was cut at its greatest length.
+
+    Args:
+        rewards: what each token earned.
+        values: what was expected from each token on, before it was chosen.
+        mask: 1 on real tokens, which stand together in each row; padding may be on
+            either side.
+        gamma: discount per token. Lower cares less for what comes later; 1 does not
+            discount, so that a reward at the end counts in full for the first token.
+        lam: 1 takes the reward that came, less the value (no bias, more variance); 0
+            trusts the next token's value (bias, less variance).
+
+    Returns:
+        ``(advantages, returns)``, 0 on padding. Returns are what values should learn.
+
+    Raises:
+        ValueError: if the shapes differ, or gamma or lam is outside [0, 1].
+
+    Source: Schulman et al. (2016), eq. 16.
+    """
+    _require_same_shape(rewards=rewards, values=values, mask=mask)
+    if not 0 <= gamma <= 1 or not 0 <= lam <= 1:
+        raise ValueError(f"gamma is {gamma} and lam {lam}; both are between 0 and 1")
+    real = mask.bool()
+    rewards, values = rewards.masked_fill(~real, 0), values.masked_fill(~real, 0)
+    steps = zip(
+        rewards.flip(1).unbind(1),
+        values.flip(1).unbind(1),
+        real.flip(1).unbind(1),
+        strict=True,
+    )
+    advantage = next_value = rewards.new_zeros(len(rewards))
+    advantages = []
+    for reward, value, is_real in steps:  # from the last token to the first
+        delta = reward + gamma * next_value - value
+        advantage = (delta + gamma * lam * advantage) * is_real
+        next_value = value
+        advantages.append(advantage)
+    advantages = torch.stack(advantages[::-1], dim=1)  # (B, T)
+    return advantages, advantages + values
+
+
+def whiten(
+    values: Float[Tensor, "batch time"], mask: Mask, shift_mean: bool = True
+) -> Float[Tensor, "batch time"]:
+    """Values scaled to variance 1 over the real tokens; 0 on padding.
+
+    Args:
+        shift_mean: also bring their mean to 0; False leaves the mean where it is, as
+            for rewards, whose sign matters.
+
+    Raises:
+        ValueError: if the shapes differ or there is no real token.
+
+    Source: Ziegler et al. (2019), the code of lm-human-preferences.
+    """
+    mean = masked_mean(values, mask)
+    variance = masked_mean((values - mean).square(), mask)
+    whitened = (values - mean) * torch.rsqrt(variance + EPSILON)
+    if not shift_mean:
+        whitened = whitened + mean
+    return whitened.masked_fill(~mask.bool(), 0)
+
+
+# --- The two losses ----------------------------------------------------------------
+
+
+def ppo_policy_loss(
+    log_probs: Float[Tensor, "batch time"],
+    old_log_probs: Float[Tensor, "batch time"],
+    advantages: Float[Tensor, "batch time"],
+    mask: Mask,
+    clip_range: float = 0.2,
+) -> Float[Tensor, ""]:
+    r"""PPO's clipped objective, negated: mean over the real tokens.
+
+    .. math:: -\min\big(\rho A, \; \mathrm{clip}(\rho, 1-\epsilon, 1+\epsilon) A\big),
+        \qquad \rho = \pi(a) / \pi_\mathrm{old}(a)
+
+    A token that has already become ``clip_range`` likelier, and was good, pulls no
+    further; one that was bad and became less likely neither.
+
+    Args:
+        log_probs: of the sampled tokens, under the policy being trained.
+        old_log_probs: the same when they were sampled; no gradient goes there.
+        advantages: see :func:`generalized_advantage_estimate`.
+        mask: 1 on real tokens.
+        clip_range: how far a token's probability may move in one update, as a share. A
+            lower one is more careful; at infinity there is no clipping.
+
+    Raises:
+        ValueError: if the shapes differ, there is no real token, or clip_range is not
+            positive.
+
+    Source: Schulman et al. (2017), eq. 7.
+    """
+    _require_same_shape(
+        log_probs=log_probs,
+        old_log_probs=old_log_probs,
+        advantages=advantages,
+        mask=mask,
+    )
+    if not clip_range > 0:
+        raise ValueError(f"clip_range is {clip_range}; it must be positive")
+    ratio = _ratio(log_probs, old_log_probs, mask)
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    return masked_mean(-torch.minimum(ratio * advantages, clipped * advantages), mask)
+
+
+def ppo_value_loss(
+    values: Float[Tensor, "batch time"],
+    old_values: Float[Tensor, "batch time"],
+    returns: Float[Tensor, "batch time"],
+    mask: Mask,
+    clip_range: float | None = 0.2,
+) -> Float[Tensor, ""]:
+    r"""Half the squared error of the values, clipped: mean over the real tokens.
+
+    .. math:: \tfrac12 \max\big((V - R)^2, \;
+        (\mathrm{clip}(V, V_\mathrm{old} \pm \epsilon) - R)^2\big)
+
+    Args:
+        values: what the value function says now.
+        old_values: what it said when the tokens were sampled.
+        returns: what it should have said.
+        mask: 1 on real tokens.
+        clip_range: how far a value may move in one update, in units of reward; a lower
+            one is more careful. It is an absolute number: 0.2 is little where rewards
+            are in tens. None does not clip.
+
+    Raises:
+        ValueError: if the shapes differ, there is no real token, or clip_range is not
+            positive.
+
+    Source: the code of OpenAI baselines (ppo2) and lm-human-preferences; Huang et al.
+    (2024), "The N+ implementation details of RLHF with PPO".
+    """
+    _require_same_shape(
+        values=values, old_values=old_values, returns=returns, mask=mask
+    )
+    error = (values - returns).square()
+    if clip_range is not None:
+        if not clip_range > 0:
+            raise ValueError(f"clip_range is {clip_range}; it must be positive or None")
+        near = old_values + (values - old_values).clamp(-clip_range, clip_range)
+        error = torch.maximum(error, (near - returns).square())
+    return 0.5 * masked_mean(error, mask)
+
+
+# --- What to look at ---------------------------------------------------------------
+
+
+def ppo_diagnostics(
+    log_probs: Float[Tensor, "batch time"],
+    old_log_probs: Float[Tensor, "batch time"],
+    advantages: Float[Tensor, "batch time"],
+    mask: Mask,
+    clip_range: float = 0.2,
+) -> dict[str, Float[Tensor, ""]]:
+    """How far this update has moved the policy, as means over the real tokens.
+
+    - "approx_kl": KL(old policy ‖ policy) in nats per token, by k3 with the roles of
+      the two swapped, as it was the old one that sampled. Healthy is about 0.001 to
+      0.02.
+    - "clip_fraction": share of tokens whose gradient the clipping has stopped.
+    - "ratio": mean of policy over old policy. It stays near 1; a drift says that a few
+      tokens' probabilities have exploded.
+
+    Args: as for :func:`ppo_policy_loss`.
+    """
+    ratio = _ratio(log_probs, old_log_probs, mask)
+    approx_kl = kl_estimate(old_log_probs, log_probs, "k3")
+    stopped = ((advantages > 0) & (ratio > 1 + clip_range)) | (
+        (advantages < 0) & (ratio < 1 - clip_range)
+    )
+    return {
+        "approx_kl": masked_mean(approx_kl, mask),
+        "clip_fraction": masked_mean(stopped.to(ratio.dtype), mask),
+        "ratio": masked_mean(ratio, mask),
+    }
+
+
+def explained_variance(
+    values: Float[Tensor, "batch time"],
+    returns: Float[Tensor, "batch time"],
+    mask: Mask,
+) -> Float[Tensor, ""]:
+    r"""Share of the returns' variance that the values foresaw, over the real tokens.
+
+    .. math:: 1 - \mathrm{Var}(R - V) / \mathrm{Var}(R)
+
+    1 is a perfect value function, 0 is as good as any constant, below 0 is worse than
+    none. Where the returns do not vary there is nothing to explain, and it is NaN.
+    """
+    unexplained, total = _variance(returns - values, mask), _variance(returns, mask)
+    return torch.where(total > 0, 1 - unexplained / total, torch.nan)
+
+
+def masked_mean(values: Float[Tensor, "*shape"], mask: Tensor) -> Float[Tensor, ""]:
+    """Mean over the places where the mask is 1; what stands elsewhere, be it NaN, has
+    no influence and gets no gradient.
+
+    Raises:
+        ValueError: if the shapes differ or the mask is 0 everywhere.
+    """
+    _require_same_shape(values=values, mask=mask)
+    real = mask.bool()
+    count = real.sum()
+    if count == 0:
+        raise ValueError(f"mask of shape {tuple(mask.shape)} has no real token")
+    return values.masked_fill(~real, 0).sum() / count
+
+
+def _variance(values: Tensor, mask: Tensor) -> Tensor:
+    return masked_mean((values - masked_mean(values, mask)).square(), mask)
+
+
+def _ratio(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor:
+    # Padding may hold anything: its exponential could be infinite, and infinity times
+    # a gradient of 0 is NaN.
+    return (log_probs - old_log_probs).masked_fill(~mask.bool(), 0).exp()
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    # At least float32: probabilities of rare tokens need more than bfloat16's digits.
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+
+
+def _require_same_shape(**tensors: Tensor) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1:
+        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"shapes are {given}: they must agree")
