@@ -10,6 +10,8 @@ import tempfile
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from alignlab.models.reward import turns
+from alignlab.training import reward
 from alignlab.training.sft import collate, encode, messages, sft_step
 
 
@@ -67,3 +69,78 @@ def compare_sft_losses(
     with torch.no_grad():
         ours = sft_step(model, batch)[0].item()
     return ours, trl_sft_loss(model, tokenizer, examples)
+
+
+def trl_reward_loss(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: list[dict],
+    center_rewards_coefficient: float | None = None,
+) -> float:
+    """The loss at which `trl.RewardTrainer` starts, with all the pairs as one batch, in
+    nats per pair.
+
+    It reads a pair's `margin`, but no probability: it has neither soft labels nor label
+    smoothing. The step is taken on a copy of the model.
+
+    Args:
+        model: a reward model, see :mod:`alignlab.models.reward`.
+        tokenizer: with a padding token other than its ending token, or TRL reads the
+            reward off one token before the end.
+        pairs: see :func:`alignlab.training.reward.encode`.
+        center_rewards_coefficient: higher draws the rewards of a pair nearer to 0.
+    """
+    from datasets import Dataset, disable_progress_bars, enable_progress_bars
+    from transformers import PrinterCallback
+    from trl import RewardConfig, RewardTrainer
+
+    rows = [_as_messages(pair) for pair in pairs]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = RewardConfig(
+            output_dir=folder,
+            max_steps=1,
+            per_device_train_batch_size=len(rows),
+            max_length=None,  # its own default leaves out what is longer than 1,024
+            center_rewards_coefficient=center_rewards_coefficient,
+            bf16=False,  # its own default, also where the hardware lacks it
+            gradient_checkpointing=False,  # its own default; saves memory, takes time
+            use_cpu=model.device.type == "cpu",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        disable_progress_bars()
+        trainer = RewardTrainer(
+            copy.deepcopy(model),
+            settings,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+        )
+        enable_progress_bars()
+        trainer.remove_callback(PrinterCallback)
+        return trainer.train().training_loss
+
+
+def compare_reward_losses(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: list[dict],
+    center_rewards_coefficient: float = 0.0,
+) -> tuple[float, float]:
+    """The same pairs through our loss and through TRL's trainer: ``(ours, theirs)``, in
+    nats per pair."""
+    batch = reward.collate(reward.encode(tokenizer, pairs), tokenizer)
+    batch = {name: value.to(model.device) for name, value in batch.items()}
+    with torch.no_grad():
+        ours, _ = reward.reward_step(
+            model, batch, center_rewards_coefficient=center_rewards_coefficient
+        )
+    theirs = trl_reward_loss(model, tokenizer, pairs, center_rewards_coefficient)
+    return ours.item(), theirs
+
+
+def _as_messages(pair: dict) -> dict:
+    """The pair for TRL, which puts only chat messages through a chat template."""
+    row = {"prompt": turns(pair["prompt"], "user")}
+    row |= {name: turns(pair[name], "assistant") for name in ("chosen", "rejected")}
+    return row | ({"margin": float(pair["margin"])} if "margin" in pair else {})

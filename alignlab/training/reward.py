@@ -1,28 +1,38 @@
 """Reward models: learn from pairs or rankings which reply people prefer.
 
 Comparisons become token ids, the ids become padded batches, and the shared loop does
-the rest.
+the rest. An ensemble is the same run with several seeds, side by side.
 """
 
 import copy
+import hashlib
 import math
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from joblib import Parallel, delayed
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
+from alignlab import cache
 from alignlab.errors import AlignlabError
+from alignlab.models.base import save_model
 from alignlab.models.reward import (
     encode_dialogues,
+    load_reward_model,
     pad_right,
     positions,
+    reward_model_from,
     sequence_rewards,
 )
 from alignlab.objectives.reward import (
@@ -63,8 +73,8 @@ def encode(
     Args:
         examples: pairs, dicts with `prompt`, `chosen` and `rejected`, or rankings, with
             `prompt` and `completions`, best first and as many in each. Prompts are
-            strings (one user turn) or lists of chat messages. A pair's `margin`, if it
-            has one, is how much better the chosen reply has to be.
+            strings (one user turn) or lists of chat messages. Pairs may also have a
+            `margin`: how much better the chosen reply has to be.
         soft_labels: learn from each pair's `probability` that the chosen reply wins,
             rather than from the bare label; for pairs only.
         max_length: comparisons with a longer dialogue, in tokens, are left out, and a
@@ -89,10 +99,11 @@ def encode(
             )
     prompts = [example["prompt"] for example in examples for _ in range(width)]
     ids = encode_dialogues(tokenizer, prompts, [r for row in replies for r in row])
+    with_margin = width == 2 and any("margin" in example for example in examples)
     comparisons = [
         Comparison(
             ids[width * number : width * (number + 1)],
-            _number(number, example, "margin") if "margin" in example else None,
+            _number(number, example, "margin") if with_margin else None,
             _number(number, example, "probability", 0, 1) if soft_labels else None,
         )
         for number, example in enumerate(examples)
@@ -235,10 +246,11 @@ def train_reward_model(
         AlignlabError: what :func:`encode` and the loop raise.
         ValueError: if an argument is out of range.
     """
-    if epochs < 1 or not center_rewards_coefficient >= 0:
+    if epochs < 1 or batch_size < 1 or not center_rewards_coefficient >= 0:
         raise ValueError(
-            f"epochs is {epochs} and center_rewards_coefficient "
-            f"{center_rewards_coefficient}: expected at least 1, and at least 0"
+            f"epochs is {epochs}, batch_size {batch_size} and "
+            f"center_rewards_coefficient {center_rewards_coefficient}: expected at "
+            "least 1, 1 and 0"
         )
     encoded = encode(tokenizer, examples, soft_labels, positions(model))
     step = partial(
@@ -249,12 +261,12 @@ def train_reward_model(
     )
     steps_an_epoch = -(-len(encoded) // batch_size)
     options = {"description": "reward model"} | options
-    look, best = None, {}
+    best: dict = {}
     if validation is not None:
         held_out = encode(tokenizer, validation, soft_labels, positions(model))
         judge = partial(_judge, model, held_out, step, batch_size, tokenizer)
-        look = partial(_keep_best, best, model, judge, steps_an_epoch)
-        options = _watched_by(look, options)
+        keep = partial(_keep_best, best, model, judge, steps_an_epoch)
+        options = _watched_by(keep, options)
     history = train(
         model,
         batches(encoded, batch_size, seed, tokenizer),
@@ -270,6 +282,76 @@ def train_reward_model(
     return history
 
 
+def train_ensemble(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Mapping],
+    *,
+    seeds: Sequence[int],
+    jobs: int = 2,
+    progress: bool = True,
+    **settings,
+) -> list[PreTrainedModel]:
+    """Reward models that differ in nothing but their seed, trained side by side.
+
+    A seed draws the head and the order of the examples, so the members agree on what
+    the comparisons settle and differ where they leave it open. Each is trained once and
+    then comes from the cache. ``models.reward.combine`` makes one reward of theirs.
+
+    Args:
+        policy: what every member starts from (see ``models.reward``).
+        seeds: one for each member.
+        jobs: members at a time, in processes of one thread each; 1 trains them in this
+            process.
+        progress: show a bar of the members.
+        settings: arguments of :func:`train_reward_model`, JSON-able; with the policy,
+            the examples and the seed they are what a cached member is found by.
+
+    Returns:
+        The models, in the order of the seeds.
+    """
+    members = [
+        dict(seed=seed, policy=policy, tokenizer=tokenizer, examples=examples)
+        for seed in seeds
+    ]
+    if all(_artifact_of(**each, **settings)[0].exists() for each in members):
+        jobs = 1
+    tasks = [
+        delayed(_train_member)(**each, **settings, one_thread=jobs > 1)
+        for each in members
+    ]
+    folders = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(tasks)
+    bar = tqdm(folders, "reward models", len(members), disable=not progress)
+    return [load_reward_model(folder)[0] for folder in bar]
+
+
+def _train_member(policy, tokenizer, examples, seed, one_thread, **settings) -> Path:
+    if one_thread:
+        torch.set_num_threads(1)
+        logging.disable_progress_bar()  # its bars would land in the notebook
+
+    def build(folder: Path) -> None:
+        model = reward_model_from(policy, seed)
+        train_reward_model(
+            model, tokenizer, examples, seed=seed, progress=False, **settings
+        )
+        save_model(model, tokenizer, folder)
+
+    _, identity = _artifact_of(policy, tokenizer, examples, seed, **settings)
+    return cache.artifact("reward", build, **identity)
+
+
+def _artifact_of(policy, tokenizer, examples, seed, **settings) -> tuple[Path, dict]:
+    """Where a member is cached, and what identifies it there."""
+    digest = hashlib.sha256(tokenizer.chat_template.encode())
+    for name, tensor in policy.state_dict().items():
+        values = tensor.detach().cpu().contiguous().view(torch.uint8)
+        digest.update(name.encode() + values.numpy().tobytes())
+    key = dict(start=digest.hexdigest(), examples=list(examples), seed=seed, **settings)
+    identity = dict(key=key, code=[sys.modules[__name__]])
+    return cache.artifact_path("reward", **identity), identity
+
+
 def _keep_best(best: dict, model, judge, every: int, row: dict) -> None:
     """After each epoch: judge the model, note it in the history's row, and put the
     weights aside if it is the best so far."""
@@ -281,12 +363,12 @@ def _keep_best(best: dict, model, judge, every: int, row: dict) -> None:
         best["weights"] = copy.deepcopy(model.state_dict())
 
 
-def _watched_by(look, options: dict) -> dict:
-    # A resumed run would lack the weights of the epochs before.
+def _watched_by(keep, options: dict) -> dict:
+    # The checkpoint, as a resumed run would lack the weights of the epochs before.
     taken = options.keys() & {"on_log", "log_every", "checkpoint"}
     if taken:
         raise ValueError(f"{', '.join(sorted(taken))} cannot go with validation")
-    return options | {"on_log": look}
+    return options | {"on_log": keep}
 
 
 @torch.no_grad()
@@ -346,15 +428,15 @@ def _number(number: int, example: Mapping, name: str, low=-math.inf, high=math.i
 def _worth_learning(comparisons: list[Comparison], max_length) -> list[Comparison]:
     short = [each for each in comparisons if each.longest <= max_length]
     kept = [each for each in short if len(set(map(tuple, each.dialogues))) > 1]
-    long, same = len(comparisons) - len(short), len(short) - len(kept)
-    if long or same:
-        counts = (
-            f"of {len(comparisons)} comparisons, {long} are longer than {max_length} "
-            f"tokens and {same} compare a reply with itself"
+    if len(kept) < len(comparisons):
+        reasons = (
+            f"{len(comparisons) - len(short)} of {len(comparisons)} comparisons are "
+            f"longer than {max_length} tokens and in {len(short) - len(kept)} all "
+            "replies are the same"
         )
         if not kept:
             raise AlignlabError(
-                f"None is left to learn from: {counts}.", "Pass others."
+                f"None is left to learn from: {reasons}.", "Pass others."
             )
-        warnings.warn(f"{counts}; they were left out", stacklevel=4)
+        warnings.warn(f"{reasons}; they were left out", stacklevel=4)
     return kept

@@ -1,0 +1,496 @@
+"""Training reward models: comparisons lose nothing, the loss is the objective's, a
+visible preference is learnt, and an ensemble is trained once."""
+
+import copy
+import itertools
+import math
+import warnings
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from alignlab.errors import AlignlabError
+from alignlab.models.reward import (
+    encode_dialogues,
+    reward_model_from,
+    score,
+)
+from alignlab.objectives import (
+    all_pairs_loss,
+    bradley_terry_loss,
+    centring_loss,
+    plackett_luce_loss,
+)
+from alignlab.training import reward
+from alignlab.training.reward import (
+    Comparison,
+    batches,
+    collate,
+    encode,
+    order_accuracy,
+    reward_step,
+    train_ensemble,
+    train_reward_model,
+)
+
+PAIRS = [
+    {
+        "prompt": "What is the capital of France?",
+        "chosen": "Paris.",
+        "rejected": "Yes.",
+    },
+    {"prompt": "Is gold a metal?", "chosen": "Yes.", "rejected": "The yen is money."},
+    {
+        "prompt": "The number of iron?",
+        "chosen": "26",
+        "rejected": "Iron has number 79.",
+    },
+]
+RANKINGS = [
+    {"prompt": "Is gold a metal?", "completions": ["Yes.", "Yes. Gold is.", "", "79"]},
+    {
+        "prompt": "The capital of Peru?",
+        "completions": ["Oslo.", "", "Paris.", "the sol"],
+    },
+]
+
+
+@pytest.fixture
+def model(tiny_model):
+    """A reward model whose rewards differ from the start, in double precision."""
+    model = reward_model_from(tiny_model, seed=0).double()
+    torch.nn.init.normal_(
+        model.score.weight, generator=torch.Generator().manual_seed(1)
+    )
+    return model
+
+
+@pytest.fixture
+def policy(tiny_model):
+    """The tiny model with the usual small initial weights, as trained ones are."""
+    torch.manual_seed(0)
+    for parameter in tiny_model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return tiny_model
+
+
+def batch_of(examples, tokenizer, **options):
+    return collate(encode(tokenizer, examples, **options), tokenizer)
+
+
+def with_column(name, values, pairs=PAIRS):
+    return [pair | {name: value} for pair, value in zip(pairs, values, strict=True)]
+
+
+# --- encoding -------------------------------------------------------------------------
+
+
+def test_pairs_are_the_prompt_with_each_reply_chosen_first(tiny_tokenizer):
+    for pair, comparison in zip(PAIRS, encode(tiny_tokenizer, PAIRS), strict=True):
+        assert [tiny_tokenizer.decode(d) for d in comparison.dialogues] == [
+            f"<|user|> {pair['prompt']}<|end|><|assistant|> {pair[name]}<|end|>"
+            for name in ("chosen", "rejected")
+        ]
+        assert comparison.margin is comparison.probability is None
+
+
+def test_rankings_keep_their_order_and_columns_come_along(tiny_tokenizer):
+    first, _ = encode(tiny_tokenizer, RANKINGS)
+    expected = encode_dialogues(
+        tiny_tokenizer, 4 * [RANKINGS[0]["prompt"]], RANKINGS[0]["completions"]
+    )
+    assert first.dialogues == expected
+    pairs = with_column("margin", [1, 0.5, 0])
+    pairs = with_column("probability", [0.9, 1, 0], pairs)
+    encoded = encode(tiny_tokenizer, pairs, soft_labels=True)
+    assert [c.margin for c in encoded] == [1, 0.5, 0]
+    assert [c.probability for c in encoded] == [0.9, 1, 0]
+    assert all(c.probability is None for c in encode(tiny_tokenizer, pairs))
+
+
+def test_a_data_set_and_messages_are_read_like_a_list_of_strings(tiny_tokenizer):
+    from datasets import Dataset
+
+    expected = encode(tiny_tokenizer, PAIRS)
+    assert encode(tiny_tokenizer, Dataset.from_list(PAIRS)) == expected
+    as_messages = [
+        {
+            "prompt": [{"role": "user", "content": pair["prompt"]}],
+            "chosen": [{"role": "assistant", "content": pair["chosen"]}],
+            "rejected": [{"role": "assistant", "content": pair["rejected"]}],
+        }
+        for pair in PAIRS
+    ]
+    assert encode(tiny_tokenizer, as_messages) == expected
+
+
+def test_what_teaches_nothing_or_is_too_long_is_left_out_and_counted(tiny_tokenizer):
+    same = PAIRS[0] | {"rejected": "Paris."}
+    long = PAIRS[0] | {"rejected": 20 * "Is gold a metal? "}
+    message = "1 of 5 comparisons are longer than 60 tokens and in 1 all"
+    with pytest.warns(UserWarning, match=message):
+        kept = encode(tiny_tokenizer, [same, *PAIRS, long], max_length=60)
+    assert kept == encode(tiny_tokenizer, PAIRS)
+    with pytest.raises(AlignlabError, match="None is left .* in 2 all replies are the"):
+        encode(tiny_tokenizer, [same, same])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encode(tiny_tokenizer, PAIRS, max_length=60)
+
+
+def test_wrong_examples_are_named(tiny_tokenizer):
+    def refused(message, examples, **options):
+        with pytest.raises(AlignlabError, match=message):
+            encode(tiny_tokenizer, examples, **options)
+
+    refused("no comparison", [])
+    refused(
+        "Example 1 has no rejected; .*'chosen'",
+        [PAIRS[0], {"prompt": "", "chosen": ""}],
+    )
+    refused("Example 0 has no prompt", [{"completions": ["Yes.", "No."]}])
+    one = RANKINGS[0] | {"completions": ["Yes."]}
+    refused("Example 0 ranks 1 completions.*at least two", [one])
+    three = RANKINGS[1] | {"completions": ["Yes.", "No.", ""]}
+    refused("Example 1 compares 3 replies, and the first 4", [RANKINGS[0], three])
+    refused("probability of example 0 is None", PAIRS, soft_labels=True)
+    for wrong in (float("nan"), 1.2, "half"):
+        pairs = with_column("probability", [0.5, wrong, 1])
+        refused(
+            f"probability of example 1 is .*{wrong}.* 0 to 1", pairs, soft_labels=True
+        )
+    refused("margin of example 2 is inf", with_column("margin", [0, 1, float("inf")]))
+    refused("margin of example 1 is None", [PAIRS[0] | {"margin": 1}, PAIRS[1]])
+
+
+# --- batches --------------------------------------------------------------------------
+
+
+def numbered(n):
+    """Comparisons of 8 to 40 tokens; all tokens of one hold its number."""
+    lengths = [8 + i * 7 % 33 for i in range(n)]
+    return [Comparison([[i] * length, [i] * 5]) for i, length in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("n, batch_size", [(3, 8), (8, 8), (9, 8), (400, 8)])
+def test_each_epoch_has_each_comparison_once_and_whole(tiny_tokenizer, n, batch_size):
+    stream = batches(numbered(n), batch_size, 0, tiny_tokenizer)
+    orders = []
+    for _ in range(2):
+        epoch = list(islice(stream, math.ceil(n / batch_size)))
+        orders.append([batch["input_ids"][:, 0, 0].tolist() for batch in epoch])
+        assert sorted(sum(orders[-1], [])) == list(range(n))
+        for batch in epoch:
+            ids = batch["input_ids"]  # (B, 2, T)
+            assert torch.equal(ids[:, 0, 0], ids[:, 1, 0])
+            assert batch["attention_mask"][:, 0].sum(1).max() == ids.shape[2]
+            assert n <= batch_size or batch_size / 2 <= len(ids) <= batch_size
+    if n == 400:
+        assert orders[0] != orders[1]
+        padding = [1 - b["attention_mask"][:, 0].float().mean() for b in epoch]
+        assert np.mean(padding) < 0.15  # in random order about 0.35
+
+
+def test_the_seed_fixes_every_batch(tiny_tokenizer):
+    def first(seed):
+        return next(batches(numbered(50), 8, seed, tiny_tokenizer))[
+            "input_ids"
+        ].tolist()
+
+    assert first(3) == first(3) != first(4)
+    with pytest.raises(ValueError, match="batch_size is 0 with 3 comparisons"):
+        next(batches(numbered(3), 0, 0, tiny_tokenizer))
+
+
+# --- the step -------------------------------------------------------------------------
+
+
+def rewards_of(model, batch):
+    """One row at a time, cut to its real tokens: (B, K)."""
+    rows = zip(
+        batch["input_ids"].flatten(0, 1),
+        batch["attention_mask"].flatten(0, 1),
+        strict=True,
+    )
+    found = [model.score(model.model(i[m == 1][None])[0][0, -1]) for i, m in rows]
+    return torch.cat(found).view(batch["input_ids"].shape[:2])
+
+
+@pytest.mark.parametrize(
+    "columns, options",
+    [
+        ({}, {}),
+        ({"margin": [1.0, 0.5, 2.0]}, {"label_smoothing": 0.2}),
+        ({"probability": [0.9, 0.2, 0.5]}, {"center_rewards_coefficient": 0.3}),
+    ],
+)
+def test_the_step_of_pairs_has_the_loss_and_gradient_of_the_objective(
+    model, tiny_tokenizer, columns, options
+):
+    pairs = PAIRS
+    for name, values in columns.items():
+        pairs = with_column(name, values, pairs)
+    batch = batch_of(pairs, tiny_tokenizer, soft_labels="probability" in columns)
+    rewards = rewards_of(model, batch)
+    expected = bradley_terry_loss(
+        *rewards.T,
+        **{name: torch.tensor(values) for name, values in columns.items()},
+        label_smoothing=options.get("label_smoothing", 0.0),
+    )
+    coefficient = options.get("center_rewards_coefficient", 0.0)
+    expected = expected + coefficient * centring_loss(rewards)
+    loss, logs = reward_step(model, batch, **options)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    gap = rewards[:, 0] - rewards[:, 1]
+    assert logs["gap"] == pytest.approx(gap.mean().item(), rel=1e-6)
+    assert logs["accuracy"] == pytest.approx((gap > 0).double().mean().item())
+    weights = list(model.parameters())
+    wanted = torch.autograd.grad(expected, weights)
+    found = torch.autograd.grad(loss, weights)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "name, of_rankings",
+    [("plackett_luce", plackett_luce_loss), ("all_pairs", all_pairs_loss)],
+)
+def test_the_step_of_rankings_is_the_loss_asked_for(
+    model, tiny_tokenizer, name, of_rankings
+):
+    batch = batch_of(RANKINGS, tiny_tokenizer)
+    rewards = rewards_of(model, batch)
+    loss, logs = reward_step(model, batch, ranking_loss=name)
+    assert loss.item() == pytest.approx(of_rankings(rewards).item(), rel=1e-6)
+    right = [a > b for row in rewards for a, b in itertools.combinations(row, 2)]
+    assert logs["accuracy"] == pytest.approx(np.mean(right))
+    with pytest.raises(ValueError, match="ranking_loss is 'listwise'"):
+        reward_step(model, batch, ranking_loss="listwise")
+    with pytest.raises(ValueError, match="label_smoothing is 0.1; it is for pairs"):
+        reward_step(model, batch, label_smoothing=0.1)
+
+
+def test_a_ranking_of_two_is_a_pair(model, tiny_tokenizer):
+    rankings = [
+        {"prompt": pair["prompt"], "completions": [pair["chosen"], pair["rejected"]]}
+        for pair in PAIRS
+    ]
+    assert encode(tiny_tokenizer, rankings) == encode(tiny_tokenizer, PAIRS)
+
+
+def test_a_constant_reward_is_at_chance():
+    assert order_accuracy(torch.ones(5, 3)) == 0.5
+    assert order_accuracy(torch.tensor([[3.0, 2.0, 1.0]])) == 1
+    assert order_accuracy(torch.tensor([[1.0, 3.0, 2.0]])) == pytest.approx(1 / 3)
+
+
+# --- training -------------------------------------------------------------------------
+
+
+def visible(n, seed=0):
+    """Pairs in which the reply that opens with "Yes" is always preferred."""
+    random = np.random.default_rng(seed)
+    words = ["gold", "iron", "Paris", "Oslo", "yen", "sol", "metal", "money", "Kenya"]
+
+    def text():
+        return " ".join(random.choice(words, 3))
+
+    return [
+        {
+            "prompt": f"Is {text()}?",
+            "chosen": f"Yes {text()}",
+            "rejected": f"The {text()}",
+        }
+        for _ in range(n)
+    ]
+
+
+def turned(pairs):
+    return [p | {"chosen": p["rejected"], "rejected": p["chosen"]} for p in pairs]
+
+
+def differences(model, tokenizer, pairs):
+    prompts = [pair["prompt"] for pair in pairs]
+    chosen, rejected = (
+        score(model, tokenizer, prompts, [pair[name] for pair in pairs])
+        for name in ("chosen", "rejected")
+    )
+    return chosen - rejected
+
+
+def fit(policy, tokenizer, examples, seed=0, **settings):
+    model = reward_model_from(policy, seed)
+    settings = {"learning_rate": 3e-3, "progress": False, "batch_size": 8} | settings
+    return model, train_reward_model(model, tokenizer, examples, seed=seed, **settings)
+
+
+def test_a_visible_preference_is_learnt_and_holds_for_new_pairs(policy, tiny_tokenizer):
+    model, history = fit(policy, tiny_tokenizer, visible(64), epochs=4)
+    assert len(history) == 32 and history[-1]["loss"] < 0.1 < 0.6 < history[0]["loss"]
+    assert history[-1]["accuracy"] == 1 and history[-1]["gap"] > 2
+    new = differences(model, tiny_tokenizer, visible(40, seed=1))
+    assert (new > 0).mean() == 1
+    again, same = fit(policy, tiny_tokenizer, visible(64), epochs=4)
+    assert [row["loss"] for row in same] == [row["loss"] for row in history]
+    assert not model.training
+
+
+@pytest.mark.parametrize("loss", ["plackett_luce", "all_pairs"])
+def test_a_ranking_is_learnt(policy, tiny_tokenizer, loss):
+    model, history = fit(policy, tiny_tokenizer, RANKINGS, epochs=60, ranking_loss=loss)
+    assert history[-1]["accuracy"] == 1 > history[0]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    "pairs, settings",
+    [
+        (with_column("probability", 3 * [0.8]), {"soft_labels": True}),
+        (PAIRS, {"label_smoothing": 0.2}),
+    ],
+)
+def test_doubt_about_labels_stops_the_gap_at_its_log_odds(
+    policy, tiny_tokenizer, pairs, settings
+):
+    model, _ = fit(policy, tiny_tokenizer, pairs, epochs=150, **settings)
+    found = differences(model, tiny_tokenizer, PAIRS)
+    np.testing.assert_allclose(found, math.log(4), rtol=0.05)
+
+
+def test_centring_ties_the_level_down(policy, tiny_tokenizer):
+    ends = [d[-1:] for c in encode(tiny_tokenizer, PAIRS) for d in c.dialogues]
+    end = policy.model(torch.tensor(ends)).last_hidden_state.detach().mean((0, 1))
+
+    def level(coefficient):
+        model = reward_model_from(policy, seed=0)
+        with torch.no_grad():  # rewards of about 1, as they may be by chance
+            model.score.weight += end / end.square().sum()
+        settings = {"learning_rate": 3e-3, "epochs": 5, "progress": False}
+        train_reward_model(
+            model,
+            tiny_tokenizer,
+            PAIRS,
+            center_rewards_coefficient=coefficient,
+            **settings,
+        )
+        with torch.no_grad():
+            rewards = rewards_of(model, batch_of(PAIRS, tiny_tokenizer))
+        return rewards.sum(1).abs().mean().item()
+
+    assert level(1.0) < 0.5 * level(0.0)
+
+
+def test_the_best_epoch_on_the_validation_split_is_kept(policy, tiny_tokenizer):
+    """Validation disagrees with the labels, so the first epoch is the best one."""
+    train, validation = visible(24), turned(visible(21, seed=1))
+    model, history = fit(policy, tiny_tokenizer, train, epochs=3, validation=validation)
+    judged = {
+        r["step"]: r["validation_loss"] for r in history if "validation_loss" in r
+    }
+    assert list(judged) == [3, 6, 9] and judged[3] < judged[6] < judged[9]
+    gaps = differences(model, tiny_tokenizer, validation)
+    loss = np.log1p(np.exp(-gaps)).mean()
+    assert loss == pytest.approx(judged[3], rel=1e-4)
+    assert history[2]["validation_accuracy"] == pytest.approx((gaps > 0).mean())
+    last, _ = fit(policy, tiny_tokenizer, train, epochs=3)
+    gaps = differences(last, tiny_tokenizer, validation)
+    assert np.log1p(np.exp(-gaps)).mean() == pytest.approx(judged[9], rel=1e-4)
+
+
+def test_wrong_settings_are_named(policy, tiny_tokenizer):
+    def refused(message, **settings):
+        with pytest.raises(ValueError, match=message):
+            fit(policy, tiny_tokenizer, PAIRS, **settings)
+
+    refused("epochs is 0", epochs=0)
+    refused("batch_size 0", batch_size=0)
+    refused("center_rewards_coefficient -1", center_rewards_coefficient=-1)
+    refused("label_smoothing is 0.5", label_smoothing=0.5)
+    refused("ranking_loss is 'pairs'", ranking_loss="pairs")
+    refused("on_log cannot go with validation", validation=PAIRS, on_log=print)
+    with pytest.raises(AlignlabError, match="no comparison"):
+        fit(policy, tiny_tokenizer, PAIRS, validation=[])
+
+
+def test_rewards_that_are_not_numbers_stop_the_training(policy, tiny_tokenizer):
+    model = reward_model_from(policy)
+    with torch.no_grad():
+        model.score.weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"chosen\[0\] is nan"):
+        train_reward_model(
+            model, tiny_tokenizer, PAIRS, learning_rate=1e-3, progress=False
+        )
+
+
+# --- ensembles ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ensemble(policy, tiny_tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path))
+
+    def run(seeds, examples=PAIRS, start=policy, **settings):
+        settings = {"learning_rate": 1e-3, "jobs": 1, "progress": False} | settings
+        return train_ensemble(start, tiny_tokenizer, examples, seeds=seeds, **settings)
+
+    return run
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_members_are_the_runs_of_their_seeds(ensemble, policy, tiny_tokenizer):
+    for seed, member in zip([5, 6], ensemble([5, 6], epochs=2), strict=True):
+        alone, _ = fit(
+            policy,
+            tiny_tokenizer,
+            PAIRS,
+            seed=seed,
+            epochs=2,
+            learning_rate=1e-3,
+            batch_size=32,
+        )
+        torch.testing.assert_close(weights(member), weights(alone), rtol=0, atol=0)
+
+
+def test_a_member_is_trained_once_for_its_policy_examples_and_settings(
+    ensemble, policy, monkeypatch
+):
+    trained = []
+    original = reward.train_reward_model
+
+    def counted(*args, **settings):
+        trained.append(settings["seed"])
+        return original(*args, **settings)
+
+    monkeypatch.setattr(reward, "train_reward_model", counted)
+    first = ensemble([1, 2])
+    again = ensemble([2, 1, 3])
+    assert trained == [1, 2, 3]
+    assert torch.equal(weights(again[1]), weights(first[0]))
+    other = copy.deepcopy(policy)
+    with torch.no_grad():
+        other.model.norm.weight[0] += 1e-3
+    for changed in (
+        dict(examples=turned(PAIRS)),
+        dict(start=other),
+        dict(label_smoothing=0.1),
+    ):
+        ensemble([1], **changed)
+    assert trained == [1, 2, 3, 1, 1, 1]
+
+
+@pytest.mark.slow
+def test_members_side_by_side_are_the_same(ensemble):
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    here = ensemble([1, 2])
+    torch.set_num_threads(torch_threads)
+    reward.cache.artifact_path("reward", {}).parent.rename(
+        reward.cache.cache_dir() / "aside"
+    )
+    for a, b in zip(ensemble([1, 2], jobs=2), here, strict=True):
+        assert torch.equal(weights(a), weights(b))
