@@ -1,0 +1,493 @@
+"""Recalibration, as scikit-learn estimators: fitted on one split, judged on another.
+
+Three take logits (temperature, vector, matrix), one a score (Platt), three a confidence
+(beta, isotonic, histogram); all give ``predict_proba``, (n, classes).
+"""
+
+import warnings
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from alignlab.calibration.metrics import (
+    Strategy,
+    bin_index,
+    check_probabilities,
+    check_same_length,
+    check_weights,
+    tally,
+)
+
+WIDEST = 10.0  # of |log T|, in units of the logits' own spread
+
+
+# --- From logits ------------------------------------------------------------------
+
+
+class _FromLogits(ClassifierMixin, BaseEstimator):
+    """What the three share: (n, K) logits in, or (n,) log-odds of the second class."""
+
+    def fit(
+        self,
+        X: Float[ndarray, "items classes"],
+        y: Int[ndarray, "items"],
+        sample_weight: Float[ndarray, "items"] | None = None,
+    ):
+        """Fit to logits and what happened; returns the estimator.
+
+        Args:
+            X: (n, K) logits, one column per class; or (n,) log-odds of the second of
+                two classes. Of probabilities, pass the logarithm.
+            y: the right class: 0 to K-1, or any K labels in sorted order.
+            sample_weight: how much each item counts; None counts each once.
+
+        Raises:
+            ValueError: if X holds NaN or infinite values, lengths differ, labels do not
+                fit the columns, or there is a single class.
+        """
+        array, y, weights = _read_training(self, X, y, sample_weight)
+        logits = self._logits(array)
+        self.classes_, codes = _classes_of_columns(y, logits.shape[1])
+        self._fit(logits, codes, weights / weights.sum())
+        return self
+
+    def predict_proba(self, X) -> Float[ndarray, "items classes"]:
+        """Recalibrated probabilities, one column for each of ``classes_``."""
+        check_is_fitted(self)
+        logits = self._logits(_read(self, X, reset=False))
+        return softmax(self._recalibrate(logits), axis=1)
+
+    def predict(self, X) -> ndarray:
+        """The likeliest class."""
+        likeliest = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[likeliest]
+
+    def _logits(self, array) -> Float[ndarray, "items classes"]:
+        """Log-odds of the second class as two logits; more columns as they are."""
+        return np.hstack([0 * array, array]) if array.shape[1] == 1 else array
+
+
+class TemperatureScaler(_FromLogits):
+    r"""One number that all logits are divided by.
+
+    .. math:: \hat p = \mathrm{softmax}(z / T), \quad
+        T = \arg\min \, -\textstyle\sum_i \log \hat p_{i, y_i}
+
+    The order of the classes, and so the accuracy, stays. T above 1 makes confidences
+    smaller (the model was over-confident), below 1 larger. The likelihood has a single
+    optimum in log T, found by a bounded search: T cannot diverge or turn negative.
+    Where there is none (every answer right, or logits no better than none), T is the
+    bound and a ``ConvergenceWarning`` says why.
+
+    For a reward model, whose pairs are always (chosen, rejected), ``fit(abs(margin),
+    margin > 0)``: log-odds of its answer, and whether that was right.
+
+    Attributes:
+        temperature_: T.
+        classes_: the labels, in the order of the columns.
+
+    Source: Guo et al. (2017), section 4.2.
+    """
+
+    def _fit(self, logits, codes, weights):
+        spread = np.std(logits - logits.mean(axis=1, keepdims=True)) or 1.0
+        right = logits[np.arange(len(codes)), codes]
+        if (right >= logits.max(axis=1)).all():
+            best, reason = -WIDEST, "every answer is right"
+        elif weights @ (right - logits.mean(axis=1)) <= 0:  # the slope at T = infinity
+            best, reason = WIDEST, "the logits do not speak for what happened"
+        else:
+            best, reason = self._search(logits / spread, codes, weights), None
+        self.temperature_ = float(spread * np.exp(best))
+        if reason is not None:
+            warnings.warn(
+                f"no temperature is best: {reason}. temperature_ is "
+                f"{self.temperature_:g}, the bound of the search",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _search(self, logits, codes, weights) -> float:
+        def loss(log_temperature):
+            return _cross_entropy(logits / np.exp(log_temperature), codes, weights)
+
+        bounds, precision = (-WIDEST, WIDEST), {"xatol": 1e-10}
+        return minimize_scalar(
+            loss, bounds=bounds, method="bounded", options=precision
+        ).x
+
+    def _recalibrate(self, logits):
+        return logits / self.temperature_
+
+
+class VectorScaler(_FromLogits):
+    r"""A factor and an offset for each class.
+
+    .. math:: \hat p = \mathrm{softmax}(w \odot z + b)
+
+    It can mend a bias for a letter or a class, which one temperature cannot, and with
+    2K - 1 numbers to fit it needs more data. The accuracy can change.
+
+    Attributes:
+        coef_: w, (K,).
+        intercept_: b, (K,), summing to 0.
+        classes_: the labels, in the order of the columns.
+
+    Raises:
+        ValueError: on fitting, also if one of the classes never occurs in y: its offset
+            would be minus infinity.
+
+    Source: Guo et al. (2017), section 4.2.
+    """
+
+    def _fit(self, logits, codes, weights):
+        _require_every_class(codes, logits.shape[1])
+        scale, classes = np.std(logits) or 1.0, logits.shape[1]
+        z = logits / scale
+        right = np.zeros_like(z)
+        right[np.arange(len(z)), codes] = 1.0
+
+        def loss_and_gradient(parameters):
+            factor, offset = parameters.reshape(2, classes)
+            scaled = factor * z + offset
+            error = weights[:, None] * (softmax(scaled, axis=1) - right)
+            gradient = np.concatenate([(error * z).sum(axis=0), error.sum(axis=0)])
+            return _cross_entropy(scaled, codes, weights), gradient
+
+        start = np.concatenate([np.full(classes, scale), np.zeros(classes)])
+        found = minimize(
+            loss_and_gradient,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-9},
+        )
+        factor, offset = found.x.reshape(2, classes)
+        self.coef_, self.intercept_ = factor / scale, offset - offset.mean()
+
+    def _recalibrate(self, logits):
+        return self.coef_ * logits + self.intercept_
+
+
+class MatrixScaler(_FromLogits):
+    r"""A full linear map of the logits: multinomial logistic regression on them.
+
+    .. math:: \hat p = \mathrm{softmax}(W z + b)
+
+    With K (K + 1) numbers it fits the calibration split best and is the first to
+    over-fit it.
+
+    Args:
+        C: as in scikit-learn; a lower one draws W towards 0 and, with little data,
+            over-fits less. Infinite is maximum likelihood.
+
+    Attributes:
+        coef_: W, (K, K). intercept_: b, (K,).
+        classes_: the labels, in the order of the columns.
+
+    Raises:
+        ValueError: on fitting, also if one of the classes never occurs in y.
+
+    Source: Guo et al. (2017), section 4.2; computed by scikit-learn's
+    ``LogisticRegression``.
+    """
+
+    def __init__(self, C: float = np.inf):
+        self.C = C
+
+    def _fit(self, logits, codes, weights):
+        _require_every_class(codes, logits.shape[1])
+        scale = np.sqrt((weights @ logits**2).mean()) or 1.0
+        regression = LogisticRegression(C=self.C, tol=1e-8, max_iter=5000)
+        # scikit-learn's C is against the sum over items, so weights sum to n here.
+        regression.fit(logits / scale, codes, sample_weight=weights * len(codes))
+        coef, offset = regression.coef_ / scale, regression.intercept_
+        if len(coef) == 1:  # of two classes it keeps the second one only
+            halves = np.array([-0.5, 0.5])
+            coef, offset = halves[:, None] * coef, halves * offset
+        self.coef_, self.intercept_ = coef, offset
+
+    def _recalibrate(self, logits):
+        return logits @ self.coef_.T + self.intercept_
+
+
+# --- From one number per prediction -----------------------------------------------
+
+
+class _FromScore(ClassifierMixin, BaseEstimator):
+    """What the four share: one number per prediction in, two classes out."""
+
+    def fit(
+        self,
+        X: Float[ndarray, "items"],
+        y: Int[ndarray, "items"],
+        sample_weight: Float[ndarray, "items"] | None = None,
+    ):
+        """Fit to scores or confidences and what happened; returns the estimator.
+
+        Args:
+            X: one number per prediction, (n,) or (n, 1).
+            y: whether what it speaks of happened: 0 or 1, or any two labels, the
+                second in sorted order being the one that X speaks for.
+            sample_weight: how much each item counts; None counts each once.
+
+        Raises:
+            ValueError: if X holds NaN or infinite values, or, where it is a confidence,
+                one outside [0, 1]; if lengths differ or there are not two classes.
+        """
+        array, y, weights = _read_training(self, X, y, sample_weight)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) > 2:
+            first = int(np.flatnonzero(codes == 2)[0])
+            raise ValueError(
+                "Only binary classification is supported. The type of the target is "
+                f"multiclass: y[{first}] is {y[first]}, a third class"
+            )
+        self._fit(self._score(array), codes, weights)
+        return self
+
+    def predict_proba(self, X) -> Float[ndarray, "items 2"]:
+        """Recalibrated probabilities of both ``classes_``; column 1 is the event's."""
+        check_is_fitted(self)
+        event = self._recalibrate(self._score(_read(self, X, reset=False)))
+        return np.column_stack([1 - event, event])
+
+    def predict(self, X) -> ndarray:
+        """The likelier class."""
+        likelier = self.predict_proba(X)[:, 1] >= 0.5
+        return self.classes_[likelier.astype(int)]
+
+    def _score(self, array) -> Float[ndarray, "items"]:
+        if array.shape[1] != 1:
+            raise ValueError(
+                f"X has {array.shape[1]} columns; expected one number per prediction, "
+                "(n,) or (n, 1)"
+            )
+        return array[:, 0]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+
+class PlattScaler(_FromScore):
+    r"""A logistic curve through any score: a logit, a margin, a reward difference.
+
+    .. math:: \hat p = \sigma(a s + b)
+
+    The targets are Platt's, drawn in from 0 and 1 as if one more of each class had been
+    seen, so that separable data give finite numbers. Of a confidence, pass the log-odds
+    (``scipy.special.logit``); the curve then holds the identity.
+
+    Attributes:
+        coef_: a. intercept_: b. classes_: the two labels.
+
+    Source: Platt (1999); fitted by scikit-learn's ``LogisticRegression``.
+    """
+
+    def _fit(self, score, codes, weights):
+        wrong, right = weights[codes == 0].sum(), weights[codes == 1].sum()
+        target = np.where(codes == 1, (right + 1) / (right + 2), 1 / (wrong + 2))
+        centre, scale = score.mean(), np.std(score) or 1.0
+        # Each item enters as both classes, with its target's share of its weight.
+        twice = np.concatenate([score, score])[:, None]
+        classes = np.repeat([1, 0], len(score))
+        shares = np.concatenate([weights * target, weights * (1 - target)])
+        regression = _maximum_likelihood()
+        regression.fit((twice - centre) / scale, classes, sample_weight=shares)
+        self.coef_ = float(regression.coef_[0, 0] / scale)
+        self.intercept_ = float(regression.intercept_[0] - self.coef_ * centre)
+
+    def _recalibrate(self, score):
+        return expit(self.coef_ * score + self.intercept_)
+
+
+class _FromConfidence(_FromScore):
+    def _score(self, array) -> Float[ndarray, "items"]:
+        return check_probabilities(super()._score(array), "X")
+
+
+class BetaCalibrator(_FromConfidence):
+    r"""A monotone curve from [0, 1] onto itself that can be an S, its inverse, or lean
+    to one side; it holds the identity.
+
+    .. math:: \log\frac{\hat p}{1 - \hat p} = a \log p - b \log(1 - p) + c,
+        \quad a, b \ge 0
+
+    Attributes:
+        a_, b_, c_: the three numbers. classes_: the two labels.
+
+    Source: Kull et al. (2017); fitted by scikit-learn's ``LogisticRegression``; a
+    coefficient that comes out negative is set to 0 and the others fitted again.
+    """
+
+    def _fit(self, confidence, codes, weights):
+        features = _log_pair(confidence)
+        used, coef = np.array([True, True]), np.zeros(2)
+        regression = _maximum_likelihood()
+        while used.any():
+            regression.fit(features[:, used], codes, sample_weight=weights)
+            coef[used], coef[~used] = regression.coef_[0], 0.0
+            if (coef >= 0).all():
+                break
+            used &= coef > coef.min()
+        if used.any():
+            offset = regression.intercept_[0]
+        else:  # confidence runs against the outcome: all that is left is the base rate
+            share = np.average(codes, weights=weights)
+            offset = np.log(share) - np.log1p(-share)
+        self.a_, self.b_ = map(float, np.where(used, coef, 0.0))
+        self.c_ = float(offset)
+
+    def _recalibrate(self, confidence):
+        return expit(_log_pair(confidence) @ [self.a_, self.b_] + self.c_)
+
+
+class IsotonicCalibrator(_FromConfidence):
+    """The best-fitting curve among all that never fall: a staircase.
+
+    It assumes nothing but the order, so it wants data: with few it over-fits, and its
+    ends are often exactly 0 and 1, which the log-likelihood punishes. Between the steps
+    it interpolates; beyond them it stays level.
+
+    Attributes:
+        isotonic_: the fitted ``IsotonicRegression``. classes_: the two labels.
+
+    Source: Zadrozny & Elkan (2002); computed by scikit-learn (pool adjacent violators).
+    """
+
+    def _fit(self, confidence, codes, weights):
+        self.isotonic_ = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+        self.isotonic_.fit(confidence, codes, sample_weight=weights)
+
+    def _recalibrate(self, confidence):
+        return self.isotonic_.predict(confidence)
+
+
+class HistogramCalibrator(_FromConfidence):
+    """Each confidence becomes the accuracy of its bin.
+
+    An empty bin keeps its middle. Confidences of one bin can no longer be told apart.
+
+    Args:
+        n_bins: more bins follow the curve more closely and each is less certain.
+        strategy: "uniform" for equal widths, "quantile" for equal numbers.
+
+    Attributes:
+        edges_: (bins + 1,). accuracy_: (bins,). classes_: the two labels.
+
+    Source: Zadrozny & Elkan (2001).
+    """
+
+    def __init__(self, n_bins: int = 15, strategy: Strategy = "uniform"):
+        self.n_bins = n_bins
+        self.strategy = strategy
+
+    def _fit(self, confidence, codes, weights):
+        t = tally(confidence, codes, self.n_bins, self.strategy, weights)
+        middle = (t.edges[1:] + t.edges[:-1]) / 2
+        self.edges_ = t.edges
+        self.accuracy_ = np.divide(t.correct, t.weight, middle, where=t.weight > 0)
+
+    def _recalibrate(self, confidence):
+        return self.accuracy_[bin_index(confidence, self.edges_)]
+
+
+# --- Shared -----------------------------------------------------------------------
+
+
+def _cross_entropy(logits, codes, weights) -> float:
+    """Weighted mean of -log softmax at the right class; the weights sum to 1."""
+    return float(-weights @ log_softmax(logits, axis=1)[np.arange(len(codes)), codes])
+
+
+def _maximum_likelihood() -> LogisticRegression:
+    return LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+
+
+def _log_pair(confidence) -> Float[ndarray, "items 2"]:
+    """log p and -log(1 - p), finite also at 0 and 1."""
+    smallest = np.finfo(float).eps
+    p = np.clip(confidence, smallest, 1 - smallest)
+    return np.column_stack([np.log(p), -np.log1p(-p)])
+
+
+def _read_training(estimator, X, y, sample_weight) -> tuple[ndarray, ndarray, ndarray]:
+    """(n, columns), labels and weights, of the items that count at all."""
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None")
+    array = _read(estimator, X, reset=True)
+    y = column_or_1d(y, warn=True)
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        first = int(np.flatnonzero(~np.isfinite(y))[0])
+        raise ValueError(f"y[{first}] is {_told(y[first])}; labels must be finite")
+    check_classification_targets(y)
+    check_same_length(X=array, y=y)
+    weights = np.ones(len(y))
+    if sample_weight is not None:
+        weights = np.asarray(sample_weight, dtype=float)
+        weights = np.full(len(y), weights) if weights.ndim == 0 else weights
+    counted = check_weights(weights, len(y)) > 0
+    array, y, weights = array[counted], y[counted], weights[counted]
+    if (y == y[0]).all():
+        raise ValueError(
+            f"y holds a single class, {y[0]}, from y[0] on: at least two classes are "
+            "needed (of pairs, pass the model's answer and whether it was right)"
+        )
+    return array, y, weights
+
+
+def _read(estimator, X, reset: bool) -> Float[ndarray, "items columns"]:
+    """Finite numbers in columns; one number per item is one column."""
+    X = np.asarray(X) if isinstance(X, (list, tuple)) else X
+    if getattr(X, "ndim", 0) == 1 and (reset or estimator.n_features_in_ == 1):
+        X = np.asarray(X).reshape(-1, 1)
+    fewest = 2 if reset else 1
+    array = validate_data(
+        estimator,
+        X,
+        dtype=np.float64,
+        reset=reset,
+        ensure_all_finite=False,  # below, where the place is told
+        ensure_min_samples=fewest,
+    )
+    if not np.isfinite(array).all():
+        row, column = np.argwhere(~np.isfinite(array))[0]
+        told = _told(array[row, column])
+        raise ValueError(f"X[{row}, {column}] is {told}; numbers must be finite")
+    return array
+
+
+def _told(value: float) -> str:
+    return "NaN" if np.isnan(value) else str(value)
+
+
+def _classes_of_columns(y, columns: int) -> tuple[ndarray, Int[ndarray, "items"]]:
+    """The label of each column, and each item's column."""
+    found, codes = np.unique(y, return_inverse=True)
+    if len(found) == columns:
+        return found, codes
+    if found.dtype.kind not in "iu" or found[0] < 0 or found[-1] >= columns:
+        raise ValueError(
+            f"y has {len(found)} classes and X {columns} columns: expected one column "
+            "per class, or labels from 0 to the number of columns less 1"
+        )
+    return np.arange(columns), y.astype(np.intp)
+
+
+def _require_every_class(codes, classes: int) -> None:
+    missing = np.flatnonzero(np.bincount(codes, minlength=classes) == 0)
+    if len(missing):
+        raise ValueError(
+            f"y never is class {missing[0]} of {classes}: nothing can be fitted for it"
+        )
