@@ -81,7 +81,9 @@ def exact_kl(
     """
     _require_same_shape(logits=logits, ref_logits=ref_logits)
     log_p, log_q = _log_softmax(logits), _log_softmax(ref_logits)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+    # A token that cannot come adds 0, also where the reference cannot give it either.
+    difference = (log_p - log_q).masked_fill(log_p == -torch.inf, 0)
+    return (log_p.exp() * difference).sum(dim=-1)
 
 
 def entropy(logits: Float[Tensor, "*shape vocab"]) -> Float[Tensor, "*shape"]:
@@ -89,7 +91,7 @@ def entropy(logits: Float[Tensor, "*shape vocab"]) -> Float[Tensor, "*shape"]:
     token is certain, log(vocabulary size) if all are equally likely."""
     log_p = _log_softmax(logits)
     # A token that cannot come adds 0; exp(-inf) * -inf would be NaN.
-    return -(log_p.exp() * log_p.clamp(min=torch.finfo(log_p.dtype).min)).sum(dim=-1)
+    return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0)).sum(dim=-1)
 
 
 def adaptive_kl_coef(
@@ -162,7 +164,7 @@ def generalized_advantage_estimate(
     if not 0 <= gamma <= 1 or not 0 <= lam <= 1:
         raise ValueError(f"gamma is {gamma} and lam {lam}; both are between 0 and 1")
     real = mask.bool()
-    rewards, values = rewards.masked_fill(~real, 0), values.masked_fill(~real, 0)
+    rewards, values = _without_padding(mask, rewards, values)
     steps = zip(
         rewards.flip(1).unbind(1),
         values.flip(1).unbind(1),
@@ -242,7 +244,10 @@ def ppo_policy_loss(
     )
     if not clip_range > 0:
         raise ValueError(f"clip_range is {clip_range}; it must be positive")
-    ratio = _ratio(log_probs, old_log_probs, mask)
+    log_probs, old_log_probs, advantages = _without_padding(
+        mask, log_probs, old_log_probs, advantages
+    )
+    ratio = (log_probs - old_log_probs).exp()
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     return masked_mean(-torch.minimum(ratio * advantages, clipped * advantages), mask)
 
@@ -278,6 +283,7 @@ def ppo_value_loss(
     _require_same_shape(
         values=values, old_values=old_values, returns=returns, mask=mask
     )
+    values, old_values, returns = _without_padding(mask, values, old_values, returns)
     error = (values - returns).square()
     if clip_range is not None:
         if not clip_range > 0:
@@ -308,7 +314,10 @@ def ppo_diagnostics(
 
     Args: as for :func:`ppo_policy_loss`.
     """
-    ratio = _ratio(log_probs, old_log_probs, mask)
+    log_probs, old_log_probs, advantages = _without_padding(
+        mask, log_probs, old_log_probs, advantages
+    )
+    ratio = (log_probs - old_log_probs).exp()
     approx_kl = kl_estimate(old_log_probs, log_probs, "k3")
     stopped = ((advantages > 0) & (ratio > 1 + clip_range)) | (
         (advantages < 0) & (ratio < 1 - clip_range)
@@ -333,7 +342,8 @@ def explained_variance(
     none. Where the returns do not vary there is nothing to explain, and it is NaN.
     """
     unexplained, total = _variance(returns - values, mask), _variance(returns, mask)
-    return torch.where(total > 0, 1 - unexplained / total, torch.nan)
+    rounding = EPSILON**1.5 * masked_mean(returns.square(), mask)
+    return torch.where(total > rounding, 1 - unexplained / total, torch.nan)
 
 
 def masked_mean(values: Float[Tensor, "*shape"], mask: Tensor) -> Float[Tensor, ""]:
@@ -355,10 +365,11 @@ def _variance(values: Tensor, mask: Tensor) -> Tensor:
     return masked_mean((values - masked_mean(values, mask)).square(), mask)
 
 
-def _ratio(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor:
-    # Padding may hold anything: its exponential could be infinite, and infinity times
-    # a gradient of 0 is NaN.
-    return (log_probs - old_log_probs).masked_fill(~mask.bool(), 0).exp()
+def _without_padding(mask: Tensor, *tensors: Tensor) -> list[Tensor]:
+    # A mean that leaves padding out is not enough: a NaN there times the gradient of 0
+    # that comes back is NaN.
+    padding = ~mask.bool()
+    return [tensor.masked_fill(padding, 0) for tensor in tensors]
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

@@ -276,7 +276,7 @@ class PPOTrainer(Trainer):
         tokens."""
         args = self.args
         logits, values = model(batch.input_ids, batch.asked)  # (N, V), (N,)
-        logits = logits.float() / args.temperature
+        logits = self._tempered(logits)
         log_probs = batch.spread(_log_probs(logits, batch.tokens))  # (B, T)
         values = batch.spread(values)
         clipped = batch.old_log_probs, batch.advantages, batch.mask, args.cliprange
@@ -339,7 +339,7 @@ class PPOTrainer(Trainer):
         )
         episodes = Episodes.pack(ids, sampled, self.stop, pad)
         logits, values = self._module(episodes.input_ids, episodes.asked)
-        logits = logits.float() / args.temperature
+        logits = self._tempered(logits)
         ref_logits = self._ref_logits(episodes.input_ids, episodes.asked)
         tokens, spread = episodes.tokens, episodes.spread
         episodes.old_log_probs = spread(_log_probs(logits, tokens))
@@ -356,7 +356,11 @@ class PPOTrainer(Trainer):
                 logits, _ = self._module(input_ids, asked)
         else:
             logits, _ = completion_logits(self.ref_model, input_ids, asked)
-        return logits.float() / self.args.temperature
+        return self._tempered(logits)
+
+    def _tempered(self, logits: Tensor) -> Tensor:
+        temperature = self.args.temperature
+        return logits.float() if temperature == 1 else logits.float() / temperature
 
     def _score(self, episodes: Episodes, rows: list[int], prompts: Prompts) -> list:
         """Ask the reward functions; return the completions' texts."""
