@@ -5,7 +5,7 @@ function here takes them, and ``datasets.Dataset.from_list`` makes a data set of
 """
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Literal
@@ -139,8 +139,8 @@ class Annotator:
             raise ValueError(f"{self}: expected finite numbers, the temperature >= 0")
 
     def __call__(self, first: Reply, second: Reply) -> float:
-        higher, lower = self.rewards([first, second])
-        difference = higher - lower
+        reward, other = self.rewards([first, second])
+        difference = reward - other
         if self.temperature:
             return float(expit(difference / self.temperature))
         return 0.5 if abs(difference) < SAME_GOLD else float(difference > 0)
@@ -229,7 +229,8 @@ def majority(probabilities: Sequence[float]) -> float:
     for probability in probabilities:
         number = np.convolve(number, [1 - probability, probability])
     most = np.arange(len(number)) - len(probabilities) / 2
-    return float(number @ np.where(most == 0, 0.5, most > 0))
+    # Rounding may leave the sum a hair above 1, which no probability is.
+    return min(1.0, float(number @ np.where(most == 0, 0.5, most > 0)))
 
 
 def sounds_sure(text: str) -> bool:
@@ -387,7 +388,8 @@ def all_pairs(
 
     Source: Ouyang et al. (2022), section 3.5.
     """
-    require_columns(rankings, ("prompt", "completions", "gold", *PARTS), "rankings")
+    columns = ("prompt", "subject", "completions", "gold", *PARTS)
+    require_columns(rankings, columns, "rankings")
     rows = []
     for number, ranking in enumerate(rankings):
         replies = _ranked_replies(number, ranking)
@@ -725,11 +727,11 @@ def require_disjoint(
         example = next(iter(leaked.values()))
         raise ValueError(
             f"train and test share {len(leaked)} of {', '.join(by)}, such as "
-            f"{example!r}: split by it before anything else (split_pairs)"
+            f"{str(example)[:80]!r}: split by it before anything else (split_pairs)"
         )
 
 
-def _words(value: object) -> Hashable:
+def _words(value: object) -> str:
     return " ".join(re.findall(r"\w+", str(value).casefold())) or str(value)
 
 
@@ -805,18 +807,14 @@ def _require_plain(pairs: Sequence[Row], tokenizer) -> None:
 
 
 def _token_ids(pairs: Sequence[Row], side: str, tokenizer) -> list[list[int]]:
-    rows = conversational(pairs)
-    asked = tokenizer.apply_chat_template(
-        [row["prompt"] for row in rows], tokenize=False
-    )
-    whole = tokenizer.apply_chat_template(
-        [row["prompt"] + row[side] for row in rows], tokenize=False
-    )
-    for number, (before, text) in enumerate(zip(asked, whole, strict=True)):
-        if tokenizer.eos_token not in text[len(before) :]:
+    chats = [pair["prompt"] + pair[side] for pair in conversational(pairs)]
+    texts = tokenizer.apply_chat_template(chats, tokenize=False)
+    end = tokenizer.eos_token
+    for number, text in enumerate(texts):
+        if not end or not text.rstrip().endswith(end):
             raise ValueError(
                 f"tokenizer: its chat template does not end the {side} reply of pairs"
-                f"[{number}] with {tokenizer.eos_token!r}, so a reward model could not "
-                "know that it ended. Mend the template or eos_token"
+                f"[{number}] with eos_token={end!r}, so a reward model could not know "
+                "that it ended. Mend the template or eos_token"
             )
-    return tokenizer(whole, add_special_tokens=False)["input_ids"]
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]

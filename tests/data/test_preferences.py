@@ -1,5 +1,6 @@
 """Simulated preferences against exact probabilities, by enumeration and by counting."""
 
+import json
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -128,6 +129,11 @@ def test_majority_is_the_sum_over_every_vote(p):
         yes = sum(votes) - len(p) / 2
         expected += chance * (0.5 if yes == 0 else yes > 0)
     assert majority(p) == pytest.approx(expected, abs=1e-12)
+
+
+def test_majority_is_never_more_than_one():
+    for n in range(1, 60):
+        accuracy_ceiling([majority([1 - 1e-9, 0.9, 0.99, *[0.7] * n])])
 
 
 def test_panel_draws_a_member_or_takes_the_majority():
@@ -418,8 +424,10 @@ def test_wrong_arguments_of_rankings():
     single = rankings[0] | {name: rankings[0][name][:1] for name in columns}
     with pytest.raises(ValueError, match=r"lists of \[1\] entries.*at least 2"):
         all_pairs([single], Annotator())
-    with pytest.raises(ValueError, match=r"rankings\[0\] has no completions"):
-        all_pairs([{"prompt": "x"}], Annotator())
+    for lacking in rankings[0]:
+        bad = {name: value for name, value in rankings[0].items() if name != lacking}
+        with pytest.raises(ValueError, match=rf"rankings\[0\] has no {lacking};"):
+            all_pairs([bad], Annotator())
     with pytest.raises(ValueError, match="rankings is empty"):
         all_pairs([], Annotator())
 
@@ -603,13 +611,18 @@ def test_a_template_that_ends_no_reply_is_refused(tiny_tokenizer, monkeypatch):
         "{% if m['role'] == 'user' %}<|end|>{% endif %}{% endfor %}"
     )
     monkeypatch.setattr(tiny_tokenizer, "chat_template", endless)
-    with pytest.raises(ValueError, match="does not end the chosen reply.*'<.end.>'"):
-        clean_pairs([pair("Yes.", "No.")], tiny_tokenizer, 99)
+    given = [pair("Yes.", "No.")]
+    with pytest.raises(ValueError, match="not end the chosen reply.*eos_token='<.end"):
+        clean_pairs(given, tiny_tokenizer, 99)
+    ended = endless.replace("{% endfor %}", "{% endfor %}<|end|>\n")  # as ChatML does
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", ended)
+    assert clean_pairs(given, tiny_tokenizer, 99)[0] == given
 
 
 def test_rows_become_a_data_set_and_what_trl_expects():
     datasets = pytest.importorskip("datasets")
     made, _ = make_pairs([FOUR] * 2, Annotator(), np.random.default_rng(0))
+    assert json.loads(json.dumps(made)) == made  # as the cache keeps them
     table = datasets.Dataset.from_list(made)
     assert table.to_list() == made
     trl = pytest.importorskip("trl")
