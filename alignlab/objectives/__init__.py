@@ -4,6 +4,12 @@ file.
 Each says its shapes, its units, whether it sums or averages, and where it comes from.
 """
 
+from alignlab.objectives.calibration import (
+    brier_loss,
+    focal_loss,
+    label_smoothing_loss,
+    task_and_brier_loss,
+)
 from alignlab.objectives.log_probs import sequence_log_probs, sft_loss, token_log_probs
 from alignlab.objectives.policy import (
     adaptive_kl_coef,
@@ -36,15 +42,18 @@ __all__ = [
     "adaptive_kl_coef",
     "all_pairs_loss",
     "bradley_terry_loss",
+    "brier_loss",
     "centring_loss",
     "dpo_loss",
     "entropy",
     "exact_kl",
     "explained_variance",
+    "focal_loss",
     "generalized_advantage_estimate",
     "implicit_reward",
     "kl_estimate",
     "kto_loss",
+    "label_smoothing_loss",
     "masked_mean",
     "orpo_loss",
     "plackett_luce_loss",
@@ -54,6 +63,7 @@ __all__ = [
     "sequence_log_probs",
     "sft_loss",
     "simpo_loss",
+    "task_and_brier_loss",
     "token_log_probs",
     "whiten",
 ]

@@ -1,0 +1,148 @@
+"""Losses that ask for honest confidence while training: focal, label smoothing, Brier.
+
+Logits and right classes in, a mean in nats (or Brier's units) out. A class may be an
+option, a letter or a token of the vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def focal_loss(
+    logits: Float[Tensor, "items classes"],
+    labels: Int[Tensor, "items"],
+    gamma: float = 2.0,
+) -> Float[Tensor, ""]:
+    r"""Cross-entropy that lets go of what is already right, mean over items, in nats.
+
+    .. math:: -(1 - p_y)^\gamma \log p_y
+
+    It is at least cross-entropy less gamma times the entropy of p, so it rewards doubt:
+    models end less over-confident, under-confident if gamma is large.
+
+    Args:
+        logits: before any softmax.
+        labels: the right class of each, 0 to K-1.
+        gamma: 0 is cross-entropy; higher looks away from easy items earlier.
+
+    Raises:
+        ValueError: if the shapes do not fit, there is no item, a label is not a class,
+            a logit is not finite or gamma is negative.
+
+    Source: Lin et al. (2017), eq. 4; Mukhoti et al. (2020) for its calibration.
+    """
+    if not gamma >= 0:
+        raise ValueError(f"gamma is {gamma}; it must be at least 0")
+    right = _right_log_probs(logits, labels)
+    # 1 - p without cancelling; above 0, where a power below 1 has a finite slope.
+    doubt = (-torch.expm1(right)).clamp(min=torch.finfo(right.dtype).tiny)
+    return -(doubt**gamma * right).mean()
+
+
+def label_smoothing_loss(
+    logits: Float[Tensor, "items classes"],
+    labels: Int[Tensor, "items"],
+    label_smoothing: float = 0.1,
+) -> Float[Tensor, ""]:
+    r"""Cross-entropy to softened targets, mean over items, in nats.
+
+    .. math:: -(1-\epsilon) \log p_y - \frac{\epsilon}{K} \sum_k \log p_k
+
+    It is least at :math:`p_y = 1 - \epsilon + \epsilon / K`, the same for every item:
+    confidence is capped, and differences between sure and unsure items shrink.
+
+    Args:
+        logits, labels: as for :func:`focal_loss`.
+        label_smoothing: from 0 (cross-entropy) up to but not including 1; higher caps
+            confidence lower. Over a vocabulary of thousands nearly all of it goes to
+            tokens that make no sense.
+
+    Raises:
+        ValueError: as :func:`focal_loss`, or if label_smoothing is out of range.
+
+    Source: Szegedy et al. (2016), section 7; Müller et al. (2019) for its calibration.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"label_smoothing is {label_smoothing}; it is at least 0 and less than 1"
+        )
+    _require_labelled(logits, labels)
+    return F.cross_entropy(_exact(logits), labels, label_smoothing=label_smoothing)
+
+
+def brier_loss(
+    logits: Float[Tensor, "items classes"], labels: Int[Tensor, "items"]
+) -> Float[Tensor, ""]:
+    r"""Squared distance of softmax probabilities to the outcome, mean over items.
+
+    .. math:: \sum_k (p_k - [y = k])^2
+
+    From 0 to 2. Like cross-entropy it is least at the true probabilities, but a sure
+    and wrong item costs at most 2, and its gradient fades: alone, it learns slowly.
+
+    Args, raises: as for :func:`focal_loss`.
+
+    Source: Brier (1950).
+    """
+    _require_labelled(logits, labels)
+    p = _exact(logits).softmax(dim=1)
+    right = p.gather(1, labels[:, None])[:, 0]
+    return (p.square().sum(dim=1) - 2 * right + 1).mean()
+
+
+def task_and_brier_loss(
+    logits: Float[Tensor, "items classes"],
+    labels: Int[Tensor, "items"],
+    brier_weight: float = 1.0,
+) -> Float[Tensor, ""]:
+    r"""Two objectives at once: cross-entropy for the task, Brier for its confidence.
+
+    .. math:: -\log p_y + w \sum_k (p_k - [y = k])^2
+
+    Args:
+        logits, labels: as for :func:`focal_loss`.
+        brier_weight: 0 is cross-entropy; higher cares more for the squared distance.
+
+    Raises:
+        ValueError: as :func:`focal_loss`, or if brier_weight is negative.
+
+    Source: the supervised form of rewarding correctness and a Brier score together
+    (Damani et al., 2025, for reinforcement learning).
+    """
+    if not brier_weight >= 0:
+        raise ValueError(f"brier_weight is {brier_weight}; it must be at least 0")
+    task = -_right_log_probs(logits, labels).mean()
+    return task + brier_weight * brier_loss(logits, labels)
+
+
+def _right_log_probs(logits: Tensor, labels: Tensor) -> Float[Tensor, "items"]:
+    _require_labelled(logits, labels)
+    return -F.cross_entropy(_exact(logits), labels, reduction="none")
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _require_labelled(logits: Tensor, labels: Tensor) -> None:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not logits.numel():
+        raise ValueError(
+            f"logits have shape {tuple(logits.shape)}, labels {tuple(labels.shape)}: "
+            "expected (items, classes) and (items,), not empty"
+        )
+    low, high = labels.aminmax()
+    if low < 0 or high >= logits.shape[1]:
+        wrong = (labels < 0) | (labels >= logits.shape[1])
+        first = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"labels[{first}] is {labels[first].item()}; the classes are 0 to "
+            f"{logits.shape[1] - 1}"
+        )
+    if not torch.isfinite(logits).all():
+        row, column = (~torch.isfinite(logits)).nonzero()[0].tolist()
+        raise ValueError(
+            f"logits[{row}, {column}] is {logits[row, column].item()}; they must be "
+            "finite"
+        )
