@@ -14,13 +14,14 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from alignlab.cache import remember
 from alignlab.data import sources
 from alignlab.data.instructions import INVERSE_HELD_OUT, WORDINGS
 from alignlab.data.readers import split_of
@@ -116,10 +117,7 @@ def default_world() -> World:
 @cache
 def table(family: str) -> tuple[Item, ...]:
     """Every item of a family, in a fixed order; no input is there twice."""
-    distinct: dict[tuple[str, ...], Item] = {}
-    for item in _family(family).items():
-        distinct.setdefault(tuple(item.fields.values()), item)
-    return tuple(distinct.values())
+    return tuple(_distinct(_family(family).items()))
 
 
 def examples(
@@ -368,6 +366,31 @@ def to_dataset(examples: Sequence[Example]) -> "datasets.Dataset":
     )
 
 
+# --- Items, once ------------------------------------------------------------------
+
+
+def _distinct(items: Iterable[Item]) -> Iterable[Item]:
+    """The first item of each input."""
+    distinct: dict[tuple[str, ...], Item] = {}
+    for item in items:
+        distinct.setdefault(tuple(item.fields.values()), item)
+    return distinct.values()
+
+
+def _remembered(name: str, items: Callable[[], Iterable[Item]]) -> Iterator[Item]:
+    """The distinct items of a family, read from the cache the second time. They hold no
+    fact: texts and generators are what takes seconds, in every process anew."""
+    rows = remember(
+        "items",
+        lambda: [asdict(item) for item in _distinct(items())],
+        key={"family": name},
+        code=[sys.modules[__name__]],
+    )
+    for row in rows:
+        row |= {"replies": tuple(row["replies"]), "answers": tuple(row["answers"])}
+        yield Item(**row)
+
+
 # --- Items: the world's facts -----------------------------------------------------
 
 INVERSES = {
@@ -565,7 +588,7 @@ def _tidy(text: str) -> str:
 def _sentences() -> tuple[str, ...]:
     """Short sentences and clauses of the Bible in Basic English, words only."""
     found = []
-    for verse in sources.load("bible_bbe")["text"]:
+    for verse in sources.load("bible_bbe")["text"][:]:
         for part in re.split(r"(?<=[.?!;:]) ", verse):
             words = part.split()
             plain = re.fullmatch(r"[A-Za-z]+(,? [A-Za-z]+)+[.;:]", part)
@@ -706,7 +729,8 @@ def _of_inverse(relation: str, name: str, held_out: bool = False) -> Family:
 
 
 def _of(name: str, category: str, items: Callable, what: str, **more) -> Family:
-    return Family(name, category, *WORDINGS[name], partial(items), what, **more)
+    once = partial(_remembered, name, items)
+    return Family(name, category, *WORDINGS[name], once, what, **more)
 
 
 def _of_skill(name: str, category: str, what: str, **more) -> Family:

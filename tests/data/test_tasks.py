@@ -16,6 +16,7 @@ from alignlab.data.tasks import (
     CATEGORIES,
     FAMILIES,
     Example,
+    Item,
     default_world,
     examples,
     gym,
@@ -349,6 +350,27 @@ def test_a_plural_of_two_words_has_two_right_answers():
     shared = [i for i in table("plural_of") if len(i.answers) > 1]
     for item in shared:
         assert item.fact.subject in item.answers
+
+
+# --- Items, once --------------------------------------------------------------------
+
+
+def test_items_are_made_once_and_come_back_the_same(monkeypatch, tmp_path):
+    monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path))
+    made = [
+        Item({"x": "a", "w": "b"}, ("1.", "one"), ("1", "one"), "train"),
+        Item({"x": "c", "w": "b"}, ("2",), ("2",), "test", entry={"answer": "2"}),
+        Item({"x": "a", "w": "b"}, ("3",), ("3",), "test"),  # an input that was there
+    ]
+    calls = []
+
+    def items():
+        calls.append(1)
+        yield from made
+
+    first, again = (tuple(tasks._remembered("toy", items)) for _ in range(2))
+    assert first == again == tuple(made[:2]) and len(calls) == 1
+    assert tuple(tasks._remembered("other", items)) == first and len(calls) == 2
 
 
 # --- reasoning-gym ------------------------------------------------------------------
