@@ -1,0 +1,581 @@
+"""Preference optimisation without a reward model: DPO and its family.
+
+Pairs become token ids, what the reference thinks of them is computed once, and the
+shared loop does the rest: one forward pass a step, chosen and rejected together.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from alignlab.errors import AlignlabError
+from alignlab.models.likelihood import completion_log_probs
+from alignlab.objectives import (
+    dpo_loss,
+    implicit_reward,
+    kto_loss,
+    orpo_loss,
+    simpo_loss,
+)
+from alignlab.training.loop import train
+from alignlab.training.sft import Encoded, collate, encode
+
+# Every loss that train_dpo knows, with the dials of its own.
+DIALS: Mapping[str, tuple[str, ...]] = {
+    "sigmoid": ("label_smoothing",),
+    "sigmoid_norm": ("label_smoothing",),
+    "robust": ("label_smoothing",),
+    "ipo": (),
+    "ipo_norm": (),
+    "hinge": (),
+    "dpop": ("penalty",),
+    "unweighted": (),
+    "orpo": (),
+    "simpo": ("gamma",),
+    "kto": ("desirable_weight", "undesirable_weight"),
+}
+WITHOUT_REFERENCE = {"orpo": orpo_loss, "simpo": simpo_loss}
+BLUR = 0.25  # lengths are sorted up to a quarter, so that no two epochs batch alike
+
+Two = tuple[Encoded, Encoded]  # the two texts of an example: chosen and rejected, say
+
+# --- From rows to tokens -------------------------------------------------------------
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[Mapping],
+    max_length: float = math.inf,
+) -> list[Two]:
+    """Put pairs through the chat template, once: (chosen, rejected) of each.
+
+    Args:
+        pairs: TRL's preference format, dicts with `prompt`, `chosen` and `rejected`,
+            each a string or a list of chat messages. Without a `prompt`, `chosen` and
+            `rejected` are whole conversations that differ in their last message.
+        max_length: pairs with a longer text, in tokens, are left out, for a completion
+            that is cut says something else. So are pairs whose two completions are the
+            same tokens: they hold no preference. A warning counts both.
+
+    Raises:
+        AlignlabError: if a pair lacks a column, its template leaves no boundary to
+            mask at, or no pair is left.
+    """
+    rows = [_prompted(number, pair) for number, pair in enumerate(pairs)]
+    if not rows:
+        raise AlignlabError("There is no pair to learn from.", "Pass at least one.")
+    chosen, rejected = (
+        encode(tokenizer, [{**row, "completion": row[side]} for row in rows])
+        for side in ("chosen", "rejected")
+    )
+    return _worth_learning(list(zip(chosen, rejected, strict=True)), max_length)
+
+
+def encode_unpaired(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping],
+    max_length: float = math.inf,
+) -> tuple[list[Encoded], list[bool]]:
+    """Put unpaired rows through the chat template: the texts, and which are desirable.
+
+    Args:
+        rows: TRL's unpaired format, dicts with `prompt`, `completion` (strings or lists
+            of chat messages) and `label`, true for a good completion.
+        max_length: longer texts, in tokens, are left out, and a warning counts them.
+
+    Raises:
+        AlignlabError: if there is no row, one lacks a column, or none is short enough.
+    """
+    for number, row in enumerate(rows):
+        _require_columns(number, row, ("prompt", "completion", "label"))
+    encoded = encode(tokenizer, rows)
+    labels = [bool(row["label"]) for row in rows]
+    kept = [i for i, text in enumerate(encoded) if len(text.input_ids) <= max_length]
+    if not kept:
+        raise AlignlabError(
+            f"None of the {len(encoded)} texts fits into {max_length} tokens.",
+            f"The shortest has {min(len(text.input_ids) for text in encoded)}.",
+        )
+    if dropped := len(encoded) - len(kept):
+        warnings.warn(
+            f"{dropped} of {len(encoded)} texts are longer than {max_length} tokens "
+            "and were left out",
+            stacklevel=4,
+        )
+    return [encoded[i] for i in kept], [labels[i] for i in kept]
+
+
+# --- What the reference thinks of them, once -----------------------------------------
+
+
+@torch.no_grad()
+def log_probs_of(
+    model: nn.Module,
+    texts: Sequence[Encoded],
+    pad_token_id: int,
+    batch_size: int = 64,
+) -> Float[Tensor, "texts"]:
+    """Log-probability of each text's completion given its prompt, in nats, in the order
+    given and on the CPU.
+
+    Args:
+        model: a causal language model; it is put into eval mode meanwhile.
+        texts: what :func:`alignlab.training.sft.encode` gives.
+        batch_size: texts at once; more takes more memory.
+    """
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i].input_ids))
+    found = torch.empty(len(texts))
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    for start in range(0, len(order), batch_size):
+        some = order[start : start + batch_size]
+        batch = collate([texts[i] for i in some], pad_token_id)
+        batch = {name: value.to(device) for name, value in batch.items()}
+        found[some] = completion_log_probs(model, **batch).sum(dim=1).float().cpu()
+    model.train(was_training)
+    return found
+
+
+def batches(
+    examples: Sequence[Two],
+    known: Mapping[str, Float[Tensor, "examples"]],
+    batch_size: int,
+    seed: int,
+    pad_token_id: int,
+) -> Iterator[dict[str, Tensor]]:
+    """Batches for ever; each epoch has every example once, in an order of its own.
+
+    A batch of B examples has 2B rows of tokens, all the first texts and then all the
+    second ones, as ``input_ids``, ``attention_mask`` and ``mask``, each (2B, T), and
+    what is ``known`` of its examples, each (B,). Examples of like length share a batch,
+    and all batches have nearly the same size (see ``training.sft.batches``).
+
+    Raises:
+        ValueError: if there is no example or batch_size is not positive.
+    """
+    if not examples or batch_size < 1:
+        raise ValueError(
+            f"batch_size is {batch_size} with {len(examples)} examples; both > 0"
+        )
+    lengths = np.array([_longest(example) for example in examples])
+    random = np.random.default_rng(seed)
+    while True:
+        blurred = lengths * random.uniform(1, 1 + BLUR, size=len(lengths))
+        epoch = np.array_split(blurred.argsort(), -(-len(lengths) // batch_size))
+        for number in random.permutation(len(epoch)):
+            some = epoch[number]
+            texts = [examples[i][side] for side in (0, 1) for i in some]
+            columns = {name: values[some] for name, values in known.items()}
+            yield collate(texts, pad_token_id) | columns
+
+
+# --- One step ------------------------------------------------------------------------
+
+
+def preference_step(
+    model: nn.Module,
+    batch: dict[str, Tensor],
+    loss_type: str = "sigmoid",
+    beta: float = 0.1,
+    **dials: float,
+) -> tuple[Tensor, dict[str, float]]:
+    """The mean loss of a batch of pairs that :func:`batches` made, and what to log.
+
+    Args:
+        batch: for the losses with a reference also its log-probabilities of the
+            completions, ``ref_chosen`` and ``ref_rejected``, each (B,).
+        loss_type, beta, dials: see :func:`train_dpo`.
+
+    Returns:
+        The loss in its own unit per pair, and the batch's means of
+        ``log_probs/chosen`` and ``log_probs/rejected`` (nats a completion),
+        ``rewards/chosen``, ``rewards/rejected`` and ``rewards/margins`` (implicit
+        rewards; without a reference β times the mean log-probability of the tokens),
+        and ``rewards/accuracies``, the share of pairs whose chosen completion has the
+        higher reward. A tie counts one half; TRL counts it as wrong.
+
+    Raises:
+        ValueError: if a completion has no token, or a dial is out of range.
+    """
+    log_probs, tokens = _completions(model, batch)  # (2B,) each
+    chosen, rejected = log_probs.chunk(2)
+    if loss_type in WITHOUT_REFERENCE:
+        means = (log_probs / tokens).chunk(2)
+        losses = WITHOUT_REFERENCE[loss_type](*means, beta, **dials)
+        rewards = [beta * mean for mean in means]
+    else:
+        reference = batch["ref_chosen"], batch["ref_rejected"]
+        counts = dict(zip(("chosen_tokens", "rejected_tokens"), tokens.chunk(2)))
+        losses = dpo_loss(
+            chosen, rejected, *reference, beta, loss_type, **dials, **counts
+        )
+        rewards = [
+            implicit_reward(policy, fixed, beta)
+            for policy, fixed in zip((chosen, rejected), reference)
+        ]
+    return losses.mean(), _logs(chosen, rejected, *rewards)
+
+
+def kto_step(
+    model: nn.Module,
+    batch: dict[str, Tensor],
+    beta: float = 0.1,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> tuple[Tensor, dict[str, float]]:
+    """The mean KTO loss of a batch of completions, and what to log.
+
+    The reference point is the batch's mean log-ratio of *mismatched* texts, completions
+    to other rows' prompts, which get no gradient.
+
+    Args:
+        batch: 2B rows of tokens, the completions and then the mismatched ones; and of
+            each completion ``desirable``, the reference's log-probability ``ref`` and
+            that of the mismatched text ``ref_mismatched``, each (B,).
+
+    Returns:
+        The loss, and means over the batch's desirable (chosen) and undesirable
+        (rejected) completions: ``log_probs/...``, ``rewards/...`` and
+        ``rewards/margins`` as in :func:`preference_step`, NaN where the batch has none;
+        and ``kl``, the reference point in nats.
+    """
+    own, mismatched = (
+        {name: batch[name].chunk(2)[half] for name in _TEXT} for half in (0, 1)
+    )
+    log_probs, _ = _completions(model, own)  # (B,)
+    with torch.no_grad():
+        kl = (_completions(model, mismatched)[0] - batch["ref_mismatched"]).mean()
+    good = batch["desirable"]
+    losses = kto_loss(
+        log_probs,
+        batch["ref"],
+        good,
+        kl,
+        beta,
+        desirable_weight,
+        undesirable_weight,
+    )
+    rewards = implicit_reward(log_probs.detach(), batch["ref"], beta)
+    logs = {
+        f"{name}/{side}": values[rows].mean().item()
+        for name, values in (("log_probs", log_probs.detach()), ("rewards", rewards))
+        for side, rows in (("chosen", good), ("rejected", ~good))
+    }
+    logs["rewards/margins"] = logs["rewards/chosen"] - logs["rewards/rejected"]
+    return losses.mean(), logs | {"kl": kl.clamp(min=0).item()}
+
+
+# --- Training ------------------------------------------------------------------------
+
+
+def train_dpo(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[Mapping],
+    *,
+    loss_type: str = "sigmoid",
+    beta: float = 0.1,
+    steps: int,
+    batch_size: int = 32,
+    learning_rate: float,
+    seed: int = 0,
+    reference: PreTrainedModel | None = None,
+    max_length: int | None = None,
+    eval_pairs: Sequence[Mapping] | Mapping[str, Sequence[Mapping]] | None = None,
+    eval_every: int | None = None,
+    progress: bool = True,
+    **options,
+) -> list[dict]:
+    """Teach a policy, in place, to prefer what people preferred.
+
+    Args:
+        policy: a causal language model, usually fine-tuned on the chosen completions.
+        pairs: see :func:`encode_pairs`. For "kto" they are taken apart; it also takes
+            unpaired rows, see :func:`encode_unpaired`.
+        loss_type: one of ``DIALS``: a type of :func:`alignlab.objectives.dpo_loss`, or
+            "orpo", "simpo" or "kto".
+        beta: strength, in each loss's own sense; see `alignlab.objectives`. For those
+            with a reference, higher keeps closer to it.
+        steps: updates; ``steps * batch_size / len(pairs)`` is the number of epochs.
+        batch_size: pairs in a batch, or completions if the rows are unpaired.
+        learning_rate: the peak; higher leaves the reference sooner, and less steadily.
+        seed: fixes the order of the pairs, and dropout.
+        reference: what the policy is held to. None is the policy as it comes in. Its
+            log-probabilities are computed once, before the first update, so that no
+            second model is kept; "orpo" and "simpo" train without any.
+        max_length: in tokens, see :func:`encode_pairs`; by default as many as the
+            policy has positions for.
+        eval_pairs: pairs to follow without learning from them, or several lists of them
+            by name, such as ``{"train": ..., "held_out": ...}``.
+        eval_every: steps between two looks at those; by default a tenth of all. The
+            last step always has one.
+        options: the loss's own dials, as ``DIALS`` lists and `alignlab.objectives`
+            explains them, and further arguments of
+            :func:`alignlab.training.loop.train`.
+
+    Returns:
+        The history, one row a step, with the loss and the logs of
+        :func:`preference_step` or :func:`kto_step`: of the policy before that step's
+        update, on its batch. Rows with a look at ``eval_pairs`` also have, of the
+        policy after the update and under the list's name ("eval" if it has none),
+        ``eval/log_probs/chosen`` and ``.../rejected``, ``eval/log_ratios/chosen`` and
+        ``.../rejected`` (means in nats a completion; the ratios are to the reference,
+        whatever the loss) and ``eval/accuracies``, the share of pairs whose chosen
+        completion has the higher log-ratio.
+
+    Raises:
+        AlignlabError: if a row lacks a column or none is left to learn from, the
+            reference has another vocabulary, or the loop raises one.
+        ValueError: if there is no such loss or dial, or a dial is out of range.
+    """
+    dials = {name: options.pop(name) for name in _ALL_DIALS if name in options}
+    step = _step_of(loss_type, beta, dials)
+    reference = policy if reference is None else reference
+    _require_same_vocabulary(policy, reference)
+    if max_length is None:
+        max_length = getattr(policy.config, "max_position_embeddings", math.inf)
+    pad = tokenizer.pad_token_id
+    pad = tokenizer.eos_token_id if pad is None else pad
+    examples, known = _prepared(loss_type, tokenizer, pairs, reference, max_length, pad)
+    if loss_type == "kto" and not _is_unpaired(pairs):
+        batch_size *= 2  # completions, as many as the other losses see in a step
+    if eval_pairs is not None:
+        every = max(1, steps // 10) if eval_every is None else eval_every
+        look = _look_at(eval_pairs, policy, tokenizer, reference, max_length, pad)
+        options["on_log"] = _now_and_then(look, every, steps, options.get("on_log"))
+    options = {"description": loss_type} | options
+    return train(
+        policy,
+        batches(examples, known, batch_size, seed, pad),
+        step,
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        progress=progress,
+        **options,
+    )
+
+
+def _step_of(loss_type: str, beta: float, dials: dict[str, float]) -> Callable:
+    """The loss function of the loop, after a trial that costs nothing: a dial out of
+    range shows now and not after the reference has read all pairs."""
+    if loss_type not in DIALS:
+        raise ValueError(f"loss_type is {loss_type!r}; it can be one of {[*DIALS]}")
+    for name in dials.keys() - set(DIALS[loss_type]):
+        has = ", ".join(DIALS[loss_type]) or "none besides beta"
+        raise ValueError(
+            f"{name} is {dials[name]}, and loss_type {loss_type!r} has no such dial; "
+            f"it has {has}"
+        )
+    one, no = torch.full((1,), -1.0), torch.tensor([False])
+    if loss_type == "kto":
+        kto_loss(one, one, no, one[0], beta, **dials)
+        return partial(kto_step, beta=beta, **dials)
+    if loss_type in WITHOUT_REFERENCE:
+        WITHOUT_REFERENCE[loss_type](one, one, beta, **dials)
+    else:
+        counts = {"chosen_tokens": -one, "rejected_tokens": -one}
+        dpo_loss(one, one, one, one, beta, loss_type, **dials, **counts)
+    return partial(preference_step, loss_type=loss_type, beta=beta, **dials)
+
+
+def _prepared(
+    loss_type: str, tokenizer, pairs, reference: nn.Module, max_length: float, pad: int
+) -> tuple[list[Two], dict[str, Tensor]]:
+    """The examples a loss learns from, and what is known of them beforehand."""
+    if loss_type != "kto":
+        examples = encode_pairs(tokenizer, pairs, max_length)
+        if loss_type in WITHOUT_REFERENCE:
+            return examples, {}
+        names = ("ref_chosen", "ref_rejected")
+        return examples, _both_log_probs(reference, examples, pad, names)
+    if _is_unpaired(pairs):
+        texts, desirable = encode_unpaired(tokenizer, pairs, max_length)
+    else:
+        two = encode_pairs(tokenizer, pairs, max_length)
+        texts = [pair[side] for side in (0, 1) for pair in two]
+        desirable = [True] * len(two) + [False] * len(two)
+    examples = list(zip(texts, _mismatched(texts, max_length), strict=True))
+    known = _both_log_probs(reference, examples, pad, ("ref", "ref_mismatched"))
+    return examples, known | {"desirable": torch.tensor(desirable)}
+
+
+def _mismatched(texts: list[Encoded], max_length: float) -> list[Encoded]:
+    """Each text's prompt with another's completion, cut where it would not fit.
+
+    The others are so many places before, the same number for all: the least at which
+    the fewest prompts meet themselves. Where neighbours differ it is 1, as in TRL.
+    """
+    starts = [text.completion_mask.index(1) for text in texts]
+    prompts = [text.input_ids[:start] for text, start in zip(texts, starts)]
+    completions = [text.input_ids[start:] for text, start in zip(texts, starts)]
+    numbers: dict[tuple, int] = {}
+    which = np.array([numbers.setdefault(tuple(p), len(numbers)) for p in prompts])
+    places = min(
+        range(1, len(texts)),
+        key=lambda places: (np.roll(which, places) == which).sum(),
+        default=0,
+    )
+    mismatched = []
+    for i, prompt in enumerate(prompts):
+        ids = prompt + completions[i - places]
+        ids = ids if len(ids) <= max_length else ids[:max_length]
+        mask = [0] * len(prompt) + [1] * (len(ids) - len(prompt))
+        mismatched.append(Encoded(ids, mask))
+    return mismatched
+
+
+def _both_log_probs(model, examples: list[Two], pad: int, names) -> dict[str, Tensor]:
+    return {
+        name: log_probs_of(model, [example[side] for example in examples], pad)
+        for side, name in enumerate(names)
+    }
+
+
+# --- Looking at pairs without learning from them -------------------------------------
+
+
+def _look_at(
+    eval_pairs, policy, tokenizer, reference, max_length: float, pad: int
+) -> Callable[[], dict[str, float]]:
+    """A function that measures the policy on each list of pairs against the reference,
+    whose log-probabilities are taken now."""
+    lists = eval_pairs if isinstance(eval_pairs, Mapping) else {"eval": eval_pairs}
+    sides = ("chosen", "rejected")
+    examples = {
+        name: encode_pairs(tokenizer, pairs, max_length)
+        for name, pairs in lists.items()
+    }
+    before = {
+        name: _both_log_probs(reference, some, pad, sides)
+        for name, some in examples.items()
+    }
+
+    def look() -> dict[str, float]:
+        found = {}
+        for name, some in examples.items():
+            now = _both_log_probs(policy, some, pad, sides)
+            ratios = {side: now[side] - before[name][side] for side in sides}
+            for side in sides:
+                found[f"{name}/log_probs/{side}"] = now[side].mean().item()
+                found[f"{name}/log_ratios/{side}"] = ratios[side].mean().item()
+            found[f"{name}/accuracies"] = _accuracy(
+                ratios["chosen"], ratios["rejected"]
+            )
+        return found
+
+    return look
+
+
+def _now_and_then(look, every: int, steps: int, then: Callable | None) -> Callable:
+    def on_log(row: dict) -> None:
+        if row["step"] % every == 0 or row["step"] == steps:
+            row |= look()
+        if then is not None:
+            then(row)
+
+    return on_log
+
+
+# --- Small parts ---------------------------------------------------------------------
+
+_ALL_DIALS = sorted({name for names in DIALS.values() for name in names})
+_TEXT = ("input_ids", "attention_mask", "mask")
+
+
+def _completions(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Log-probability and number of tokens of each row's completion, (rows,) each."""
+    tokens = batch["mask"][:, 1:].sum(dim=1)
+    if not tokens.all():
+        row = int((tokens == 0).nonzero()[0])
+        raise ValueError(
+            f"row {row} of the batch has no completion token: it was cut to nothing, "
+            "or its mask is 0. Leave it out, or allow more tokens"
+        )
+    text = {name: batch[name] for name in _TEXT}
+    return completion_log_probs(model, **text).sum(dim=1), tokens
+
+
+def _logs(chosen, rejected, reward_chosen, reward_rejected) -> dict[str, float]:
+    means = torch.stack([chosen, rejected, reward_chosen, reward_rejected]).detach()
+    names = ("log_probs/chosen", "log_probs/rejected")
+    names += ("rewards/chosen", "rewards/rejected")
+    logs = dict(zip(names, means.mean(dim=1).tolist()))
+    logs["rewards/margins"] = logs["rewards/chosen"] - logs["rewards/rejected"]
+    logs["rewards/accuracies"] = _accuracy(reward_chosen, reward_rejected)
+    return logs
+
+
+def _accuracy(chosen: Tensor, rejected: Tensor) -> float:
+    return (0.5 + 0.5 * (chosen - rejected).detach().sign()).mean().item()
+
+
+def _longest(example: Two) -> int:
+    return max(len(text.input_ids) for text in example)
+
+
+def _is_unpaired(rows: Sequence[Mapping]) -> bool:
+    return len(rows) > 0 and "completion" in rows[0]
+
+
+def _prompted(number: int, pair: Mapping) -> dict:
+    """The pair's three columns; a prompt that two conversations share is cut out."""
+    _require_columns(number, pair, ("chosen", "rejected"))
+    chosen, rejected = pair["chosen"], pair["rejected"]
+    if "prompt" not in pair and not isinstance(chosen, str) and chosen[:-1]:
+        if chosen[:-1] != rejected[:-1]:
+            raise AlignlabError(
+                f"The two conversations of row {number} differ before their last "
+                "message, and it has no prompt.",
+                "Add a prompt column, and leave the prompt out of both.",
+            )
+        return dict(prompt=chosen[:-1], chosen=chosen[-1:], rejected=rejected[-1:])
+    _require_columns(number, pair, ("prompt",))
+    return dict(prompt=pair["prompt"], chosen=chosen, rejected=rejected)
+
+
+def _require_columns(number: int, row: Mapping, names: tuple[str, ...]) -> None:
+    missing = [name for name in names if name not in row]
+    if missing:
+        raise AlignlabError(
+            f"Row {number} has no {' and no '.join(missing)}; it has {sorted(row)}.",
+            "A pair needs prompt, chosen and rejected; an unpaired row prompt, "
+            "completion and label.",
+        )
+
+
+def _worth_learning(pairs: list[Two], max_length: float) -> list[Two]:
+    short = [pair for pair in pairs if _longest(pair) <= max_length]
+    kept = [pair for pair in short if pair[0] != pair[1]]
+    long, same = len(pairs) - len(short), len(short) - len(kept)
+    if long or same:
+        counts = (
+            f"of {len(pairs)} pairs, {long} have a text of more than {max_length} "
+            f"tokens and {same} have the same tokens as chosen and as rejected"
+        )
+        if not kept:
+            raise AlignlabError(
+                f"None is left to learn from: {counts}.", "Pass others."
+            )
+        warnings.warn(f"{counts}; they were left out", stacklevel=4)
+    return kept
+
+
+def _require_same_vocabulary(policy: nn.Module, reference: nn.Module) -> None:
+    sizes = [
+        model.get_input_embeddings().weight.shape[0] for model in (policy, reference)
+    ]
+    if sizes[0] != sizes[1]:
+        raise AlignlabError(
+            f"The reference has a vocabulary of {sizes[1]} tokens and the policy one "
+            f"of {sizes[0]}: their log-probabilities are of different texts.",
+            "Pass the model that the policy came from, or none.",
+        )
