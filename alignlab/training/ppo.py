@@ -54,7 +54,12 @@ from alignlab.training.ppo_episodes import (
     random_stream,
     training_mode,
 )
-from alignlab.training.ppo_rewards import RewardSource, moments, named_rewards
+from alignlab.training.ppo_rewards import (
+    RewardSource,
+    moments,
+    named_rewards,
+    reward_sources,
+)
 
 VALUE_FILE = "value.safetensors"  # what a checkpoint holds beside the plain policy
 EVALUATION = 2**32  # a random stream that no update has
@@ -130,7 +135,7 @@ class PPOTrainer(Trainer):
     ):
         args = PPOConfig() if args is None else args
         model, tokenizer = _loaded(model, processing_class)
-        sources = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        sources = reward_sources(reward_funcs)
         if value_model == "reward model":
             value_model = _copied_reward_model(sources)
         _check_models(model, ref_model, value_model, sources, tokenizer)
@@ -749,34 +754,50 @@ def _copied_reward_model(sources) -> PreTrainedModel:
 
 def _check_models(model, ref_model, value_model, sources, tokenizer) -> None:
     """Raise an ``AlignlabError`` where two models are one, or do not fit together."""
+    if getattr(model, "get_output_embeddings", lambda: None)() is None:
+        raise AlignlabError(
+            f"A {type(model).__name__} has no output layer over a vocabulary.",
+            "Pass a causal language model.",
+        )
     if ref_model is model:
         raise AlignlabError(
             "ref_model is the policy itself: it would move along with it, and KL to it "
-            "always be 0.",
+            "would always be 0.",
             "Pass copy.deepcopy(model), or None for the policy as it comes in.",
         )
-    scored = [source[0] if isinstance(source, tuple) else source for source in sources]
-    if value_model is not None and any(value_model is x for x in (model, *scored)):
-        raise AlignlabError(
-            "value_model is also the policy or a reward model: training it would "
-            "change that.",
-            "Pass a copy of it.",
-        )
-    sizes = {"model": model, "ref_model": ref_model, "value_model": value_model}
-    sizes = {n: m.config.get_text_config().vocab_size for n, m in sizes.items() if m}
-    if len(set(sizes.values())) > 1 or len(tokenizer) > min(sizes.values()):
-        given = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise AlignlabError(
-            f"Vocabularies do not fit: tokenizer {len(tokenizer)}, {given}.",
-            "All have to read the same tokens.",
-        )
-    for judge in [m for m in (value_model, *scored) if isinstance(m, nn.Module)]:
+    judges = [source for source in sources if isinstance(source, nn.Module)]
+    pairs = [source[0] for source in sources if isinstance(source, tuple)]
+    if value_model is not None:
+        if any(value_model is other for other in (model, *judges, *pairs)):
+            raise AlignlabError(
+                "value_model is also the policy or a reward model: training it would "
+                "change that.",
+                "Pass a copy of it.",
+            )
+        judges.append(value_model)
+    for judge in (*judges, *pairs):
         if judge.config.num_labels != 1 or not hasattr(judge, "score"):
             raise AlignlabError(
                 f"A {type(judge).__name__} with {judge.config.num_labels} labels gives "
                 "no single number.",
                 "Pass a sequence classifier with num_labels=1 and a `score` head.",
             )
+    for other in (model, *judges, *([] if ref_model is None else [ref_model])):
+        _check_vocabulary(model, other, tokenizer, same=other is ref_model)
+
+
+def _check_vocabulary(model, other, tokenizer, same: bool) -> None:
+    size, need = _vocabulary(other), _vocabulary(model) if same else len(tokenizer)
+    if size < need or (same and size != need):
+        raise AlignlabError(
+            f"A {type(other).__name__} knows {size} tokens and has to read {need}.",
+            "Pass models that read the policy's tokens, or a reward model together "
+            "with its own tokenizer.",
+        )
+
+
+def _vocabulary(model) -> int:
+    return model.config.get_text_config().vocab_size
 
 
 def _stop_token(args: PPOConfig, tokenizer) -> int | None:

@@ -74,7 +74,7 @@ def _rows_of(dataset, argument: str) -> list[dict]:
             f"{argument} is {type(dataset).__name__}, which has no length.",
             "Pass a list of dicts or a datasets.Dataset with a column `prompt`.",
         )
-    rows = [dataset[number] for number in range(len(dataset))]
+    rows = list(dataset)
     if not rows:
         raise AlignlabError(f"{argument} holds no row.", "Pass at least one prompt.")
     for number, row in enumerate(rows):
@@ -89,8 +89,8 @@ def _rows_of(dataset, argument: str) -> list[dict]:
 def _prompt_tokens(tokenizer, prompt: str | list[dict], place: str) -> list[int]:
     """Chat messages through the template, which brings its own special tokens; text as
     it is, with those that the tokenizer adds, unless it has them already."""
-    if not prompt:
-        raise AlignlabError(f"{place} is an empty prompt: {prompt!r}.", "Leave it out.")
+    if not prompt or not isinstance(prompt, str | list):
+        raise AlignlabError(f"{place} is no prompt: {prompt!r}.", "Leave it out.")
     text = prompt
     if not isinstance(prompt, str):
         if tokenizer.chat_template is None:

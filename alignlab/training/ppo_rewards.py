@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,11 @@ from alignlab.training.ppo_episodes import Prompts
 
 RewardFunction = Callable[..., Sequence[float]]
 RewardSource = (
-    RewardFunction | PreTrainedModel | tuple[PreTrainedModel, PreTrainedTokenizerBase]
+    RewardFunction
+    | PreTrainedModel
+    | tuple[PreTrainedModel, PreTrainedTokenizerBase]
+    | str  # a folder or Hub id, of both
+    | Path
 )
 TOKENS = ("prompt_ids", "completion_ids")  # what a reward model reads
 
@@ -62,6 +67,29 @@ class Reward:
             f"{batch['completions'][i]!r}, of prompt {batch['prompts'][i]!r}.",
             "Return a finite number for every completion.",
         )
+
+
+def reward_sources(given) -> list:
+    """One or several sources of reward as a list, those loaded that only have a name.
+
+    Raises:
+        AlignlabError: if there is none, or one can give no reward.
+    """
+    pair = isinstance(given, tuple) and given and isinstance(given[0], nn.Module)
+    sources = list(given) if isinstance(given, list | tuple) and not pair else [given]
+    sources = [
+        reward_models.load_reward_model(source)
+        if isinstance(source, str | Path)
+        else source
+        for source in sources
+    ]
+    for source in sources or [None]:
+        if not callable(source) and not isinstance(source, tuple):
+            raise AlignlabError(
+                f"reward_funcs holds {source!r}.",
+                "Pass functions, reward models, or pairs of a model and its tokenizer.",
+            )
+    return sources
 
 
 def named_rewards(sources, tokenizer, args: PPOConfig, prompts: Prompts):
