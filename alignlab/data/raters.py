@@ -198,10 +198,10 @@ def rater_agreement(pairs: Sequence[Row]) -> float:
 
 def panel_agreement(pairs: Sequence[Row]) -> float:
     """How often the mean of the raters that labels are made of has the order of the
-    held-out means: the ceiling in practice, as no reward model has read more of people.
+    held-out means: what some ten people reach together, and the ceiling in practice.
 
-    It is no bound in theory: both means are of some ten people, and who knew what all
-    of them think would agree with the held-out ones a little more often.
+    It is no bound in theory: who knew what everybody thinks, and not ten people only,
+    would agree with the held-out ones a little more often.
 
     Raises:
         ValueError: if there is no pair, a column is missing, or all are ties.

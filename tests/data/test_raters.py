@@ -308,6 +308,7 @@ def test_the_four_domains_are_all_the_rated_texts(rated):
 def test_splits_share_no_text_and_no_raters_change_sides(rated, domain):
     train, test = load_rated(domain, "train"), load_rated(domain, "test")
     assert Counter(train + test) == Counter(rated[domain])
+    assert 0.17 < len(test) / len(rated[domain]) < 0.23
     some, other = (
         rated_pairs(texts, 2000, np.random.default_rng(0))[0] for texts in (train, test)
     )
