@@ -1,0 +1,219 @@
+"""Several opinions instead of one: dropout at prediction, models from other seeds,
+other wordings of the question. Where they disagree, their mean is less sure.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy import ndarray
+from torch import nn
+
+from alignlab.calibration.elicitation import Prompt, multiple_choice
+from alignlab.errors import AlignlabError
+
+Predict = Callable[[nn.Module], Float[ndarray, "items classes"]]
+SUBLAYERS = ("mlp", "self_attn", "attn")  # as decoder blocks of `transformers` say
+
+
+@contextmanager
+def dropout(model: nn.Module, rate: float) -> Iterator[nn.Module]:
+    """Within it, each sublayer's output loses a random share of its entries, whether
+    the model is in training mode or not; the others grow in proportion.
+
+    Language models are mostly trained without dropout; this adds it to any of them, for
+    training and for prediction alike. The two belong together: a model that never
+    trained with dropout is merely disturbed by it.
+
+    Args:
+        model: a model of `transformers` whose blocks have an ``mlp`` or an attention
+            named ``self_attn`` or ``attn``.
+        rate: the share set to 0; higher disturbs more, 0 nothing.
+
+    Raises:
+        ValueError: if rate is not at least 0 and less than 1.
+        AlignlabError: if no such sublayer is found.
+
+    Source: Srivastava et al. (2014); placed as in Vaswani et al. (2017), section 5.4.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate is {rate}; it must be at least 0 and less than 1")
+
+    def drop(module, inputs, output):
+        first, *rest = output if isinstance(output, tuple) else (output,)
+        first = F.dropout(first, rate, training=True)
+        return (first, *rest) if isinstance(output, tuple) else first
+
+    found = [m for name, m in model.named_modules() if name.split(".")[-1] in SUBLAYERS]
+    if not found:
+        raise AlignlabError(
+            f"{type(model).__name__} has no sublayer named {', '.join(SUBLAYERS)}.",
+            "Add dropout to its modules yourself.",
+        )
+    hooks = [module.register_forward_hook(drop) for module in found]
+    try:
+        yield model
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def mc_dropout(
+    model: nn.Module,
+    predict: Predict,
+    *,
+    n_passes: int = 10,
+    rate: float,
+    seed: int = 0,
+) -> Float[ndarray, "members items classes"]:
+    """Probabilities from several passes, each with other entries dropped.
+
+    Args:
+        predict: ``predict(model)`` gives (n, K) probabilities, for instance
+            ``lambda m: multiple_choice(m, tokenizer, prompts, letters).probabilities``.
+        n_passes: members; each costs as much as a prediction.
+        rate: see :func:`dropout`; the one the model was trained with.
+        seed: the same seed gives the same passes; torch's global state stays as it is.
+
+    Raises:
+        ValueError: if n_passes is not positive or rate is out of range.
+
+    Source: Gal & Ghahramani (2016).
+    """
+    if n_passes < 1:
+        raise ValueError(f"n_passes is {n_passes}; it must be at least 1")
+    members = []
+    with dropout(model, rate), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for _ in range(n_passes):
+            members.append(np.asarray(predict(model)))
+    return np.stack(members)
+
+
+def deep_ensemble(
+    models: Sequence[nn.Module], predict: Predict
+) -> Float[ndarray, "members items classes"]:
+    """Probabilities of models that differ in their seeds (weights, order of data).
+
+    Raises:
+        ValueError: if there is no model.
+
+    Source: Lakshminarayanan et al. (2017).
+    """
+    if not len(models):
+        raise ValueError("models are empty: an ensemble needs a member")
+    return np.stack([np.asarray(predict(model)) for model in models])
+
+
+def prompt_ensemble(
+    model, tokenizer, wordings: Sequence[Sequence[Prompt]], options, **settings
+) -> Float[ndarray, "members items classes"]:
+    """Probabilities of one model asked in several wordings.
+
+    Args:
+        wordings: for each member the prompts, in the same order of items.
+        options, settings: as for ``multiple_choice``, the same options under every
+            wording, in the same order.
+
+    Raises:
+        ValueError: if there is no wording; else as ``multiple_choice``.
+
+    Source: Jiang et al. (2023), "Calibrating Language Models via Augmented Prompt
+    Ensembles", for the idea.
+    """
+    if not len(wordings):
+        raise ValueError("wordings are empty: an ensemble needs a member")
+    return np.stack(
+        [
+            multiple_choice(
+                model, tokenizer, prompts, options, **settings
+            ).probabilities
+            for prompts in wordings
+        ]
+    )
+
+
+def ensemble_probabilities(
+    members: Float[ndarray, "members items classes"],
+    how: Literal["arithmetic", "geometric"] = "arithmetic",
+) -> Float[ndarray, "items classes"]:
+    """One distribution per item out of those of all members.
+
+    Args:
+        members: (M, n, K), rows summing to 1.
+        how: "arithmetic" is the mean, never surer than the members are on average;
+            "geometric" the renormalised mean of logarithms, which is surer, and gives 0
+            to what any member excludes.
+
+    Raises:
+        ValueError: if the shape is another, rows do not sum to 1, ``how`` is unknown,
+            or under "geometric" every class is excluded by some member.
+    """
+    members = _checked(members)
+    if how == "arithmetic":
+        return members.mean(axis=0)
+    if how != "geometric":
+        raise ValueError(f'how is {how!r}; it can be "arithmetic" or "geometric"')
+    with np.errstate(divide="ignore"):
+        logs = np.log(members).mean(axis=0)
+    top = logs.max(axis=1, keepdims=True)
+    if not np.isfinite(top).all():
+        first = int(np.flatnonzero(~np.isfinite(top[:, 0]))[0])
+        raise ValueError(f"members[:, {first}] leave no class that none excludes")
+    shares = np.exp(logs - top)
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+class Uncertainty(NamedTuple):
+    """In nats per item; ``total == expected + disagreement``."""
+
+    total: Float[ndarray, "items"]  # entropy of the mean
+    expected: Float[ndarray, "items"]  # mean entropy of the members
+    disagreement: Float[ndarray, "items"]  # what members could learn from each other
+
+
+def ensemble_uncertainty(
+    members: Float[ndarray, "members items classes"],
+) -> Uncertainty:
+    r"""How unsure the ensemble is, and how much of that is its members' disagreement.
+
+    .. math:: H(\bar p) = \frac1M \sum_m H(p_m) + \frac1M \sum_m
+        \mathrm{KL}(p_m \,\|\, \bar p)
+
+    What all members find open is in the question; what they differ about is in the
+    model, and more data would lessen it.
+
+    Raises:
+        ValueError: if the shape is not (M, n, K) or rows do not sum to 1.
+
+    Source: Depeweg et al. (2018).
+    """
+    members = _checked(members)
+    total = _entropy(members.mean(axis=0))
+    expected = _entropy(members).mean(axis=0)
+    return Uncertainty(total, expected, np.maximum(total - expected, 0))
+
+
+def _entropy(p: ndarray) -> ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return -np.where(p > 0, p * np.log(p), 0.0).sum(axis=-1)
+
+
+def _checked(members) -> Float[ndarray, "members items classes"]:
+    members = np.asarray(members, dtype=float)
+    if members.ndim != 3 or not members.size:
+        raise ValueError(
+            f"members have shape {members.shape}; expected (members, items, classes)"
+        )
+    wrong = ~(members >= 0) | ~(np.abs(members.sum(axis=2, keepdims=True) - 1) < 1e-5)
+    if wrong.any():
+        member, item, _ = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"members[{member}, {item}] are {members[member, item]}: probabilities are "
+            "at least 0 and sum to 1"
+        )
+    return members

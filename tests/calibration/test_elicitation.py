@@ -1,0 +1,358 @@
+"""Confidences of a small random model against its own probabilities, token by token."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from alignlab.calibration import all_options, top_label
+from alignlab.calibration.elicitation import (
+    bank_confidence,
+    letter_prompt,
+    multiple_choice,
+    p_true,
+    parse_confidence,
+    self_consistency,
+    sequence_probability,
+    verbalised_confidence,
+)
+from alignlab.errors import AlignlabError
+from alignlab.models.sampler import complete
+
+PROMPTS = ["The capital of Norway is", "The money of Peru is the", "Is gold a metal?"]
+OPTIONS = [" Paris", " Oslo", " the yen of Japan", " Kenya"]
+
+
+def by_hand(model, tokenizer, prompt, option, end=False):
+    """Log-probability of each of the option's tokens, one forward pass a token."""
+    ids = tokenizer(prompt)["input_ids"]
+    tail = tokenizer(prompt + option)["input_ids"][len(ids) :]
+    tail += [tokenizer.eos_token_id] if end else []
+    found = []
+    for token in tail:
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, -1].double()
+        found.append(logits.log_softmax(0)[token].item())
+        ids = [*ids, token]
+    return found
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("end", [False, True])
+def test_options_have_the_probabilities_of_their_tokens(
+    tiny_model, tiny_tokenizer, reduction, end
+):
+    found = multiple_choice(
+        tiny_model,
+        tiny_tokenizer,
+        PROMPTS,
+        OPTIONS,
+        reduction=reduction,
+        end=end,
+        chat=False,
+        batch_size=5,
+    )
+    for i, prompt in enumerate(PROMPTS):
+        parts = [by_hand(tiny_model, tiny_tokenizer, prompt, o, end) for o in OPTIONS]
+        logs = [sum(p) / (1 if reduction == "sum" else len(p)) for p in parts]
+        assert found.log_probs[i] == pytest.approx(logs, rel=1e-4)
+        weights = np.exp(logs) / np.exp(logs).sum()
+        assert found.probabilities[i] == pytest.approx(weights, rel=1e-3)
+        inside = sum(math.exp(sum(p)) for p in parts)
+        assert found.outside[i] == pytest.approx(1 - inside, rel=1e-4)
+    assert found.probabilities.std() > 0.05
+
+
+def test_letters_in_one_pass_are_letters_one_by_one(tiny_model, tiny_tokenizer):
+    prompts = [letter_prompt(p, ["gold", "iron"], " ") for p in PROMPTS]
+    letters = list("ABCD")
+    assert all(len(tiny_tokenizer("x: " + x)["input_ids"]) for x in letters)
+    one_pass = multiple_choice(tiny_model, tiny_tokenizer, prompts, letters)
+    chats = [
+        tiny_tokenizer.apply_chat_template(
+            [{"role": "user", "content": p}], tokenize=False, add_generation_prompt=True
+        )
+        for p in prompts
+    ]
+    for i, chat in enumerate(chats):
+        ids = tiny_tokenizer(chat, add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            logs = tiny_model(torch.tensor([ids])).logits[0, -1].double().log_softmax(0)
+        whole = [
+            tiny_tokenizer(chat + x, add_special_tokens=False)["input_ids"][len(ids) :]
+            for x in letters
+        ]
+        expected = []
+        for tail in whole:
+            row = torch.tensor([ids + tail])
+            with torch.no_grad():
+                every = tiny_model(row).logits[0].double().log_softmax(1)
+            places = range(len(ids) - 1, len(ids) + len(tail) - 1)
+            expected.append(sum(every[p, t].item() for p, t in zip(places, tail)))
+        assert one_pass.log_probs[i] == pytest.approx(expected, rel=1e-4)
+        if all(len(tail) == 1 for tail in whole):
+            shares = logs.exp()[[tail[0] for tail in whole]]
+            assert one_pass.outside[i] == pytest.approx(1 - shares.sum().item())
+
+
+def test_one_token_options_take_the_short_way_and_it_agrees(
+    tiny_model, tiny_tokenizer, monkeypatch
+):
+    from alignlab.calibration import elicitation
+
+    tokens = tiny_tokenizer.convert_ids_to_tokens(range(len(tiny_tokenizer)))
+    singles = [t for t in ("Ġis", "Ġthe", "Ġof", "Ġcapital") if t in tokens]
+    options = [" " + token[1:] for token in singles]
+    assert len(options) >= 2
+    short = multiple_choice(
+        tiny_model, tiny_tokenizer, PROMPTS, options, chat=False, batch_size=2
+    )
+    monkeypatch.setattr(elicitation, "_one_token_each", lambda tails: False)
+    long = multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, options, chat=False)
+    np.testing.assert_allclose(short.log_probs, long.log_probs, rtol=1e-4)
+    np.testing.assert_allclose(short.outside, long.outside, rtol=1e-4)
+
+
+def test_all_tokens_of_the_vocabulary_leave_nothing_outside(tiny_model, tiny_tokenizer):
+    ids = tiny_tokenizer(PROMPTS[0])["input_ids"]
+    every = [[token] for token in range(len(tiny_tokenizer))]
+    from alignlab.calibration.elicitation import _of_next_tokens, _outside
+
+    (row,) = _of_next_tokens(tiny_model, tiny_tokenizer, [ids], [every], 8, False)
+    assert np.exp(row).sum() == pytest.approx(1)
+    assert _outside(row, every) == pytest.approx(0, abs=1e-9)
+
+
+def test_options_that_go_on_from_others_count_once(tiny_model, tiny_tokenizer):
+    longer = [" Paris", " Paris and the yen", " Oslo", " Oslo"]
+    plain = multiple_choice(
+        tiny_model, tiny_tokenizer, PROMPTS, [" Paris", " Oslo"], chat=False
+    )
+    nested = multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, longer, chat=False)
+    assert nested.outside == pytest.approx(plain.outside, rel=1e-6)
+
+
+def test_items_may_have_options_of_their_own(tiny_model, tiny_tokenizer):
+    options = [[" Paris", " Oslo"], [" sol", " yen", " the sol"], [" Yes"]]
+    found = multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, options, chat=False)
+    assert [len(row) for row in found.probabilities] == [2, 3, 1]
+    assert all(row.sum() == pytest.approx(1) for row in found.probabilities)
+    two = multiple_choice(
+        tiny_model, tiny_tokenizer, PROMPTS[:2], options[:2], chat=False
+    )
+    confidence, correct = top_label(two.probabilities, [0, 2])
+    assert confidence == pytest.approx([row.max() for row in two.probabilities])
+    assert len(all_options(two.probabilities, [0, 2])[0]) == 5
+    assert set(correct) <= {0.0, 1.0}
+
+
+def test_batches_and_order_change_nothing(tiny_model, tiny_tokenizer):
+    settings = dict(chat=False)
+    all_at_once = multiple_choice(
+        tiny_model, tiny_tokenizer, PROMPTS, OPTIONS, **settings
+    )
+    one = multiple_choice(
+        tiny_model, tiny_tokenizer, PROMPTS[::-1], OPTIONS, batch_size=1, **settings
+    )
+    np.testing.assert_allclose(
+        one.log_probs[::-1], all_at_once.log_probs, rtol=1e-4, atol=1e-5
+    )
+    tiny_model.train()
+    multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, OPTIONS, **settings)
+    assert tiny_model.training
+
+
+def test_sequence_probability_is_the_product(tiny_model, tiny_tokenizer):
+    answers = [" Oslo", " sol of Peru", " Yes"]
+    for reduction in ("sum", "mean"):
+        found = sequence_probability(
+            tiny_model,
+            tiny_tokenizer,
+            PROMPTS,
+            answers,
+            reduction=reduction,
+            chat=False,
+        )
+        for i in range(3):
+            parts = by_hand(tiny_model, tiny_tokenizer, PROMPTS[i], answers[i], True)
+            log = sum(parts) / (1 if reduction == "sum" else len(parts))
+            assert found[i] == pytest.approx(math.exp(log), rel=1e-3)
+
+
+def test_replies_are_sampled_as_often_as_their_probability(tiny_model, tiny_tokenizer):
+    """All replies of one token that can be written as text, against 4,000 samples."""
+    prompt, end = PROMPTS[0], tiny_tokenizer.eos_token_id
+    ids = tiny_tokenizer(prompt)["input_ids"]
+    words = [tiny_tokenizer.decode([token]) for token in range(len(tiny_tokenizer))]
+    texts = {
+        token: text
+        for token, text in enumerate(words)
+        if tiny_tokenizer(prompt + text)["input_ids"] == [*ids, token]
+    }
+    with torch.no_grad():
+        tiny_model.get_output_embeddings().weight[end] *= 6  # replies that end
+        replies = complete(
+            tiny_model, tiny_tokenizer, [prompt] * 4000, 2, 1.0, seed=0, chat=False
+        )
+    wanted = {(token, end) for token in texts}
+    share = np.mean([tuple(reply.tokens) in wanted for reply in replies])
+    found = sequence_probability(
+        tiny_model,
+        tiny_tokenizer,
+        [prompt] * len(texts),
+        list(texts.values()),
+        chat=False,
+    )
+    assert share > 0.02
+    assert found.sum() == pytest.approx(share, abs=3 * math.sqrt(share / 4000))
+
+
+def test_p_true_is_the_share_of_true(tiny_model, tiny_tokenizer):
+    questions, answers = ["Is gold a metal?", "Say it in one word."], ["Yes.", "Oslo."]
+    template = "{question} {answer} Right:"
+    found = p_true(tiny_model, tiny_tokenizer, questions, answers, template=template)
+    for i, (question, answer) in enumerate(zip(questions, answers)):
+        prompt = f"{question} {answer} Right:"
+        true, false = (
+            math.exp(sum(by_hand(tiny_model, tiny_tokenizer, prompt, word)))
+            for word in (" True", " False")
+        )
+        assert found.confidence[i] == pytest.approx(true / (true + false), rel=1e-3)
+        assert found.outside[i] == pytest.approx(1 - true - false, rel=1e-4)
+    with pytest.raises(ValueError, match="questions are 2 and answers 1"):
+        p_true(tiny_model, tiny_tokenizer, questions, answers[:1])
+
+
+def test_a_bank_of_words_gives_their_mean_value(tiny_model, tiny_tokenizer):
+    found = bank_confidence(tiny_model, tiny_tokenizer, PROMPTS)
+    digits = multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, list("0123456789"))
+    expected = digits.probabilities @ (np.arange(10) / 10 + 0.05)
+    assert found.confidence == pytest.approx(expected, rel=1e-9)
+    two = bank_confidence(
+        tiny_model, tiny_tokenizer, PROMPTS, bank=["No", "Yes"], values=[0.0, 1.0]
+    )
+    yes = multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, ["No", "Yes"])
+    assert two.confidence == pytest.approx(yes.probabilities[:, 1])
+    with pytest.raises(ValueError, match="bank are 2 and values 1"):
+        bank_confidence(
+            tiny_model, tiny_tokenizer, PROMPTS, bank=["a", "b"], values=[1]
+        )
+    with pytest.raises(ValueError, match=r"values\[1\] is 2.0"):
+        bank_confidence(
+            tiny_model, tiny_tokenizer, PROMPTS, bank=["a", "b"], values=[0, 2]
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("85%", 0.85),
+        ("I am about 85 % sure, 9 times of 10.", 0.85),
+        ("around 7.5 percent", 0.075),
+        ("70 per cent", 0.7),
+        ("9/10", 0.9),
+        ("9 out of 10", 0.9),
+        ("0.85", 0.85),
+        (".5", 0.5),
+        ("Probability: 0.9.", 0.9),
+        ("85", 0.85),
+        ("100", 1.0),
+        ("1", 1.0),
+        ("0", 0.0),
+        ("1.0", 1.0),
+        ("no idea", None),
+        ("", None),
+        ("150%", None),
+        ("120", None),
+        ("-0.5", None),
+        ("11/10", None),
+        ("1/0", None),
+    ],
+)
+def test_confidences_are_read_from_text(text, value):
+    found = parse_confidence(text)
+    assert math.isnan(found) if value is None else found == pytest.approx(value)
+
+
+def test_verbalised_confidence_reads_greedy_replies(tiny_model, tiny_tokenizer):
+    confidence, texts = verbalised_confidence(
+        tiny_model, tiny_tokenizer, PROMPTS, max_new_tokens=8
+    )
+    greedy = complete(tiny_model, tiny_tokenizer, PROMPTS, 8)
+    assert texts == [reply.text for reply in greedy]
+    for value, text in zip(confidence, texts):
+        expected = parse_confidence(text)
+        assert value == expected or math.isnan(value) and math.isnan(expected)
+
+
+def test_self_consistency_counts_alike_answers_together(
+    tiny_model, tiny_tokenizer, monkeypatch
+):
+    from alignlab.calibration import elicitation
+    from alignlab.models.sampler import Completion
+
+    says = ["Oslo.", "oslo", "Paris", "The Oslo", "Paris."]
+    says += ["b", "a", "a", "b", "c"]
+
+    def sampled(model, tokenizer, prompts, *args):
+        assert prompts == [PROMPTS[0]] * 5 + [PROMPTS[1]] * 5
+        return [Completion(text, [], True) for text in says]
+
+    monkeypatch.setattr(elicitation, "complete", sampled)
+    found = self_consistency(tiny_model, tiny_tokenizer, PROMPTS[:2], n_samples=5)
+    assert found.answers == ["Oslo.", "b"]  # of the tie, the one seen first
+    assert found.confidence == pytest.approx([0.6, 0.4])
+    assert found.samples == [says[:5], says[5:]]
+
+
+def test_self_consistency_is_reproducible_and_certain_when_greedy(
+    tiny_model, tiny_tokenizer
+):
+    settings = dict(n_samples=6, max_new_tokens=4)
+    one = self_consistency(tiny_model, tiny_tokenizer, PROMPTS, **settings)
+    two = self_consistency(tiny_model, tiny_tokenizer, PROMPTS, **settings)
+    assert one.samples == two.samples
+    assert any(len(set(own)) > 1 for own in one.samples)
+    greedy = self_consistency(
+        tiny_model, tiny_tokenizer, PROMPTS, temperature=0.0, **settings
+    )
+    assert greedy.confidence.tolist() == [1.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="n_samples is 0"):
+        self_consistency(tiny_model, tiny_tokenizer, PROMPTS, n_samples=0)
+
+
+def test_letter_prompts():
+    text = letter_prompt("Which is a metal?", ["gold", "wood"])
+    assert text == "Which is a metal?\nA. gold\nB. wood\nAnswer:"
+    assert letter_prompt("Q?", ["x"], " ") == "Q? A. x Answer:"
+    with pytest.raises(ValueError, match="options are 0"):
+        letter_prompt("Q?", [])
+
+
+def test_wrong_arguments_are_named(tiny_model, tiny_tokenizer):
+    def ask(prompts, options, **settings):
+        return multiple_choice(
+            tiny_model, tiny_tokenizer, prompts, options, chat=False, **settings
+        )
+
+    with pytest.raises(ValueError, match="reduction is 'max'"):
+        ask(PROMPTS, OPTIONS, reduction="max")
+    with pytest.raises(ValueError, match="options are 2 lists for 3 prompts"):
+        ask(PROMPTS, [[" a"], [" b"]])
+    with pytest.raises(ValueError, match=r"options\[1\] is empty"):
+        ask(PROMPTS, [[" a"], [], [" b"]])
+    with pytest.raises(ValueError, match="prompts are empty"):
+        ask([], OPTIONS)
+    with pytest.raises(AlignlabError, match="Prompt 0: the tokens of the prompt with"):
+        ask(["The capital of Norw"], ["ay", "egian"])
+    with pytest.raises(AlignlabError, match="Prompt 1: .*option ''"):
+        ask(PROMPTS, [[" a"], [""], [" b"]])
+    with pytest.raises(AlignlabError, match="positions for 128"):
+        ask(["the " * 200], OPTIONS)
+    tiny_tokenizer.chat_template, kept = None, tiny_tokenizer.chat_template
+    try:
+        with pytest.raises(AlignlabError, match="no chat template"):
+            multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, OPTIONS)
+    finally:
+        tiny_tokenizer.chat_template = kept
