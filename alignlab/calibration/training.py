@@ -100,7 +100,8 @@ def mixup_step(alpha: float = 0.2) -> Step:
             position_ids=(attention.cumsum(1) - 1).clamp(min=0),
             use_cache=False,
         ).logits
-        seen = attention * mask[partner]  # of the other's answer, what has a place here
+        # Of the other's answer, what a real token of this row comes before.
+        seen = mask[partner] * F.pad(attention[:, :-1], (1, 0))
         own = _summed_loss(logits, ids, mask)  # (B,)
         other = _summed_loss(logits, ids[partner], seen)
         tokens = share * mask[:, 1:].sum(dim=1) + (1 - share) * seen[:, 1:].sum(dim=1)
