@@ -17,6 +17,7 @@ from alignlab.calibration.estimators import (
 from alignlab.calibration.inference import (
     bootstrap_interval,
     calibration_error_interval,
+    calibration_summary,
     consistency_band,
     cumulative_test,
     null_calibration_error,
@@ -54,6 +55,7 @@ __all__ = [
     "brier_decomposition",
     "brier_score",
     "calibration_error_interval",
+    "calibration_summary",
     "classwise_calibration_error",
     "consistency_band",
     "cumulative_test",

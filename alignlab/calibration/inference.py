@@ -18,6 +18,7 @@ from alignlab.calibration.metrics import (
     Tally,
     bin_edges,
     bin_index,
+    binned_error,
     check_binary,
     check_probabilities,
     check_same_length,
@@ -167,10 +168,7 @@ def squared_error_interval(
     for the l2 Expected Calibration Error".
     """
     _check_level(level)
-    t = tally(confidence, correct, n_bins, strategy)
-    value = float(debiased_squares(t).sum())
-    half = _z(level) * float(np.sqrt(_variance(t)))
-    return Interval(value, value - half, value + half)
+    return _squared_error(tally(confidence, correct, n_bins, strategy), level)
 
 
 def calibration_error_interval(
@@ -188,8 +186,51 @@ def calibration_error_interval(
 
     Args, raises: as for :func:`squared_error_interval`.
     """
-    squared = squared_error_interval(confidence, correct, n_bins, strategy, level)
-    return Interval(*(float(np.sqrt(max(x, 0.0))) for x in squared))
+    return _root(squared_error_interval(confidence, correct, n_bins, strategy, level))
+
+
+class CalibrationSummary(NamedTuple):
+    """The binned numbers of one model on one set of predictions."""
+
+    n: int
+    accuracy: float
+    confidence: float  # the mean; above the accuracy means over-confident
+    ece: float  # expected calibration error
+    mce: float  # the largest gap of a bin
+    rms: Interval  # debiased root mean square error
+    brier: float
+
+
+def calibration_summary(
+    confidence: Float[ndarray, "items"],
+    correct: Int[ndarray, "items"],
+    n_bins: int = 15,
+    strategy: Strategy = "uniform",
+    level: float = 0.95,
+) -> CalibrationSummary:
+    """All the binned numbers, from one pass over the predictions.
+
+    Args:
+        confidence, correct, n_bins, strategy: see ``reliability_curve``; the same bins
+            serve for everything.
+        level: coverage of the interval of ``rms``, see
+            :func:`calibration_error_interval`.
+
+    Raises:
+        ValueError: as ``reliability_curve``, or if no bin holds two predictions.
+    """
+    _check_level(level)
+    t = tally(confidence, correct, n_bins, strategy)
+    n = int(t.count.sum())
+    return CalibrationSummary(
+        n,
+        float(t.correct.sum() / n),
+        float(t.confidence.sum() / n),
+        binned_error(t, "l1"),
+        binned_error(t, "max"),
+        _root(_squared_error(t, level)),
+        float(t.squares.sum() / n),
+    )
 
 
 def squared_error_difference(
@@ -246,6 +287,16 @@ def squared_error_difference(
     variance = max(sum(variances) - 2 * shared / n**2, 0.0)
     value, half = squares[0] - squares[1], _z(level) * float(np.sqrt(variance))
     return Interval(value, value - half, value + half)
+
+
+def _squared_error(t: Tally, level: float) -> Interval:
+    value = float(debiased_squares(t).sum())
+    half = _z(level) * float(np.sqrt(_variance(t)))
+    return Interval(value, value - half, value + half)
+
+
+def _root(squared: Interval) -> Interval:
+    return Interval(*(float(np.sqrt(max(x, 0.0))) for x in squared))
 
 
 def _squared_gaps(t: Tally) -> Float[ndarray, "bins"]:

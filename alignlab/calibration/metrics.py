@@ -236,6 +236,11 @@ def expected_calibration_error(
     t = tally(confidence, correct, n_bins, strategy, weights)
     if debias:
         return float(np.sqrt(max(debiased_squares(t).sum(), 0.0)))
+    return binned_error(t, norm)
+
+
+def binned_error(t: Tally, norm: Norm) -> float:
+    """The plug-in error of bins already summed up."""
     filled = t.weight > 0
     gap = np.abs(t.correct - t.confidence)[filled] / t.weight[filled]
     share = t.weight[filled] / t.weight.sum()

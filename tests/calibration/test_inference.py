@@ -12,6 +12,7 @@ from alignlab.calibration import (
     bootstrap_interval,
     brier_score,
     calibration_error_interval,
+    calibration_summary,
     consistency_band,
     cumulative_test,
     expected_calibration_error,
@@ -102,6 +103,18 @@ def test_interval_is_its_formula_written_out():
     assert root == pytest.approx([math.sqrt(max(x, 0)) for x in found], rel=1e-12)
     point = expected_calibration_error(p, y, 4, "quantile", "l2", debias=True)
     assert root.value == pytest.approx(point, rel=1e-12)
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+def test_summary_is_the_single_numbers(strategy):
+    p, y = shifted(np.random.default_rng(0), 300, 0.1)
+    found = calibration_summary(p, y, 10, strategy)
+    single = partial(expected_calibration_error, p, y, 10, strategy)
+    assert found.n == 300 and found.accuracy == pytest.approx(y.mean())
+    assert found.confidence == pytest.approx(p.mean())
+    assert (found.ece, found.mce) == (single(), single(norm="max"))
+    assert found.rms == calibration_error_interval(p, y, 10, strategy)
+    assert found.brier == pytest.approx(brier_score(p, y), rel=1e-12)
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.05, 0.15])
@@ -289,7 +302,11 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="confidence holds only 0 and 1"):
         cumulative_test([0.0, 1.0], [0, 1])
     for level in (0, 1, 1.5):
-        for call in (squared_error_interval, calibration_error_interval):
+        for call in (
+            squared_error_interval,
+            calibration_error_interval,
+            calibration_summary,
+        ):
             with pytest.raises(ValueError, match="level must be between 0 and 1"):
                 call(p, y, level=level)
     with pytest.raises(ValueError, match=r"second has 19 values: second\[19\] is miss"):
