@@ -37,16 +37,24 @@ def run_arms(
     Returns:
         One dict per arm: its parameters and its results.
     """
-    bar = tqdm(arms, desc=label or run.__name__, unit="arm")
-    worker = {"one_thread": jobs > 1, "device": device_in_use()}
-    tasks = [delayed(_remembered)(run, arm, **worker) for arm in arms]
-    if jobs == 1 or all(is_remembered(run, arm) for arm in arms):
-        return [_remembered(run, arm) for arm in bar]
+    calls = [(run, arm) for arm in arms]
+    return run_each(calls, jobs=jobs, label=label or run.__name__)
+
+
+def run_each(
+    calls: Sequence[tuple[Callable[..., dict], Arm]], *, jobs: int = 2, label: str
+) -> list[dict]:
+    """As :func:`run_arms`, for arms of several functions: ``run(**arm)`` for every
+    ``(run, arm)``. Put the longest first, so that no process is idle at the end."""
+    bar = tqdm(calls, desc=label, unit="arm")
+    if jobs == 1 or all(is_remembered(*call) for call in calls):
+        return [_remembered(*call, device=device_in_use()) for call in bar]
     # Workers that grew large are replaced, which is of no interest to a reader.
     warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+    worker = {"one_thread": True, "device": device_in_use()}
     with Parallel(n_jobs=jobs, return_as="generator", batch_size=1) as parallel:
         results = []
-        for result in parallel(tasks):
+        for result in parallel(delayed(_remembered)(*call, **worker) for call in calls):
             results.append(result)
             bar.update()
     bar.close()

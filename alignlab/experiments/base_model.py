@@ -3,25 +3,28 @@
 import json
 import math
 import textwrap
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import torch
 
 from alignlab.data import corpus, skills, sources
-from alignlab.data.world import build_world, paragraphs
+from alignlab.data.world import World, build_world, paragraphs
 from alignlab.evaluation import answers
 from alignlab.experiments import instruction_tuning as sweeps
+from alignlab.experiments.arms import run_each
 from alignlab.experiments.tuning import sft_policy
 from alignlab.models.base import base_path
 from alignlab.objectives import sft_loss
 
 
 def sample_documents(world, seed: int, n: int = 3) -> list[dict]:
-    """n documents of each kind that pretraining reads, cut to their first words."""
+    """n documents of each kind that pretraining reads, cut to their first words; those
+    of the world are about a few of its subjects, the rest need not be written."""
     rng = np.random.default_rng(seed)
     kinds = {
-        "world": islice(paragraphs(world, seed), n),
+        "world": islice(paragraphs(about_some(world, 10 * n, rng), seed), n),
         "skills": skills.statements(n, seed),
         "prose": rng.choice(corpus.prose(seed), n, replace=False),
     }
@@ -30,6 +33,12 @@ def sample_documents(world, seed: int, n: int = 3) -> list[dict]:
         for kind, texts in kinds.items()
         for text in texts
     ]
+
+
+def about_some(world: World, n: int, rng) -> World:
+    """The world reduced to n of its subjects."""
+    subjects = set(rng.choice(world.subjects(), n, replace=False))
+    return replace(world, facts=tuple(f for f in world.facts if f.subject in subjects))
 
 
 def perplexities(model, tokenizer, n_texts: int, seed: int = 0) -> list[dict]:
@@ -43,8 +52,8 @@ def perplexities(model, tokenizer, n_texts: int, seed: int = 0) -> list[dict]:
     world = build_world(0)
     kinds = {
         "world": list(paragraphs(world, seed=1)),  # other wordings than were read
-        "bible": sources.load("bible_bbe")["text"],
-        "film_comments": sources.load("movie_ratings")["text"],
+        "bible": sources.load("bible_bbe")["text"][:],
+        "film_comments": sources.load("movie_ratings")["text"][:],
     }
     rows = []
     for name, texts in kinds.items():
@@ -94,28 +103,16 @@ def tuned(seed: int, size: str, settings):
 
 def three_ways(seeds, size: str, settings) -> dict:
     """Accuracy and format, one value per seed, for each way to ask."""
-    untuned = sweeps.untuned(
-        seeds=seeds,
-        size=size,
-        shots=settings.shots,
-        n_test=settings.n_test,
-        jobs=settings.jobs,
-    )
-    common = dict(
-        size=size,
-        n_examples=settings.n_examples,
-        steps=settings.steps,
-        n_test=settings.n_test,
-    )
-    arms = [dict(seed=seed, **common) for seed in seeds]
-    after = sweeps.run_arms(
-        sweeps.instruction_arm, arms, jobs=settings.jobs, label="tuned"
-    )
-    ways = {
-        "bare": [row for row in untuned if not row["shots"]],
-        "few-shot": [row for row in untuned if row["shots"]],
-        "tuned": after,
-    }
+    asked = dict(size=size, n_test=settings.n_test)
+    recipe = dict(n_examples=settings.n_examples, steps=settings.steps, **asked)
+    calls = [(sweeps.instruction_arm, dict(seed=s, **recipe)) for s in seeds]
+    shots = dict(shots=settings.shots, **asked)
+    calls += [(sweeps.untuned_arm, dict(seed=s, **shots)) for s in seeds]
+    # Nothing is drawn for the bare questions: one run stands for every seed.
+    calls.append((sweeps.untuned_arm, dict(seed=seeds[0], shots=0, **asked)))
+    *rows, bare = run_each(calls, jobs=settings.jobs, label="three ways to ask")
+    n = len(seeds)
+    ways = {"bare": [bare] * n, "few-shot": rows[n:], "tuned": rows[:n]}
     return {
         way: {
             "accuracy": [np.mean(list(row["by_family"].values())) for row in rows],

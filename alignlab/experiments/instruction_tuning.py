@@ -7,6 +7,8 @@ arms are shared between questions, and each is trained once.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -204,12 +206,6 @@ def n_at_share(ns: Sequence[int], values: Sequence[float], share: float = 0.9) -
 # --- One thing changed --------------------------------------------------------------
 
 
-def single_family(seed: int) -> str:
-    """The one family of the single-task control, drawn by the seed."""
-    names = tasks.trained_families()
-    return names[np.random.default_rng([seed, 9]).integers(len(names))]
-
-
 def drawn_families(k: int, seed: int) -> list[str]:
     """k of the trained families, drawn by the seed; a larger draw holds the smaller
     ones, so that a seed's arms differ by what was added."""
@@ -248,10 +244,13 @@ def losses(*, seeds, size, n_examples, steps, n_test, jobs=2) -> list[dict]:
 
 
 def untuned(*, seeds, size, shots, n_test, jobs=2) -> list[dict]:
-    """The base model, bare and with worked examples."""
+    """The base model with worked examples, and bare: one run, for nothing in it is
+    drawn, whose row stands for every seed."""
     common = dict(size=size, n_test=n_test)
-    arms = [dict(seed=s, shots=k, **common) for s in seeds for k in (0, shots)]
-    return run_arms(untuned_arm, arms, jobs=jobs, label="the base model")
+    arms = [dict(seed=s, shots=shots, **common) for s in seeds]
+    arms.append(dict(seed=seeds[0], shots=0, **common))
+    *shown, bare = run_arms(untuned_arm, arms, jobs=jobs, label="the base model")
+    return [{**bare, "seed": s} for s in seeds] + shown
 
 
 def slope_per_doubling(ks: Sequence[int], values: Sequence[float]) -> float:
@@ -313,20 +312,28 @@ def phrasing_arm(
         )
     else:
         model, tokenizer = load_base(size)
-    rows = []
-    for family in tasks.trained_families():
-        wordings = tasks.FAMILIES[family]
-        count = len(wordings.instructions + wordings.held_out_instructions)
-        row = []
-        for index in range(count):
-            asked = tasks.examples(
-                family, n_test, split="test", phrasing=index, seed=TEST_SEED + seed
-            )
-            prompts = [q.prompt for q in asked]
-            replies = complete(model, tokenizer, prompts, max_new_tokens=24, chat=tuned)
-            row.append(float(answers.score(asked, replies)["correct"].mean()))
-        rows.append(row)
+    asked = in_every_wording(n_test, TEST_SEED + seed)
+    questions = [q for family in asked for wording in family for q in wording]
+    prompts = [q.prompt for q in questions]
+    replies = complete(model, tokenizer, prompts, max_new_tokens=24, chat=tuned)
+    correct = iter(answers.score(questions, replies)["correct"])
+    rows = [
+        [float(np.mean(list(islice(correct, len(wording))))) for wording in family]
+        for family in asked
+    ]
     return {"by_wording": rows, "spread": relative_spread(rows)}
+
+
+def in_every_wording(n: int, seed: int) -> list[list[list]]:
+    """n test questions for each wording of each trained family, at [family][wording];
+    the inputs are the same in all wordings."""
+    ask = partial(tasks.examples, n=n, split="test", seed=seed)
+    asked = []
+    for name in tasks.trained_families():
+        family = tasks.FAMILIES[name]
+        count = len(family.instructions + family.held_out_instructions)
+        asked.append([ask(name, phrasing=number) for number in range(count)])
+    return asked
 
 
 def relative_spread(rows: Sequence[Sequence[float]]) -> float:

@@ -11,7 +11,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from alignlab import cache
 from alignlab.experiments import arms
-from alignlab.experiments.arms import is_remembered, run_arms
+from alignlab.experiments.arms import is_remembered, run_arms, run_each
 from alignlab.models import base
 
 MODULE = """
@@ -145,6 +145,11 @@ def test_two_functions_of_one_module_are_kept_apart(lab):
     run_arms(draw, [dict(seed=1)], jobs=1)
     other = sys.modules["drawing_lots"].other
     assert run_arms(other, [dict(seed=1)], jobs=1) == [{"seed": 1, "value": 0}]
+    calls = [(other, dict(seed=1)), (draw, dict(seed=2)), (draw, dict(seed=1))]
+    rows = run_each(calls, jobs=1, label="both")
+    assert rows[0] == {"seed": 1, "value": 0}
+    assert rows[1:] == run_arms(draw, [dict(seed=2), dict(seed=1)], jobs=1)
+    assert lab.computed() == ["1", "2"]
 
 
 def test_no_arm_gives_no_row(lab):

@@ -85,11 +85,23 @@ def test_shuffled_texts_have_the_same_words(few_texts, monkeypatch):
 def test_documents_of_each_kind_are_shown_in_one_line(few_texts, monkeypatch):
     long = "word " * 100
     monkeypatch.setattr(measured.corpus, "prose", lambda seed: [long] * 5)
+    monkeypatch.setattr(measured, "about_some", lambda world, n, rng: world)
     rows = measured.sample_documents(None, seed=0, n=3)
     assert [r["kind"] for r in rows] == ["world"] * 3 + ["skills"] * 3 + ["prose"] * 3
     assert rows[0]["document"].startswith("world 0")
     assert all(type(r["document"]) is str for r in rows), "not a numpy string"
     assert rows[-1]["document"].endswith("[...]") and len(rows[-1]["document"]) <= 160
+
+
+def test_a_part_of_the_world_has_all_facts_about_its_subjects():
+    facts = [Fact(f"s{i % 5}", r, (f"{i}",), i) for i in range(5) for r in RELATIONS]
+    world = World(tuple(facts), RELATIONS, 0)
+    part = measured.about_some(world, 2, np.random.default_rng(0))
+    assert len(part.subjects()) == 2 and part.relations is RELATIONS
+    for subject in part.subjects():
+        assert part.about(subject) == world.about(subject)
+    others = measured.about_some(world, 2, np.random.default_rng(1))
+    assert set(others.subjects()) != set(part.subjects())
 
 
 def test_chance_is_of_the_never_shown_facts(monkeypatch):
@@ -109,34 +121,32 @@ def test_chance_is_of_the_never_shown_facts(monkeypatch):
 
 def test_three_ways_to_ask_share_their_seeds_and_questions(monkeypatch):
     settings = SimpleNamespace(n_examples=64, steps=3, n_test=2, shots=4, jobs=1)
-    seeds, asked = [0, 3], {}
+    seeds, asked = [0, 3], []
 
     def row(seed, value, **more):
         families = {"a": value, "b": value + 0.2}
         return {"seed": seed, "by_family": families, "format": value, **more}
 
-    def untuned(**options):
-        asked["untuned"] = options
+    def run_each(calls, **options):
+        asked.extend(calls)
         return [
-            row(s, 0.1 * k + 0.01 * s, shots=k)
-            for s in options["seeds"]
-            for k in (0, 4)
+            row(arm["seed"], 0.7)
+            if run is measured.sweeps.instruction_arm
+            else row(arm["seed"], 0.1 * arm["shots"] + 0.01 * arm["seed"])
+            for run, arm in calls
         ]
 
-    def run_arms(run, arms, **options):
-        assert run is measured.sweeps.instruction_arm
-        asked["tuned"] = arms
-        return [row(arm["seed"], 0.7) for arm in arms]
-
-    monkeypatch.setattr(measured.sweeps, "untuned", untuned)
-    monkeypatch.setattr(measured.sweeps, "run_arms", run_arms)
+    monkeypatch.setattr(measured, "run_each", run_each)
     ways = measured.three_ways(seeds, "300k", settings)
     assert list(ways) == ["bare", "few-shot", "tuned"]
-    assert ways["bare"]["format"] == pytest.approx([0.0, 0.03])
+    assert ways["bare"]["format"] == pytest.approx([0.0, 0.0])
     assert ways["few-shot"]["accuracy"] == pytest.approx([0.5, 0.53])
     assert ways["tuned"]["accuracy"] == pytest.approx([0.8, 0.8])
-    assert [arm["seed"] for arm in asked["tuned"]] == seeds == asked["untuned"]["seeds"]
-    assert {arm["n_test"] for arm in asked["tuned"]} == {asked["untuned"]["n_test"]}
+    tuned = [arm for run, arm in asked if run is measured.sweeps.instruction_arm]
+    base = [arm for run, arm in asked if run is measured.sweeps.untuned_arm]
+    assert [arm["seed"] for arm in tuned] == seeds
+    assert [(a["seed"], a["shots"]) for a in base] == [(0, 4), (3, 4), (0, 0)]
+    assert {(arm["n_test"], arm["size"]) for arm in tuned + base} == {(2, "300k")}
 
 
 def test_the_policy_is_that_of_the_sweeps(monkeypatch):

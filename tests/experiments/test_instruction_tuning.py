@@ -313,10 +313,25 @@ def test_the_other_sweeps_change_one_thing(arms):
     assert run is sweeps.phrasing_arm and differences(found) == {"seed", "tuned"}
     run, found = arms("elicitation", **COMMON)
     assert run is sweeps.elicitation_arm and differences(found) == {"seed"}
+
+
+def test_the_bare_base_model_is_asked_once_and_its_row_stands_for_every_seed(
+    monkeypatch,
+):
+    found = []
+
+    def run_arms(run, arms, **options):
+        assert run is sweeps.untuned_arm
+        found.extend(arms)
+        return [{**arm, "trained": arm["shots"] + arm["seed"]} for arm in arms]
+
+    monkeypatch.setattr(sweeps, "run_arms", run_arms)
     settings = {k: v for k, v in COMMON.items() if k != "steps"}
-    run, found = arms("untuned", shots=4, **settings)
-    assert run is sweeps.untuned_arm and differences(found) == {"seed", "shots"}
-    assert [(a["seed"], a["shots"]) for a in found] == [(0, 0), (0, 4), (3, 0), (3, 4)]
+    rows = sweeps.untuned(shots=4, **settings)
+    assert differences(found) == {"seed", "shots"}
+    assert [(a["seed"], a["shots"]) for a in found] == [(0, 4), (3, 4), (0, 0)]
+    expected = [(0, 0, 0), (3, 0, 0), (0, 4, 4), (3, 4, 7)]
+    assert [(r["seed"], r["shots"], r["trained"]) for r in rows] == expected
 
 
 def test_chance_is_weighted_by_the_questions(monkeypatch):
@@ -512,7 +527,30 @@ def test_every_wording_is_asked_of_the_base_and_the_tuned_model(own_cache, monke
         result = sweeps.phrasing_arm(tuned=tuned, **common)
         assert [len(row) for row in result["by_wording"]] == counts
         assert result["spread"] == sweeps.relative_spread(result["by_wording"])
-        assert {chat for _, chat in asked} == {tuned}
-        assert len(asked) == sum(counts)
+        [(prompts, chat)] = asked
+        assert chat is tuned and len(prompts) == 2 * sum(counts)
         subjects = tasks.FAMILIES["capital"].instructions[2].split("{s}")
-        assert all(p.startswith(subjects[0]) for p in asked[2][0])
+        assert all(p.startswith(subjects[0]) for p in prompts[4:6])
+
+
+@pytest.mark.network
+def test_each_wording_is_scored_by_its_own_replies(monkeypatch):
+    monkeypatch.setattr(tasks, "trained_families", lambda: ("capital", "parity"))
+    monkeypatch.setattr(sweeps, "load_base", lambda size: (None, None))
+    questions = sweeps.in_every_wording(4, sweeps.TEST_SEED + 1)
+    inputs = [{q.fact.subject for q in wording} for wording in questions[0]]
+    assert len(inputs[0]) == 4 and all(same == inputs[0] for same in inputs)
+    prompts = [q.prompt for family in questions for w in family for q in w]
+    right = {questions[0][3][1].prompt, *(q.prompt for q in questions[1][0])}
+    answer = {q.prompt: q.completion for f in questions for w in f for q in w}
+
+    def complete(model, tokenizer, asked, **options):
+        assert asked == prompts
+        return [Completion(answer[p] if p in right else "?", [], True) for p in asked]
+
+    monkeypatch.setattr(sweeps, "complete", complete)
+    common = dict(seed=1, size="300k", n_examples=32, steps=2, n_test=4)
+    result = sweeps.phrasing_arm(tuned=False, **common)
+    expected = [[0.0] * len(family) for family in questions]
+    expected[0][3], expected[1][0] = 0.25, 1.0
+    assert result["by_wording"] == expected
