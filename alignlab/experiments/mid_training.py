@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from alignlab.training.loop import Schedule, train
 from alignlab.training.pretrain import LENGTH
 from alignlab.training.sft import Encoded, LossOn, collate, encode, sft_step
 
-ARMS = ("after", "mid", "after_high_rate", "replay")
+ARMS = ("after", "mid", "replay", "after_high_rate")  # the longest first
 ROWS = 8  # of text in an update: half of pretraining's, for twice as many updates
 HELD_OUT = 0.009  # of the documents, from the end: pretraining kept out the last 1%
 WEIGHT_DECAY = 0.1  # pretraining's, in every stage: the arms are not to differ in it
@@ -44,7 +45,7 @@ def mid_training(
     Returns:
         One dict per arm and seed, arm by arm.
     """
-    # Not seed by seed: the arms of one seed wait for the first to make their reference.
+    # Not seed by seed: some arms of a seed wait for the first to make their reference.
     settings = [
         {"arm": arm, "seed": seed, "size": size, **dials}
         for arm in arms
@@ -81,9 +82,9 @@ def mid_training_arm(
 
     * "after": the learning rate decays to zero on text; then SFT, at SFT's usual rate.
     * "mid": it decays on text and examples mixed; there is no later stage.
+    * "replay": as "after", but some of the rows of text wait for the SFT stage.
     * "after_high_rate": as "after", but the examples meet exactly the learning rates
       that they meet in "mid", so that "mid" minus this arm is the mixing alone.
-    * "replay": as "after", but some of the rows of text wait for the SFT stage.
 
     What was chosen, and why. MiniCPM decays over about the last tenth of its tokens and
     finds a fortieth too short. The shipped base reads some 6.2 million tokens, so a
@@ -127,7 +128,8 @@ def mid_training_arm(
     Source: Hu et al. (2024, MiniCPM), section 5; Ibrahim et al. (2024) for replay.
     """
     _require_sensible(arm, sft_share, replay_share)
-    reference = decayed_base(
+    reference = partial(
+        decayed_base,
         seed=seed,
         size=size,
         decay_steps=decay_steps,
@@ -135,8 +137,7 @@ def mid_training_arm(
         n_facts=n_facts,
         n_documents=n_documents,
     )
-    before = json.loads((reference / "measured.json").read_text())
-    _, tokenizer = load_model(reference)
+    model, tokenizer = load_base(size, "stable")
     text, held_out = text_rows(tokenizer, n_documents)
     rows = draw_rows(text, decay_steps * ROWS, seed)
     budget = token_budget(rows.size, sft_share)
@@ -150,15 +151,19 @@ def mid_training_arm(
         high=pretrain.LEARNING_RATE[size],
         low=tuning.LEARNING_RATE[size],
     )
+    done = None
     if stages[0].is_pure_decay(len(rows)):  # done once, for every arm that begins so
-        model, done = load_model(reference)[0], before
+        model, done = load_model(reference())[0], _measured(reference())
         stages = stages[1:]
-    else:
-        model, done = load_base(size, "stable")[0], None
     pad = tokenizer.pad_token_id
     trained = run_stages(model, stages, rows, encoded, pad, seed, done)
     after = measure(model, tokenizer, held_out, n_questions, n_facts)
-    return trained | after | compare(before, after)
+    # Asked for as late as can be: another process may be making it.
+    return trained | after | compare(_measured(reference()), after)
+
+
+def _measured(folder: Path) -> dict:
+    return json.loads((folder / "measured.json").read_text())
 
 
 # --- The arms -----------------------------------------------------------------------
