@@ -114,6 +114,25 @@ def test_one_token_options_take_the_short_way_and_it_agrees(
     np.testing.assert_allclose(short.outside, long.outside, rtol=1e-4)
 
 
+def test_a_model_with_absolute_positions_is_asked_alike(tiny_tokenizer):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tiny_tokenizer),
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.5,
+    )
+    gpt2 = GPT2LMHeadModel(config).eval()
+    for options in ([" is", " the"], OPTIONS):
+        found = multiple_choice(gpt2, tiny_tokenizer, PROMPTS, options, chat=False)
+        for i, prompt in enumerate(PROMPTS):
+            logs = [sum(by_hand(gpt2, tiny_tokenizer, prompt, o)) for o in options]
+            assert found.log_probs[i] == pytest.approx(logs, rel=1e-4)
+
+
 def test_all_tokens_of_the_vocabulary_leave_nothing_outside(tiny_model, tiny_tokenizer):
     ids = tiny_tokenizer(PROMPTS[0])["input_ids"]
     every = [[token] for token in range(len(tiny_tokenizer))]
@@ -122,6 +141,14 @@ def test_all_tokens_of_the_vocabulary_leave_nothing_outside(tiny_model, tiny_tok
     (row,) = _of_next_tokens(tiny_model, tiny_tokenizer, [ids], [every], 8, False)
     assert np.exp(row).sum() == pytest.approx(1)
     assert _outside(row, every) == pytest.approx(0, abs=1e-9)
+
+
+def test_of_options_that_go_on_from_others_the_shorter_one_counts():
+    from alignlab.calibration.elicitation import _outside
+
+    tails = [[1], [1, 2], [3, 4], [3, 4], [5, 6], [5, 7], [3, 4, 9]]
+    logs = np.log([0.3, 0.2, 0.1, 0.1, 0.15, 0.05, 0.01])
+    assert _outside(logs, tails) == pytest.approx(1 - 0.3 - 0.1 - 0.15 - 0.05)
 
 
 def test_options_that_go_on_from_others_count_once(tiny_model, tiny_tokenizer):

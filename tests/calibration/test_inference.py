@@ -221,6 +221,14 @@ def test_bootstrap_draws_items_together_and_groups_whole():
         n_resamples=300,
     )
     assert copies.high - copies.low == pytest.approx(score.high - score.low, rel=0.25)
+    threes = np.repeat(np.arange(100), 3)
+    found = bootstrap_interval(
+        lambda key: np.unique(key, return_counts=True)[1].min() % 3 + len(key),
+        threes,
+        groups=threes,
+        n_resamples=50,
+    )
+    assert found == (300, 300, 300)  # all the members of a group, or none
     again = bootstrap_interval(brier_score, p, y, n_resamples=300)
     assert again == score
 

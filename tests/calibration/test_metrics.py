@@ -175,6 +175,8 @@ def test_many_predictions_are_no_different_from_few():
     assert curve.count.tolist() == np.bincount(where, minlength=15).tolist()
     for b in range(15):
         assert curve.accuracy[b] == pytest.approx(correct[where == b].mean(), rel=1e-12)
+        mean = confidence[where == b].mean()
+        assert curve.confidence[b] == pytest.approx(mean, rel=1e-12)
 
 
 def test_a_weight_is_a_number_of_repetitions():
@@ -235,6 +237,22 @@ def test_debiased_square_has_the_expectation_of_the_true_gaps():
     )
     assert expected == pytest.approx(sum(a * b for a, b in pairs) / 12, abs=1e-15)
     assert plug_in > expected + 0.02
+
+
+def test_debiased_square_with_weights_is_its_formula_written_out():
+    confidence, correct = events(200)
+    weights = np.random.default_rng(1).uniform(0, 3, 200)
+    edges = bin_edges(confidence, 5, "uniform")
+    total = 0.0
+    for items in grouped(confidence, correct, edges, weights):
+        pairs = list(itertools.permutations(items, 2))
+        products = sum(v * w * (y - p) * (z - q) for (v, p, y), (w, q, z) in pairs)
+        share = sum(w for w, _, _ in items) / weights.sum()
+        total += share * products / sum(v * w for (v, _, _), (w, _, _) in pairs)
+    found = expected_calibration_error(
+        confidence, correct, 5, norm="l2", debias=True, weights=weights
+    )
+    assert found == pytest.approx(math.sqrt(total), rel=1e-9) and found > 0.05
 
 
 def test_debiasing_brings_a_calibrated_model_to_zero_on_average():

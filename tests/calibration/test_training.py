@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from alignlab.calibration.training import loss_step, mixup_step, token_logits
 from alignlab.objectives import focal_loss, label_smoothing_loss
 from alignlab.training.loop import train
-from alignlab.training.sft import batches, collate, encode, sft_step
+from alignlab.training.sft import Encoded, batches, collate, encode, sft_step
 
 EXAMPLES = [
     {"prompt": "What is the capital of Kenya?", "completion": "Nairobi."},
@@ -54,27 +54,40 @@ def test_another_loss_is_that_loss(tiny_model, batch):
     torch.testing.assert_close(found, expected)
 
 
-def test_mixup_is_its_formula_written_out(tiny_model, batch, monkeypatch):
-    """Two rows of equal length, blended 3 to 1 with each other."""
-    rows = {name: value[[0, 0]].clone() for name, value in batch.items()}
-    ids = rows["input_ids"]
-    kept = rows["attention_mask"][0].bool()
-    ids[1, kept] = ids[0, kept].flip(0)
+ROWS = [
+    ([7, 8, 9, 10, 11, 12], [0, 0, 0, 0, 1, 1]),
+    ([20, 21, 22, 23, 24, 25, 26, 27, 28], [0, 0, 1, 1, 1, 1, 1, 1, 1]),
+]
+
+
+@pytest.mark.parametrize("rows", [[ROWS[0], ROWS[0]], ROWS], ids=["equal", "unequal"])
+def test_mixup_is_its_formula_written_out(rows, tiny_model, monkeypatch):
+    """Two rows, blended 3 to 1 with each other, their ends put together."""
+    encoded = [Encoded(ids, mask) for ids, mask in rows]
+    if rows[0] == rows[1]:
+        encoded[1] = Encoded(rows[0][0][::-1], rows[0][1])
     monkeypatch.setattr(torch, "randperm", lambda n, device: torch.tensor([1, 0]))
     monkeypatch.setattr(
         "alignlab.calibration.training._blend_shares",
         lambda alpha, n: torch.tensor([0.75, 0.75]),
     )
-    found, _ = mixup_step(0.4)(tiny_model, rows)
-    embedded = tiny_model.get_input_embeddings()(ids[:, kept])
-    total, learnt = 0.0, rows["mask"][0, kept][1:].bool()
-    for i, j in ((0, 1), (1, 0)):
-        blend = 0.75 * embedded[i] + 0.25 * embedded[j]
-        logs = tiny_model(inputs_embeds=blend[None]).logits[0, :-1].log_softmax(1)
-        for share, row in ((0.75, i), (0.25, j)):
-            right = logs[torch.arange(len(learnt)), ids[row, kept][1:]]
-            total -= share * right[learnt].sum()
-    torch.testing.assert_close(found, total / (2 * learnt.sum()), rtol=1e-4, atol=1e-5)
+    found, _ = mixup_step(0.4)(tiny_model, collate(encoded, 0))
+    loss, tokens = 0.0, 0.0
+    for own, other in (encoded, encoded[::-1]):
+        n, m = len(own.input_ids), len(other.input_ids)
+        mine, theirs = (
+            tiny_model.get_input_embeddings()(torch.tensor(row.input_ids))
+            for row in (own, other)
+        )
+        blend, both = mine.clone(), min(n, m)
+        blend[n - both :] = 0.75 * mine[n - both :] + 0.25 * theirs[m - both :]
+        logs = tiny_model(inputs_embeds=blend[None]).logits[0].log_softmax(1)
+        for share, row, shift in ((0.75, own, 0), (0.25, other, n - m)):
+            for place, learnt in enumerate(row.completion_mask):
+                if learnt and place + shift >= 1:  # a real token comes before it
+                    loss -= share * logs[place + shift - 1, row.input_ids[place]]
+                    tokens += share
+    torch.testing.assert_close(found, loss / tokens, rtol=1e-4, atol=1e-5)
 
 
 def test_mixup_reads_unequal_lengths_and_ignores_padding(tiny_model, batch):
