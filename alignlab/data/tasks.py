@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
@@ -190,9 +190,11 @@ def world_questions(
     return [_example(family, item, wordings[family], rng) for family, item in chosen]
 
 
-def _chosen(family: str, split: Split, facts: Facts) -> list[Item]:
+@cache
+def _chosen(family: str, split: Split, facts: Facts) -> tuple[Item, ...]:
     _one_of("split", split, ("train", "test"))
-    return [i for i in table(family) if i.split == split and _wanted(i.fact, facts)]
+    chosen = (i for i in table(family) if i.split == split)
+    return tuple(i for i in chosen if _wanted(i.fact, facts))
 
 
 def _example(family: str, item: Item, wordings: Sequence[str], rng) -> Example:
@@ -382,7 +384,7 @@ def _remembered(name: str, items: Callable[[], Iterable[Item]]) -> Iterator[Item
     fact: texts and generators are what takes seconds, in every process anew."""
     rows = remember(
         "items",
-        lambda: [asdict(item) for item in _distinct(items())],
+        lambda: [vars(item) for item in _distinct(items())],
         key={"family": name},
         code=[sys.modules[__name__]],
     )
