@@ -22,9 +22,9 @@ def in_their_environment() -> None:
     """Start again where the peers are, unless we are there."""
     from alignlab.cache import cache_dir
 
-    folder = cache_dir() / "environments" / "calibration"
+    folder = (cache_dir() / "environments" / "calibration").resolve()
     python = folder / "bin" / "python"
-    if Path(sys.prefix).resolve() == folder.resolve():
+    if Path(sys.prefix).resolve() == folder:
         return
     if not (folder / "complete").exists():
         print(f"installing {', '.join(PEERS)} into {folder}", flush=True)
@@ -34,8 +34,8 @@ def in_their_environment() -> None:
             [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
             text=True,
         )
-        below = Path(site.strip()) / "below.pth"
-        below.write_text(sysconfig.get_path("purelib") + "\n")
+        below = [sysconfig.get_path("purelib"), str(Path(__file__).parents[1])]
+        (Path(site.strip()) / "below.pth").write_text("\n".join(below) + "\n")
         subprocess.check_call([python, "-m", "pip", "install", "--quiet", *PEERS])
         (folder / "complete").touch()
     os.execv(python, [str(python), *sys.argv])
