@@ -1,13 +1,14 @@
 """Preference optimisation without a reward model: DPO and its family.
 
 Pairs become token ids, what the reference thinks of them is computed once, and the
-shared loop does the rest: one forward pass a step, chosen and rejected together.
+shared loop does the rest: one pass a step, chosen and rejected behind one prompt.
 """
 
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlab.errors import AlignlabError
-from alignlab.models.likelihood import completion_log_probs
+from alignlab.models.pairs import (
+    FIRST,
+    SECOND,
+    pair_log_probs,
+    require_one_row_will_do,
+    rows_of,
+)
 from alignlab.objectives import (
     dpo_loss,
     implicit_reward,
@@ -25,7 +32,7 @@ from alignlab.objectives import (
     simpo_loss,
 )
 from alignlab.training.loop import train
-from alignlab.training.sft import Encoded, collate, encode
+from alignlab.training.sft import Encoded, encode
 
 # Every loss that train_dpo knows, with the dials of its own.
 DIALS: Mapping[str, tuple[str, ...]] = {
@@ -44,7 +51,14 @@ DIALS: Mapping[str, tuple[str, ...]] = {
 WITHOUT_REFERENCE = {"orpo": orpo_loss, "simpo": simpo_loss}
 BLUR = 0.25  # lengths are sorted up to a quarter, so that no two epochs batch alike
 
-Two = tuple[Encoded, Encoded]  # the two texts of an example: chosen and rejected, say
+
+class Two(NamedTuple):
+    """Two completions of one prompt, as tokens: of a pair, chosen and rejected."""
+
+    prompt: list[int]
+    first: list[int]
+    second: list[int]
+
 
 # --- From rows to tokens -------------------------------------------------------------
 
@@ -54,7 +68,7 @@ def encode_pairs(
     pairs: Sequence[Mapping],
     max_length: float = math.inf,
 ) -> list[Two]:
-    """Put pairs through the chat template, once: (chosen, rejected) of each.
+    """Put pairs through the chat template, once.
 
     Args:
         pairs: TRL's preference format, dicts with `prompt`, `chosen` and `rejected`,
@@ -65,25 +79,27 @@ def encode_pairs(
             same tokens: they hold no preference. A warning counts both.
 
     Raises:
-        AlignlabError: if a pair lacks a column, its template leaves no boundary to
-            mask at, or no pair is left.
+        AlignlabError: if a pair lacks a column, its template leaves no boundary
+            between prompt and completion, or no pair is left.
     """
     rows = [_prompted(number, pair) for number, pair in enumerate(pairs)]
     if not rows:
         raise AlignlabError("There is no pair to learn from.", "Pass at least one.")
     chosen, rejected = (
-        encode(tokenizer, [{**row, "completion": row[side]} for row in rows])
+        map(_split, encode(tokenizer, [{**r, "completion": r[side]} for r in rows]))
         for side in ("chosen", "rejected")
     )
-    return _worth_learning(list(zip(chosen, rejected, strict=True)), max_length)
+    encoded = [Two(*one, other[1]) for one, other in zip(chosen, rejected, strict=True)]
+    return _worth_learning(encoded, max_length)
 
 
 def encode_unpaired(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Mapping],
     max_length: float = math.inf,
-) -> tuple[list[Encoded], list[bool]]:
-    """Put unpaired rows through the chat template: the texts, and which are desirable.
+) -> list[tuple[list[int], list[int], bool]]:
+    """Put unpaired rows through the chat template, once: the tokens of prompt and
+    completion, and whether it is desirable.
 
     Args:
         rows: TRL's unpaired format, dicts with `prompt`, `completion` (strings or lists
@@ -96,20 +112,23 @@ def encode_unpaired(
     for number, row in enumerate(rows):
         _require_columns(number, row, ("prompt", "completion", "label"))
     encoded = encode(tokenizer, rows)
-    labels = [bool(row["label"]) for row in rows]
-    kept = [i for i, text in enumerate(encoded) if len(text.input_ids) <= max_length]
-    if not kept:
+    texts = [
+        (*_split(text), bool(row["label"]))
+        for text, row in zip(encoded, rows, strict=True)
+        if len(text.input_ids) <= max_length
+    ]
+    if not texts:
         raise AlignlabError(
             f"None of the {len(encoded)} texts fits into {max_length} tokens.",
             f"The shortest has {min(len(text.input_ids) for text in encoded)}.",
         )
-    if dropped := len(encoded) - len(kept):
+    if dropped := len(encoded) - len(texts):
         warnings.warn(
             f"{dropped} of {len(encoded)} texts are longer than {max_length} tokens "
             "and were left out",
             stacklevel=4,
         )
-    return [encoded[i] for i in kept], [labels[i] for i in kept]
+    return texts
 
 
 # --- What the reference thinks of them, once -----------------------------------------
@@ -117,64 +136,66 @@ def encode_unpaired(
 
 @torch.no_grad()
 def log_probs_of(
-    model: nn.Module,
-    texts: Sequence[Encoded],
-    pad_token_id: int,
-    batch_size: int = 64,
-) -> Float[Tensor, "texts"]:
-    """Log-probability of each text's completion given its prompt, in nats, in the order
-    given and on the CPU.
+    model: nn.Module, pairs: Sequence[Two], pad_token_id: int, batch_size: int = 32
+) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "pairs"]]:
+    """Log-probabilities of all first and of all second completions, in nats, in the
+    order given and on the CPU.
 
     Args:
         model: a causal language model; it is put into eval mode meanwhile.
-        texts: what :func:`alignlab.training.sft.encode` gives.
-        batch_size: texts at once; more takes more memory.
+        pairs: what :func:`encode_pairs` gives.
+        batch_size: pairs at once; more takes more memory.
+
+    Raises:
+        AlignlabError: if the model cannot read two completions in one row.
     """
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i].input_ids))
-    found = torch.empty(len(texts))
+    require_one_row_will_do(model, *max(pairs, key=_length))
+    order = sorted(range(len(pairs)), key=lambda i: _length(pairs[i]))
+    found = torch.empty(2, len(pairs))
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     for start in range(0, len(order), batch_size):
         some = order[start : start + batch_size]
-        batch = collate([texts[i] for i in some], pad_token_id)
-        batch = {name: value.to(device) for name, value in batch.items()}
-        found[some] = completion_log_probs(model, **batch).sum(dim=1).float().cpu()
+        rows = rows_of([pairs[i] for i in some], pad_token_id)
+        log_probs = pair_log_probs(model, *(x.to(device) for x in rows))
+        found[:, some] = torch.stack(log_probs).float().cpu()
     model.train(was_training)
-    return found
+    return found[0], found[1]
 
 
 def batches(
-    examples: Sequence[Two],
-    known: Mapping[str, Float[Tensor, "examples"]],
+    pairs: Sequence[Two],
+    known: Mapping[str, Tensor],
     batch_size: int,
     seed: int,
     pad_token_id: int,
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches for ever; each epoch has every example once, in an order of its own.
+    """Batches for ever; each epoch has every pair once, in an order of its own.
 
-    A batch of B examples has 2B rows of tokens, all the first texts and then all the
-    second ones, as ``input_ids``, ``attention_mask`` and ``mask``, each (2B, T), and
-    what is ``known`` of its examples, each (B,). Examples of like length share a batch,
-    and all batches have nearly the same size (see ``training.sft.batches``).
+    A batch holds ``input_ids``, ``attention_mask`` and ``part``, each (B, T), as
+    :func:`alignlab.models.pairs.rows_of` lays them out, and what is ``known`` of its
+    pairs, each (B,). Pairs of like length share a batch, and all batches have nearly
+    the same size (see ``training.sft.batches``).
 
     Raises:
-        ValueError: if there is no example or batch_size is not positive.
+        ValueError: if there is no pair or batch_size is not positive.
     """
-    if not examples or batch_size < 1:
+    if not pairs or batch_size < 1:
         raise ValueError(
-            f"batch_size is {batch_size} with {len(examples)} examples; both > 0"
+            f"batch_size is {batch_size} with {len(pairs)} pairs; both > 0"
         )
-    lengths = np.array([_longest(example) for example in examples])
+    lengths = np.array([_length(pair) for pair in pairs])
     random = np.random.default_rng(seed)
     while True:
         blurred = lengths * random.uniform(1, 1 + BLUR, size=len(lengths))
         epoch = np.array_split(blurred.argsort(), -(-len(lengths) // batch_size))
         for number in random.permutation(len(epoch)):
             some = epoch[number]
-            texts = [examples[i][side] for side in (0, 1) for i in some]
-            columns = {name: values[some] for name, values in known.items()}
-            yield collate(texts, pad_token_id) | columns
+            ids, part = rows_of([pairs[i] for i in some], pad_token_id)
+            batch = {"input_ids": ids, "attention_mask": (part > 0).long()}
+            batch |= {"part": part}
+            yield batch | {name: values[some] for name, values in known.items()}
 
 
 # --- One step ------------------------------------------------------------------------
@@ -203,17 +224,18 @@ def preference_step(
         higher reward. A tie counts one half; TRL counts it as wrong.
 
     Raises:
-        ValueError: if a completion has no token, or a dial is out of range.
+        ValueError: if a prompt or completion has no token, or a dial is out of range.
     """
-    log_probs, tokens = _completions(model, batch)  # (2B,) each
-    chosen, rejected = log_probs.chunk(2)
+    part = batch["part"]
+    chosen, rejected = pair_log_probs(model, batch["input_ids"], part)  # (B,) each
+    tokens = [(part == which).sum(1) for which in (FIRST, SECOND)]
     if loss_type in WITHOUT_REFERENCE:
-        means = (log_probs / tokens).chunk(2)
+        means = chosen / tokens[0], rejected / tokens[1]
         losses = WITHOUT_REFERENCE[loss_type](*means, beta, **dials)
         rewards = [beta * mean for mean in means]
     else:
         reference = batch["ref_chosen"], batch["ref_rejected"]
-        counts = dict(zip(("chosen_tokens", "rejected_tokens"), tokens.chunk(2)))
+        counts = dict(zip(("chosen_tokens", "rejected_tokens"), tokens))
         losses = dpo_loss(
             chosen, rejected, *reference, beta, loss_type, **dials, **counts
         )
@@ -233,13 +255,13 @@ def kto_step(
 ) -> tuple[Tensor, dict[str, float]]:
     """The mean KTO loss of a batch of completions, and what to log.
 
-    The reference point is the batch's mean log-ratio of *mismatched* texts, completions
-    to other rows' prompts, which get no gradient.
+    The reference point is the batch's mean log-ratio of *mismatched* completions, each
+    to another row's prompt, which get no gradient. They are the rows' second ones.
 
     Args:
-        batch: 2B rows of tokens, the completions and then the mismatched ones; and of
-            each completion ``desirable``, the reference's log-probability ``ref`` and
-            that of the mismatched text ``ref_mismatched``, each (B,).
+        batch: of each completion also ``desirable``, and the reference's
+            log-probabilities of it, ``ref``, and of the mismatched one,
+            ``ref_mismatched``, each (B,).
 
     Returns:
         The loss, and means over the batch's desirable (chosen) and undesirable
@@ -247,22 +269,11 @@ def kto_step(
         ``rewards/margins`` as in :func:`preference_step`, NaN where the batch has none;
         and ``kl``, the reference point in nats.
     """
-    own, mismatched = (
-        {name: batch[name].chunk(2)[half] for name in _TEXT} for half in (0, 1)
-    )
-    log_probs, _ = _completions(model, own)  # (B,)
-    with torch.no_grad():
-        kl = (_completions(model, mismatched)[0] - batch["ref_mismatched"]).mean()
+    log_probs, mismatched = pair_log_probs(model, batch["input_ids"], batch["part"])
+    kl = (mismatched.detach() - batch["ref_mismatched"]).mean()
     good = batch["desirable"]
-    losses = kto_loss(
-        log_probs,
-        batch["ref"],
-        good,
-        kl,
-        beta,
-        desirable_weight,
-        undesirable_weight,
-    )
+    weights = desirable_weight, undesirable_weight
+    losses = kto_loss(log_probs, batch["ref"], good, kl, beta, *weights)
     rewards = implicit_reward(log_probs.detach(), batch["ref"], beta)
     logs = {
         f"{name}/{side}": values[rows].mean().item()
@@ -333,7 +344,8 @@ def train_dpo(
 
     Raises:
         AlignlabError: if a row lacks a column or none is left to learn from, the
-            reference has another vocabulary, or the loop raises one.
+            reference has another vocabulary, a model cannot read two completions in one
+            row, or the loop raises one.
         ValueError: if there is no such loss or dial, or a dial is out of range.
     """
     dials = {name: options.pop(name) for name in _ALL_DIALS if name in options}
@@ -341,10 +353,11 @@ def train_dpo(
     reference = policy if reference is None else reference
     _require_same_vocabulary(policy, reference)
     if max_length is None:
-        max_length = getattr(policy.config, "max_position_embeddings", math.inf)
+        max_length = getattr(policy.config, "max_position_embeddings", None) or math.inf
     pad = tokenizer.pad_token_id
     pad = tokenizer.eos_token_id if pad is None else pad
     examples, known = _prepared(loss_type, tokenizer, pairs, reference, max_length, pad)
+    require_one_row_will_do(policy, *max(examples, key=_length))
     if loss_type == "kto" and not _is_unpaired(pairs):
         batch_size *= 2  # completions, as many as the other losses see in a step
     if eval_pairs is not None:
@@ -390,54 +403,45 @@ def _step_of(loss_type: str, beta: float, dials: dict[str, float]) -> Callable:
 def _prepared(
     loss_type: str, tokenizer, pairs, reference: nn.Module, max_length: float, pad: int
 ) -> tuple[list[Two], dict[str, Tensor]]:
-    """The examples a loss learns from, and what is known of them beforehand."""
+    """What a loss learns from, and what is known of it beforehand."""
     if loss_type != "kto":
-        examples = encode_pairs(tokenizer, pairs, max_length)
+        encoded = encode_pairs(tokenizer, pairs, max_length)
         if loss_type in WITHOUT_REFERENCE:
-            return examples, {}
-        names = ("ref_chosen", "ref_rejected")
-        return examples, _both_log_probs(reference, examples, pad, names)
+            return encoded, {}
+        chosen, rejected = log_probs_of(reference, encoded, pad)
+        return encoded, {"ref_chosen": chosen, "ref_rejected": rejected}
     if _is_unpaired(pairs):
-        texts, desirable = encode_unpaired(tokenizer, pairs, max_length)
+        texts = encode_unpaired(tokenizer, pairs, max_length)
     else:
         two = encode_pairs(tokenizer, pairs, max_length)
-        texts = [pair[side] for side in (0, 1) for pair in two]
-        desirable = [True] * len(two) + [False] * len(two)
-    examples = list(zip(texts, _mismatched(texts, max_length), strict=True))
-    known = _both_log_probs(reference, examples, pad, ("ref", "ref_mismatched"))
-    return examples, known | {"desirable": torch.tensor(desirable)}
+        texts = [(prompt, chosen, True) for prompt, chosen, _ in two]
+        texts += [(prompt, rejected, False) for prompt, _, rejected in two]
+    mismatched = _mismatched(texts, max_length)
+    ref, ref_mismatched = log_probs_of(reference, mismatched, pad)
+    desirable = torch.tensor([good for _, _, good in texts])
+    known = {"desirable": desirable, "ref": ref, "ref_mismatched": ref_mismatched}
+    return mismatched, known
 
 
-def _mismatched(texts: list[Encoded], max_length: float) -> list[Encoded]:
-    """Each text's prompt with another's completion, cut where it would not fit.
+def _mismatched(texts: list[tuple], max_length: float) -> list[Two]:
+    """Beside each completion another's, cut where that would not fit.
 
     The others are so many places before, the same number for all: the least at which
     the fewest prompts meet themselves. Where neighbours differ it is 1, as in TRL.
     """
-    starts = [text.completion_mask.index(1) for text in texts]
-    prompts = [text.input_ids[:start] for text, start in zip(texts, starts)]
-    completions = [text.input_ids[start:] for text, start in zip(texts, starts)]
     numbers: dict[tuple, int] = {}
-    which = np.array([numbers.setdefault(tuple(p), len(numbers)) for p in prompts])
+    which = [numbers.setdefault(tuple(text[0]), len(numbers)) for text in texts]
     places = min(
         range(1, len(texts)),
         key=lambda places: (np.roll(which, places) == which).sum(),
         default=0,
     )
-    mismatched = []
-    for i, prompt in enumerate(prompts):
-        ids = prompt + completions[i - places]
-        ids = ids if len(ids) <= max_length else ids[:max_length]
-        mask = [0] * len(prompt) + [1] * (len(ids) - len(prompt))
-        mismatched.append(Encoded(ids, mask))
-    return mismatched
-
-
-def _both_log_probs(model, examples: list[Two], pad: int, names) -> dict[str, Tensor]:
-    return {
-        name: log_probs_of(model, [example[side] for example in examples], pad)
-        for side, name in enumerate(names)
-    }
+    rows = []
+    for i, (prompt, completion, _) in enumerate(texts):
+        other, room = texts[i - places][1], max_length - len(prompt)
+        other = other if len(other) <= room else other[:room]
+        rows.append(Two(prompt, completion, other))
+    return rows
 
 
 # --- Looking at pairs without learning from them -------------------------------------
@@ -449,27 +453,22 @@ def _look_at(
     """A function that measures the policy on each list of pairs against the reference,
     whose log-probabilities are taken now."""
     lists = eval_pairs if isinstance(eval_pairs, Mapping) else {"eval": eval_pairs}
-    sides = ("chosen", "rejected")
-    examples = {
-        name: encode_pairs(tokenizer, pairs, max_length)
-        for name, pairs in lists.items()
+    encoded = {
+        name: encode_pairs(tokenizer, some, max_length) for name, some in lists.items()
     }
     before = {
-        name: _both_log_probs(reference, some, pad, sides)
-        for name, some in examples.items()
+        name: log_probs_of(reference, some, pad) for name, some in encoded.items()
     }
 
     def look() -> dict[str, float]:
         found = {}
-        for name, some in examples.items():
-            now = _both_log_probs(policy, some, pad, sides)
-            ratios = {side: now[side] - before[name][side] for side in sides}
-            for side in sides:
-                found[f"{name}/log_probs/{side}"] = now[side].mean().item()
-                found[f"{name}/log_ratios/{side}"] = ratios[side].mean().item()
-            found[f"{name}/accuracies"] = _accuracy(
-                ratios["chosen"], ratios["rejected"]
-            )
+        for name, some in encoded.items():
+            now = log_probs_of(policy, some, pad)
+            ratios = [log_probs - ref for log_probs, ref in zip(now, before[name])]
+            for i, side in enumerate(("chosen", "rejected")):
+                found[f"{name}/log_probs/{side}"] = now[i].mean().item()
+                found[f"{name}/log_ratios/{side}"] = ratios[i].mean().item()
+            found[f"{name}/accuracies"] = _accuracy(*ratios)
         return found
 
     return look
@@ -488,20 +487,12 @@ def _now_and_then(look, every: int, steps: int, then: Callable | None) -> Callab
 # --- Small parts ---------------------------------------------------------------------
 
 _ALL_DIALS = sorted({name for names in DIALS.values() for name in names})
-_TEXT = ("input_ids", "attention_mask", "mask")
 
 
-def _completions(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Log-probability and number of tokens of each row's completion, (rows,) each."""
-    tokens = batch["mask"][:, 1:].sum(dim=1)
-    if not tokens.all():
-        row = int((tokens == 0).nonzero()[0])
-        raise ValueError(
-            f"row {row} of the batch has no completion token: it was cut to nothing, "
-            "or its mask is 0. Leave it out, or allow more tokens"
-        )
-    text = {name: batch[name] for name in _TEXT}
-    return completion_log_probs(model, **text).sum(dim=1), tokens
+def _split(text: Encoded) -> tuple[list[int], list[int]]:
+    """Prompt and completion."""
+    start = text.completion_mask.index(1)
+    return text.input_ids[:start], text.input_ids[start:]
 
 
 def _logs(chosen, rejected, reward_chosen, reward_rejected) -> dict[str, float]:
@@ -518,8 +509,8 @@ def _accuracy(chosen: Tensor, rejected: Tensor) -> float:
     return (0.5 + 0.5 * (chosen - rejected).detach().sign()).mean().item()
 
 
-def _longest(example: Two) -> int:
-    return max(len(text.input_ids) for text in example)
+def _length(pair: Two) -> int:
+    return sum(map(len, pair))
 
 
 def _is_unpaired(rows: Sequence[Mapping]) -> bool:
@@ -553,8 +544,12 @@ def _require_columns(number: int, row: Mapping, names: tuple[str, ...]) -> None:
 
 
 def _worth_learning(pairs: list[Two], max_length: float) -> list[Two]:
-    short = [pair for pair in pairs if _longest(pair) <= max_length]
-    kept = [pair for pair in short if pair[0] != pair[1]]
+    short = [
+        pair
+        for pair in pairs
+        if len(pair.prompt) + max(len(pair.first), len(pair.second)) <= max_length
+    ]
+    kept = [pair for pair in short if pair.first != pair.second]
     long, same = len(pairs) - len(short), len(short) - len(kept)
     if long or same:
         counts = (
@@ -565,7 +560,7 @@ def _worth_learning(pairs: list[Two], max_length: float) -> list[Two]:
             raise AlignlabError(
                 f"None is left to learn from: {counts}.", "Pass others."
             )
-        warnings.warn(f"{counts}; they were left out", stacklevel=4)
+        warnings.warn(f"{counts}; they were left out", stacklevel=5)
     return kept
 
 

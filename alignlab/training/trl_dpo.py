@@ -99,10 +99,9 @@ def compare_dpo_losses(
     per pair. The arguments are those of :func:`trl_dpo_loss`."""
     examples = encode_pairs(tokenizer, pairs)
     pad = tokenizer.pad_token_id
-    known = {
-        f"ref_{side}": log_probs_of(reference, [pair[i] for pair in examples], pad)
-        for i, side in enumerate(("chosen", "rejected"))
-    }
+    known = dict(
+        zip(("ref_chosen", "ref_rejected"), log_probs_of(reference, examples, pad))
+    )
     batch = next(batches(examples, known, len(examples), 0, pad))
     batch = {name: value.to(policy.device) for name, value in batch.items()}
     dials = {"label_smoothing": label_smoothing} if label_smoothing else {}

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from alignlab.errors import AlignlabError
+from alignlab.models.pairs import SECOND, rows_of
 from alignlab.objectives import (
     dpo_loss,
     kto_loss,
@@ -19,6 +20,7 @@ from alignlab.objectives import (
 from alignlab.objectives.preference import DpoLossType
 from alignlab.training.dpo import (
     DIALS,
+    Two,
     _mismatched,
     batches,
     encode_pairs,
@@ -28,7 +30,7 @@ from alignlab.training.dpo import (
     preference_step,
     train_dpo,
 )
-from alignlab.training.sft import Encoded, encode, show_mask
+from alignlab.training.sft import encode
 
 PAIRS = [
     {"prompt": "The capital of France?", "chosen": "Paris", "rejected": "Oslo."},
@@ -41,14 +43,25 @@ BETA = 0.3
 
 
 def tokens_of(tokenizer, prompt, reply):
-    return encode(tokenizer, [{"prompt": prompt, "completion": reply}])[0]
+    """Prompt and completion, as tokens."""
+    text = encode(tokenizer, [{"prompt": prompt, "completion": reply}])[0]
+    start = text.completion_mask.index(1)
+    return text.input_ids[:start], text.input_ids[start:]
 
 
-def alone(model, text: Encoded):
+def alone(model, prompt, completion):
     """Log-probability of one completion, from all the logits of one row."""
-    ids = torch.tensor([text.input_ids])
-    mask = torch.tensor([text.completion_mask])
+    ids = torch.tensor([prompt + completion])
+    mask = torch.tensor([[0] * len(prompt) + [1] * len(completion)])
     return sequence_log_probs(model(ids).logits, ids, mask)[0]
+
+
+def both_alone(model, two):
+    """Log-probabilities of the first and second completions, each row by itself."""
+    return [
+        torch.stack([alone(model, pair.prompt, pair[side]) for pair in two])
+        for side in (1, 2)
+    ]
 
 
 def moved(model, seed=1, by=0.02):
@@ -69,15 +82,17 @@ def learn(model, tokenizer, pairs=PAIRS, **settings):
 # --- encoding -------------------------------------------------------------------------
 
 
-def test_both_sides_are_the_template_once_and_the_mask_is_the_reply(tiny_tokenizer):
+def test_both_sides_are_the_template_once_up_to_the_token_that_ends_a_reply(
+    tiny_tokenizer,
+):
     for pair, two in zip(PAIRS, encode_pairs(tiny_tokenizer, PAIRS), strict=True):
-        for side, text in zip(("chosen", "rejected"), two, strict=True):
-            assert text == tokens_of(tiny_tokenizer, pair["prompt"], pair[side])
-            shown = show_mask(tiny_tokenizer, text)
-            learnt = "".join(token for token, marked in shown if marked)
-            assert learnt == f" {pair[side]}<|end|>"
-            special = tiny_tokenizer.convert_tokens_to_ids("<|user|>")
-            assert text.input_ids.count(special) == 1
+        prompt, chosen = tokens_of(tiny_tokenizer, pair["prompt"], pair["chosen"])
+        _, rejected = tokens_of(tiny_tokenizer, pair["prompt"], pair["rejected"])
+        assert two == Two(prompt, chosen, rejected)
+        texts = [tiny_tokenizer.decode(tokens) for tokens in two]
+        assert texts[0] == f"<|user|> {pair['prompt']}<|end|><|assistant|>"
+        assert texts[1] == f" {pair['chosen']}<|end|>"
+        assert texts[2] == f" {pair['rejected']}<|end|>"
 
 
 def test_strings_messages_and_whole_conversations_are_the_same_pair(tiny_tokenizer):
@@ -128,9 +143,9 @@ def test_unpaired_rows_keep_their_labels_when_long_ones_go(tiny_tokenizer):
         {"prompt": "Is gold?", "completion": "No", "label": False},
     ]
     with pytest.warns(UserWarning, match="1 of 3 texts are longer than 40 tokens"):
-        texts, desirable = encode_unpaired(tiny_tokenizer, rows, 40)
-    assert desirable == [True, False]
-    assert texts[1] == tokens_of(tiny_tokenizer, "Is gold?", "No")
+        texts = encode_unpaired(tiny_tokenizer, rows, 40)
+    assert [good for _, _, good in texts] == [True, False]
+    assert texts[1][:2] == tokens_of(tiny_tokenizer, "Is gold?", "No")
     with pytest.raises(AlignlabError, match="None of the 3 texts fits into 2"):
         encode_unpaired(tiny_tokenizer, rows, 2)
 
@@ -138,51 +153,54 @@ def test_unpaired_rows_keep_their_labels_when_long_ones_go(tiny_tokenizer):
 # --- log-probabilities and batches ----------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_log_probs_are_each_texts_own_in_the_order_given(
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_log_probs_are_each_completions_own_in_the_order_given(
     tiny_model, tiny_tokenizer, batch_size
 ):
-    texts = [two[i] for two in encode_pairs(tiny_tokenizer, PAIRS) for i in (1, 0)]
-    expected = [alone(tiny_model, text).item() for text in texts]
+    two = encode_pairs(tiny_tokenizer, PAIRS)
+    expected = both_alone(tiny_model, two)
     tiny_model.train()
     for layer in tiny_model.model.layers:
         layer.self_attn.attention_dropout = 0.5
-    found = log_probs_of(tiny_model, texts, tiny_tokenizer.pad_token_id, batch_size)
+    found = log_probs_of(tiny_model, two, tiny_tokenizer.pad_token_id, batch_size)
     assert tiny_model.training
-    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+    for a, b in zip(found, expected, strict=True):
+        assert a.tolist() == pytest.approx(b.tolist(), rel=1e-4)
 
 
-def test_a_batch_holds_chosen_then_rejected_and_what_is_known_of_them():
-    examples = [
-        (
-            Encoded([i] * (3 + i % 4), [0, 0, *[1] * (1 + i % 4)]),
-            Encoded([i] * 9, 9 * [1]),
-        )
-        for i in range(20)
-    ]
+def test_a_batch_holds_its_pairs_and_what_is_known_of_them():
+    two = [Two([i], [i] * (1 + i % 4), [i] * (4 - i % 3)) for i in range(20)]
     known = {"number": torch.arange(20.0)}
-    stream, seen = batches(examples, known, 6, seed=0, pad_token_id=99), []
+    stream, seen = batches(two, known, 6, seed=0, pad_token_id=99), []
     for _ in range(4):
         batch = next(stream)
-        rows = len(batch["number"])
-        first, second = batch["input_ids"].chunk(2)
-        assert batch["input_ids"].shape == (2 * rows, 9) and rows == 5
-        assert first[:, 0].tolist() == second[:, 0].tolist() == batch["number"].tolist()
-        assert (second != 99).all() and (first == 99).any()
+        rows = [two[int(number)] for number in batch["number"]]
+        ids, part = rows_of(rows, 99)
+        assert len(rows) == 5 and set(batch) == {
+            "input_ids",
+            "attention_mask",
+            "part",
+            "number",
+        }
+        assert torch.equal(batch["input_ids"], ids)
+        assert torch.equal(batch["part"], part)
+        assert torch.equal(batch["attention_mask"], (ids != 99).long())
         seen += batch["number"].tolist()
     assert sorted(seen) == list(range(20))
     with pytest.raises(ValueError, match="batch_size is 0 with 20"):
-        next(batches(examples, known, 0, 0, 0))
+        next(batches(two, known, 0, 0, 0))
 
 
-def test_the_seed_fixes_the_order():
-    examples = [(Encoded([i], [1]), Encoded([i], [1])) for i in range(30)]
+def test_the_seed_fixes_the_order_and_like_lengths_share_a_batch():
+    two = [Two([i], [i], [i] * (1 + i)) for i in range(40)]
 
     def order(seed):
-        stream = batches(examples, {}, 4, seed, 0)
-        return [tuple(next(stream)["input_ids"][:, 0].tolist()) for _ in range(16)]
+        stream = batches(two, {}, 4, seed, 0)
+        return [tuple(next(stream)["input_ids"][:, 0].tolist()) for _ in range(20)]
 
     assert order(3) == order(3) != order(4)
+    spread = [max(numbers) - min(numbers) for numbers in order(3)]
+    assert sum(spread) / len(spread) < 10  # in random order about 25
 
 
 # --- one step -------------------------------------------------------------------------
@@ -194,26 +212,20 @@ def step_case(tiny_model, tiny_tokenizer):
     policy = moved(tiny_model.double())
     two = encode_pairs(tiny_tokenizer, PAIRS)
     with torch.no_grad():
-        known = {
-            name: torch.stack([alone(tiny_model, pair[side]) for pair in two])
-            for side, name in enumerate(("ref_chosen", "ref_rejected"))
-        }
+        known = dict(
+            zip(
+                ("ref_chosen", "ref_rejected"), both_alone(tiny_model, two), strict=True
+            )
+        )
+    known["number"] = torch.arange(len(two))
     batch = next(batches(two, known, len(two), 0, tiny_tokenizer.pad_token_id))
-    order = [  # the batch's pairs by the number in PAIRS
-        known["ref_chosen"].tolist().index(value)
-        for value in batch["ref_chosen"].tolist()
-    ]
-    return policy, [two[i] for i in order], batch
+    return policy, [two[i] for i in batch.pop("number")], batch
 
 
 def by_hand(policy, two, batch, loss_type, dials):
     """The batch's loss from separate rows without padding, all logits of each."""
-    sides = [
-        torch.stack([alone(policy, pair[side]) for pair in two]) for side in (0, 1)
-    ]
-    counts = [
-        torch.tensor([sum(p[side].completion_mask) for p in two]) for side in (0, 1)
-    ]
+    sides = both_alone(policy, two)
+    counts = [torch.tensor([len(pair[side]) for pair in two]) for side in (1, 2)]
     if loss_type in ("orpo", "simpo"):
         means = [total / count for total, count in zip(sides, counts, strict=True)]
         loss = {"orpo": orpo_loss, "simpo": simpo_loss}[loss_type]
@@ -236,16 +248,14 @@ def test_the_step_has_the_loss_and_gradient_of_the_objective(step_case, loss_typ
     found = torch.autograd.grad(loss, list(policy.parameters()))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
     scale = max(gradient.abs().max() for gradient in wanted)
-    for a, b in zip(found, wanted, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9 * scale)
+    for a, b in zip(found, wanted, strict=True):  # norms are taken in float32
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6 * scale)
 
 
 def test_the_logs_are_implicit_rewards_and_log_probabilities(step_case):
     policy, two, batch = step_case
     with torch.no_grad():
-        chosen, rejected = (
-            torch.stack([alone(policy, pair[side]) for pair in two]) for side in (0, 1)
-        )
+        chosen, rejected = both_alone(policy, two)
     _, logs = preference_step(policy, batch, "ipo", BETA)
     rewards = BETA * (chosen - batch["ref_chosen"])
     others = BETA * (rejected - batch["ref_rejected"])
@@ -261,14 +271,13 @@ def test_the_logs_are_implicit_rewards_and_log_probabilities(step_case):
     }
     assert logs == pytest.approx(expected, rel=1e-9)
     _, logs = preference_step(policy, batch, "simpo", 2.0)
-    counts = torch.tensor([sum(pair[0].completion_mask) for pair in two])
+    counts = torch.tensor([len(pair.first) for pair in two])
     mean_reward = (2.0 * chosen / counts).mean().item()
     assert logs["rewards/chosen"] == pytest.approx(mean_reward, rel=1e-9)
 
 
-def test_equal_rewards_are_right_half_the_time(tiny_model, tiny_tokenizer):
-    (pair,) = encode_pairs(tiny_tokenizer, PAIRS[:1])
-    batch = next(batches([(pair[0], pair[0])], {}, 1, 0, 0))
+def test_equal_rewards_are_right_half_the_time(tiny_model):
+    batch = next(batches([Two([5, 6], [7], [7])], {}, 1, 0, 0))
     batch |= {"ref_chosen": torch.tensor([-1.0]), "ref_rejected": torch.tensor([-1.0])}
     _, logs = preference_step(tiny_model, batch)
     assert logs["rewards/accuracies"] == 0.5
@@ -276,25 +285,20 @@ def test_equal_rewards_are_right_half_the_time(tiny_model, tiny_tokenizer):
 
 def test_a_completion_cut_to_nothing_is_named(step_case):
     policy, _, batch = step_case
-    batch["mask"][7] = 0
-    with pytest.raises(ValueError, match="row 7 of the batch has no completion token"):
+    batch["part"][3][batch["part"][3] == SECOND] = 0
+    with pytest.raises(ValueError, match="row 3 has no token of its second completion"):
         preference_step(policy, batch)
 
 
-def kto_case(model, tokenizer):
-    """Rows, their texts, and the mismatched ones written down: each prompt with the
-    completion of the row before."""
+def kto_case(tokenizer):
+    """Unpaired rows, and by hand each with the completion of the row before."""
     rows = [
         {"prompt": pair["prompt"], "completion": pair["chosen"], "label": i % 3 > 0}
         for i, pair in enumerate(PAIRS)
     ]
-    texts, _ = encode_unpaired(tokenizer, rows)
-    others = [rows[i - 1]["completion"] for i in range(len(rows))]
-    mismatched = [
-        tokens_of(tokenizer, row["prompt"], other)
-        for row, other in zip(rows, others, strict=True)
-    ]
-    return rows, texts, mismatched
+    texts = [tokens_of(tokenizer, row["prompt"], row["completion"]) for row in rows]
+    two = [Two(*text, texts[i - 1][1]) for i, text in enumerate(texts)]
+    return rows, two
 
 
 def test_kto_takes_its_reference_point_from_mismatched_texts(
@@ -302,13 +306,10 @@ def test_kto_takes_its_reference_point_from_mismatched_texts(
 ):
     """The first step of a training whose batch is everything."""
     reference, policy = tiny_model, moved(tiny_model)
-    rows, texts, mismatched = kto_case(tiny_model, tiny_tokenizer)
+    rows, two = kto_case(tiny_tokenizer)
     with torch.no_grad():
-        now, ref, now_other, ref_other = (
-            torch.stack([alone(model, text) for text in some])
-            for some in (texts, mismatched)
-            for model in (policy, reference)
-        )
+        now, now_other = both_alone(policy, two)
+        ref, ref_other = both_alone(reference, two)
     good = torch.tensor([row["label"] for row in rows])
     kl = (now_other - ref_other).mean()
     expected = kto_loss(now, ref, good, kl, BETA, 1.3, 0.7).mean().item()
@@ -335,46 +336,29 @@ def test_kto_takes_its_reference_point_from_mismatched_texts(
 
 def test_no_prompt_meets_its_own_completion_in_the_mismatched_texts(tiny_tokenizer):
     two = encode_pairs(tiny_tokenizer, [PAIRS[0], PAIRS[0], PAIRS[1], PAIRS[1]])
-    texts = [pair[0] for pair in two]
-    ends = ["Yes. It is.", "Yes. It is.", "Paris", "Paris"]
-    expected = [
-        tokens_of(tiny_tokenizer, PAIRS[i // 2]["prompt"], end)
-        for i, end in enumerate(ends)
-    ]
-    assert _mismatched(texts, 100) == expected
-    room = len(expected[0].input_ids) - 2
-    cut = _mismatched(texts, room)[0]
-    assert cut.input_ids == expected[0].input_ids[:room]
-    assert cut.completion_mask == expected[0].completion_mask[:room]
+    texts = [(pair.prompt, pair.first, True) for pair in two]
+    found = _mismatched(texts, 100)
+    assert [row[:2] for row in found] == [text[:2] for text in texts]
+    assert [row.second for row in found] == [two[i].first for i in (2, 3, 0, 1)]
+    cut = _mismatched(texts, len(two[0].prompt) + 2)
+    assert cut[0].second == two[2].first[:2] and len(two[2].first) > 2
 
 
 def test_ktos_reference_point_has_no_gradient(tiny_model, tiny_tokenizer):
-    _, texts, mismatched = kto_case(tiny_model, tiny_tokenizer)
+    _, two = kto_case(tiny_tokenizer)
     known = {
         "ref": torch.full((5,), -9.0),
         "ref_mismatched": torch.full((5,), -200.0),  # a reference point above 0
         "desirable": torch.ones(5, dtype=torch.bool),
     }
-    two = list(zip(texts, mismatched, strict=True))
     batch = next(batches(two, known, 5, 0, 0))
     loss, logs = kto_step(tiny_model, batch, BETA)
     found = torch.autograd.grad(loss, list(tiny_model.parameters()))
-    log_probs = torch.stack(
-        [
-            alone(tiny_model, Encoded(ids[m > 0].tolist(), mask[m > 0].tolist()))
-            for ids, m, mask in zip(
-                batch["input_ids"][:5],
-                batch["attention_mask"][:5],
-                batch["mask"][:5],
-                strict=True,
-            )
-        ]
-    )
-    fixed = kto_loss(
-        log_probs, known["ref"], known["desirable"], torch.tensor(logs["kl"]), BETA
-    )
+    log_probs = both_alone(tiny_model, two)[0]
+    kl = torch.tensor(logs["kl"])
+    fixed = kto_loss(log_probs, known["ref"], known["desirable"], kl, BETA).mean()
     assert logs["kl"] > 1 and math.isnan(logs["rewards/rejected"])
-    wanted = torch.autograd.grad(fixed.mean(), list(tiny_model.parameters()))
+    wanted = torch.autograd.grad(fixed, list(tiny_model.parameters()))
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
@@ -430,11 +414,9 @@ def test_the_reference_reads_each_text_once_and_stays_as_it_is(
     reference = moved(tiny_model)
     weights = copy.deepcopy(reference.state_dict())
     read = []
-    reference.register_forward_pre_hook(
-        lambda module, args, kwargs: read.append(len(args[0])), with_kwargs=True
-    )
+    reference.register_forward_pre_hook(lambda _, args: read.append(len(args[0])))
     learn(tiny_model, tiny_tokenizer, steps=8, batch_size=2, reference=reference)
-    assert sum(read) == 2 * len(PAIRS)
+    assert sum(read) == len(PAIRS) + 3  # and one pair both ways, as a trial
     assert all(p.grad is None for p in reference.parameters())
     for name, value in reference.state_dict().items():
         assert torch.equal(value, weights[name])
@@ -442,7 +424,7 @@ def test_the_reference_reads_each_text_once_and_stays_as_it_is(
 
 def test_orpo_and_simpo_read_no_reference(tiny_model, tiny_tokenizer):
     reference = moved(tiny_model)
-    reference.register_forward_pre_hook(lambda *_: pytest.fail("it was read"))
+    reference.forward = lambda *_, **__: pytest.fail("it was read")
     for loss_type in ("orpo", "simpo"):
         learn(
             tiny_model,
@@ -470,8 +452,8 @@ def test_pairs_are_followed_without_learning_from_them(tiny_model, tiny_tokenize
         assert torch.equal(a, b)
     looks = [row["step"] for row in history if "held_out/accuracies" in row]
     assert looks == [3, 6, 7] and seen == history
-    texts = [two[1] for two in encode_pairs(tiny_tokenizer, lists["held_out"])]
-    after = sum(alone(watched, text).item() for text in texts) / 2
+    two = encode_pairs(tiny_tokenizer, lists["held_out"])
+    after = both_alone(watched, two)[1].mean().item()
     assert history[-1]["held_out/log_probs/rejected"] == pytest.approx(after, rel=1e-4)
 
 
@@ -490,7 +472,7 @@ def test_ktos_pairs_are_as_many_texts_a_step(tiny_model, tiny_tokenizer):
         learn(tiny_model, tiny_tokenizer, steps=3, batch_size=5, loss_type=loss_type)
         hook.remove()
         sizes[loss_type] = rows
-    assert sizes["kto"] == sizes["sigmoid"] == [10, 10, 10]
+    assert sizes["kto"] == [10, 10, 10] and sizes["sigmoid"] == [5, 5, 5]
 
 
 def test_a_run_goes_on_from_its_checkpoint_with_the_same_bits(

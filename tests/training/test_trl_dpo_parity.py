@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from alignlab.models.likelihood import completion_log_probs
+from alignlab.models.pairs import pair_log_probs, rows_of
 from alignlab.objectives import dpo_loss, orpo_loss, simpo_loss
 from alignlab.training.dpo import kto_step, preference_step, train_dpo
 from alignlab.training.trl_dpo import TRL_NAMES, compare_dpo_losses, trl_dpo_loss
@@ -87,14 +87,29 @@ CHATS = [
 ]
 
 
-def random_texts(rows, seed):
-    """Token ids, attention and completion masks of rows of unequal lengths, (R, T)."""
+def random_pairs(count, seed):
+    """Prompts with two completions of unequal lengths, as token ids."""
     torch.manual_seed(seed)
-    ids = torch.randint(5, 300, (rows, 14))
-    lengths = torch.randint(5, 15, (rows, 1))
-    starts = torch.randint(1, 5, (rows, 1))
-    attention = (torch.arange(14) < lengths).long()
-    return ids, attention, attention * (torch.arange(14) >= starts)
+    return [
+        tuple(
+            torch.randint(5, 300, (int(torch.randint(1, 8, ())),)).tolist()
+            for _ in range(3)
+        )
+        for _ in range(count)
+    ]
+
+
+def in_trls_form(pairs, side):
+    """A side of the pairs as TRL's collators lay it out: padded rows and two masks."""
+    rows = [(*pair[0], *pair[side]) for pair in pairs]
+    ids, real = torch.zeros(2, len(rows), 14, dtype=torch.long).unbind()
+    completion = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        real[i, : len(row)] = 1
+        completion[i, len(pairs[i][0]) : len(row)] = 1
+    names = ("input_ids", "attention_mask", "completion_mask")
+    return dict(zip(names, (ids, real, completion), strict=True))
 
 
 @pytest.fixture
@@ -115,19 +130,20 @@ def dpo(tiny_model, tiny_tokenizer, moved, tmp_path):
 def both(dpo, theirs, ours, seed, rate=0.0, pairs=6):
     """Losses and gradients of one random batch, TRL's and ours."""
     policy, reference, trainer = dpo
-    ids, attention, mask = random_texts(2 * pairs, seed)
-    batch = {"input_ids": ids, "attention_mask": attention}
+    examples = random_pairs(pairs, seed)
+    sides = [in_trls_form(examples, side) for side in (1, 2)]
+    batch = {name: torch.cat([side[name] for side in sides]) for name in sides[0]}
     trainer.loss_types, trainer.loss_weights = [theirs], [1.0]
     trainer.label_smoothing = rate
-    their_loss = trainer._compute_loss(
-        trainer.model, batch | {"completion_mask": mask}, False
-    )
+    their_loss = trainer._compute_loss(trainer.model, batch, False)
+
+    ids, part = rows_of(examples, pad_token_id=0)
     with torch.no_grad():
-        fixed = completion_log_probs(reference, **batch, mask=mask).sum(1).chunk(2)
+        fixed = pair_log_probs(reference, ids, part)
     known = dict(zip(("ref_chosen", "ref_rejected"), fixed, strict=True))
     dials = {"label_smoothing": rate} if rate else {}
     our_loss, _ = preference_step(
-        policy, batch | {"mask": mask} | known, ours, BETA, **dials
+        policy, {"input_ids": ids, "part": part} | known, ours, BETA, **dials
     )
     gradients = [
         torch.autograd.grad(loss, list(model.parameters()))
@@ -192,18 +208,19 @@ def test_kto_agrees_on_random_batches(tiny_model, tiny_tokenizer, moved, tmp_pat
     )
     trainer.desirable_weight, trainer.undesirable_weight = 1.3, 0.7
     for seed in range(3):
-        ids, attention, mask = random_texts(12, seed)
+        examples = random_pairs(6, seed)
         label = torch.arange(6) % 3 == 0
-        names = ("input_ids", "attention_mask", "completion_mask")
-        batch = {"label": label}
-        for name, rows in zip(names, (ids, attention, mask), strict=True):
-            batch[name], batch[f"KL_{name}"] = rows.chunk(2)
+        mismatched = in_trls_form(examples, 2)
+        batch = in_trls_form(examples, 1) | {"label": label}
+        batch |= {f"KL_{name}": rows for name, rows in mismatched.items()}
         theirs = trainer._compute_loss(trainer.model, batch, False)
-        whole = {"input_ids": ids, "attention_mask": attention, "mask": mask}
+        ids, part = rows_of(examples, pad_token_id=0)
         with torch.no_grad():
-            ref, other = completion_log_probs(tiny_model, **whole).sum(1).chunk(2)
+            ref, other = pair_log_probs(tiny_model, ids, part)
         known = {"ref": ref, "ref_mismatched": other, "desirable": label}
-        ours, _ = kto_step(policy, whole | known, BETA, 1.3, 0.7)
+        ours, _ = kto_step(
+            policy, {"input_ids": ids, "part": part} | known, BETA, 1.3, 0.7
+        )
         gradients = [
             torch.autograd.grad(loss, list(model.parameters()))
             for loss, model in ((theirs, trainer.model), (ours, policy))
