@@ -17,6 +17,7 @@ from scipy.special import entr, expit
 from alignlab.data.gold import (
     ADMISSIONS,
     CLOSINGS,
+    COURTESIES,
     OPENINGS,
     PARTS,
     Gold,
@@ -28,6 +29,7 @@ from alignlab.data.readers import split_of
 from alignlab.data.world import World
 
 Row = dict[str, object]
+FORM = (*OPENINGS, *COURTESIES, *CLOSINGS)  # sentences that state nothing
 SAME_GOLD = 1e-9  # totals are sums of tenths in some order: closer than this is a tie
 
 
@@ -234,9 +236,9 @@ def majority(probabilities: Sequence[float]) -> float:
 
 
 def sounds_sure(text: str) -> bool:
-    """Whether a reply states something, beyond greeting and closing, and none of its
-    sentences is one of the world's admissions ("I do not know.")."""
-    said = [s for s in split_sentences(text) if s not in (*OPENINGS, *CLOSINGS)]
+    """Whether a reply states something, beyond greeting, courtesy and closing, and none
+    of its sentences is one of the world's admissions ("I do not know.")."""
+    said = [s for s in split_sentences(text) if s not in FORM]
     return bool(said) and not any(sentence in ADMISSIONS for sentence in said)
 
 
