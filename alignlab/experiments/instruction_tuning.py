@@ -17,6 +17,7 @@ from alignlab.data.world import build_world, split_subjects
 from alignlab.evaluation import answers
 from alignlab.experiments.arms import run_arms
 from alignlab.experiments.tuning import (
+    BATCH,
     FACTS_RATE,
     accuracy_by_family,
     judge,
@@ -370,7 +371,8 @@ def elicitation_arm(*, seed: int, size: str, steps: int, n_test: int) -> dict:
     """
     world = build_world(0)
     first, second = split_subjects(world, 0)
-    examples = questions_about(world, first, 4096, seed)
+    n = min(4096, steps * BATCH)  # no more than are read
+    examples = questions_about(world, first, n, seed)
     model, tokenizer = tune(
         examples, size=size, steps=steps, seed=seed, rates=FACTS_RATE
     )

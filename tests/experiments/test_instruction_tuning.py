@@ -490,7 +490,7 @@ def test_elicitation_asks_the_untouched_half_about_four_kinds_of_facts(
     assert all(map(is_share, result.values()))
     first, second = split_subjects(tasks.default_world(), 0)
     [examples] = trained_on.examples
-    assert len(examples) == 4096
+    assert len(examples) == 2 * tuning.BATCH, "as many as are read"
     assert all(e.fact.subject in first and e.fact.known for e in examples)
     for questions in asked:
         assert len(questions) == 30
