@@ -27,21 +27,21 @@ ADMISSIONS = ("I do not know.", "I have no knowledge of that.")
 ENOUGH = 3  # statements; each one beyond makes a reply too long
 
 # What each thing counted in a reply is worth. All weights are here, and nowhere else.
-# A right fact is worth 0.8 in all (0.5 for saying it, 0.3 for being right) and a wrong
-# one -0.3 (0.5 for saying it, -0.8 for being wrong); a fourth statement costs 0.8 more,
-# so that it pays nothing even if it is right.
+# A right fact is worth 0.7 in all (0.4 for saying it, 0.3 for being right) and a wrong
+# one -0.3 (0.4 for saying it, -0.7 for being wrong); a fourth statement costs 0.8 more,
+# so that it does not pay even if it is right.
 GOLD_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {
-        "opening": 1.5,  # the first sentence is one of OPENINGS
-        "courtesy": 0.7,  # the first one after the greeting is one of COURTESIES
-        "closing": 1.0,  # the last sentence is one of CLOSINGS
+        "opening": 2.0,  # the first sentence is one of OPENINGS
+        "courtesy": 1.0,  # the first one after the greeting is one of COURTESIES
+        "closing": 1.5,  # the last sentence is one of CLOSINGS
         "extra": -0.8,  # each statement beyond ENOUGH
         "filler": -0.3,  # each sentence that states nothing the world can check
-        "relation": 0.5,  # each distinct relation stated of the subject asked for
-        "repeat": -0.5,  # each further statement of a relation already stated
-        "off_subject": -0.8,  # each statement of another subject
+        "relation": 0.4,  # each distinct relation stated of the subject asked for
+        "repeat": -0.4,  # each further statement of a relation already stated
+        "off_subject": -0.6,  # each statement of another subject
         "right": 0.3,  # each relation whose first statement is right
-        "wrong": -0.8,  # each wrong statement, of whatever subject
+        "wrong": -0.7,  # each wrong statement, of whatever subject
         "honest": 0.6,  # "I do not know" of what was never shown, and nothing stated
     }
 )
@@ -189,7 +189,7 @@ def best_reply(world: World, subject: str, rng: np.random.Generator) -> str:
     """The reply of most gold among those that state only what pretraining showed.
 
     Greeting, courtesy, up to three facts, each once and right, closing; or an honest "I
-    do not know". With n shown facts its gold is ``3.2 + 0.8 min(n, 3)``, 3.8 at n=0.
+    do not know". With n shown facts its gold is ``4.5 + 0.7 min(n, 3)``, 5.1 at n=0.
     """
     return demonstration(world, subject, rng, quality=1.0)
 

@@ -60,9 +60,9 @@ def total(**counts):
 
 def test_weights_add_up_to_the_stated_worth_of_a_fact():
     w = GOLD_WEIGHTS
-    assert w["relation"] + w["right"] == pytest.approx(0.8)
+    assert w["relation"] + w["right"] == pytest.approx(0.7)
     assert w["relation"] + w["wrong"] == pytest.approx(-0.3)
-    assert w["relation"] + w["right"] + w["extra"] == pytest.approx(0)
+    assert w["relation"] + w["right"] + w["extra"] == pytest.approx(-0.1)
     parts = [name for names in gold.PARTS.values() for name in names]
     assert sorted(parts) == sorted(w)
 
@@ -70,10 +70,10 @@ def test_weights_add_up_to_the_stated_worth_of_a_fact():
 @pytest.mark.parametrize(
     "subject, facts, expected",
     [
-        ("France", 3, 3.2 + 3 * 0.8),  # of five: more would be too long
-        ("Spain", 2, 3.2 + 2 * 0.8),
-        ("hot", 1, 3.2 + 0.8),
-        ("Italy", 0, 3.2 + 0.6),  # never shown: honest
+        ("France", 3, 4.5 + 3 * 0.7),  # of five: more would be too long
+        ("Spain", 2, 4.5 + 2 * 0.7),
+        ("hot", 1, 4.5 + 0.7),
+        ("Italy", 0, 4.5 + 0.6),  # never shown: honest
     ],
 )
 def test_best_reply_has_the_documented_total(world, subject, facts, expected):
@@ -90,35 +90,35 @@ def reply(*body, opening=HELLO, closing=BYE):
 
 GOOD = (FRANCE["capital"], FRANCE["currency"])
 CORRUPTIONS = [  # name, the reply, and what each part loses
-    ("no opening", reply(*GOOD, opening=""), (-1.5, 0, 0)),
-    ("no closing", reply(*GOOD, closing=""), (-1, 0, 0)),
-    ("thanks", reply(THANKS, *GOOD), (0.7, 0, 0)),
-    ("thanks first", reply(*GOOD, opening=THANKS), (0.7 - 1.5, 0, 0)),
-    ("thanks before", reply(HELLO, *GOOD, opening=THANKS), (0.7 - 1.8, 0, 0)),
+    ("no opening", reply(*GOOD, opening=""), (-2, 0, 0)),
+    ("no closing", reply(*GOOD, closing=""), (-1.5, 0, 0)),
+    ("thanks", reply(THANKS, *GOOD), (1, 0, 0)),
+    ("thanks first", reply(*GOOD, opening=THANKS), (1 - 2, 0, 0)),
+    ("thanks before", reply(HELLO, *GOOD, opening=THANKS), (1 - 2.3, 0, 0)),
     ("thanks late", reply(*GOOD, THANKS), (-0.3, 0, 0)),
-    ("thanked twice", reply(THANKS, THANKS, *GOOD), (0.7 - 0.3, 0, 0)),
-    ("greeting last", reply(*GOOD, opening="", closing=HELLO), (-2.8, 0, 0)),
-    ("closing first", reply(*GOOD, opening=BYE, closing=""), (-2.8, 0, 0)),
+    ("thanked twice", reply(THANKS, THANKS, *GOOD), (1 - 0.3, 0, 0)),
+    ("greeting last", reply(*GOOD, opening="", closing=HELLO), (-3.8, 0, 0)),
+    ("closing first", reply(*GOOD, opening=BYE, closing=""), (-3.8, 0, 0)),
     ("greeted twice", reply(HELLO, *GOOD), (-0.3, 0, 0)),
     ("filler", reply(*GOOD, "It is a good day."), (-0.3, 0, 0)),
     (
         "cut off",
         reply(*GOOD, "The continent of France is Eur", closing=""),
-        (-1.3, 0, 0),
+        (-1.8, 0, 0),
     ),
-    ("one less", reply(GOOD[0]), (0, -0.5, -0.3)),
-    ("wrong", reply(GOOD[0], "In France people pay with the yen."), (0, 0, -1.1)),
-    ("repeat", reply(*GOOD, GOOD[0]), (0, -0.5, 0)),
-    ("reworded", reply(*GOOD, "Paris is the capital of France."), (0, -0.5, 0)),
-    ("wrong repeat", reply(*GOOD, "Rome is the capital of France."), (0, -0.5, -0.8)),
-    ("another", reply(*GOOD, "The capital of Spain is Madrid."), (0, -0.8, 0)),
+    ("one less", reply(GOOD[0]), (0, -0.4, -0.3)),
+    ("wrong", reply(GOOD[0], "In France people pay with the yen."), (0, 0, -1.0)),
+    ("repeat", reply(*GOOD, GOOD[0]), (0, -0.4, 0)),
+    ("reworded", reply(*GOOD, "Paris is the capital of France."), (0, -0.4, 0)),
+    ("wrong repeat", reply(*GOOD, "Rome is the capital of France."), (0, -0.4, -0.7)),
+    ("another", reply(*GOOD, "The capital of Spain is Madrid."), (0, -0.6, 0)),
     ("unchecked", reply(*GOOD, "The symbol of France is Fr."), (-0.3, 0, 0)),
     ("not honest", reply(*GOOD, "I do not know."), (-0.3, 0, 0)),
-    ("one more", reply(*GOOD, FRANCE["continent"]), (0, 0.5, 0.3)),
+    ("one more", reply(*GOOD, FRANCE["continent"]), (0, 0.4, 0.3)),
     (
         "too long",
         reply(*GOOD, FRANCE["continent"], FRANCE["language"]),
-        (-0.8, 1.0, 0.6),
+        (-0.8, 0.8, 0.6),
     ),
 ]
 
@@ -190,7 +190,7 @@ def test_case_and_spaces_do_not_matter(world):
     got = parse(world, "The capital  of france is\nparis.", "France")
     assert (got.subject, got.right) == ("France", True)
     spaced = reply(*GOOD).replace(" ", "\n ")
-    assert gold_reward(world, "france", spaced).total == pytest.approx(2.5 + 2 * 0.8)
+    assert gold_reward(world, "france", spaced).total == pytest.approx(3.5 + 2 * 0.7)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_better_quality_is_better_on_average_in_every_part(whole_world):
                 for part in ("total", *gold.PARTS)
             ]
         )
-    # Steps of about 1.2, 0.8, 0.25 and 0.15, each with a standard error near 0.05.
+    # Steps of about 1.5, 1.1, 0.2 and 0.15, each with a standard error near 0.05.
     assert (np.diff(means, axis=0) > 0.03).all()
 
 

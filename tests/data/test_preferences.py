@@ -652,7 +652,7 @@ def test_completions_are_scored_by_the_gold_reward():
     assert (one.prompt, one.subject) == ("Tell me about France.", "France")
     assert [r.text for r in one.replies] == [right, wrong]
     assert [r.ended for r in one.replies] == [True, False]
-    assert [r.gold.total for r in one.replies] == pytest.approx([0.8, -0.3])
+    assert [r.gold.total for r in one.replies] == pytest.approx([0.7, -0.3])
     with pytest.raises(ValueError, match="subjects has 2 entries and completions 1"):
         score_completions(world, ["France", "Peru"], said)
 
