@@ -270,7 +270,7 @@ def kto_step(
         and ``kl``, the reference point in nats.
     """
     log_probs, mismatched = pair_log_probs(model, batch["input_ids"], batch["part"])
-    kl = (mismatched.detach() - batch["ref_mismatched"]).mean()
+    kl = (mismatched - batch["ref_mismatched"]).mean()
     good = batch["desirable"]
     weights = desirable_weight, undesirable_weight
     losses = kto_loss(log_probs, batch["ref"], good, kl, beta, *weights)

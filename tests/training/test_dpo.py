@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from transformers import MistralConfig, MistralForCausalLM
 
 from alignlab.errors import AlignlabError
 from alignlab.models.pairs import SECOND, rows_of
@@ -512,6 +513,25 @@ def test_a_reference_with_another_vocabulary_is_refused(tiny_model, tiny_tokeniz
     other.resize_token_embeddings(400)
     with pytest.raises(AlignlabError, match="vocabulary of 400 tokens and the policy"):
         learn(tiny_model, tiny_tokenizer, reference=other)
+
+
+@pytest.mark.parametrize("loss_type", ["sigmoid", "orpo"])
+def test_a_policy_that_cannot_read_two_completions_in_one_row_is_refused(
+    tiny_tokenizer, loss_type
+):
+    config = MistralConfig(  # it sees the last four tokens only
+        vocab_size=len(tiny_tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        sliding_window=4,
+        initializer_range=1.0,
+    )
+    torch.manual_seed(0)
+    with pytest.raises(AlignlabError, match="does not read two completions in one row"):
+        learn(MistralForCausalLM(config), tiny_tokenizer, loss_type=loss_type)
 
 
 class Unread(nn.Module):
