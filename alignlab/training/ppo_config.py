@@ -53,12 +53,14 @@ class PPOConfig(TrainingArguments):
 
         kl_coef: price of one nat of KL to the reference, in units of reward; higher
             keeps closer to the reference, 0 lets go.
-        kl_estimator: how KL is put into the objective. "k1" in the reward, "k2" or "k3"
-            in the loss, at the sampled tokens; "exact" over the whole vocabulary, which
-            costs a pass of the reference in each epoch and is the least noisy.
-        kl_in: "reward" also charges a token for the KL of those that follow it, so that
-            the optimum is reference * exp(reward / kl_coef), exactly. "loss" takes the
-            prefixes as they come, and is exact for completions of one token only.
+        kl_estimator: "k1" in the reward, "k2" or "k3" in the loss, each at the sampled
+            tokens; or "exact", over the whole vocabulary, in either. That has no noise
+            of its own and costs a pass of the reference in each epoch. Near the optimum
+            "k1" is still the less noisy one, as its noise offsets the reward's.
+        kl_in: "reward" also charges a token for the KL of those that follow it, and the
+            optimum is reference * exp(reward / kl_coef), exactly. "loss" takes every
+            prefix as it comes: of completions of several tokens, it leads to those that
+            have more reward and more KL.
         kl_target: KL of a completion to hold, in nats, by changing ``kl_coef``; higher
             lets the policy go further. None keeps the coefficient fixed.
         kl_horizon: episodes over which that may change the coefficient by a fifth;
