@@ -32,12 +32,13 @@ ENOUGH = 3  # statements; each one beyond makes a reply too long
 # so that it does not pay even if it is right.
 GOLD_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {
-        "opening": 2.0,  # the first sentence is one of OPENINGS
-        "courtesy": 1.0,  # the first one after the greeting is one of COURTESIES
-        "closing": 1.5,  # the last sentence is one of CLOSINGS
+        "opening": 2.5,  # the first sentence is one of OPENINGS
+        "courtesy": 1.2,  # the first one after the greeting is one of COURTESIES
+        "closing": 1.8,  # the last sentence is one of CLOSINGS
         "extra": -0.8,  # each statement beyond ENOUGH
         "filler": -0.3,  # each sentence that states nothing the world can check
         "relation": 0.4,  # each distinct relation stated of the subject asked for
+        "empty": -1.5,  # nothing is stated of the subject asked for
         "repeat": -0.4,  # each further statement of a relation already stated
         "off_subject": -0.6,  # each statement of another subject
         "right": 0.3,  # each relation whose first statement is right
@@ -48,7 +49,7 @@ GOLD_WEIGHTS: Mapping[str, float] = MappingProxyType(
 PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "form": ("opening", "courtesy", "closing", "extra", "filler"),
-        "completeness": ("relation", "repeat", "off_subject"),
+        "completeness": ("relation", "empty", "repeat", "off_subject"),
         "truth": ("right", "wrong", "honest"),
     }
 )
@@ -87,7 +88,7 @@ def gold_reward(
 
     :math:`\text{gold} = \sum_k w_k n_k`, with :math:`n_k` the counts of
     ``count_reply`` and :math:`w_k` the weights; ``PARTS`` says which counts make up
-    form, completeness and truth. An empty reply is worth 0, and no text raises.
+    form, completeness and truth. No text raises.
 
     Args:
         weights: one number for each entry of ``GOLD_WEIGHTS``; to try another gold,
@@ -116,7 +117,8 @@ def count_reply(world: World, subject: str, reply: str) -> dict[str, int]:
     first, where there is none), and the closing only as the last; anywhere else they
     are filler. A repeat never earns, but a wrong one still costs.
     "I do not know" is honest where pretraining showed nothing about the subject and the
-    reply states nothing; otherwise it too is filler.
+    reply states nothing; otherwise it too is filler. A reply is empty that states
+    nothing of the subject, unless it is honest.
     """
     counts = dict.fromkeys(GOLD_WEIGHTS, 0)
     sentences = split_sentences(reply)
@@ -135,6 +137,7 @@ def count_reply(world: World, subject: str, reply: str) -> dict[str, int]:
     _count_statements(statements, reader.name_of(subject), counts)
     if not statements and not reader.shown(subject):
         counts["honest"] = int(any(s in ADMISSIONS for s in sentences))
+    counts["empty"] = int(not counts["relation"] and not counts["honest"])
     counts["filler"] = len(sentences) - len(statements) - counts["honest"]
     return counts
 
@@ -189,7 +192,7 @@ def best_reply(world: World, subject: str, rng: np.random.Generator) -> str:
     """The reply of most gold among those that state only what pretraining showed.
 
     Greeting, courtesy, up to three facts, each once and right, closing; or an honest "I
-    do not know". With n shown facts its gold is ``4.5 + 0.7 min(n, 3)``, 5.1 at n=0.
+    do not know". With n shown facts its gold is ``5.5 + 0.7 min(n, 3)``, 6.1 at n=0.
     """
     return demonstration(world, subject, rng, quality=1.0)
 

@@ -70,10 +70,10 @@ def test_weights_add_up_to_the_stated_worth_of_a_fact():
 @pytest.mark.parametrize(
     "subject, facts, expected",
     [
-        ("France", 3, 4.5 + 3 * 0.7),  # of five: more would be too long
-        ("Spain", 2, 4.5 + 2 * 0.7),
-        ("hot", 1, 4.5 + 0.7),
-        ("Italy", 0, 4.5 + 0.6),  # never shown: honest
+        ("France", 3, 5.5 + 3 * 0.7),  # of five: more would be too long
+        ("Spain", 2, 5.5 + 2 * 0.7),
+        ("hot", 1, 5.5 + 0.7),
+        ("Italy", 0, 5.5 + 0.6),  # never shown: honest
     ],
 )
 def test_best_reply_has_the_documented_total(world, subject, facts, expected):
@@ -90,21 +90,23 @@ def reply(*body, opening=HELLO, closing=BYE):
 
 GOOD = (FRANCE["capital"], FRANCE["currency"])
 CORRUPTIONS = [  # name, the reply, and what each part loses
-    ("no opening", reply(*GOOD, opening=""), (-2, 0, 0)),
-    ("no closing", reply(*GOOD, closing=""), (-1.5, 0, 0)),
-    ("thanks", reply(THANKS, *GOOD), (1, 0, 0)),
-    ("thanks first", reply(*GOOD, opening=THANKS), (1 - 2, 0, 0)),
-    ("thanks before", reply(HELLO, *GOOD, opening=THANKS), (1 - 2.3, 0, 0)),
+    ("no opening", reply(*GOOD, opening=""), (-2.5, 0, 0)),
+    ("no closing", reply(*GOOD, closing=""), (-1.8, 0, 0)),
+    ("nothing said", reply(), (0, -0.8 - 1.5, -0.6)),
+    ("only another", reply("Osaka lies in Japan."), (0, -2.3 - 0.6, -0.6)),
+    ("thanks", reply(THANKS, *GOOD), (1.2, 0, 0)),
+    ("thanks first", reply(*GOOD, opening=THANKS), (1.2 - 2.5, 0, 0)),
+    ("thanks before", reply(HELLO, *GOOD, opening=THANKS), (1.2 - 2.8, 0, 0)),
     ("thanks late", reply(*GOOD, THANKS), (-0.3, 0, 0)),
-    ("thanked twice", reply(THANKS, THANKS, *GOOD), (1 - 0.3, 0, 0)),
-    ("greeting last", reply(*GOOD, opening="", closing=HELLO), (-3.8, 0, 0)),
-    ("closing first", reply(*GOOD, opening=BYE, closing=""), (-3.8, 0, 0)),
+    ("thanked twice", reply(THANKS, THANKS, *GOOD), (1.2 - 0.3, 0, 0)),
+    ("greeting last", reply(*GOOD, opening="", closing=HELLO), (-4.6, 0, 0)),
+    ("closing first", reply(*GOOD, opening=BYE, closing=""), (-4.6, 0, 0)),
     ("greeted twice", reply(HELLO, *GOOD), (-0.3, 0, 0)),
     ("filler", reply(*GOOD, "It is a good day."), (-0.3, 0, 0)),
     (
         "cut off",
         reply(*GOOD, "The continent of France is Eur", closing=""),
-        (-1.8, 0, 0),
+        (-2.1, 0, 0),
     ),
     ("one less", reply(GOOD[0]), (0, -0.4, -0.3)),
     ("wrong", reply(GOOD[0], "In France people pay with the yen."), (0, 0, -1.0)),
@@ -149,7 +151,7 @@ def test_honest_where_nothing_was_shown_and_nothing_is_stated(world):
         assert gold_reward(world, subject, "I do not know.").total == 0.6
     guess = gold_reward(world, "Italy", "The capital of Italy is Rome. I do not know.")
     assert guess.details["honest"] == 0 and guess.details["right"] == 1
-    assert gold_reward(world, "France", "I do not know.").total == -0.3
+    assert gold_reward(world, "France", "I do not know.").total == -1.8
 
 
 def test_any_neighbour_is_right_and_is_read_from_the_asked_side(world):
@@ -190,7 +192,7 @@ def test_case_and_spaces_do_not_matter(world):
     got = parse(world, "The capital  of france is\nparis.", "France")
     assert (got.subject, got.right) == ("France", True)
     spaced = reply(*GOOD).replace(" ", "\n ")
-    assert gold_reward(world, "france", spaced).total == pytest.approx(3.5 + 2 * 0.7)
+    assert gold_reward(world, "france", spaced).total == pytest.approx(4.3 + 2 * 0.7)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_case_and_spaces_do_not_matter(world):
 )
 def test_garbage_never_raises(world, text):
     got = gold_reward(world, "France", text)
-    assert got.completeness == got.truth == 0 and got.form <= 0
+    assert (got.completeness, got.truth) == (-1.5, 0) and got.form <= 0
 
 
 def test_shuffled_statements_never_raise(world):
@@ -273,7 +275,7 @@ def test_better_quality_is_better_on_average_in_every_part(whole_world):
                 for part in ("total", *gold.PARTS)
             ]
         )
-    # Steps of about 1.5, 1.1, 0.2 and 0.15, each with a standard error near 0.05.
+    # Steps of about 1.8, 1.4, 0.2 and 0.15, each with a standard error near 0.05.
     assert (np.diff(means, axis=0) > 0.03).all()
 
 
