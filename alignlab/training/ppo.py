@@ -139,7 +139,7 @@ class PPOTrainer(Trainer):
         if value_model == "reward model":
             value_model = _copied_reward_model(sources)
         _check_models(model, ref_model, value_model, sources, tokenizer)
-        self.stop = _stop_token(args, tokenizer)
+        self.stop = _stop_token(args, tokenizer, _vocabulary(model))
         self.prompts = Prompts(train_dataset, tokenizer, "train_dataset", args, model)
         if eval_dataset is not None:
             eval_dataset = Prompts(eval_dataset, tokenizer, "eval_dataset", args, model)
@@ -800,12 +800,17 @@ def _vocabulary(model) -> int:
     return model.config.get_text_config().vocab_size
 
 
-def _stop_token(args: PPOConfig, tokenizer) -> int | None:
+def _stop_token(args: PPOConfig, tokenizer, vocabulary: int) -> int | None:
     stop = tokenizer.eos_token_id if args.stop_token_id is None else args.stop_token_id
     if stop is None and args.missing_eos_penalty is not None:
         raise AlignlabError(
             "missing_eos_penalty is set, and the tokenizer has no ending token.",
             "Set stop_token_id, or leave the penalty out.",
+        )
+    if stop is not None and not 0 <= stop < vocabulary:
+        raise AlignlabError(
+            f"stop_token_id is {stop}; the model knows {vocabulary} tokens.",
+            "Pass one of them.",
         )
     return stop
 

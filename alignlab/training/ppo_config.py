@@ -177,6 +177,11 @@ POSITIVE_OR_NONE = (
     "kl_limit",
 )
 NOT_NEGATIVE = ("kl_coef", "vf_coef", "entropy_coef")
+ONE_OF = {
+    "kl_estimator": ("k1", "k2", "k3", "exact"),
+    "kl_in": ("reward", "loss"),
+    "normalize_rewards": ("none", "initial", "running"),
+}
 WRONG_GRADIENTS = {
     ("k1", "loss"): "the gradient of E[k1] that passes through the samples' log-"
     "probabilities is 0 on average, so there would be no penalty, only noise",
@@ -199,6 +204,10 @@ def _check_dials(args: PPOConfig) -> None:
     for name in NOT_NEGATIVE:
         if not getattr(args, name) >= 0:
             raise AlignlabError(f"{name} is {getattr(args, name)}.", "It is 0 or more.")
+    for name, allowed in ONE_OF.items():
+        value = getattr(args, name)
+        if value not in allowed:
+            raise AlignlabError(f"{name} is {value!r}.", f"It is one of {allowed}.")
     for name in ("gamma", "lam"):
         if not 0 <= getattr(args, name) <= 1:
             raise AlignlabError(f"{name} is {getattr(args, name)}.", "It is in [0, 1].")
