@@ -78,7 +78,10 @@ def untuned_arm(*, seed: int, size: str = "1m", shots: int = 0, n_test: int = 20
     model, tokenizer = load_base(size)
     questions = test_questions(n_test)
     prompts = [plain_prompt(tokenizer, q, shots, seed) for q in questions]
-    replies = complete(model, tokenizer, prompts, max_new_tokens=24, chat=False)
+    # With worked examples prompts are long: batches as usual would fill a gigabyte.
+    replies = complete(
+        model, tokenizer, prompts, max_new_tokens=24, batch_size=64, chat=False
+    )
     return summary(
         questions, [cut_after_answer(r) for r in replies] if shots else replies
     )
