@@ -305,6 +305,25 @@ def test_arms_of_a_seed_have_equal_tokens_and_one_reference(small):
     json.dumps(results)
 
 
+def test_only_arms_that_go_on_from_the_reference_wait_for_it(small, monkeypatch):
+    called = []
+
+    def noted(name, original):
+        return lambda *args, **options: (
+            called.append(name) or original(*args, **options)
+        )
+
+    for name in ("decayed_base", "run_stages"):
+        monkeypatch.setattr(mt, name, noted(name, getattr(mt, name)))
+    first = {}
+    for arm in mt.ARMS:
+        called.clear()
+        mt.mid_training_arm(arm=arm, **small)
+        first[arm] = called[0]
+    waits = {arm for arm, name in first.items() if name == "decayed_base"}
+    assert waits == {"after", "after_high_rate"}
+
+
 def test_all_arms_of_all_seeds_come_back_named(small):
     del small["seed"]
     rows = mt.mid_training([3, 5], arms=["after", "mid"], jobs=1, **small)
