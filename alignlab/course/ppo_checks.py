@@ -1,0 +1,337 @@
+"""Checks of notebook 04's exercises: advantages, the clipped loss, a KL estimator.
+
+``checks`` holds what every check is made of; this file the cases and known mistakes.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from alignlab.course.checks import Case, Exercise, _close, _Misfit, _tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _normal(seed: int, *shape: int) -> "Tensor":
+    import torch
+
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, dtype=torch.float64, generator=random)
+
+
+def _ends_at(lengths: list[int], time: int) -> "Tensor":
+    """A mask (B, T) of ones up to each row's length."""
+    import torch
+
+    return (torch.arange(time) < torch.tensor(lengths)[:, None]).long()
+
+
+# --- 04.1: generalised advantage estimation ---------------------------------------
+
+
+def _gae_cases() -> list[Case]:
+    """Rows of unequal length; what stands in the padding is not 0."""
+    from alignlab.objectives import generalized_advantage_estimate
+
+    cases = []
+    for seed, lengths, time, gamma, lam in (
+        (0, [6, 3, 5], 6, 1.0, 0.95),
+        (1, [4, 7], 7, 0.9, 0.6),
+        (2, [5], 5, 1.0, 0.0),
+        (3, [2, 8, 1], 8, 0.97, 1.0),
+    ):
+        rewards, values = _normal(seed, 2, len(lengths), time)
+        args = dict(rewards=rewards, values=values, mask=_ends_at(lengths, time))
+        args |= dict(gamma=gamma, lam=lam)
+        advantages, _ = generalized_advantage_estimate(**args)
+        cases.append(Case(args, advantages))
+    return cases
+
+
+def _read_gae(output, rewards, values, mask, gamma, lam) -> "Tensor":
+    if isinstance(output, tuple):
+        raise _Misfit("returns several things: the advantages alone are asked for")
+    shape = tuple(rewards.shape)
+    notes = {
+        shape[:1]: "one number a row: every token has an advantage of its own",
+        (shape[0], shape[1] - 1): "one column too few: the last token has an advantage "
+        "as well; behind it the value is 0",
+    }
+    # What is said about padding has no meaning, unless it is not a number.
+    found = _tensor(output, shape, notes)
+    return found.where(mask.bool() | ~found.isfinite(), 0.0)
+
+
+def _gae_mistakes(case: Case) -> dict[str, list["Tensor"]]:
+    import torch
+
+    rewards, values, mask, gamma, lam = case.args.values()
+    real = mask.double()
+
+    def gae(rewards=rewards, values=values, gamma=gamma, lam=lam, ends=real, keep=real):
+        """With what is wrong passed in. Where ``ends`` is 0 nothing is carried on from
+        there; where ``keep`` is 0 the result does not count."""
+        advantage = following = torch.zeros_like(rewards[:, 0])
+        found = []
+        for t in reversed(range(rewards.shape[1])):
+            here, value = ends[:, t], values[:, t]
+            advantage = here * (
+                rewards[:, t] + gamma * following - value + gamma * lam * advantage
+            )
+            following = here * value
+            found.append(advantage)
+        return torch.stack(found[::-1], dim=1) * keep
+
+    before = values.roll(1, dims=1)
+    before[:, 0] = 0
+    flipped = [x.flip(1) for x in (rewards, values, real)]
+    forward = gae(*flipped[:2], ends=flipped[2], keep=flipped[2]).flip(1)
+    last = values[:, -1]
+    bootstrapped = gae(rewards=torch.cat([rewards[:, :-1], (
+        rewards[:, -1] + gamma * last)[:, None]], dim=1))  # fmt: skip
+    delta = rewards + gamma * torch.cat(
+        [(values * real)[:, 1:], torch.zeros_like(values[:, :1])], dim=1
+    )
+    mistakes = {
+        "padding counts: a row is over after its last real token; there the value is "
+        "0, and no advantage comes from behind": [
+            gae(ends=torch.ones_like(real)),
+            gae(ends=torch.ones_like(real), values=values * real),
+            gae(ends=torch.ones_like(real), rewards=rewards * real),
+        ],
+        "no value of what follows: δ is r + γ V(next) - V": [
+            gae(values=torch.zeros_like(values)) - _discounted(values, real, gamma, lam)
+        ],
+        "no baseline: the token's own value has to come off": [
+            _backwards(delta * real, real, gamma * lam)
+        ],
+        "these are returns: the advantage is what is left when the value is taken "
+        "off": [(gae() + values) * real],
+        "λ left out: the sum of later δ shrinks by γλ a step": [gae(lam=1.0)],
+        "γ left out: it discounts the next value, and shrinks the sum together with "
+        "λ": [gae(gamma=1.0)],
+        "γ and λ exchanged: γ discounts the next value, λ only what is summed up": [
+            gae(gamma=lam, lam=gamma)
+        ],
+        "runs forwards: the last token's advantage comes first, and is carried back": [
+            forward
+        ],
+        "one step only: that is δ, the case of λ = 0": [gae(lam=0.0)],
+        "sign flipped: better than expected is positive": [-gae()],
+        "the value before in place of the next one": [
+            _backwards((rewards + gamma * before - values) * real, real, gamma * lam)
+        ],
+        "goes on after the end: behind a row's last column the value is 0, not its "
+        "own again": [bootstrapped],
+        "zeros everywhere: then nothing is learnt": [torch.zeros_like(rewards)],
+    }
+    # A case in which a mistake happens to be right says nothing of it.
+    return {
+        message: outputs
+        for message, outputs in mistakes.items()
+        if not _close(outputs[0], case.expected)
+    }
+
+
+def _backwards(terms: "Tensor", real: "Tensor", factor: float) -> "Tensor":
+    """Each term and, by powers of the factor, those behind it in its row."""
+    import torch
+
+    running, found = torch.zeros_like(terms[:, 0]), []
+    for t in reversed(range(terms.shape[1])):
+        running = (terms[:, t] + factor * running) * real[:, t]
+        found.append(running)
+    return torch.stack(found[::-1], dim=1)
+
+
+def _discounted(values: "Tensor", real: "Tensor", gamma: float, lam: float):
+    return _backwards(values * real, real, gamma * lam)
+
+
+# --- 04.2: the clipped loss -------------------------------------------------------
+
+
+def _clip_cases() -> list[Case]:
+    """Ratios on both sides of the range, of good tokens and of bad ones."""
+    from alignlab.objectives import ppo_policy_loss
+
+    cases = []
+    for seed, lengths, time, clip_range, spread in (
+        (0, [6, 3, 5], 6, 0.2, 0.4),
+        (1, [4, 7], 7, 0.1, 0.2),
+        (2, [9, 8, 2, 5], 9, 0.3, 0.8),
+    ):
+        old, advantages, moved = _normal(seed, 3, len(lengths), time)
+        old = -old.abs() - 1
+        args = dict(log_probs=old + spread * moved, old_log_probs=old)
+        args |= dict(advantages=advantages + 0.3, mask=_ends_at(lengths, time))
+        args |= dict(clip_range=clip_range)
+        cases.append(Case(args, ppo_policy_loss(**args)))
+    return cases
+
+
+def _read_clip(output, log_probs, **others) -> "Tensor":
+    unreduced = "not reduced to one number: returns shape {}; take the mean over the "
+    unreduced += "real tokens"
+    shapes = [tuple(log_probs.shape), (len(log_probs),), (1,)]
+    return _tensor(output, (), {shape: unreduced.format(shape) for shape in shapes})
+
+
+def _clip_mistakes(case: Case) -> dict[str, list["Tensor"]]:
+    import torch
+
+    log_probs, old, advantages, mask, clip_range = case.args.values()
+    real = mask.bool()
+
+    def loss(ratio, pick=torch.minimum, where=real, advantages=advantages):
+        near = ratio.clamp(1 - clip_range, 1 + clip_range)
+        return -pick(ratio * advantages, near * advantages)[where].mean()
+
+    ratio, right = (log_probs - old).exp(), case.expected
+    near = ratio.clamp(1 - clip_range, 1 + clip_range)
+    each = -torch.minimum(ratio * advantages, near * advantages) * real
+    return {
+        "sign flipped: a loss goes down as the objective goes up": [-right],
+        "maximum, not minimum: the pessimistic one of the two counts": [
+            loss(ratio, torch.maximum)
+        ],
+        "not clipped: beyond the range a token has no more to gain": [
+            -(ratio * advantages)[real].mean()
+        ],
+        "clipped only: where a token went the wrong way, the plain objective is lower "
+        "and has to pull it back": [-(near * advantages)[real].mean()],
+        "old over new: the ratio is the probability now over that when sampled": [
+            loss((old - log_probs).exp())
+        ],
+        "no exponential: the difference of log-probabilities is no ratio": [
+            loss(log_probs - old),
+            loss(1 + log_probs - old),
+        ],
+        "ratio of log-probabilities: subtract them, then take the exponential": [
+            loss(log_probs / old)
+        ],
+        "padding counts: the mean is over real tokens": [
+            loss(ratio, where=torch.ones_like(real)),
+            each.mean(),
+        ],
+        "mean of row means: every token counts the same, also in a long reply": [
+            (each.sum(1) / real.sum(1)).mean()
+        ],
+        "sum, not mean: divide by the number of real tokens": [each.sum()],
+        "divides by the number of rows: divide by the number of real tokens": [
+            each.sum(1).mean()
+        ],
+        "clips the advantage: it is the ratio that is kept near 1": [
+            -(ratio * advantages.clamp(-clip_range, clip_range))[real].mean(),
+            -(ratio * advantages.clamp(1 - clip_range, 1 + clip_range))[real].mean(),
+        ],
+        "clips around 0: the ratio is kept between 1 - ε and 1 + ε": [
+            -torch.minimum(
+                ratio * advantages, ratio.clamp(-clip_range, clip_range) * advantages
+            )[real].mean()
+        ],
+        "zero: nothing would be learnt": [torch.zeros_like(right)],
+    }
+
+
+def _clip_teaches(answer: Callable) -> str:
+    import torch
+
+    from alignlab.objectives import ppo_policy_loss
+
+    case = _clip_cases()[0]
+    log_probs, *others = case.args.values()
+    log_probs = log_probs.clone().requires_grad_()
+    loss = answer(log_probs, *others)
+    if not getattr(loss, "requires_grad", False):
+        return (
+            "no gradient: the value is right but cut off from log_probs, so nothing "
+            "would be learnt; leave out `.item()`, `.detach()`, `float()`, `no_grad`"
+        )
+    (found,) = torch.autograd.grad(loss, log_probs)
+    (right,) = torch.autograd.grad(ppo_policy_loss(log_probs, *others), log_probs)
+    if _close(found, right):
+        return ""
+    return "wrong gradient: the value is right, but part of the way to it is detached"
+
+
+# --- 04.3: an estimate of KL ------------------------------------------------------
+
+
+def _kl_cases() -> list[Case]:
+    from alignlab.objectives import kl_estimate
+
+    cases = []
+    for seed, shape, spread in ((0, (3, 6), 0.5), (1, (2, 4), 1.5), (2, (1, 9), 0.1)):
+        reference, moved = _normal(seed, 2, *shape)
+        reference = -reference.abs() - 1
+        args = dict(log_probs=reference + spread * moved, ref_log_probs=reference)
+        cases.append(Case(args, kl_estimate(**args, estimator="k3")))
+    return cases
+
+
+def _read_kl(output, log_probs, ref_log_probs) -> "Tensor":
+    shape = tuple(log_probs.shape)
+    summed = "summed up: one estimate for each token is asked for, of shape {}"
+    notes = {wrong: summed.format(shape) for wrong in ((), shape[:1], shape[1:])}
+    return _tensor(output, shape, notes)
+
+
+def _kl_mistakes(case: Case) -> dict[str, list["Tensor"]]:
+    import torch
+
+    d = case.args["log_probs"] - case.args["ref_log_probs"]
+    right = case.expected
+    return {
+        "policy and reference exchanged: with samples of the policy, the exponential "
+        "is of log π_ref - log π": [torch.expm1(d) - d],
+        "k1: its mean is right, but it can be negative and varies more; k3 adds what "
+        "has mean 0": [d],
+        "k1 the wrong way round: log π - log π_ref is positive on average": [-d],
+        "k2: half the square is biased where the two are far apart": [0.5 * d**2],
+        "only the exponential part: e^-d - 1 has mean 0 by itself": [torch.expm1(-d)],
+        "1 not taken off: at equal log-probabilities it must be 0": [right + 1],
+        "d taken off, not added: e^-d - 1 + d": [torch.expm1(-d) - d],
+        "absolute value of k1: its mean is no KL": [d.abs()],
+        "ratio of log-probabilities: subtract them": [
+            torch.expm1(-(case.args["log_probs"] / case.args["ref_log_probs"]))
+            + case.args["log_probs"] / case.args["ref_log_probs"]
+        ],
+        "in bits: natural logarithms give nats": [right / math.log(2)],
+        "sign flipped: a KL is never negative": [-right],
+        "zeros everywhere: that would be no distance at all": [torch.zeros_like(d)],
+    }
+
+
+# --- The exercises ----------------------------------------------------------------
+
+EXERCISES: dict[str, Exercise] = {
+    "04.1": Exercise(
+        "my_gae(rewards, values, mask, gamma, lam)",
+        _gae_cases,
+        _read_gae,
+        _gae_mistakes,
+        "the same advantages as `alignlab.objectives.generalized_advantage_estimate`",
+        "go from the last column to the first: δ = r + γ V(next) - V, A = δ + γλ A of "
+        "the next; multiply by the mask, so that padding passes nothing on.",
+    ),
+    "04.2": Exercise(
+        "my_ppo_loss(log_probs, old_log_probs, advantages, mask, clip_range)",
+        _clip_cases,
+        _read_clip,
+        _clip_mistakes,
+        "the same loss and gradient as `alignlab.objectives.ppo_policy_loss`",
+        "ratio = exp(new - old); the smaller of ratio x A and clipped ratio x A; minus "
+        "its mean over the tokens whose mask is 1.",
+        also=_clip_teaches,
+    ),
+    "04.3": Exercise(
+        "my_kl_estimate(log_probs, ref_log_probs)",
+        _kl_cases,
+        _read_kl,
+        _kl_mistakes,
+        "the same as `alignlab.objectives.kl_estimate(..., estimator='k3')`",
+        "with d = log π - log π_ref: e^(-d) - 1 + d, token by token.",
+    ),
+}
