@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from alignlab.errors import AlignlabError
-from alignlab.runs.claims import SIGNS, Verdict, judge_notebook
+from alignlab.runs.claims import SIGNS, Verdict, judge_notebook, load_claims
 from alignlab.runs.compare import read_metrics
 from alignlab.runs.context import METRICS_FILE
 from alignlab.runs.files import read_json, write_json, write_text
@@ -21,28 +21,47 @@ RECORDED = "recorded.json"  # in figures/: the metrics behind the README
 def publish(run: Path, root: Path) -> None:
     """Copy a finished run's figures and metrics, and write the README's table.
 
+    Notebooks that the run did not execute keep what an earlier one recorded.
+
     Args:
-        run: the folder of a run on profile full.
+        run: the folder of a run, on profile full if it is to give verdicts.
         root: the checkout: the folder with README.md and figures/.
 
     Raises:
         AlignlabError: if a notebook of the run did not finish.
     """
     metrics = read_metrics(run)
+    made = {name: metrics[name] for name in ("profile", "started", "versions")}
+    path = root / "figures" / RECORDED
+    earlier = read_json(path, default={"notebooks": {}, "claims": {}})
+    notebooks = earlier["notebooks"]
     for name, section in metrics["notebooks"].items():
         if section["status"] != FINISHED:
             raise AlignlabError(
                 f"Notebook {name} of {run} is {section['status']}.",
                 f"Finish it: `alignlab run --resume --out {run}`.",
             )
-        recorded = read_json(run / name / METRICS_FILE)
-        for figure in recorded["figures"]:
-            target = root / "figures" / f"{name[:2]}_{figure['name']}.png"
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(run / name / figure["file"], target)
-    write_json(root / "figures" / RECORDED, metrics)
+        notebooks[name] = made | section
+    for name in metrics["notebooks"]:
+        _copy_figures(run / name, root / "figures")
+    recorded = {
+        "notebooks": dict(sorted(notebooks.items())),
+        "claims": earlier["claims"] | metrics["claims"],
+    }
+    write_json(path, recorded)
     readme = root / "README.md"
-    write_text(readme, with_results(readme.read_text(encoding="utf-8"), metrics))
+    write_text(readme, with_results(readme.read_text(encoding="utf-8"), recorded))
+
+
+def _copy_figures(notebook: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    number = notebook.name[:2]
+    for old in target.glob(f"{number}_*.png"):
+        old.unlink()
+    for figure in read_json(notebook / METRICS_FILE)["figures"]:
+        shutil.copyfile(
+            notebook / figure["file"], target / f"{number}_{figure['name']}.png"
+        )
 
 
 def with_results(readme: str, metrics: dict) -> str:
@@ -51,23 +70,34 @@ def with_results(readme: str, metrics: dict) -> str:
     return f"{before}{BEGIN}\n{results_table(metrics)}\n{END}{rest.split(END)[1]}"
 
 
-def results_table(metrics: dict) -> str:
-    """The claims and their verdicts as a Markdown table."""
+def results_table(recorded: dict) -> str:
+    """The claims and their verdicts as a Markdown table; those of notebooks that no run
+    has recorded yet are not measured."""
     lines = [
         "| | claim | measured (95% interval over seeds) | wanted |",
         "| --- | --- | --- | --- |",
     ]
-    for name, section in metrics["notebooks"].items():
-        lines += [_row(v) for v in judge_notebook(name[:2], section["metrics"])]
-    seeds = {len(s["seeds"]) for s in metrics["notebooks"].values()}
-    lines += [
-        "",
-        f"Profile {metrics['profile']}, {' to '.join(map(str, sorted(seeds)))} seeds, "
-        f"torch {metrics['versions']['torch']}. What each quantity is, and its "
-        "control: [claims.yaml](alignlab/runs/claims.yaml). Every recorded number: "
-        f"[figures/{RECORDED}](figures/{RECORDED}).",
-    ]
+    sections = {name[:2]: section for name, section in recorded["notebooks"].items()}
+    for number in sorted({claim.notebook for claim in load_claims().values()}):
+        metrics = sections.get(number, {}).get("metrics", {})
+        lines += [_row(v) for v in judge_notebook(number, metrics)]
+    made: dict[str, list[str]] = {}
+    for number, section in sections.items():
+        made.setdefault(_how(section), []).append(number)
+    lines += ["", *(f"Notebook {', '.join(n)}: {how}." for how, n in made.items())]
+    lines.append(
+        "What each quantity is, and its control: "
+        "[claims.yaml](alignlab/runs/claims.yaml). Every recorded number: "
+        f"[figures/{RECORDED}](figures/{RECORDED})."
+    )
     return "\n".join(lines)
+
+
+def _how(section: dict) -> str:
+    return (
+        f"profile {section['profile']}, {len(section['seeds'])} seeds, "
+        f"torch {section['versions']['torch']}, {section['started'][:10]}"
+    )
 
 
 def _row(verdict: Verdict) -> str:
