@@ -8,7 +8,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlab.errors import AlignlabError
 from alignlab.models.pairs import (
-    FIRST,
-    SECOND,
+    Two,
+    pack,
     pair_log_probs,
-    require_one_row_will_do,
-    rows_of,
+    require_rows_can_be_shared,
 )
 from alignlab.objectives import (
     dpo_loss,
@@ -49,15 +47,6 @@ DIALS: Mapping[str, tuple[str, ...]] = {
     "kto": ("desirable_weight", "undesirable_weight"),
 }
 WITHOUT_REFERENCE = {"orpo": orpo_loss, "simpo": simpo_loss}
-BLUR = 0.25  # lengths are sorted up to a quarter, so that no two epochs batch alike
-
-
-class Two(NamedTuple):
-    """Two completions of one prompt, as tokens: of a pair, chosen and rejected."""
-
-    prompt: list[int]
-    first: list[int]
-    second: list[int]
 
 
 # --- From rows to tokens -------------------------------------------------------------
@@ -149,19 +138,18 @@ def log_probs_of(
     Raises:
         AlignlabError: if the model cannot read two completions in one row.
     """
-    require_one_row_will_do(model, *max(pairs, key=_length))
-    order = sorted(range(len(pairs)), key=lambda i: _length(pairs[i]))
-    found = torch.empty(2, len(pairs))
+    require_rows_can_be_shared(model, _longest(pairs))
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    for start in range(0, len(order), batch_size):
-        some = order[start : start + batch_size]
-        rows = rows_of([pairs[i] for i in some], pad_token_id)
-        log_probs = pair_log_probs(model, *(x.to(device) for x in rows))
-        found[:, some] = torch.stack(log_probs).float().cpu()
+    found = []
+    for start in range(0, len(pairs), batch_size):
+        packed = pack(pairs[start : start + batch_size], pad_token_id)
+        packed = {name: value.to(device) for name, value in packed.items()}
+        found.append(torch.stack(pair_log_probs(model, packed)).float().cpu())
     model.train(was_training)
-    return found[0], found[1]
+    first, second = torch.cat(found, dim=1)
+    return first, second
 
 
 def batches(
@@ -173,10 +161,10 @@ def batches(
 ) -> Iterator[dict[str, Tensor]]:
     """Batches for ever; each epoch has every pair once, in an order of its own.
 
-    A batch holds ``input_ids``, ``attention_mask`` and ``part``, each (B, T), as
-    :func:`alignlab.models.pairs.rows_of` lays them out, and what is ``known`` of its
-    pairs, each (B,). Pairs of like length share a batch, and all batches have nearly
-    the same size (see ``training.sft.batches``).
+    A batch is what :func:`alignlab.models.pairs.pack` gives for its B pairs, and what
+    is ``known`` of them, each (B,). Pairs meet at random whatever their lengths: packed
+    as they are, hardly any padding comes of it. An epoch that ``batch_size`` does not
+    divide is cut into batches of nearly the same size.
 
     Raises:
         ValueError: if there is no pair or batch_size is not positive.
@@ -185,16 +173,11 @@ def batches(
         raise ValueError(
             f"batch_size is {batch_size} with {len(pairs)} pairs; both > 0"
         )
-    lengths = np.array([_length(pair) for pair in pairs])
     random = np.random.default_rng(seed)
     while True:
-        blurred = lengths * random.uniform(1, 1 + BLUR, size=len(lengths))
-        epoch = np.array_split(blurred.argsort(), -(-len(lengths) // batch_size))
-        for number in random.permutation(len(epoch)):
-            some = epoch[number]
-            ids, part = rows_of([pairs[i] for i in some], pad_token_id)
-            batch = {"input_ids": ids, "attention_mask": (part > 0).long()}
-            batch |= {"part": part}
+        order = random.permutation(len(pairs))
+        for some in np.array_split(order, -(-len(pairs) // batch_size)):
+            batch = pack([pairs[i] for i in some], pad_token_id)
             yield batch | {name: values[some] for name, values in known.items()}
 
 
@@ -224,11 +207,10 @@ def preference_step(
         higher reward. A tie counts one half; TRL counts it as wrong.
 
     Raises:
-        ValueError: if a prompt or completion has no token, or a dial is out of range.
+        ValueError: if a dial is out of range.
     """
-    part = batch["part"]
-    chosen, rejected = pair_log_probs(model, batch["input_ids"], part)  # (B,) each
-    tokens = [(part == which).sum(1) for which in (FIRST, SECOND)]
+    chosen, rejected = pair_log_probs(model, batch)  # (B,) each
+    tokens = batch["first_tokens"], batch["second_tokens"]
     if loss_type in WITHOUT_REFERENCE:
         means = chosen / tokens[0], rejected / tokens[1]
         losses = WITHOUT_REFERENCE[loss_type](*means, beta, **dials)
@@ -269,7 +251,7 @@ def kto_step(
         ``rewards/margins`` as in :func:`preference_step`, NaN where the batch has none;
         and ``kl``, the reference point in nats.
     """
-    log_probs, mismatched = pair_log_probs(model, batch["input_ids"], batch["part"])
+    log_probs, mismatched = pair_log_probs(model, batch)
     kl = (mismatched - batch["ref_mismatched"]).mean()
     good = batch["desirable"]
     weights = desirable_weight, undesirable_weight
@@ -357,7 +339,7 @@ def train_dpo(
     pad = tokenizer.pad_token_id
     pad = tokenizer.eos_token_id if pad is None else pad
     examples, known = _prepared(loss_type, tokenizer, pairs, reference, max_length, pad)
-    require_one_row_will_do(policy, *max(examples, key=_length))
+    require_rows_can_be_shared(policy, _longest(examples))
     if loss_type == "kto" and not _is_unpaired(pairs):
         batch_size *= 2  # completions, as many as the other losses see in a step
     if eval_pairs is not None:
@@ -509,8 +491,8 @@ def _accuracy(chosen: Tensor, rejected: Tensor) -> float:
     return (0.5 + 0.5 * (chosen - rejected).detach().sign()).mean().item()
 
 
-def _length(pair: Two) -> int:
-    return sum(map(len, pair))
+def _longest(pairs: Sequence[Two]) -> Two:
+    return max(pairs, key=lambda pair: pair.length)
 
 
 def _is_unpaired(rows: Sequence[Mapping]) -> bool:

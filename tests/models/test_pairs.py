@@ -18,12 +18,12 @@ from transformers import (
 from alignlab.errors import AlignlabError
 from alignlab.models.pairs import (
     FIRST,
-    PADDING,
     PROMPT,
     SECOND,
+    Two,
+    pack,
     pair_log_probs,
-    require_one_row_will_do,
-    rows_of,
+    require_rows_can_be_shared,
 )
 from alignlab.objectives import sequence_log_probs
 
@@ -36,10 +36,11 @@ SMALL = dict(
     num_key_value_heads=1,
 )
 PAIRS = [
-    ([5, 6, 7], [8, 9, 10, 11], [12]),
-    ([5], [8, 9], [8, 9, 10, 4, 5, 6]),
-    ([9, 9, 9, 9, 9, 8], [1], [1]),
-    ([7, 8], [3, 4, 5], [5, 4, 3]),
+    Two([7, 8], [3, 4], [5]),
+    Two([5, 6, 7], [8, 9, 10, 11], [12, 13]),
+    Two([5], [8, 9], [8, 9, 10, 4, 5, 6, 7, 8, 9]),
+    Two([9], [1], [1]),
+    Two([7, 8], [3, 4, 5], [5, 4, 3]),
 ]
 
 
@@ -81,30 +82,43 @@ def alone(model, prompt, completion):
     return sequence_log_probs(model(ids).logits, ids, mask)[0]
 
 
-def test_a_row_is_prompt_first_second_and_padding():
-    ids, part = rows_of(PAIRS[:2], pad_token_id=99)
-    assert ids.tolist() == [
-        [5, 6, 7, 8, 9, 10, 11, 12, 99],
-        [5, 8, 9, 8, 9, 10, 4, 5, 6],
+def test_short_pairs_share_a_row_and_every_token_knows_its_place():
+    packed = pack(PAIRS[:4], pad_token_id=99)
+    assert packed["input_ids"].tolist() == [
+        [5, 8, 9, 8, 9, 10, 4, 5, 6, 7, 8, 9],
+        [5, 6, 7, 8, 9, 10, 11, 12, 13, 9, 1, 1],
+        [7, 8, 3, 4, 5, 99, 99, 99, 99, 99, 99, 99],
     ]
-    assert part[0].tolist() == 3 * [PROMPT] + 4 * [FIRST] + [SECOND, PADDING]
-    assert part[1].tolist() == [PROMPT] + 2 * [FIRST] + 6 * [SECOND]
+    assert packed["pair"].tolist() == [
+        12 * [2],
+        9 * [1] + 3 * [3],
+        5 * [0] + 7 * [-1],
+    ]
+    _, shared, half = packed["part"].tolist()
+    assert shared == 3 * [PROMPT] + 4 * [FIRST] + 2 * [SECOND] + [PROMPT, FIRST, SECOND]
+    assert half[:5] == [PROMPT, PROMPT, FIRST, FIRST, SECOND]
+    assert packed["position_ids"][1].tolist() == [0, 1, 2, 3, 4, 5, 6, 3, 4, 0, 1, 1]
+    source = packed["source"][1].tolist()
+    assert source[3:9] == [2, 3, 4, 5, 2, 7] and source[10:] == [9, 9]
+    assert packed["attention_mask"].sum(1).tolist() == [12, 12, 5]
+    assert packed["first_tokens"].tolist() == [2, 4, 2, 1]
+    assert packed["second_tokens"].tolist() == [1, 2, 9, 1]
 
 
 def test_each_completion_has_the_log_probability_it_has_alone(model):
-    first, second = pair_log_probs(model, *rows_of(PAIRS, pad_token_id=0))
+    first, second = pair_log_probs(model, pack(PAIRS, 0))
     for i, (prompt, one, other) in enumerate(PAIRS):
         for found, completion in ((first[i], one), (second[i], other)):
             expected = alone(model, prompt, completion)
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
-    assert first[2].item() == pytest.approx(second[2].item())  # the same completion
+    assert first[3].item() == pytest.approx(second[3].item())  # the same completion
     assert first.std() > 0.1
 
 
 def test_gradients_are_those_of_rows_read_alone(tiny_model):
     model = tiny_model.double()
-    first, second = pair_log_probs(model, *rows_of(PAIRS, pad_token_id=0))
-    weights = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    first, second = pair_log_probs(model, pack(PAIRS, 0))
+    weights = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0], dtype=torch.float64)
     found = torch.autograd.grad(
         (weights * (first - second**2)).sum(), list(model.parameters())
     )
@@ -120,41 +134,44 @@ def test_gradients_are_those_of_rows_read_alone(tiny_model):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6 * scale)
 
 
-def test_the_first_completion_and_the_padding_leave_no_trace(tiny_model):
-    wide = PAIRS + [([1] * 9, [2] * 9, [3] * 9)]
-    few = pair_log_probs(tiny_model, *rows_of(PAIRS[:1], 0))
-    many = pair_log_probs(tiny_model, *rows_of(wide, 0))
-    for a, b in zip(few, many, strict=True):
-        torch.testing.assert_close(a[0], b[0])
-    prompt, _, second = PAIRS[0]
-    other = pair_log_probs(tiny_model, *rows_of([(prompt, [40, 41], second)], 0))
-    torch.testing.assert_close(other[1], few[1])
+def test_neither_neighbours_nor_padding_nor_the_other_completion_leave_a_trace(
+    tiny_model,
+):
+    alone = pair_log_probs(tiny_model, pack(PAIRS[3:4], 0))
+    wide = PAIRS + [Two([1] * 9, [2] * 9, [3] * 9)]
+    crowded = pair_log_probs(tiny_model, pack(wide, 0))
+    for a, b in zip(alone, crowded, strict=True):
+        torch.testing.assert_close(a[0], b[3])
+    prompt, _, second = PAIRS[1]
+    other = pair_log_probs(tiny_model, pack([Two(prompt, [40, 41], second)], 0))
+    torch.testing.assert_close(other[1][0], crowded[1][1])
 
 
 def test_the_model_is_left_as_it_was(tiny_model):
-    ids, part = rows_of(PAIRS, 0)
-    pair_log_probs(tiny_model, ids, part)
+    packed = pack(PAIRS, 0)
+    ids = packed["input_ids"]
+    pair_log_probs(tiny_model, packed)
     assert tiny_model(ids).logits.shape == (*ids.shape, tiny_model.config.vocab_size)
     with pytest.raises(IndexError):
-        pair_log_probs(tiny_model, ids + 1000, part)
+        pair_log_probs(tiny_model, packed | {"input_ids": ids + 1000})
     assert tiny_model(ids).logits.shape == (*ids.shape, tiny_model.config.vocab_size)
 
 
 def test_bfloat16_sums_are_kept_in_float32(tiny_model):
-    exact = pair_log_probs(tiny_model, *rows_of(PAIRS, 0))
-    rough = pair_log_probs(tiny_model.to(torch.bfloat16), *rows_of(PAIRS, 0))
+    exact = pair_log_probs(tiny_model, pack(PAIRS, 0))
+    rough = pair_log_probs(tiny_model.to(torch.bfloat16), pack(PAIRS, 0))
     assert rough[0].dtype == torch.float32
     for a, b in zip(exact, rough, strict=True):
         torch.testing.assert_close(a, b, rtol=0.05, atol=0.5)
 
 
-LONG = [5, 6, 7], [*range(20, 32)], [*range(40, 52)]
+LONG = Two([5, 6, 7], [*range(20, 32)], [*range(40, 52)])
 
 
 def test_models_that_take_the_mask_pass_and_stay_in_their_mode(model):
     for one in (model, model.float()):
         one.train()
-        require_one_row_will_do(one, *LONG)
+        require_rows_can_be_shared(one, LONG)
         assert one.training
 
 
@@ -182,15 +199,12 @@ def test_models_that_read_a_row_otherwise_are_refused(kind, message):
     with pytest.raises(
         AlignlabError, match=message + '.*Load it with attn_impl.*"sdpa"'
     ):
-        require_one_row_will_do(model, *LONG)
+        require_rows_can_be_shared(model, LONG)
 
 
-def test_wrong_arguments_are_named():
-    ids, part = rows_of(PAIRS, 0)
-    with pytest.raises(ValueError, match=r"\(4, 9\) and \(4, 8\)"):
-        pair_log_probs(None, ids, part[:, 1:])
-    for which, name in ((PROMPT, "prompt"), (FIRST, "first"), (SECOND, "second")):
-        less = part.clone()
-        less[1][less[1] == which] = PADDING
-        with pytest.raises(ValueError, match=f"row 1 has no token of its {name}"):
-            pair_log_probs(None, ids, less)
+def test_nothing_may_be_cut_to_nothing():
+    for part, name in ((PROMPT, "prompt"), (FIRST, "first"), (SECOND, "second")):
+        less = PAIRS[1]._replace(**{name: []})
+        with pytest.raises(ValueError, match=f"pair 1 has no token in its {name}"):
+            pack([PAIRS[0], less], 0)
+        assert less[part] == []

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from alignlab.models.pairs import pair_log_probs, rows_of
+from alignlab.models.pairs import Two, pack, pair_log_probs
 from alignlab.objectives import dpo_loss, orpo_loss, simpo_loss
 from alignlab.training.dpo import kto_step, preference_step, train_dpo
 from alignlab.training.trl_dpo import TRL_NAMES, compare_dpo_losses, trl_dpo_loss
@@ -91,10 +91,7 @@ def random_pairs(count, seed):
     """Prompts with two completions of unequal lengths, as token ids."""
     torch.manual_seed(seed)
     return [
-        tuple(
-            torch.randint(5, 300, (int(torch.randint(1, 8, ())),)).tolist()
-            for _ in range(3)
-        )
+        Two(*(torch.randint(5, 300, (n,)).tolist() for n in torch.randint(1, 8, (3,))))
         for _ in range(count)
     ]
 
@@ -137,14 +134,12 @@ def both(dpo, theirs, ours, seed, rate=0.0, pairs=6):
     trainer.label_smoothing = rate
     their_loss = trainer._compute_loss(trainer.model, batch, False)
 
-    ids, part = rows_of(examples, pad_token_id=0)
+    packed = pack(examples, pad_token_id=0)
     with torch.no_grad():
-        fixed = pair_log_probs(reference, ids, part)
+        fixed = pair_log_probs(reference, packed)
     known = dict(zip(("ref_chosen", "ref_rejected"), fixed, strict=True))
     dials = {"label_smoothing": rate} if rate else {}
-    our_loss, _ = preference_step(
-        policy, {"input_ids": ids, "part": part} | known, ours, BETA, **dials
-    )
+    our_loss, _ = preference_step(policy, packed | known, ours, BETA, **dials)
     gradients = [
         torch.autograd.grad(loss, list(model.parameters()))
         for loss, model in ((their_loss, trainer.model), (our_loss, policy))
@@ -214,13 +209,11 @@ def test_kto_agrees_on_random_batches(tiny_model, tiny_tokenizer, moved, tmp_pat
         batch = in_trls_form(examples, 1) | {"label": label}
         batch |= {f"KL_{name}": rows for name, rows in mismatched.items()}
         theirs = trainer._compute_loss(trainer.model, batch, False)
-        ids, part = rows_of(examples, pad_token_id=0)
+        packed = pack(examples, pad_token_id=0)
         with torch.no_grad():
-            ref, other = pair_log_probs(tiny_model, ids, part)
+            ref, other = pair_log_probs(tiny_model, packed)
         known = {"ref": ref, "ref_mismatched": other, "desirable": label}
-        ours, _ = kto_step(
-            policy, {"input_ids": ids, "part": part} | known, BETA, 1.3, 0.7
-        )
+        ours, _ = kto_step(policy, packed | known, BETA, 1.3, 0.7)
         gradients = [
             torch.autograd.grad(loss, list(model.parameters()))
             for loss, model in ((theirs, trainer.model), (ours, policy))
