@@ -145,7 +145,7 @@ _REMEDY = (
 
 
 def _tokens(number: int, pair: Two, start: int) -> list[tuple[int, ...]]:
-    """A pair's tokens, from column ``start`` on, with what :func:`pack` says of them."""
+    """A pair's tokens from column ``start`` on, each with what :func:`pack` says."""
     tokens = []
     prompt_end = start + len(pair.prompt) - 1
     for part, ids in enumerate(pair):
