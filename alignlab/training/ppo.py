@@ -7,6 +7,7 @@ several devices are the Trainer's.
 
 import contextlib
 import copy
+import functools
 import json
 import math
 import time
@@ -256,6 +257,8 @@ class PPOTrainer(Trainer):
         all_tokens = episodes.mask[rows].sum()
         training_mode(model, dropout=not args.disable_dropout)
         numbers = torch.zeros(len(STEP_NUMBERS) - 1, device=args.device)
+        # DeepSpeed would divide by the number of micro-batches, as if each were a mean.
+        whole = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
         for micro in micros:
             last = micro is micros[-1]
             self.accelerator.gradient_state._set_sync_gradients(last)
@@ -265,7 +268,7 @@ class PPOTrainer(Trainer):
             with wait:
                 loss, found = self._loss(model, batch, scale)
                 # Processes' gradients are averaged; the weights are parts of a sum.
-                self.accelerator.backward(loss * weight * world)
+                self.accelerator.backward(loss * weight * world, **whole)
             numbers += weight * torch.stack([loss.detach(), *found])
         numbers = self.accelerator.reduce(numbers, "sum").tolist()
         limit = args.max_grad_norm if args.max_grad_norm > 0 else math.inf
@@ -333,8 +336,10 @@ class PPOTrainer(Trainer):
         # Where parameters are sharded, all processes have to call the model equally
         # often, so no row may end early.
         stop = None if self._sharded else self.stop
+        model = functools.partial(self._module)
+        model.config = self.policy.config  # a DeepSpeed engine has one of its own
         sampled = sample(
-            self._module,
+            model,
             *(x.to(args.device) for x in pad_left(ids, pad)),
             max_new_tokens=args.max_completion_length,
             temperature=args.temperature,
@@ -582,9 +587,12 @@ class PPOTrainer(Trainer):
             return episodes
         whole = {}
         for name, tensor in episodes.tensors().items():
+            kind = tensor.dtype
+            if kind == torch.bool:
+                tensor = tensor.int()  # padding would make it so on some processes only
             if tensor.ndim == 2 and name != "raw_rewards":
                 tensor = self.accelerator.pad_across_processes(tensor, dim=1)
-            whole[name] = self.accelerator.gather(tensor.contiguous())
+            whole[name] = self.accelerator.gather(tensor.contiguous()).to(kind)
         return Episodes(**whole)
 
     def _frozen(self, model: PreTrainedModel | None) -> nn.Module | None:
