@@ -758,12 +758,15 @@ EXERCISES: dict[str, Exercise] = {
 
 
 def _exercise(number: str) -> Exercise:
-    if number in EXERCISES:
-        return EXERCISES[number]
-    near = get_close_matches(str(number), EXERCISES, n=2, cutoff=0.5)
+    from alignlab.course import ppo_checks  # it builds on this module
+
+    every = {**EXERCISES, **ppo_checks.EXERCISES}
+    if number in every:
+        return every[number]
+    near = get_close_matches(str(number), every, n=2, cutoff=0.5)
     quoted = " or ".join(f'"{name}"' for name in near)
     remedy = f"Did you mean {quoted}? " if near else ""
     raise AlignlabError(
         f"There is no exercise {number!r}.",
-        f"{remedy}There are {', '.join(EXERCISES)}.",
+        f"{remedy}There are {', '.join(every)}.",
     )
