@@ -309,8 +309,8 @@ table = figures.token_table(
 runs.save_figure(
     figures.rollout(table),
     "rollout",
-    "One reply, token by token: log-ratio and KL to the reference, value, advantage, and "
-    "the ratio after four steps on this reply alone.",
+    "One reply, token by token: log-ratio and KL to the reference, value, advantage, "
+    "and the ratio after four steps on this reply alone.",
 )
 runs.say(
     "The reply “{text}” has a learnt reward of {reward:+.2f} and is {kl:.2f} nats from "
@@ -356,8 +356,8 @@ runs.record("explained_variance", np.nanmean(explained))
 clipped = [np.mean(r["history"]["clip_fraction"]) for r in rows["default"]]
 runs.record("clip_fraction", np.mean(clipped), seeds=clipped)
 runs.say(
-    "With the default configuration {clip_fraction.value:.1%} of tokens are clipped, and "
-    "at the end the value function explains {explained_variance.value:.2f} of the "
+    "With the default configuration {clip_fraction.value:.1%} of tokens are clipped, "
+    "and at the end the value function explains {explained_variance.value:.2f} of the "
     "returns' variance."
 )
 
@@ -457,10 +457,11 @@ pd.DataFrame(
 ).T.rename_axis("without, at equal updates").style.format(precision=3)
 
 # %%
+names_of = {"gae": "GAE (λ = 1)", "value": "the value function"}
 for name in lost:
     runs.say(
-        f"Without {{piece}}: {{gold_lost_without_{name}:+.2f}} gold lost at matched KL.",
-        piece={"gae": "GAE (λ = 1)", "value": "the value function"}.get(name, name),
+        f"Without {{piece}} {{gold_lost_without_{name}:+.2f}} gold is lost at equal KL.",
+        piece=names_of.get(name, name),
     )
 
 # %% [markdown]
@@ -517,9 +518,9 @@ per_completion = [sweeps.seconds_per_completion(rows[m]) for m in ("default", "d
 values = [per_completion[0][s] / per_completion[1][s] for s in run.seeds]
 runs.record("ppo_over_dpo_seconds", np.mean(values), seeds=values)
 runs.say(
-    "With the default configuration {failures:.0f} of {count} runs fail. On the grid PPO "
-    "fails in {ppo:.0%} and DPO in {dpo:.0%} of runs; best and worst setting differ by "
-    "{wide:.2f} gold for PPO and {narrow:.2f} for DPO.",
+    "With the default configuration {failures:.0f} of {count} runs fail. On the grid "
+    "PPO fails in {ppo:.0%} and DPO in {dpo:.0%} of runs; best and worst setting "
+    "differ by {wide:.2f} gold for PPO and {narrow:.2f} for DPO.",
     failures=sum(flags),
     count=len(flags),
     ppo=np.mean(list(rates[0].values())),
