@@ -460,7 +460,8 @@ pd.DataFrame(
 names_of = {"gae": "GAE (λ = 1)", "value": "the value function"}
 for name in lost:
     runs.say(
-        f"Without {{piece}} {{gold_lost_without_{name}:+.2f}} gold is lost at equal KL.",
+        f"Without {{piece}}, {{gold_lost_without_{name}:+.2f}} in gold is lost at "
+        "matched KL.",
         piece=names_of.get(name, name),
     )
 
