@@ -75,3 +75,64 @@ def next_tokens(model, tokenizer, text: str, temperature: float, k: int):
         (tokenizer.decode([token]), share)
         for token, share in zip(top.indices.tolist(), top.values.tolist(), strict=True)
     ]
+
+
+def pair_explorer(pairs, rewards):
+    """A slider through pairs of replies, with what each is worth and what the reward
+    model gives it. The first pair stays as a still picture where no widget can run.
+
+    Args:
+        pairs: as ``data.preferences.make_pairs`` makes them.
+        rewards: of the chosen and of the rejected reply of each, (pairs, 2).
+    """
+    import ipywidgets
+    from IPython.display import HTML, display
+
+    slider = ipywidgets.IntSlider(
+        0, min=0, max=len(pairs) - 1, description="pair", continuous_update=False
+    )
+    picture = pair_card(pairs[0], *rewards[0])
+    display(slider)
+    shown = display(HTML(picture), display_id=True)
+
+    def turn(change) -> None:
+        shown.update(HTML(pair_card(pairs[change.new], *rewards[change.new])))
+
+    slider.observe(turn, "value")
+
+
+def pair_card(pair, chosen: float, rejected: float) -> str:
+    """HTML of one pair: both replies with the parts of their gold and their rewards,
+    what the label says, and how probable the reward model finds it."""
+    import html
+
+    from scipy.special import expit
+
+    def reply(side: str, reward: float) -> str:
+        parts = ", ".join(
+            f"{part} {pair[f'{part}_{side}']:+.1f}"
+            for part in ("form", "completeness", "truth")
+        )
+        cells = (
+            f"<b>{side}</b>",
+            html.escape(pair[side]) or "<i>(nothing)</i>",
+            f"{pair[f'gold_{side}']:+.1f}<br><small>{parts}</small>",
+            f"{reward:+.2f}",
+        )
+        return "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells)
+
+    heads = ("label", html.escape(pair["prompt"]), "gold", "reward")
+    head = "".join(f'<th style="{_CELL}">{name}</th>' for name in heads)
+    said = expit(chosen - rejected)
+    verdict = "the label is wrong" if pair["noisy"] else "the label is right"
+    if pair["tie"]:
+        verdict = "equal gold"
+    return (
+        f"<table><tr>{head}</tr><tr>{reply('chosen', chosen)}</tr>"
+        f"<tr>{reply('rejected', rejected)}</tr></table>"
+        f"<p>The annotators choose so with probability {pair['probability']:.2f}; the "
+        f"reward model says {said:.2f}. In gold, {verdict}.</p>"
+    )
+
+
+_CELL = "text-align:left;vertical-align:top;max-width:30em;white-space:normal"
