@@ -222,8 +222,8 @@ def test_an_ablation_differs_from_the_default_in_its_piece_only(design):
 def test_every_rung_of_the_ladder_adds_something_until_it_is_the_default(design):
     _, rows = design
     rungs = list(sweeps.LADDER.values())
-    for below, above in itertools.pairwise(rungs[:3]):
-        assert set(above.items()) < set(below.items())
+    left_out = [set(a) - set(b) for a, b in itertools.pairwise(rungs[:3])]
+    assert left_out == [{"whiten_advantages"}, {"vf_coef", "lam"}]
     assert rungs[-1] == {"kl_coef": sweeps.BETA}
     last = {k: v for k, v in rows["ladder"][-1].items() if k != "rung"}
     assert last == rows["default"][0]
@@ -296,7 +296,8 @@ def test_an_arm_learns_from_the_learnt_reward_and_looks_at_gold(tiny):
     trainer = sweeps.trainer_for(model, tokenizer, learnt, seed=1)
     trainer.evaluate(sweeps.requests("test", 3))
     found = trainer.eval_completions
-    assert start["proxy"] == pytest.approx(np.mean([r["score"] for r in found]))
+    learnt_alone = [row["reward/LlamaForSequenceClassification"] for row in found]
+    assert start["proxy"] == pytest.approx(np.mean(learnt_alone))
     assert len(found) == 6
     names = [r["prompt"][0]["content"] for r in found]
     assert names == [gold.request(s) for s in ("Peru", "argon")] * 3
