@@ -30,7 +30,7 @@ from alignlab.training.reward import train_reward_model
 TEMPERATURE = 1.0  # in gold: its annotators agree with the gold order in four of five
 LENGTH_BIAS = 0.1  # in gold per word: ten words more are worth a courtesy to them
 BATCH = 32  # pairs in a batch
-SHUFFLED = 0.5  # of the labels flipped: they say nothing
+TOSSED = 0.5  # of the labels flipped: they say nothing
 TEST_SEED = 7919  # what is asked of every arm; seeds vary the training
 
 Score = Callable[[Sequence[str]], np.ndarray]
@@ -108,6 +108,33 @@ def comparisons_arm(
     return {"rewards": unseen_rewards(*learnt, k=k, **policy)}
 
 
+def tossed_arm(*, n: int, places: Sequence[int], k: int, size: str, steps: int) -> dict:
+    """The control: reward models from tossed coins, and their gold-order ``accuracy``.
+
+    Args:
+        n: comparisons of each model.
+        places: which models; each has n comparisons, labels and a head of its own.
+        k, size, steps: as for :func:`comparisons_arm`.
+
+    Raises:
+        ValueError: if there are too few comparisons for a model of its own each.
+    """
+    policy = dict(size=size, steps=steps)
+    some = alignment.candidates("train", k, **policy)
+    pairs = alignment.comparisons(some, n * (max(places) + 1), flips=TOSSED)
+    rng = np.random.default_rng(TEST_SEED)
+    tested, _ = preferences.make_pairs(
+        alignment.candidates("test", k, **policy), Annotator(0.0), rng, per_prompt=3
+    )
+    prompts = [pair["prompt"] for pair in tested]
+    accuracy = []
+    for place in places:
+        own = pairs[n * place : n * (place + 1)]
+        reward = partial(score, *learn(own, seed=place, **policy), prompts)
+        accuracy.append(gold_order_accuracy(tested, between(reward, tested)))
+    return {"accuracy": accuracy}
+
+
 def accuracy_sweep(
     *,
     seeds: Sequence[int],
@@ -115,19 +142,28 @@ def accuracy_sweep(
     noise: Sequence[float],
     n_noise: int,
     noise_seeds: Sequence[int],
-    n_shuffled: int,
-    shuffled_seeds: Sequence[int],
+    n_tossed: int,
+    tossed: int,
     jobs: int = 2,
     **common,
-) -> list[dict]:
-    """Over n at the usual noise, over the noise at ``n_noise``, and the control with
-    tossed labels, which has more seeds: one row an arm, the longest first."""
+) -> tuple[list[dict], list[float]]:
+    """Over n at the usual noise, and over the noise at ``n_noise``: one row an arm; and
+    the accuracies of ``tossed`` control models of ``n_tossed`` comparisons each."""
     cells = [(n, alignment.FLIPS, s) for n in ns for s in seeds]
     cells += [(n_noise, flips, s) for flips in noise for s in noise_seeds]
-    cells += [(n_shuffled, SHUFFLED, s) for s in shuffled_seeds]
-    cells = sorted(dict.fromkeys(cells), key=lambda cell: -cell[0])
-    arms = [dict(n=n, flips=flips, seed=s, **common) for n, flips, s in cells]
-    return run_arms(comparisons_arm, arms, jobs=jobs, label="comparisons")
+    cells = sorted(dict.fromkeys(cells), key=lambda cell: -cell[0])  # the longest first
+    calls = [
+        (comparisons_arm, dict(n=n, flips=flips, seed=s, **common))
+        for n, flips, s in cells
+    ]
+    blocks = np.array_split(np.arange(tossed), -(-tossed // 15))
+    calls += [
+        (tossed_arm, dict(n=n_tossed, places=block.tolist(), **common))
+        for block in blocks
+    ]
+    rows = run_each(calls, jobs=jobs, label="comparisons")
+    control = [value for row in rows[len(cells) :] for value in row["accuracy"]]
+    return rows[: len(cells)], control
 
 
 # --- Rankings against pairs -----------------------------------------------------------

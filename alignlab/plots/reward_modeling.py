@@ -32,7 +32,11 @@ def votes(
 
 
 def accuracy(
-    rows: Sequence[dict], ceiling: Mapping[float, float], flips: float, n_noise: int
+    rows: Sequence[dict],
+    ceiling: Mapping[float, float],
+    flips: float,
+    n_noise: int,
+    tossed: Sequence[float],
 ):
     """Accuracy over the number of comparisons, and over the noise.
 
@@ -42,6 +46,7 @@ def accuracy(
         flips: the rate of the left panel.
         n_noise: comparisons in the right panel; a rate without arms of so many shows
             the most that it has.
+        tossed: gold-order accuracies of control models from tossed labels.
     """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(9.5, 3.9), sharey=True, width_ratios=(3, 2)
@@ -69,6 +74,11 @@ def accuracy(
             right.plot([spot] * len(values), values, ".", color=color, alpha=0.5)
             right.plot(spot, np.mean(values), MARKERS[number], color=color)
         right.plot([place - 0.3, place + 0.3], [ceiling[rate]] * 2, **best)
+    place = len(ticks)
+    ticks.append(f"tossed\n{len(tossed)} models")
+    right.plot([place] * len(tossed), tossed, ".", color=PALETTE[0], alpha=0.3)
+    right.plot(place, np.mean(tossed), MARKERS[0], color=PALETTE[0])
+    right.plot([place - 0.3, place + 0.3], [0.5] * 2, **best)
     right.set_xticks(np.arange(len(ticks)), ticks)
     right.set(xlabel="labels that are wrong", title="More noise")
     return figure
@@ -100,7 +110,11 @@ def floors(rows: Sequence[dict], floor: Mapping[str, float]):
         axes.axhline(floor[measure], linestyle="--", color="0.2", label="exact floor")
         axes.axhline(coin[measure], linestyle=":", color="0.5", label="a coin")
         axes.set_xticks(np.log2(ns), [f"{n:,}" for n in ns])
-        axes.set(xlabel="comparisons", ylabel=name, title=name.partition(" (")[0])
+        axes.set(
+            xlabel="comparisons",
+            ylabel=name,
+            title=name.partition(" (")[0].capitalize(),
+        )
     panels[0].legend(loc="upper right", fontsize=9)
     return figure
 
@@ -196,7 +210,7 @@ def raters(rows: Sequence[dict], domain: str):
         ylabel="share of pairs in the held-out order",
         title=f"Learnt from people's judgement of {domain}",
     )
-    axes.legend(loc="center right", fontsize=9, bbox_to_anchor=(1.0, 0.62))
+    axes.legend(loc=(0.01, 0.4), fontsize=9, ncols=2)  # between guessing and people
     return figure
 
 
@@ -208,7 +222,7 @@ def judging(
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
     texts = (
         (author, "accuracy beyond guessing", "The same questions", None),
-        (replies, "share that beats a demonstration", "Whole replies", 0.5),
+        (replies, "beats a demonstration", "Whole replies", 0.5),
     )
     for axes, (groups, ylabel, title, line) in zip(panels, texts, strict=True):
         for place, values in enumerate(groups.values()):

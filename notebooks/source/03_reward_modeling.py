@@ -53,7 +53,7 @@ from alignlab.models.reward import score
 from alignlab.plots import reward_modeling as figures
 from alignlab.plots.calibration import reliability_diagram
 from alignlab.plots.explorers import pair_explorer
-from alignlab.plots.instruction_tuning import arms, by_seed
+from alignlab.plots.instruction_tuning import by_seed
 from alignlab.plots.style import use_style
 from alignlab.training import recipes
 
@@ -160,14 +160,14 @@ check("03.1", my_bradley_terry_loss)
 # labels alone would never show. The control learns from tossed coins.
 
 # %%
-rows = sweeps.accuracy_sweep(
+rows, tossed = sweeps.accuracy_sweep(
     seeds=run.seeds,
     ns=dials.ns,
     noise=dials.noise,
     n_noise=dials.n_noise,
     noise_seeds=costly,
-    n_shuffled=dials.n_shuffled,
-    shuffled_seeds=range(seed, seed + dials.shuffled_seeds),
+    n_tossed=dials.n_tossed,
+    tossed=dials.tossed,
     **common,
 )
 unseen = {
@@ -182,7 +182,7 @@ chances = {
 }
 ceiling = {flips: preferences.accuracy_ceiling(p) for flips, p in chances.items()}
 runs.save_figure(
-    figures.accuracy(rows, ceiling, alignment.FLIPS, dials.n_noise),
+    figures.accuracy(rows, ceiling, alignment.FLIPS, dials.n_noise, tossed),
     "accuracy",
     "Accuracy on unseen pairs against noisy labels and against the gold order, over the "
     "number of comparisons and over the noise; dashed: the best possible on labels.",
@@ -191,11 +191,6 @@ runs.save_figure(
 # %%
 usual = [row for row in rows if row["flips"] == alignment.FLIPS]
 main = [row for row in usual if row["n"] == dials.n_reward]
-tossed = [
-    row["gold"]
-    for row in rows
-    if row["flips"] == sweeps.SHUFFLED and row["n"] == dials.n_shuffled
-]
 ns, curve = by_seed(usual, "n", "gold")
 slopes = [slope_per_doubling(ns, values) for values in curve]
 reached = {name: [row[name] for row in main] for name in ("gold", "label")}
@@ -314,8 +309,9 @@ for part in ("form", "completeness", "truth"):
         )
 
 # %% [markdown]
-# This is the gap that the next notebooks fall into: a policy that is paid by this model
-# earns by form, and hardly by truth.
+# (Pairs that differ in completeness alone mostly differ in a fact that one of the two
+# says twice.) This is the gap that the next notebooks fall into: what a policy that is
+# paid by this model earns most by is what the left panel shows as tall.
 #
 # ## 4 · Rankings of K against pairs
 #
@@ -367,14 +363,13 @@ by_kind = {
     for kind in ("pairs", "rankings", "all pairs", "one by one")
 }
 runs.save_figure(
-    arms(
+    figures.kinds(
         {
             f"{kind}\n{some[0]['read']:,} read\n{some[0]['comparisons']:,} ordered": [
                 row["gold"] for row in some
             ]
             for kind, some in by_kind.items()
         },
-        "share in the gold order",
         "Rankings and pairs of the same replies (dots: seeds)",
     ),
     "rankings",
@@ -464,6 +459,15 @@ for kind, values in absorbed.items():
     )
     runs.record(f"length_accuracy_{name}", np.mean(right), seeds=right)
     table[kind.replace("\n", " ")] = [np.mean(values), np.mean(right)]
+taken = np.subtract(absorbed["biased"], absorbed["unbiased"])
+runs.record("length_absorbed", taken.mean(), seeds=taken, unit="gold per word")
+runs.say(
+    "Learnt from biased labels a word is worth {length_weight_biased.value:+.3f} of gold "
+    "to the reward model, from unbiased ones {length_weight_unbiased.value:+.3f}: it "
+    "took over {length_absorbed:+.3f} of the {length_coefficient_injected.value:.2f}. "
+    "On pairs of equal length it comes to {length_weight_equal_lengths.value:+.3f}, with "
+    "length removed to {length_weight_biased_length_removed.value:+.3f}."
+)
 pd.DataFrame(table, index=["gold per word", "share in gold order"]).T.round(3)
 
 # %% [markdown]
@@ -480,7 +484,7 @@ compared = {
     for kind in sweeps.CONTROLS
 } | {"reward model": reached["gold"]}
 runs.save_figure(
-    arms(compared, "share in the gold order", "Does it take a network? (dots: seeds)"),
+    figures.kinds(compared, "Does it take a network? (dots: seeds)"),
     "controls",
     "Gold-order accuracy of a length-only and a bag-of-words reward, and of the reward "
     "model, from the same comparisons.",
@@ -527,6 +531,19 @@ runs.save_figure(
     "A reward model and a bag of words learnt from comparisons of movie snippets, on "
     "unseen texts of four domains; dotted and dashed: one person, ten people.",
 )
+learnt_on = {
+    on_domain: {
+        domain: np.mean(
+            [
+                row["accuracy"][domain]["reward_model"]
+                for row in rated
+                if row["domain"] == on_domain
+            ]
+        )
+        for domain in rated[0]["accuracy"]
+    }
+    for on_domain in dials.domains
+}
 learnt = [row for row in rated if row["domain"] == "movies"]
 for domain in learnt[0]["accuracy"]:
     gain = [
@@ -553,6 +570,7 @@ runs.say(
     if (gain["low"] or 0) > 0
     else "**not shown to be better than counting words**",
 )
+pd.DataFrame(learnt_on).T.rename_axis("learnt on", axis=0).round(3)
 
 # %% [markdown]
 # ## 7 · Does it know when it is guessing?
@@ -572,6 +590,8 @@ reliability_diagram(first["sure"], first["right"], ax=panels[0], label="as learn
 reliability_diagram(
     first["repaired"], first["right"], ax=panels[1], label="with T", color=1
 )
+for panel in panels:
+    panel.legend(loc="upper left", fontsize=9)
 panels[0].set_title("As it is")
 panels[1].set_title(f"Rewards divided by {first['temperature']:.2f}")
 runs.save_figure(
@@ -641,7 +661,10 @@ runs.say(
     "reward model beats a demonstration {judged_minus_unjudged_win_rate:+.3f} more often "
     "than one that nobody picked, and {preference_over_demonstration:.2f} of annotators "
     "prefer it to the demonstration (unpicked: "
-    "{unjudged_preference_over_demonstration.value:.2f})."
+    "{unjudged_preference_over_demonstration.value:.2f}). Its own likelihood is no such "
+    "judge of whole replies: the likeliest of four wins in "
+    "{likeliest_of_4_win_rate.value:.2f}, an unpicked one in {own:.2f}.",
+    own=wins["own"][0],
 )
 
 # %% [markdown]

@@ -114,25 +114,55 @@ def test_the_usual_noise_has_the_reward_model_of_the_series(no_training, monkeyp
     assert not any(pair["noisy"] for pair in pairs)
 
 
+def test_tossed_models_share_no_comparison(replies, monkeypatch):
+    learnt = []
+
+    def learn(examples, *, seed, **policy):
+        learnt.append((seed, examples))
+        return None, None
+
+    monkeypatch.setattr(sweeps, "learn", learn)
+    monkeypatch.setattr(sweeps, "score", length_of)
+    arm = dict(n=20, places=[1, 3], k=8, **POLICY)
+    found = sweeps.tossed_arm(**arm)
+    assert found == {"accuracy": [1.0, 1.0]}, "here longer replies have more gold"
+    assert [seed for seed, _ in learnt] == [1, 3]
+    said = [
+        {(p["prompt"], *sorted((p["chosen"], p["rejected"]))) for p in examples}
+        for _, examples in learnt
+    ]
+    assert [len(some) for some in said] == [20, 20] and not said[0] & said[1]
+    assert {pair["probability"] for _, some in learnt for pair in some} == {0.5}
+    with pytest.raises(ValueError, match="n is 160, and the replies give 140"):
+        sweeps.tossed_arm(**{**arm, "places": [7]})
+
+
 def test_the_sweep_has_every_cell_once_and_the_longest_first(monkeypatch):
-    monkeypatch.setattr(sweeps, "run_arms", lambda run, arms, **options: arms)
-    arms = sweeps.accuracy_sweep(
+    def run_each(calls, **options):
+        asked.extend(calls)
+        return [{**arm, "accuracy": arm.get("places")} for _, arm in calls]
+
+    asked = []
+    monkeypatch.setattr(sweeps, "run_each", run_each)
+    rows, control = sweeps.accuracy_sweep(
         seeds=[4, 5],
         ns=[10, 40],
         noise=[0.0, 0.5],
         n_noise=40,
         noise_seeds=[4],
-        n_shuffled=40,
-        shuffled_seeds=[4, 5, 6],
+        n_tossed=7,
+        tossed=32,
         k=2,
         **POLICY,
     )
-    cells = [(arm["n"], arm["flips"], arm["seed"]) for arm in arms]
+    cells = [(row["n"], row["flips"], row["seed"]) for row in rows]
     usual = {(n, alignment.FLIPS, s) for n in (10, 40) for s in (4, 5)}
-    noise = {(40, 0.0, 4), (40, 0.5, 4)} | {(40, 0.5, s) for s in (4, 5, 6)}
-    assert set(cells) == usual | noise and len(cells) == len(set(cells))
+    assert set(cells) == usual | {(40, 0.0, 4), (40, 0.5, 4)} and len(cells) == 6
     assert [n for n, *_ in cells] == sorted((n for n, *_ in cells), reverse=True)
-    assert all(arm["k"] == 2 and arm["size"] == "tiny" for arm in arms)
+    assert all(arm["k"] == 2 and arm["size"] == "tiny" for _, arm in asked)
+    assert control == list(range(32)), "each control model once"
+    assert {arm["n"] for run, arm in asked if run is sweeps.tossed_arm} == {7}
+    assert {run for run, _ in asked[:6]} == {sweeps.comparisons_arm}
 
 
 # --- Rankings -----------------------------------------------------------------------

@@ -41,6 +41,11 @@ def lines(axes, linestyle=None):
     return [np.asarray(x.get_ydata(), float) for x in chosen]
 
 
+def points(axes):
+    """Data of the axes' lines."""
+    return [(np.asarray(x.get_xdata()), np.asarray(x.get_ydata())) for x in axes.lines]
+
+
 def ticks(axis):
     return [label.get_text() for label in axis.get_ticklabels()]
 
@@ -69,7 +74,7 @@ def sweep_rows(seeds):
 @pytest.mark.parametrize("seeds", SEEDS)
 def test_accuracy_has_both_lines_and_the_ceiling(seeds):
     rows, ceiling = sweep_rows(seeds), {0.0: 1.0, 0.25: 0.75, 0.5: 0.5}
-    figure = complete(figures.accuracy(rows, ceiling, 0.25, n_noise=400))
+    figure = complete(figures.accuracy(rows, ceiling, 0.25, 400, [0.3, 0.6]))
     left, right = figure.axes
     mean = np.mean([0.65 + s / 100 for s in seeds])
     drawn = [y for y in lines(left) if len(y) == 2]
@@ -79,9 +84,16 @@ def test_accuracy_has_both_lines_and_the_ceiling(seeds):
     names = [text.get_text() for text in left.get_legend().texts]
     assert names == [*figures.ORDERS.values(), "best possible on labels"]
     assert ticks(left.xaxis) == ["100", "400"]
-    assert ticks(right.xaxis) == ["0%\nn = 400", "25%\nn = 400", "50%\nn = 50"]
+    assert ticks(right.xaxis) == [
+        "0%\nn = 400",
+        "25%\nn = 400",
+        "50%\nn = 50",
+        "tossed\n2 models",
+    ]
     steps = [y for y in lines(right, "--") if len(y) == 2]
-    assert [y[0] for y in steps] == [1.0, 0.75, 0.5]
+    assert [y[0] for y in steps] == [1.0, 0.75, 0.5, 0.5]
+    control = [y for x, y in points(right) if set(x) == {3}]
+    assert [y.tolist() for y in control] == [[0.3, 0.6], [pytest.approx(0.45)]]
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
@@ -133,6 +145,15 @@ def test_a_part_without_pairs_leaves_a_gap():
         }
     ]
     complete(figures.parts(found))
+
+
+def test_kinds_of_reward_stand_above_chance():
+    given = {"pairs": [0.7, 0.8], "rankings\n800 read": [0.82]}
+    [axes] = complete(figures.kinds(given, "Kinds")).axes
+    assert any(set(y) == {0.5} for y in lines(axes, "--"))
+    means = [y[0] for y in lines(axes, "-") if len(y) == 2 and y[0] == y[1]]
+    assert means == pytest.approx([0.75, 0.82])
+    assert ticks(axes.xaxis) == list(given)
 
 
 def test_lengths_are_held_against_the_injected_one():
