@@ -158,6 +158,20 @@ def parts(found: Sequence[Mapping[str, Mapping[str, float]]]):
     return figure
 
 
+def kinds(arms: Mapping[str, Sequence[float]], title: str):
+    """Gold-order accuracy of several kinds of reward, above chance: a dot a seed."""
+    figure, axes = plt.subplots(figsize=(7, 3.4))
+    for place, values in enumerate(arms.values()):
+        axes.plot([place] * len(values), values, "o", color=PALETTE[0], alpha=0.6)
+        axes.plot([place - 0.2, place + 0.2], [np.mean(values)] * 2, color="0.2", lw=2)
+    axes.axhline(0.5, linestyle="--", color="0.2")
+    axes.annotate("chance", (len(arms) - 0.55, 0.505), ha="right")
+    axes.set_xticks(np.arange(len(arms)), list(arms))
+    axes.set(xlim=(-0.5, len(arms) - 0.5), ylabel="share in the gold order")
+    axes.set_title(title)
+    return figure
+
+
 def length(arms: Mapping[str, Sequence[float]], injected: float, recovered: Interval):
     """What a word is worth: to the annotators, as injected and as recovered from their
     labels, and to the reward models of each arm."""
