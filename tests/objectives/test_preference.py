@@ -1,4 +1,4 @@
-"""DPO and its family against their equations written out, and what each is known for."""
+"""DPO and its family against their equations, and what each is known for."""
 
 import math
 
