@@ -195,8 +195,8 @@ next_token_explorer(model, tokenizer, text="The capital of Germany is")
 # ## 4 · The world: facts of known frequency
 #
 # The facts come from data packages (countries, chemical elements, cities, WordNet). The
-# sentences are ours: eight wordings per relation, four that begin with the subject and
-# four that begin with the answer. Because we wrote the pretraining text, we know how
+# sentences are ours: twelve wordings per relation, eight that name the subject first and
+# four that name the answer first. Because we wrote the pretraining text, we know how
 # often the model has read each fact, and which facts it has *never* read.
 
 # %%

@@ -21,7 +21,7 @@
 # | | |
 # | --- | --- |
 # | **time** | `smoke` 1–2 minutes · `cpu` 4 minutes · `full` 40 minutes (two cores) |
-# | **memory** | under 4 GB |
+# | **memory** | under 3 GB |
 # | **you need** | notebook 00 (it runs alone: what is missing is built) |
 # | **look at first** | the mask in section 2, the two curves in section 3 |
 # | **sweeps worth trying** | `size`, `steps`, `n_examples`; `run.settings` shows all dials |
