@@ -50,6 +50,7 @@ from alignlab.training.ppo_episodes import (
     Episodes,
     PolicyAndValue,
     Prompts,
+    by_width,
     completion_logits,
     pad_left,
     random_stream,
@@ -64,6 +65,8 @@ from alignlab.training.ppo_rewards import (
 
 VALUE_FILE = "value.safetensors"  # what a checkpoint holds beside the plain policy
 EVALUATION = 2**32  # a random stream that no update has
+# Tokens that could be computed in the time that one more pass takes to get going.
+GROUP_PRICE = {"cpu": 128, "gpu": 8192}
 SMALL = 1e-8  # so that what does not vary can be divided by its deviation
 STEP_NUMBERS = (
     "loss",
@@ -251,9 +254,11 @@ class PPOTrainer(Trainer):
         """
         args, world = self.args, self.accelerator.num_processes
         share = np.array_split(rows, world)[self.accelerator.process_index]
-        lengths = episodes.lengths[torch.from_numpy(share)].cpu().numpy()
-        share = share[np.argsort(lengths, kind="stable")]  # so that little is padding
-        micros = np.array_split(share, args.gradient_accumulation_steps)
+        micros = [
+            group
+            for micro in np.array_split(share, args.gradient_accumulation_steps)
+            for group in self._alike(episodes, micro)
+        ]
         all_tokens = episodes.mask[rows].sum()
         training_mode(model, dropout=not args.disable_dropout)
         numbers = torch.zeros(len(STEP_NUMBERS) - 1, device=args.device)
@@ -278,6 +283,15 @@ class PPOTrainer(Trainer):
         self.optimizer.step()
         self.optimizer.zero_grad()
         return step
+
+    def _alike(self, episodes: Episodes, rows: np.ndarray) -> list[np.ndarray]:
+        """These rows in groups of like length; all in one where every process has to
+        call the model equally often."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return [rows]
+        widths = episodes.widths[torch.from_numpy(rows)].cpu().numpy()
+        price = GROUP_PRICE["cpu" if self.args.device.type == "cpu" else "gpu"]
+        return [rows[group] for group in by_width(widths, price)]
 
     def _loss(self, model, batch: Episodes, scale: float) -> tuple[Tensor, list]:
         """The loss of a micro-batch, and what there is to see of it, as means over its
@@ -348,16 +362,21 @@ class PPOTrainer(Trainer):
             generator=generator,
         )
         episodes = Episodes.pack(ids, sampled, self.stop, pad)
-        logits, values = self._module(episodes.input_ids, episodes.asked)
-        logits = self._tempered(logits)
-        ref_logits = self._ref_logits(episodes.input_ids, episodes.asked)
-        tokens, spread = episodes.tokens, episodes.spread
-        episodes.old_log_probs = spread(_log_probs(logits, tokens))
-        episodes.ref_log_probs = spread(_log_probs(ref_logits, tokens))
-        episodes.values = spread(values)
-        episodes.entropy = spread(entropy(logits))
-        episodes.exact_kl = spread(exact_kl(logits, ref_logits))
-        return episodes
+        groups = self._alike(episodes, np.arange(len(ids)))
+        parts = [self._looked_at(episodes.take(rows)) for rows in groups]
+        return Episodes.join(parts).take(np.argsort(np.concatenate(groups)))
+
+    def _looked_at(self, batch: Episodes) -> Episodes:
+        """With what policy, value function and reference say of each token."""
+        logits, values = self._module(batch.input_ids, batch.asked)
+        logits, tokens = self._tempered(logits), batch.tokens
+        ref_logits = self._ref_logits(batch.input_ids, batch.asked)
+        batch.old_log_probs = batch.spread(_log_probs(logits, tokens))
+        batch.ref_log_probs = batch.spread(_log_probs(ref_logits, tokens))
+        batch.values = batch.spread(values)
+        batch.entropy = batch.spread(entropy(logits))
+        batch.exact_kl = batch.spread(exact_kl(logits, ref_logits))
+        return batch
 
     @torch.no_grad()
     def _ref_logits(self, input_ids: Tensor, asked: Tensor) -> Tensor:

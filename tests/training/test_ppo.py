@@ -2,16 +2,23 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from alignlab.models.likelihood import completion_log_probs
 from alignlab.ppo import PPOConfig, PPOTrainer
-from alignlab.training.ppo_episodes import Episodes, PolicyAndValue, completion_logits
+from alignlab.training.ppo_episodes import (
+    Episodes,
+    PolicyAndValue,
+    by_width,
+    completion_logits,
+)
 
 PROMPTS = [
     {"prompt": "What is the capital of France?", "answer": "Paris"},
@@ -248,6 +255,36 @@ def test_rows_are_cut_to_what_they_need(tiny_model):
     joined = Episodes.join([cut, episodes.take(torch.tensor([1]).numpy())])
     assert joined.values.tolist() == [[8, 0, 0, 0], [1, 2, 3, 0], [4, 5, 6, 7]]
     assert joined.completion_ids() == [[1], [7, 8, 1], [7, 7, 7, 7]]
+
+
+def test_groups_of_like_width_are_the_cheapest_there_are():
+    random = np.random.default_rng(0)
+    for n, price in itertools.product((1, 2, 7), (0, 5, 1000)):
+        widths = random.integers(1, 20, n)
+        groups = by_width(widths, price)
+        assert sorted(np.concatenate(groups)) == list(range(n))
+        cost = sum(len(g) * widths[g].max() + price for g in groups)
+        ordered = np.sort(widths)
+        cheapest = min(
+            sum(len(part) * part.max() + price for part in np.split(ordered, cuts))
+            for size in range(n)
+            for cuts in itertools.combinations(range(1, n), size)
+        )
+        assert cost == cheapest
+        if price == 1000:
+            assert len(groups) == 1
+
+
+def test_grouping_by_width_changes_no_update(tiny_model, tiny_tokenizer, monkeypatch):
+    talkative(tiny_model, tiny_tokenizer)
+    found = []
+    for price in (0, 10**9):
+        monkeypatch.setattr("alignlab.training.ppo.GROUP_PRICE", {"cpu": price})
+        trainer = trained(copy.deepcopy(tiny_model), tiny_tokenizer, max_steps=2)
+        found.append((parameters(trainer), trainer.state.log_history[1]))
+    assert_same(found[0][0], found[1][0], rtol=1e-4, atol=2e-6)
+    for name in ("kl", "entropy", "loss", "explained_variance"):
+        assert found[0][1][name] == pytest.approx(found[1][1][name], rel=1e-3)
 
 
 # --- The value function ------------------------------------------------------------
