@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from alignlab import cache
 from alignlab.data import corpus, tasks
 from alignlab.experiments import tuning
-from alignlab.experiments.arms import run_arms
+from alignlab.experiments.arms import is_remembered, run_arms
 from alignlab.models.base import load_base, load_model, save_model, weights_hash
 from alignlab.training import pretrain
 from alignlab.training.loop import Schedule, train
@@ -51,6 +51,9 @@ def mid_training(
         for arm in arms
         for seed in seeds
     ]
+    if not all(is_remembered(mid_training_arm, setting) for setting in settings):
+        # Here, for an arm that wrote the corpus would leave its process large.
+        text_rows(load_base(size, "stable")[1], dials.get("n_documents"))
     return run_arms(mid_training_arm, settings, jobs=jobs, label="mid-training")
 
 
