@@ -45,6 +45,7 @@ from alignlab.objectives import (
     ppo_value_loss,
     whiten,
 )
+from alignlab.objectives.policy import EPSILON
 from alignlab.training.ppo_config import PPOConfig
 from alignlab.training.ppo_episodes import (
     Episodes,
@@ -67,7 +68,6 @@ VALUE_FILE = "value.safetensors"  # what a checkpoint holds beside the plain pol
 EVALUATION = 2**32  # a random stream that no update has
 # Tokens that could be computed in the time that one more pass takes to get going.
 GROUP_PRICE = {"cpu": 128, "gpu": 8192}
-SMALL = 1e-8  # so that what does not vary can be divided by its deviation
 STEP_NUMBERS = (
     "loss",
     "policy_loss",
@@ -191,8 +191,7 @@ class PPOTrainer(Trainer):
         and changes nothing."""
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)  # see get_train_dataloader
-        args, update = self.args, self.state.global_step
-        clock = _Clock()
+        args, update, clock = self.args, self.state.global_step, _Clock()
 
         # Roll out: the policy completes the prompts; policy, reference and value
         # function say what they think of each token.
@@ -205,42 +204,40 @@ class PPOTrainer(Trainer):
         texts = self._score(episodes, rows, self.prompts)
         episodes = self._gathered(episodes)
         clock.lap("reward")
-        raw = self._weighted(episodes.raw_rewards)
-        row = self._measured(episodes, raw)
-        self.completions = self._table(rows, self.prompts, texts, episodes, raw)
-        score = self._scaled(raw)
-        score = score - (args.missing_eos_penalty or 0.0) * ~episodes.ended
+        score = self._weighted(episodes.raw_rewards)
+        row = self._measured(episodes, score)
+        self.completions = self._table(rows, self.prompts, texts, episodes, score)
 
         # Advantages: how much better each token did than the value function expected.
+        score = self._optimised(score, episodes.ended)
         rewards = token_rewards(episodes, score, self.kl_coef, args)
-        row["return"] = (rewards * episodes.mask).sum(1).mean().item()
-        advantages, returns, scale = advantages_of(rewards, episodes, args)
-        row["value"] = masked_mean(episodes.values, episodes.mask).item()
-        row["explained_variance"] = explained_variance(
-            episodes.values, returns, episodes.mask
-        ).item()
-        episodes.advantages, episodes.returns = advantages, returns
+        scale = set_advantages(episodes, rewards, args)
+        row |= _judged(episodes, rewards)
 
         # Epochs: over the batch, in minibatches, with both losses clipped.
-        steps: list[dict[str, float]] = []
-        if self._within_kl_limit(row["kl_exact"]):
-            for epoch in range(args.num_ppo_epochs):
-                order = random_stream(args.seed, update, epoch).permutation(len(score))
-                for minibatch in np.array_split(order, args.num_mini_batches):
-                    steps.append(self._step(model, episodes, minibatch, scale))
-                if self._far_enough(steps[-args.num_mini_batches :]):
-                    break
+        within = self._within_kl_limit(row["kl_exact"])
+        steps = self._epochs(model, episodes, scale) if within else []
         clock.lap("update")
 
         row |= {name: _mean_of(steps, name) for name in STEP_NUMBERS if steps}
         row["epochs"] = len(steps) // args.num_mini_batches
         row["episodes"] = (update + 1) * args.batch_size
         row["kl_coef"] = self.kl_coef
-        tokens = (episodes.prompt_length.sum() + episodes.mask.sum()).item()
-        row["tokens_per_second"] = tokens / clock.total
+        row["tokens_per_second"] = episodes.widths.sum().item() / clock.total
         self._rows.append(row | clock.laps)
         self._adapt_kl_coef(row["kl_exact"], len(score))
         return torch.tensor(row.get("loss", 0.0), device=args.device)
+
+    def _epochs(self, model, episodes: Episodes, scale: float) -> list[dict]:
+        """Passes over the batch, each in minibatches of a new order."""
+        args, update, steps = self.args, self.state.global_step, []
+        for epoch in range(args.num_ppo_epochs):
+            order = random_stream(args.seed, update, epoch).permutation(args.batch_size)
+            for minibatch in np.array_split(order, args.num_mini_batches):
+                steps.append(self._step(model, episodes, minibatch, scale))
+            if self._far_enough(steps[-args.num_mini_batches :]):
+                break
+        return steps
 
     def _far_enough(self, epoch: list[dict[str, float]]) -> bool:
         limit = self.args.early_stop_kl
@@ -252,37 +249,45 @@ class PPOTrainer(Trainer):
         Every process takes its share, and every micro-batch counts by its tokens, so
         that neither accumulation nor the number of processes changes the gradient.
         """
-        args, world = self.args, self.accelerator.num_processes
-        share = np.array_split(rows, world)[self.accelerator.process_index]
-        micros = [
-            group
-            for micro in np.array_split(share, args.gradient_accumulation_steps)
-            for group in self._alike(episodes, micro)
-        ]
         all_tokens = episodes.mask[rows].sum()
-        training_mode(model, dropout=not args.disable_dropout)
-        numbers = torch.zeros(len(STEP_NUMBERS) - 1, device=args.device)
-        # DeepSpeed would divide by the number of micro-batches, as if each were a mean.
-        whole = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
+        training_mode(model, dropout=not self.args.disable_dropout)
+        numbers = torch.zeros(len(STEP_NUMBERS) - 1, device=self.args.device)
+        micros = self._micro_batches(episodes, rows)
         for micro in micros:
-            last = micro is micros[-1]
-            self.accelerator.gradient_state._set_sync_gradients(last)
-            wait = contextlib.nullcontext() if last else self.accelerator.no_sync(model)
             batch = episodes.take(micro)
             weight = batch.mask.sum() / all_tokens
-            with wait:
+            with self._sync_if(micro is micros[-1], model):
                 loss, found = self._loss(model, batch, scale)
-                # Processes' gradients are averaged; the weights are parts of a sum.
-                self.accelerator.backward(loss * weight * world, **whole)
+                self._backward(loss * weight)
             numbers += weight * torch.stack([loss.detach(), *found])
         numbers = self.accelerator.reduce(numbers, "sum").tolist()
-        limit = args.max_grad_norm if args.max_grad_norm > 0 else math.inf
+        limit = self.args.max_grad_norm if self.args.max_grad_norm > 0 else math.inf
         norm = self.accelerator.clip_grad_norm_(model.parameters(), limit)
         step = dict(zip(STEP_NUMBERS, [*numbers, float(norm)], strict=True))
         self._require_sane(step)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return step
+
+    def _micro_batches(self, episodes: Episodes, rows: np.ndarray) -> list[np.ndarray]:
+        """This process's share of a minibatch, in as many parts as gradients are
+        accumulated over, or more."""
+        share = np.array_split(rows, self.accelerator.num_processes)
+        share = share[self.accelerator.process_index]
+        parts = np.array_split(share, self.args.gradient_accumulation_steps)
+        return [group for part in parts for group in self._alike(episodes, part)]
+
+    def _sync_if(self, last: bool, model):
+        """Only the last micro-batch exchanges gradients between processes."""
+        self.accelerator.gradient_state._set_sync_gradients(last)
+        return contextlib.nullcontext() if last else self.accelerator.no_sync(model)
+
+    def _backward(self, part: Tensor) -> None:
+        """Add the gradient of this part of a sum over micro-batches and processes."""
+        # Gradients are averaged over processes. DeepSpeed would also average them over
+        # micro-batches.
+        sums = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
+        self.accelerator.backward(part * self.accelerator.num_processes, **sums)
 
     def _alike(self, episodes: Episodes, rows: np.ndarray) -> list[np.ndarray]:
         """These rows in groups of like length; all in one where every process has to
@@ -412,16 +417,18 @@ class PPOTrainer(Trainer):
         weights = self.args.reward_weights or [1.0] * len(self.rewards)
         return raw_rewards @ raw_rewards.new_tensor(weights)  # (B,)
 
-    def _scaled(self, score: Tensor) -> Tensor:
-        """Scores as they are optimised: normalised, then clipped."""
+    def _optimised(self, score: Tensor, ended: Tensor) -> Tensor:
+        """Scores as they are optimised: normalised, clipped, less the penalty."""
         how, limit = self.args.normalize_rewards, self.args.cliprange_reward
         if how != "none":
             count, mean, squares = self._kept["scores"]
             if how == "running" or count == 0:
                 count, mean, squares = moments(count, mean, squares, score)
                 self._kept["scores"] = [count, mean, squares]
-            score = (score - mean) / max(math.sqrt(squares / count), SMALL)
-        return score if limit is None else score.clamp(-limit, limit)
+            score = (score - mean) / math.sqrt(squares / count + EPSILON)
+        if limit is not None:
+            score = score.clamp(-limit, limit)
+        return score - (self.args.missing_eos_penalty or 0.0) * ~ended
 
     def _measured(self, episodes: Episodes, score: Tensor) -> dict[str, float]:
         """What the episodes say about the policy that made them."""
@@ -443,12 +450,13 @@ class PPOTrainer(Trainer):
     def _table(self, rows, prompts: Prompts, texts, episodes: Episodes, score):
         """This process's completions as dicts, one each."""
         first = self.accelerator.process_index * len(rows)
-        here = episodes.take(np.arange(first, min(first + len(rows), len(score))))
+        places = (first + np.arange(len(rows))) % len(score)
+        here = episodes.take(places)
         kl = ((here.old_log_probs - here.ref_log_probs) * here.mask).sum(1)
         columns = {
             "prompt": [prompts.given[i] for i in rows],
             "completion": texts,
-            "score": score[first:].tolist(),
+            "score": score[places].tolist(),
             **{
                 f"reward/{reward.name}": column.tolist()
                 for reward, column in zip(self.rewards, here.raw_rewards.T, strict=True)
@@ -710,27 +718,39 @@ def token_rewards(
     return rewards + score[:, None] * last
 
 
-def advantages_of(
-    rewards: Float[Tensor, "batch time"], episodes: Episodes, args: PPOConfig
-) -> tuple[Tensor, Tensor, float]:
-    """``(advantages, returns, scale)``: the scale is what whitening divided the
-    advantages by, so that a KL in the loss can be priced alike."""
+def set_advantages(
+    episodes: Episodes, rewards: Float[Tensor, "batch time"], args: PPOConfig
+) -> float:
+    """Give the episodes advantages and returns; say what whitening divided advantages
+    by, so that a KL in the loss can be priced alike."""
     mask, scale = episodes.mask, 1.0
     if args.whiten_rewards:
         scale *= _deviation(rewards, mask)
         rewards = whiten(rewards, mask, shift_mean=False)
-    advantages, returns = generalized_advantage_estimate(
+    advantages, episodes.returns = generalized_advantage_estimate(
         rewards, episodes.values, mask, args.gamma, args.lam
     )
     if args.whiten_advantages:
         scale *= _deviation(advantages, mask)
         advantages = whiten(advantages, mask)
-    return advantages, returns, scale
+    episodes.advantages = advantages
+    return scale
+
+
+def _judged(episodes: Episodes, rewards: Tensor) -> dict[str, float]:
+    """What was earned and what the value function had expected."""
+    values, returns, mask = episodes.values, episodes.returns, episodes.mask
+    return {
+        "return": rewards.sum(1).mean().item(),
+        "value": masked_mean(values, mask).item(),
+        "explained_variance": explained_variance(values, returns, mask).item(),
+    }
 
 
 def _deviation(values: Tensor, mask: Tensor) -> float:
+    """What :func:`whiten` divides by."""
     squares = (values - masked_mean(values, mask)).square()
-    return max(masked_mean(squares, mask).sqrt().item(), SMALL)
+    return math.sqrt(masked_mean(squares, mask).item() + EPSILON)
 
 
 def _log_probs(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from alignlab.errors import AlignlabError
 class PPOConfig(TrainingArguments):
     """What can be set, beside everything of `transformers.TrainingArguments`.
 
+    A step of those (``max_steps``, ``logging_steps``, ``save_steps``, the learning rate
+    schedule) is one update: a batch of completions and all that is learnt from it.
     Without an ``output_dir`` nothing is written to disk.
 
     Args:
@@ -25,8 +27,9 @@ class PPOConfig(TrainingArguments):
             ``gradient_accumulation_steps`` it is a minibatch, times
             ``num_mini_batches`` the device's share of an update. A smaller one with
             more accumulation takes less memory and changes no update.
-        num_mini_batches: optimizer steps in one pass over an update's episodes; more
-            learn faster from the same episodes, from gradients that are noisier.
+        num_mini_batches: optimizer steps in one pass over an update's episodes, each on
+            as many as accumulate to one; so more of them also draw more episodes (in
+            TRL they cut the same number smaller).
         num_ppo_epochs: passes over an update's episodes; more learn more from each, and
             leave the policy that sampled them further behind. 1 is on-policy.
         local_rollout_forward_batch_size: episodes at once where no gradient is needed;
