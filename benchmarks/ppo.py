@@ -1,0 +1,465 @@
+"""Our PPO beside TRL's last one (1.12.0): episodes per second, memory, reward.
+
+TRL is installed in an environment of its own. Both train the same small Llama on the
+same prompts, with the same batch, epochs and lengths, and take turns. Each runs on one
+thread and is timed by what the processor spent on it, so that others on the machine
+disturb less.
+
+    python benchmarks/ppo.py [FOLDER] [--rounds 3]
+
+FOLDER keeps that environment and the models; a second run finds it there. The table is
+printed and written to benchmarks/results/ppo.md, the raw numbers beside it.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TRL = "1.12.0"
+RESULTS = Path(__file__).parent / "results"
+SPECIAL = 4  # tokens before the words: <pad>, <end> and two that nothing uses
+PAD, END = 0, 1
+SHAPES = {  # layers, width, width of the MLP, vocabulary
+    "1M": (4, 128, 344, 2048),
+    "3M": (4, 256, 688, 2048),
+    "36M": (10, 512, 1376, 8192),
+}
+# The two that prose and table are about, and the one that shares no trunk.
+OURS, SEPARATE, THEIRS = "ours", "ours, separate value model", "TRL 1.12.0"
+
+
+# --- One run, in a process of its own ------------------------------------------------
+
+
+def run(who: str, case: dict) -> dict:
+    """Train for a few updates and say how it went. Everything slow to import is
+    imported first: memory is counted from there on."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+    torch.set_num_threads(1)
+    start = train_trl if who == THEIRS else train_ours
+    train = start(separate=who == SEPARATE)
+    imported = peak_memory()
+    ceiling = [matrix_gflops()]
+
+    class Clock(TrainerCallback):
+        times: list[float] = []
+
+        def on_train_begin(self, *args, **kwargs):
+            self.times.append(time.process_time())
+
+        on_step_end = on_train_begin
+
+    folder = Path(case["folder"])
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    prompts = json.loads((folder / "prompts.json").read_text())
+    rows = train(model, tokenizer, prompts, case, Clock())
+    found = {"memory": peak_memory() - imported, "rows": rows}
+    ceiling.append(matrix_gflops())
+    times = Clock.times
+    found["seconds"] = [
+        b - a for a, b in zip(times[1:], times[2:])
+    ]  # the first warms up
+    return found | {"gflops": statistics.mean(ceiling)}
+
+
+def train_ours(separate: bool):
+    from transformers import AutoModelForSequenceClassification
+
+    from alignlab.ppo import PPOConfig, PPOTrainer
+
+    def train(model, tokenizer, prompts, case, clock):
+        value = None
+        if separate:
+            value = AutoModelForSequenceClassification.from_pretrained(
+                Path(case["folder"]) / "value"
+            )
+
+        def share_of_good_tokens(completion_ids):
+            good, n = case["good"], case["new"]
+            return [sum(t in range(*good) for t in ids) / n for ids in completion_ids]
+
+        args = PPOConfig(**common(case), max_completion_length=case["new"])
+        trainer = PPOTrainer(
+            model,
+            share_of_good_tokens,
+            args,
+            [{"prompt": prompt} for prompt in prompts],
+            processing_class=tokenizer,
+            value_model=value,
+            callbacks=[clock],
+        )
+        trainer.train()
+        return [row for row in trainer.state.log_history if "score" in row]
+
+    return train
+
+
+def train_trl(separate: bool):
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification
+    from transformers.modeling_outputs import BaseModelOutput
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    class GoodTokens(torch.nn.Module):
+        """Counts good tokens as it reads, in the shape that TRL expects of a reward
+        model: the trunk's last states, and a head that gives the score."""
+
+        base_model_prefix = "trunk"
+
+        def __init__(self, low, high, new):
+            super().__init__()
+            self.low, self.high, self.new = low, high, new
+            self.trunk, self.score = self.count, torch.nn.Identity()
+
+        def count(self, input_ids, **ignored):
+            good = (input_ids >= self.low) & (input_ids < self.high)
+            share = good.cumsum(1)[..., None].float() / self.new
+            return BaseModelOutput(hidden_states=(share,))
+
+    def train(model, tokenizer, prompts, case, clock):
+        value = AutoModelForSequenceClassification.from_pretrained(
+            Path(case["folder"]) / "value"
+        )
+        args = PPOConfig(
+            **common(case),
+            response_length=case["new"],
+            stop_token="eos" if case["ends"] else None,
+            num_sample_generations=0,
+            local_rollout_forward_batch_size=case["batch"],
+        )
+        trainer = PPOTrainer(
+            args,
+            tokenizer,
+            model,
+            None,
+            GoodTokens(*case["good"], case["new"]),
+            Dataset.from_dict({"input_ids": tokenizer(prompts)["input_ids"]}),
+            value,
+            eval_dataset=Dataset.from_dict({"input_ids": []}),
+            callbacks=[clock],
+        )
+        trainer.train()
+        rows = [row for row in trainer.state.log_history if "objective/scores" in row]
+        return [row | {"score": row["objective/scores"]} for row in rows]
+
+    return train
+
+
+def common(case: dict) -> dict:
+    """What both are told, in the same words."""
+    return dict(
+        output_dir=case["folder"] + "/output",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        seed=case["seed"],
+        total_episodes=case["batch"] * case["updates"],
+        per_device_train_batch_size=case["batch"],
+        num_ppo_epochs=case["epochs"],
+        learning_rate=case["rate"],
+        adam_epsilon=1e-8,
+        temperature=1.0,
+        kl_coef=0.05,
+        logging_steps=1,
+    )
+
+
+def update_gflops(run: dict, case: dict) -> float:
+    """Useful work per second in the update phase of our last update."""
+    row = run["rows"][-1]
+    phases = [row[f"seconds_{name}"] for name in ("rollout", "reward", "update")]
+    seconds = run["seconds"][-1] * phases[-1] / sum(phases)
+    each = gflop(case["size"], case["prompt"], row["completion_length"])
+    return case["epochs"] * case["batch"] * each / seconds
+
+
+def gflop(size: str, prompt: int, new: float) -> float:
+    """Useful work in one forward and backward pass of one episode, in GFLOP: the
+    products with weights, the vocabulary's only for the completion, and attention over
+    the tokens that it may look at. Backward is twice forward."""
+    layers, width, inner, vocabulary = SHAPES[size]
+    length = prompt + new
+    trunk = 2 * layers * (4 * width**2 + 3 * width * inner) * length
+    attention = 2 * layers * width * length**2
+    return 3 * (trunk + attention + 2 * width * vocabulary * new) / 1e9
+
+
+def matrix_gflops() -> float:
+    """What one thread reaches on a 1024 x 1024 x 1024 product in float32."""
+    import torch
+
+    a = torch.randn(1024, 1024)
+    seconds = []
+    for _ in range(7):
+        start = time.process_time()
+        a @ a
+        seconds.append(time.process_time() - start)
+    return 2 * 1024**3 / statistics.median(seconds) / 1e9
+
+
+def peak_memory() -> float:
+    """MB, the most that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+# --- What they train -----------------------------------------------------------------
+
+
+def make_model(folder: Path, size: str, ends: bool, seed: int = 0) -> None:
+    """A random Llama with its value model, tokenizer and prompts.
+
+    Where completions are to end, the ending token's vector is made longer until they
+    do so at half their length on average, each at another token.
+    """
+    import torch
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        LlamaForSequenceClassification,
+    )
+
+    layers, width, inner, vocabulary = SHAPES[size]
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=END if ends else None,
+        pad_token_id=PAD,
+    )
+    model = LlamaForCausalLM(config)
+    tokenizer = make_tokenizer(vocabulary, ends)
+    generator = torch.Generator().manual_seed(seed)
+    half = vocabulary // 2  # prompts hold no good token, so that all count is earned
+    ids = torch.randint(half, vocabulary, (512, 24), generator=generator)
+    while ends and mean_length(model, ids[:128]) > 16:
+        with torch.no_grad():
+            model.get_input_embeddings().weight[END] *= 1.15
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config.num_labels = 1
+    LlamaForSequenceClassification(config).save_pretrained(folder / "value")
+    prompts = [" ".join(f"t{i}" for i in row) for row in ids.tolist()]
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+
+
+def make_tokenizer(vocabulary: int, ends: bool):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<pad>": PAD, "<end>": END}
+    words |= {f"t{i}": i for i in range(2, vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>"
+    )
+
+
+def mean_length(model, ids) -> float:
+    import torch
+
+    from alignlab.models.sampler import sample
+
+    torch.manual_seed(0)
+    new = sample(model.eval(), ids, torch.ones_like(ids), 32, 1.0, END, PAD)
+    return (new != PAD).sum().item() / len(ids)
+
+
+# --- All of it -----------------------------------------------------------------------
+
+
+def environment(folder: Path) -> Path:
+    """Python of an environment with TRL 1.12.0 and otherwise our versions."""
+    python = folder / f"trl-{TRL}" / "bin" / "python"
+    if python.exists():
+        return python
+    from importlib.metadata import version
+
+    print(f"Installing TRL {TRL} into {python.parent.parent} ...", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
+    same = [f"{name}=={version(name)}" for name in ("transformers", "accelerate")]
+    torch = f"torch=={version('torch').split('+')[0]}"
+    for packages in ([torch], [f"trl=={TRL}", *same]):
+        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+    return python
+
+
+def measured(who: str, case: dict, python: Path) -> dict:
+    interpreter = python if who == THEIRS else sys.executable
+    done = subprocess.run(
+        [interpreter, __file__, "--worker", who, json.dumps(case)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"{who} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def taking_turns(who: tuple, case: dict, python: Path, rounds: int) -> dict[str, list]:
+    found: dict[str, list] = {name: [] for name in who}
+    for turn in range(rounds):
+        for name in who if turn % 2 else who[::-1]:
+            found[name].append(measured(name, case, python))
+            print(".", end="", flush=True)
+    return found
+
+
+def episodes_per_second(runs: list[dict], batch: int) -> list[float]:
+    return [batch / statistics.median(run["seconds"]) for run in runs]
+
+
+def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
+    """Median, least and greatest over the rounds, each with its own pair."""
+    each = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return statistics.median(each), min(each), max(each)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    from alignlab.cache import cache_dir
+
+    folder = (arguments.folder or cache_dir() / "benchmarks").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    python = environment(folder)
+    lines, raw = [], {}
+
+    def case(size, ends, **settings):
+        place = folder / f"{size}-{'ends' if ends else 'full'}"
+        if not (place / "prompts.json").exists():
+            make_model(place, size, ends)
+        good = (SPECIAL, SHAPES[size][3] // 2)
+        base = dict(folder=str(place), size=size, ends=ends, good=good, seed=0)
+        base |= dict(prompt=24, new=32, batch=128, epochs=4, updates=2, rate=1e-6)
+        return base | settings
+
+    everyone = (OURS, SEPARATE, THEIRS)
+    for title, ends in (("full length", False), ("different lengths", True)):
+        setting = case("3M", ends)
+        runs = taking_turns(everyone, setting, python, arguments.rounds)
+        raw[title] = runs
+        speed = {n: episodes_per_second(r, setting["batch"]) for n, r in runs.items()}
+        for name in everyone:
+            times = ratio(speed[name], speed[THEIRS])
+            value = f"{statistics.median(speed[name]):.1f} episodes/s"
+            lines.append((f"3M, {title}", name, value, times_text(times)))
+        reached = statistics.median(update_gflops(run, setting) for run in runs[OURS])
+        ceiling = statistics.median(run["gflops"] for run in runs[OURS])
+        share = statistics.median(
+            update_gflops(run, setting) / run["gflops"] for run in runs[OURS]
+        )
+        value = f"{reached:.1f} of {ceiling:.1f} GFLOP/s in the update phase"
+        lines.append((f"3M, {title}", OURS, value, f"{share:.0%}"))
+
+    setting = case("36M", False, batch=16, updates=1)
+    runs = taking_turns(everyone, setting, python, 1)
+    raw["memory"] = runs
+    memory = {name: runs[name][0]["memory"] for name in everyone}
+    for name in everyone:
+        share = memory[name] / memory[THEIRS]
+        lines.append(("36M, memory", name, f"{memory[name]:.0f} MB", f"x {share:.2f}"))
+
+    lines += reward_lines(case, python, arguments.rounds, raw)
+    write(lines, raw)
+
+
+def reward_lines(case, python, rounds: int, raw: dict) -> list[tuple]:
+    """Reward reached against episodes, seed by seed."""
+    from alignlab.evaluation.intervals import paired_difference, t_interval
+
+    found: dict[str, list] = {OURS: [], THEIRS: []}
+    for seed in range(max(3, rounds)):
+        setting = case("1M", False, batch=64, updates=12, rate=3e-4, seed=seed)
+        for name, runs in taking_turns((OURS, THEIRS), setting, python, 1).items():
+            found[name] += runs
+    raw["reward"] = found
+    curves = {
+        n: [[r["score"] for r in run["rows"]] for run in runs]
+        for n, runs in found.items()
+    }
+    lines = []
+    for what, pick in (
+        ("mean over 768 episodes", statistics.mean),
+        ("at the end", lambda c: statistics.mean(c[-3:])),
+    ):
+        values = {name: [pick(c) for c in each] for name, each in curves.items()}
+        gap = paired_difference(values[OURS], values[THEIRS])
+        for name in (OURS, THEIRS):
+            note = f"ours less TRL's {gap:+.3f}" if name == OURS else ""
+            lines.append(
+                (f"1M, reward, {what}", name, f"{t_interval(values[name]):.3f}", note)
+            )
+    return lines
+
+
+def times_text(times: tuple[float, float, float]) -> str:
+    middle, low, high = times
+    return f"x {middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def write(lines: list[tuple], raw: dict) -> None:
+    import platform
+
+    import torch
+    import transformers
+
+    header = ("what", "who", "measured", "beside TRL")
+    table = [header, ("---",) * 4, *lines]
+    text = "\n".join("| " + " | ".join(map(str, row)) + " |" for row in table)
+    machine = (
+        f"{cpu_name()}, {os.cpu_count()} cores seen, one thread each; load "
+        f"{os.getloadavg()[0]:.1f} at the end; {platform.system()}, torch "
+        f"{torch.__version__}, transformers {transformers.__version__}."
+    )
+    about = (
+        "128 prompts of 24 tokens, up to 32 new ones, 4 epochs of one minibatch (36M: "
+        "16 prompts); medians over the rounds, in brackets the least and the greatest "
+        "round. Memory is the peak above what the imports take. Reward intervals are "
+        "95%, over seeds."
+    )
+    RESULTS.mkdir(exist_ok=True)
+    page = f"# PPO beside TRL {TRL}\n\n{machine}\n\n{about}\n\n{text}\n"
+    (RESULTS / "ppo.md").write_text(page)
+    (RESULTS / "ppo.json").write_text(json.dumps(raw, indent=1))
+    print("\n" + page)
+
+
+def cpu_name() -> str:
+    import platform
+
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+        return next(line for line in info.splitlines() if "model name" in line)[13:]
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        print(json.dumps(run(sys.argv[2], json.loads(sys.argv[3]))))
+    else:
+        main()
