@@ -27,8 +27,8 @@ from alignlab.models.sampler import complete
 from alignlab.training import sft
 from alignlab.training.reward import train_reward_model
 
-TEMPERATURE = 1.0  # in gold: its annotators agree with the gold order in four of five
-LENGTH_BIAS = 0.1  # in gold per word: ten words more are worth a courtesy to them
+TEMPERATURE = 1.0  # in gold: its annotators miss the gold order in one pair of six
+LENGTH_BIAS = 0.1  # in gold per word: ten words are worth about a courtesy to them
 BATCH = 32  # pairs in a batch
 TOSSED = 0.5  # of the labels flipped: they say nothing
 TEST_SEED = 7919  # what is asked of every arm; seeds vary the training

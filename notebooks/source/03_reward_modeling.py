@@ -21,7 +21,7 @@
 #
 # | | |
 # | --- | --- |
-# | **time** | `smoke` half a minute · `cpu` 3 minutes · `full` 40 minutes (two cores) |
+# | **time** | `smoke` half a minute · `cpu` 6 minutes · `full` an hour or more (two cores) |
 # | **memory** | under 4 GB |
 # | **you need** | notebook 01 (it runs alone: what is missing is built, once) |
 # | **look at first** | the three lines in section 2, the parts of gold in section 3 |
@@ -302,10 +302,10 @@ for part in ("form", "completeness", "truth"):
             runs.record(f"{part}_{measure}", np.mean(values), seeds=values)
 for part in ("form", "completeness", "truth"):
     if f"{part}_accuracy" in run.metrics:
+        paid = f"one unit earns {{{part}_weight:.2f}} of what one of form does; "
         runs.say(
-            f"**{part}**: one unit is worth {{{part}_weight:.2f}} of what one of form "
-            f"is; pairs that differ in nothing else are in order in "
-            f"{{{part}_accuracy:.2f}}."
+            f"**{part}**: {paid if part != 'form' else ''}pairs that differ in nothing "
+            f"else are in order in {{{part}_accuracy:.2f}}."
         )
 
 # %% [markdown]
@@ -658,11 +658,11 @@ runs.record("unjudged_preference_over_demonstration", fared["own"][0]["preferred
 runs.record("likeliest_of_4_win_rate", wins["likeliest\nof 4"][0])
 runs.say(
     "Judge minus author: {judge_minus_author_accuracy:+.3f}. A reply picked by the "
-    "reward model beats a demonstration {judged_minus_unjudged_win_rate:+.3f} more often "
-    "than one that nobody picked, and {preference_over_demonstration:.2f} of annotators "
-    "prefer it to the demonstration (unpicked: "
-    "{unjudged_preference_over_demonstration.value:.2f}). Its own likelihood is no such "
-    "judge of whole replies: the likeliest of four wins in "
+    "reward model beats a demonstration {judged_minus_unjudged_win_rate:+.3f} more "
+    "often than one that nobody picked, and {preference_over_demonstration:.2f} of "
+    "annotators prefer it to the demonstration (unpicked: "
+    "{unjudged_preference_over_demonstration.value:.2f}). Its own likelihood is no "
+    "such judge of whole replies: the likeliest of four wins in "
     "{likeliest_of_4_win_rate.value:.2f}, an unpicked one in {own:.2f}.",
     own=wins["own"][0],
 )
