@@ -116,8 +116,8 @@ runs.save_figure(
     "the difference in gold; the dashed curve is what they are drawn from.",
 )
 runs.say(
-    "Of the pair in the table, {share:.0%} take the reply that the first annotator took."
-    " Over all pairs two annotators agree in {agreement:.0%}, and who knew every gold "
+    "Of the pair in the table, {share:.0%} take the reply that the first annotator "
+    "took. Over all pairs two annotators agree in {agreement:.0%}, and who knew every gold "
     "reward would agree with an annotator in {ceiling:.0%}: no model can expect more.",
     share=shares[pairs.index(pair)],
     agreement=preferences.label_agreement(probability),
@@ -184,8 +184,8 @@ ceiling = {flips: preferences.accuracy_ceiling(p) for flips, p in chances.items(
 runs.save_figure(
     figures.accuracy(rows, ceiling, alignment.FLIPS, dials.n_noise, tossed),
     "accuracy",
-    "Accuracy on unseen pairs against noisy labels and against the gold order, over the "
-    "number of comparisons and over the noise; dashed: the best possible on labels.",
+    "Accuracy on unseen pairs against noisy labels and against the gold order, over "
+    "the number of comparisons and over the noise; dashed: the best possible on labels.",
 )
 
 # %%
@@ -462,11 +462,11 @@ for kind, values in absorbed.items():
 taken = np.subtract(absorbed["biased"], absorbed["unbiased"])
 runs.record("length_absorbed", taken.mean(), seeds=taken, unit="gold per word")
 runs.say(
-    "Learnt from biased labels a word is worth {length_weight_biased.value:+.3f} of gold "
-    "to the reward model, from unbiased ones {length_weight_unbiased.value:+.3f}: it "
+    "Learnt from biased labels a word is worth {length_weight_biased.value:+.3f} of "
+    "gold to the reward model, from unbiased ones {length_weight_unbiased.value:+.3f}: it "
     "took over {length_absorbed:+.3f} of the {length_coefficient_injected.value:.2f}. "
-    "On pairs of equal length it comes to {length_weight_equal_lengths.value:+.3f}, with "
-    "length removed to {length_weight_biased_length_removed.value:+.3f}."
+    "On pairs of equal length it comes to {length_weight_equal_lengths.value:+.3f}, "
+    "with length removed to {length_weight_biased_length_removed.value:+.3f}."
 )
 pd.DataFrame(table, index=["gold per word", "share in gold order"]).T.round(3)
 
@@ -560,8 +560,8 @@ runs.say(
     "From {kept:,} comparisons of movie snippets it has the held-out order in "
     "{raters_movies_accuracy:.3f} of unseen pairs; one person has it in "
     "{one:.3f}, ten in {ten:.3f}. Against the bag of words that is "
-    "{raters_movies_minus_bag_of_words:+.3f}: {verdict}. On the other domains, of which "
-    "it saw no label: tweets {raters_tweets_accuracy:.3f}, products "
+    "{raters_movies_minus_bag_of_words:+.3f}: {verdict}. On the other domains, of "
+    "which it saw no label: tweets {raters_tweets_accuracy:.3f}, products "
     "{raters_products_accuracy:.3f}, editorials {raters_editorials_accuracy:.3f}.",
     kept=round(np.mean([row["kept"] for row in learnt])),
     one=marks["one_rater"],
