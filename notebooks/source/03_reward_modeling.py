@@ -117,8 +117,9 @@ runs.save_figure(
 )
 runs.say(
     "Of the pair in the table, {share:.0%} take the reply that the first annotator "
-    "took. Over all pairs two annotators agree in {agreement:.0%}, and who knew every gold "
-    "reward would agree with an annotator in {ceiling:.0%}: no model can expect more.",
+    "took. Over all pairs two annotators agree in {agreement:.0%}, and who knew every "
+    "gold reward would agree with an annotator in {ceiling:.0%}: no model can expect "
+    "more.",
     share=shares[pairs.index(pair)],
     agreement=preferences.label_agreement(probability),
     ceiling=preferences.accuracy_ceiling(probability),
@@ -185,7 +186,8 @@ runs.save_figure(
     figures.accuracy(rows, ceiling, alignment.FLIPS, dials.n_noise, tossed),
     "accuracy",
     "Accuracy on unseen pairs against noisy labels and against the gold order, over "
-    "the number of comparisons and over the noise; dashed: the best possible on labels.",
+    "the number of comparisons and over the noise; dashed: the best possible on "
+    "labels.",
 )
 
 # %%
@@ -463,10 +465,11 @@ taken = np.subtract(absorbed["biased"], absorbed["unbiased"])
 runs.record("length_absorbed", taken.mean(), seeds=taken, unit="gold per word")
 runs.say(
     "Learnt from biased labels a word is worth {length_weight_biased.value:+.3f} of "
-    "gold to the reward model, from unbiased ones {length_weight_unbiased.value:+.3f}: it "
-    "took over {length_absorbed:+.3f} of the {length_coefficient_injected.value:.2f}. "
-    "On pairs of equal length it comes to {length_weight_equal_lengths.value:+.3f}, "
-    "with length removed to {length_weight_biased_length_removed.value:+.3f}."
+    "gold to the reward model, from unbiased ones "
+    "{length_weight_unbiased.value:+.3f}: it took over {length_absorbed:+.3f} of the "
+    "{length_coefficient_injected.value:.2f}. On pairs of equal length it comes to "
+    "{length_weight_equal_lengths.value:+.3f}, with length removed to "
+    "{length_weight_biased_length_removed.value:+.3f}."
 )
 pd.DataFrame(table, index=["gold per word", "share in gold order"]).T.round(3)
 
