@@ -589,7 +589,9 @@ def read_bytes(name: str, member: str) -> bytes:
         try:
             if isinstance(archive, zipfile.ZipFile):
                 return archive.read(member)
-            file = archive.extractfile(member)
+            # Forward to it: a look at all members would unpack the archive twice.
+            found = next((m for m in archive if m.name == member), None)
+            file = archive.extractfile(found) if found else None
             if file is not None:
                 return file.read()
         except KeyError:

