@@ -42,7 +42,7 @@ def learn(
     seed: int,
     size: str,
     steps: int,
-    epochs: int = 2,
+    epochs: int = 1,
     batch_size: int = BATCH,
     **options,
 ):
@@ -124,7 +124,7 @@ def tossed_arm(*, n: int, places: Sequence[int], k: int, size: str, steps: int) 
     pairs = alignment.comparisons(some, n * (max(places) + 1), flips=TOSSED)
     rng = np.random.default_rng(TEST_SEED)
     tested, _ = preferences.make_pairs(
-        alignment.candidates("test", k, **policy), Annotator(0.0), rng, per_prompt=3
+        alignment.candidates("test", k, **policy), Annotator(0.0), rng, per_prompt=2
     )
     prompts = [pair["prompt"] for pair in tested]
     accuracy = []

@@ -6,6 +6,7 @@ it.
 
 import copy
 import tempfile
+import warnings
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,18 +35,21 @@ def trl_sft_loss(
     chats = [messages(number, example) for number, example in enumerate(examples)]
     rows = [{"prompt": chat[:-1], "completion": chat[-1:]} for chat in chats]
     with tempfile.TemporaryDirectory() as folder:
-        settings = SFTConfig(
-            output_dir=folder,
-            max_steps=1,
-            per_device_train_batch_size=len(rows),
-            max_length=None,  # its own default cuts at 1,024
-            completion_only_loss=True,
-            bf16=False,  # its own default where the hardware has it
-            use_cpu=model.device.type == "cpu",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
+        # Whatever is passed, TRL sets gradient checkpointing by a name that
+        # transformers warns about.
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            settings = SFTConfig(
+                output_dir=folder,
+                max_steps=1,
+                per_device_train_batch_size=len(rows),
+                max_length=None,  # its own default cuts at 1,024
+                completion_only_loss=True,
+                bf16=False,  # its own default where the hardware has it
+                use_cpu=model.device.type == "cpu",
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            )
         disable_progress_bars()  # it would draw one for each step of the preparation
         trainer = SFTTrainer(
             copy.deepcopy(model),
@@ -96,19 +100,20 @@ def trl_reward_loss(
 
     rows = [_as_messages(pair) for pair in pairs]
     with tempfile.TemporaryDirectory() as folder:
-        settings = RewardConfig(
-            output_dir=folder,
-            max_steps=1,
-            per_device_train_batch_size=len(rows),
-            max_length=None,  # its own default leaves out what is longer than 1,024
-            center_rewards_coefficient=center_rewards_coefficient,
-            bf16=False,  # its own default, also where the hardware lacks it
-            gradient_checkpointing=False,  # its own default; saves memory, takes time
-            use_cpu=model.device.type == "cpu",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            settings = RewardConfig(
+                output_dir=folder,
+                max_steps=1,
+                per_device_train_batch_size=len(rows),
+                max_length=None,  # its own default leaves out what is over 1,024
+                center_rewards_coefficient=center_rewards_coefficient,
+                bf16=False,  # its own default, also where the hardware lacks it
+                gradient_checkpointing=False,  # its own default; takes time
+                use_cpu=model.device.type == "cpu",
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            )
         disable_progress_bars()
         trainer = RewardTrainer(
             copy.deepcopy(model),

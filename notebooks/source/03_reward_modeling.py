@@ -21,7 +21,7 @@
 #
 # | | |
 # | --- | --- |
-# | **time** | `smoke` half a minute · `cpu` 6 minutes · `full` an hour or more (two cores) |
+# | **time** | `smoke` half a minute · `cpu` 3 minutes · `full` an hour or more (two cores) |
 # | **memory** | under 4 GB |
 # | **you need** | notebook 01 (it runs alone: what is missing is built, once) |
 # | **look at first** | the three lines in section 2, the parts of gold in section 3 |
@@ -347,7 +347,7 @@ check("03.3", my_plackett_luce_loss)
 # pairs of each group; a ranking of it; the same ranking cut into its pairs
 # (InstructGPT's loss); and every pair judged on its own. **The cost is what is read:**
 # as many replies in the first three, three times as many in the last (for groups of
-# four). All take as many replies into a batch and see each label twice.
+# four). All take as many replies into a batch and see each label once.
 
 # %%
 ranked = sweeps.ranking_sweep(
