@@ -31,6 +31,7 @@ TEMPERATURE = 1.0  # in gold: its annotators miss the gold order in one pair of 
 LENGTH_BIAS = 0.1  # in gold per word: ten words are worth about a courtesy to them
 BATCH = 32  # pairs in a batch
 TOSSED = 0.5  # of the labels flipped: they say nothing
+TESTED = 8  # replies to each test request, to judge every reward model on
 TEST_SEED = 7919  # what is asked of every arm; seeds vary the training
 
 Score = Callable[[Sequence[str]], np.ndarray]
@@ -74,13 +75,13 @@ def learn(
     return model, tokenizer
 
 
-def unseen_rewards(model, tokenizer, *, k: int, size: str, steps: int) -> list:
+def unseen_rewards(model, tokenizer, *, size: str, steps: int) -> list:
     """The reward of every reply to the test requests, at [subject][reply]."""
-    some = alignment.candidates("test", k, size=size, steps=steps)
+    some = alignment.candidates("test", TESTED, size=size, steps=steps)
     prompts = [one.prompt for one in some for _ in one.replies]
     texts = [reply.text for one in some for reply in one.replies]
     rewards = score(model, tokenizer, prompts, texts)
-    return rewards.reshape(len(some), k).tolist()
+    return rewards.reshape(len(some), TESTED).tolist()
 
 
 # --- How much of it, and how noisy ----------------------------------------------------
@@ -95,7 +96,7 @@ def comparisons_arm(
         n: comparisons of training subjects.
         flips: rate of wrong labels; 0.5 says nothing at all.
         seed: draws the comparisons, their labels, the head and the order.
-        k: replies of each subject, to train on and to judge.
+        k: replies of each training subject that they are drawn from.
         size, steps: of the reference policy.
     """
     policy = dict(size=size, steps=steps)
@@ -105,34 +106,56 @@ def comparisons_arm(
         some = alignment.candidates("train", k, **policy)
         pairs = alignment.comparisons(some, n, flips=flips, seed=seed)
         learnt = learn(pairs, seed=seed, **policy)
-    return {"rewards": unseen_rewards(*learnt, k=k, **policy)}
+    return {"rewards": unseen_rewards(*learnt, **policy)}
 
 
 def tossed_arm(*, n: int, places: Sequence[int], k: int, size: str, steps: int) -> dict:
     """The control: reward models from tossed coins, and their gold-order ``accuracy``.
 
+    By luck a single one agrees with gold in much more or much less than half of the
+    pairs. So each has a twin, with the same head and the same comparisons, of which
+    every coin fell the other way: also tossed, and what luck gives to one it mostly
+    takes from the other (antithetic variates). What is no luck stays in their mean.
+
     Args:
         n: comparisons of each model.
-        places: which models; each has n comparisons, labels and a head of its own.
+        places: which twins; each have n comparisons, labels and a head of their own.
         k, size, steps: as for :func:`comparisons_arm`.
 
+    Returns:
+        In ``accuracy`` the mean of the two, for each place.
+
     Raises:
-        ValueError: if there are too few comparisons for a model of its own each.
+        ValueError: if there are too few comparisons for twins of their own each.
     """
     policy = dict(size=size, steps=steps)
     some = alignment.candidates("train", k, **policy)
     pairs = alignment.comparisons(some, n * (max(places) + 1), flips=TOSSED)
     rng = np.random.default_rng(TEST_SEED)
     tested, _ = preferences.make_pairs(
-        alignment.candidates("test", k, **policy), Annotator(0.0), rng, per_prompt=2
+        alignment.candidates("test", TESTED, **policy),
+        Annotator(0.0),
+        rng,
+        per_prompt=1,
     )
     prompts = [pair["prompt"] for pair in tested]
     accuracy = []
     for place in places:
         own = pairs[n * place : n * (place + 1)]
-        reward = partial(score, *learn(own, seed=place, **policy), prompts)
-        accuracy.append(gold_order_accuracy(tested, between(reward, tested)))
+        twins = []
+        for labelled in (own, turned_round(own)):
+            reward = partial(score, *learn(labelled, seed=place, **policy), prompts)
+            twins.append(gold_order_accuracy(tested, between(reward, tested)))
+        accuracy.append(float(np.mean(twins)))
     return {"accuracy": accuracy}
+
+
+def turned_round(pairs: Sequence[Row]) -> list[Row]:
+    """The texts of the pairs with every label the other way."""
+    return [
+        {"prompt": p["prompt"], "chosen": p["rejected"], "rejected": p["chosen"]}
+        for p in pairs
+    ]
 
 
 def accuracy_sweep(
@@ -148,7 +171,7 @@ def accuracy_sweep(
     **common,
 ) -> tuple[list[dict], list[float]]:
     """Over n at the usual noise, and over the noise at ``n_noise``: one row an arm; and
-    the accuracies of ``tossed`` control models of ``n_tossed`` comparisons each."""
+    the mean accuracies of ``tossed`` control twins of ``n_tossed`` comparisons."""
     cells = [(n, alignment.FLIPS, s) for n in ns for s in seeds]
     cells += [(n_noise, flips, s) for flips in noise for s in noise_seeds]
     cells = sorted(dict.fromkeys(cells), key=lambda cell: -cell[0])  # the longest first
@@ -156,7 +179,7 @@ def accuracy_sweep(
         (comparisons_arm, dict(n=n, flips=flips, seed=s, **common))
         for n, flips, s in cells
     ]
-    blocks = np.array_split(np.arange(tossed), -(-tossed // 15))
+    blocks = np.array_split(np.arange(tossed), -(-tossed // 6))
     calls += [
         (tossed_arm, dict(n=n_tossed, places=block.tolist(), **common))
         for block in blocks
@@ -203,7 +226,7 @@ def ranking_arm(
     orders = group * (group - 1) // 2
     pairs = n * (group // 2 if kind == "pairs" else orders)
     return {
-        "rewards": unseen_rewards(model, tokenizer, k=k, **policy),
+        "rewards": unseen_rewards(model, tokenizer, **policy),
         "read": 2 * pairs if kind == "one by one" else n * group,
         "comparisons": pairs,
     }
@@ -282,7 +305,7 @@ def length_arm(
     policy = dict(size=size, steps=steps)
     pairs = length_pairs(kind, n, bias=bias, seed=seed, k=k, **policy)
     learnt = learn(pairs, seed=seed, **policy)
-    return {"rewards": unseen_rewards(*learnt, k=k, **policy)}
+    return {"rewards": unseen_rewards(*learnt, **policy)}
 
 
 LENGTH_KINDS = ("unbiased", "biased", "equal lengths")
@@ -371,7 +394,7 @@ def control_arm(*, kind: str, n: int, seed: int, k: int, size: str, steps: int) 
         alignment.candidates("train", k, **policy), n, seed=seed
     )
     reward = CONTROLS[kind](pairs, seed)
-    tested = alignment.candidates("test", k, **policy)
+    tested = alignment.candidates("test", TESTED, **policy)
     return {
         "rewards": [reward([r.text for r in one.replies]).tolist() for one in tested]
     }
@@ -514,16 +537,16 @@ def two_answers(questions: Sequence, seed: int) -> list[list[str]]:
     return options
 
 
-def likelihood_arm(*, k: int, size: str, steps: int) -> dict:
+def likelihood_arm(*, size: str, steps: int) -> dict:
     """How likely the policy finds each of its own test replies, in place of a reward:
     ``rewards``, log-probabilities in nats, and ``per_token``, their means."""
     policy, tokenizer = alignment.reference_policy(size, steps)
-    some = alignment.candidates("test", k, size=size, steps=steps)
+    some = alignment.candidates("test", TESTED, size=size, steps=steps)
     prompts = [one.prompt for one in some for _ in one.replies]
     texts = [reply.text for one in some for reply in one.replies]
     found = log_probs(policy, tokenizer, prompts, texts)  # (N, T)
     total, tokens = np.nansum(found, axis=1), np.isfinite(found).sum(axis=1)
-    shape = len(some), k
+    shape = len(some), TESTED
     return {
         "rewards": total.reshape(shape).tolist(),
         "per_token": (total / tokens).reshape(shape).tolist(),
@@ -548,11 +571,11 @@ def log_probs(
 
 
 def judging_sweep(
-    *, seeds: Sequence[int], n: int, k: int, size: str, steps: int, jobs: int = 2
+    *, seeds: Sequence[int], n: int, size: str, steps: int, jobs: int = 2
 ) -> tuple[list[dict], dict]:
     """Rows of :func:`author_arm`, one a seed, and that of :func:`likelihood_arm`."""
     policy = dict(size=size, steps=steps)
-    calls = [(likelihood_arm, dict(k=k, **policy))]
+    calls = [(likelihood_arm, policy)]
     calls += [(author_arm, dict(n=n, seed=seed, **policy)) for seed in seeds]
     likelihood, *rows = run_each(calls, jobs=jobs, label="author and judge")
     return rows, likelihood

@@ -46,7 +46,8 @@ def accuracy(
         flips: the rate of the left panel.
         n_noise: comparisons in the right panel; a rate without arms of so many shows
             the most that it has.
-        tossed: gold-order accuracies of control models from tossed labels.
+        tossed: gold-order accuracies of control models from tossed labels, a mean over
+            each model and its twin.
     """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(9.5, 3.9), sharey=True, width_ratios=(3, 2)
@@ -75,7 +76,7 @@ def accuracy(
             right.plot(spot, np.mean(values), MARKERS[number], color=color)
         right.plot([place - 0.3, place + 0.3], [ceiling[rate]] * 2, **best)
     place = len(ticks)
-    ticks.append(f"tossed\n{len(tossed)} models")
+    ticks.append(f"tossed\n{len(tossed)} twins")
     right.plot([place] * len(tossed), tossed, ".", color=PALETTE[0], alpha=0.3)
     right.plot(place, np.mean(tossed), MARKERS[0], color=PALETTE[0])
     right.plot([place - 0.3, place + 0.3], [0.5] * 2, **best)

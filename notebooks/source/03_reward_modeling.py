@@ -65,7 +65,7 @@ policy_of = dict(size=dials.size, steps=dials.steps)
 common = dict(k=dials.k, jobs=dials.jobs, **policy_of)
 costly = run.seeds[: dials.costly_seeds]
 alignment.candidates("train", dials.k, **policy_of, progress=True)
-tested = alignment.candidates("test", dials.k, **policy_of, progress=True)
+tested = alignment.candidates("test", sweeps.TESTED, **policy_of, progress=True)
 
 # %% [markdown]
 # ## 1 · Two replies first
@@ -211,8 +211,10 @@ runs.say(
 )
 
 # %% [markdown]
-# Each control model by itself need not be at one half: whatever direction of reward
-# chance gave it agrees with gold a little or disagrees a little. Their *mean* must be.
+# A control model by itself need not be at one half: whatever direction of reward chance
+# gave it agrees with gold a little or disagrees a little. So each has a twin, learnt from
+# the same comparisons with every label turned round. Whatever agrees with gold in both
+# is not luck; the *mean* must be one half.
 #
 # Accuracy is coarse. $\sigma(r^+ - r^-)$ is a probability, and has a Brier score
 # $(1-\sigma)^2$ and a log loss. Neither can go to zero: of a pair that is chosen with
@@ -625,13 +627,15 @@ runs.say(
 # four in the eyes of a reward model on its own trunk.
 
 # %%
-asked, likelihood = sweeps.judging_sweep(seeds=run.seeds, n=dials.n_questions, **common)
+asked, likelihood = sweeps.judging_sweep(
+    seeds=run.seeds, n=dials.n_questions, jobs=dials.jobs, **policy_of
+)
 author = [analysis.corrected(row["author"], row["chance"]) for row in asked]
 judge = [analysis.corrected(row["judge"], 0.5) for row in asked]
 golds = np.array([[reply.gold.total for reply in one.replies] for one in tested])
 shown_first = analysis.demonstration_golds(tested)
 pick = {
-    "own": [np.full_like(golds, 1 / dials.k)],
+    "own": [np.full_like(golds, 1 / sweeps.TESTED)],
     "likeliest\nof 4": [analysis.pick_probabilities(likelihood["rewards"], 4)],
     "picked\nof 4": [analysis.pick_probabilities(row["rewards"], 4) for row in main],
 }

@@ -79,7 +79,8 @@ def test_what_is_learnt_is_the_order_of_the_pairs(tiny_policy):
 
 def test_rewards_come_by_subject_and_reply(replies, monkeypatch):
     monkeypatch.setattr(sweeps, "score", length_of)
-    found = sweeps.unseen_rewards(None, None, k=3, **POLICY)
+    monkeypatch.setattr(sweeps, "TESTED", 3)
+    found = sweeps.unseen_rewards(None, None, **POLICY)
     assert found == [[1.0, 3.0, 5.0]] * 5
     assert replies == [("test", 3, POLICY)]
 
@@ -114,7 +115,9 @@ def test_the_usual_noise_has_the_reward_model_of_the_series(no_training, monkeyp
     assert not any(pair["noisy"] for pair in pairs)
 
 
-def test_tossed_models_share_no_comparison(replies, monkeypatch):
+@pytest.fixture
+def tossed(replies, monkeypatch):
+    """What tossed models would have been trained on, in place of training."""
     learnt = []
 
     def learn(examples, *, seed, **policy):
@@ -123,18 +126,37 @@ def test_tossed_models_share_no_comparison(replies, monkeypatch):
 
     monkeypatch.setattr(sweeps, "learn", learn)
     monkeypatch.setattr(sweeps, "score", length_of)
+    return learnt
+
+
+def test_twins_share_comparisons_and_no_label_and_others_share_nothing(tossed):
     arm = dict(n=20, places=[1, 3], k=8, **POLICY)
     found = sweeps.tossed_arm(**arm)
     assert found == {"accuracy": [1.0, 1.0]}, "here longer replies have more gold"
-    assert [seed for seed, _ in learnt] == [1, 3]
-    said = [
-        {(p["prompt"], *sorted((p["chosen"], p["rejected"]))) for p in examples}
-        for _, examples in learnt
+    assert [seed for seed, _ in tossed] == [1, 1, 3, 3]
+    labels = [
+        [(p["prompt"], p["chosen"], p["rejected"]) for p in some] for _, some in tossed
     ]
-    assert [len(some) for some in said] == [20, 20] and not said[0] & said[1]
-    assert {pair["probability"] for _, some in learnt for pair in some} == {0.5}
+    for own, twin in (labels[:2], labels[2:]):
+        assert len(own) == 20 and own == [(p, b, a) for p, a, b in twin]
+    first, second = ({(p, *sorted(o)) for p, *o in labels[i]} for i in (0, 2))
+    assert not first & second
+    chances = {p["probability"] for _, some in tossed[::2] for p in some}
+    assert chances == {0.5}, "each label is a coin, so the twin's is too"
     with pytest.raises(ValueError, match="n is 160, and the replies give 140"):
         sweeps.tossed_arm(**{**arm, "places": [7]})
+
+
+def test_luck_cancels_between_twins_and_a_leak_does_not(tossed, monkeypatch):
+    def lucky(model, tokenizer, prompts, texts):
+        sign = 1 if len(tossed) % 2 else -1  # the second twin learnt the opposite
+        return sign * length_of(model, tokenizer, prompts, texts)
+
+    monkeypatch.setattr(sweeps, "score", lucky)
+    arm = dict(n=20, places=[0, 1], k=8, **POLICY)
+    assert sweeps.tossed_arm(**arm) == {"accuracy": [0.5, 0.5]}
+    monkeypatch.setattr(sweeps, "score", length_of)  # whatever the labels: gold leaks
+    assert sweeps.tossed_arm(**arm) == {"accuracy": [1.0, 1.0]}
 
 
 def test_the_sweep_has_every_cell_once_and_the_longest_first(monkeypatch):
@@ -398,8 +420,9 @@ def test_log_probs_are_the_policys(tiny_model, tiny_tokenizer):
         assert len(kept) == len(ids) - len(prefix) >= 1, "its end counts too"
 
 
-def test_likelihoods_come_by_subject_and_reply(replies, tiny_policy):
-    found = sweeps.likelihood_arm(k=3, **POLICY)
+def test_likelihoods_come_by_subject_and_reply(replies, tiny_policy, monkeypatch):
+    monkeypatch.setattr(sweeps, "TESTED", 3)
+    found = sweeps.likelihood_arm(**POLICY)
     total, mean = np.array(found["rewards"]), np.array(found["per_token"])
     assert total.shape == mean.shape == (5, 3)
     tokens = total / mean

@@ -88,7 +88,7 @@ def test_accuracy_has_both_lines_and_the_ceiling(seeds):
         "0%\nn = 400",
         "25%\nn = 400",
         "50%\nn = 50",
-        "tossed\n2 models",
+        "tossed\n2 twins",
     ]
     steps = [y for y in lines(right, "--") if len(y) == 2]
     assert [y[0] for y in steps] == [1.0, 0.75, 0.5, 0.5]
