@@ -1048,9 +1048,9 @@ EXERCISES: dict[str, Exercise] = {
 
 
 def _exercise(number: str) -> Exercise:
-    from alignlab.course import ppo_checks  # it builds on this module
+    from alignlab.course import calibration_checks, ppo_checks  # they build on this
 
-    every = {**EXERCISES, **ppo_checks.EXERCISES}
+    every = {**EXERCISES, **ppo_checks.EXERCISES, **calibration_checks.EXERCISES}
     if number in every:
         return every[number]
     near = get_close_matches(str(number), every, n=2, cutoff=0.5)
