@@ -1048,9 +1048,20 @@ EXERCISES: dict[str, Exercise] = {
 
 
 def _exercise(number: str) -> Exercise:
-    from alignlab.course import calibration_checks, ppo_checks  # they build on this
+    from alignlab.course import (  # they build on this module
+        calibration_checks,
+        dpo_checks,
+        ppo_checks,
+        side_effects_checks,
+    )
 
-    every = {**EXERCISES, **ppo_checks.EXERCISES, **calibration_checks.EXERCISES}
+    every = {
+        **EXERCISES,
+        **ppo_checks.EXERCISES,
+        **dpo_checks.EXERCISES,
+        **side_effects_checks.EXERCISES,
+        **calibration_checks.EXERCISES,
+    }
     if number in every:
         return every[number]
     near = get_close_matches(str(number), every, n=2, cutoff=0.5)
