@@ -1,0 +1,141 @@
+"""What DPO is held against in notebook 05: PPO on the learnt reward (notebook 04's own
+runs), PPO on the gold reward, best-of-n; and PPO on the exact laboratory.
+
+Measured on the same subjects and in the same way as ``dpo`` measures its own.
+"""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from alignlab.errors import AlignlabError
+from alignlab.evaluation.exact import best_of_n_kl, optimal_policy
+from alignlab.evaluation.over_optimisation import best_of_n_values
+from alignlab.experiments import alignment, ppo
+from alignlab.experiments.dpo import LAB_LENGTH, LAB_PROMPT, laboratory, measure
+from alignlab.models.base import device_in_use, load_model
+from alignlab.models.reward import score
+from alignlab.ppo import PPOConfig, PPOTrainer
+
+
+def ppo_arm(*, n: int, **recipe) -> dict:
+    """PPO on the learnt reward, as notebook 04 runs it and from its cache, measured.
+
+    Args:
+        n: replies to each request.
+        recipe: ``kl_coef`` and the other arguments of :func:`ppo.ppo_folder`.
+
+    Returns:
+        As :func:`alignlab.experiments.dpo.preference_arm` does.
+    """
+    folder = ppo.ppo_folder(**recipe)
+    logged = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    if logged["stopped"] is not None:
+        return {"stopped": logged["stopped"]}
+    found = _measured(*load_model(folder), n, recipe)
+    spent = [logged[f"seconds_{part}"] for part in ("rollout", "reward", "update")]
+    return found | {"stopped": None, "seconds": float(np.sum(spent))}
+
+
+def gold_ppo_arm(
+    *, seed: int, kl_coef: float, updates: int, n: int, size: str, steps: int
+) -> dict:
+    """PPO on the gold reward, all else as in :func:`ppo_arm`. Its ``kl_coef`` is in
+    units of gold per nat."""
+    policy, tokenizer = alignment.reference_policy(size, steps)
+    args = PPOConfig(
+        **ppo.RECIPE,
+        seed=seed,
+        max_steps=updates,
+        kl_coef=kl_coef,
+        use_cpu=device_in_use() == "cpu",
+        disable_tqdm=True,
+        report_to="none",
+    )
+    trainer = PPOTrainer(
+        policy, ppo.gold_of, args, ppo.requests("train"), processing_class=tokenizer
+    )
+    try:
+        trainer.train()
+    except AlignlabError as error:
+        return {"stopped": str(error)}
+    recipe = dict(seed=seed, size=size, steps=steps)
+    return _measured(trainer.policy, tokenizer, n, recipe) | {"stopped": None}
+
+
+def _measured(policy, tokenizer, n: int, recipe: dict) -> dict:
+    reference, _ = alignment.reference_policy(recipe["size"], recipe["steps"])
+    return measure(policy, tokenizer, reference, seed=recipe["seed"], n=n)
+
+
+def best_of_n_arm(
+    *, seed: int, ns: Sequence[int], size: str, steps: int, n_pairs: int, k: int
+) -> dict:
+    """The reference's replies, picked by the reward model that PPO optimises, averaged
+    over all ways to draw n of the k replies to each request.
+
+    Args:
+        seed: of the replies.
+        ns: how many to pick from, each at most k.
+
+    Returns:
+        ``points``: for each n ``n``, ``golds`` of the subjects, ``gold``, their mean,
+        and ``kl``, nats a reply: exact if no two replies tie, else an upper bound.
+    """
+    made = dict(size=size, steps=steps)
+    some = alignment.candidates("test", k, seed=seed, **made)
+    model, tokenizer = alignment.reward_model(n_pairs, k=k, **made)
+    prompts = [one.prompt for one in some for _ in one.replies]
+    texts = [reply.text for one in some for reply in one.replies]
+    rewards = score(model, tokenizer, prompts, texts).reshape(len(some), k)
+    golds = np.array([[reply.gold.total for reply in one.replies] for one in some])
+    points = []
+    for n in ns:
+        picked = best_of_n_values(rewards, golds, n)  # (subjects,)
+        points.append(dict(n=n, golds=picked.tolist(), kl=best_of_n_kl(n)))
+        points[-1]["gold"] = float(picked.mean())
+    return {"points": points}
+
+
+def optimum_arm(*, seed: int, updates: int) -> dict[str, list[float]]:
+    """PPO on the laboratory's reward: as
+    :func:`alignlab.experiments.dpo.optimum_arm`, of 256 sampled replies an update."""
+    lab = laboratory(seed)
+    worth = dict(zip(lab.completions, lab.reward.tolist(), strict=True))
+
+    def reward(completion_ids):
+        return [worth[tuple(ids)] for ids in completion_ids]
+
+    reference = lab.policy()
+    args = PPOConfig(
+        seed=seed,
+        max_steps=updates,
+        per_device_train_batch_size=256,
+        max_completion_length=LAB_LENGTH,
+        learning_rate=3e-3,
+        max_grad_norm=0.0,
+        kl_coef=lab.beta,
+        lam=1.0,
+        vf_coef=1.0,
+        cliprange_value=None,
+        whiten_advantages=False,
+        use_cpu=device_in_use() == "cpu",
+        disable_tqdm=True,
+        report_to="none",
+    )
+    trainer = PPOTrainer(
+        lab.model,
+        reward,
+        args,
+        [{"prompt": LAB_PROMPT}],
+        processing_class=lab.tokenizer,
+    )
+    trainer.train()
+    optimum = optimal_policy(reference, lab.reward, lab.beta)
+    return {
+        "reference": reference.tolist(),
+        "policy": lab.policy(trainer.policy).tolist(),
+        "optimum": optimum.tolist(),
+        "reward": lab.reward.tolist(),
+    }
