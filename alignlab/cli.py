@@ -232,7 +232,7 @@ def report(run: RunFolder) -> None:
 def publish(run: RunFolder) -> None:
     """Write a recorded run into the checkout: README table, figures and notebooks.
 
-    Made for the run on profile full that stands behind the README.
+    What notebooks that are not in the run have, stays.
 
     Example: `alignlab run --profile full --out runs/recorded && alignlab publish
     runs/recorded`
@@ -241,9 +241,9 @@ def publish(run: RunFolder) -> None:
     from alignlab.runs.publish import publish as publish_run
 
     folder = _folder(run)
-    publish_run(folder, Path.cwd())
     build_all(None, folder)
-    typer.echo("README.md, figures/ and the outputs of notebooks/ are this run's now.")
+    publish_run(folder, Path.cwd())
+    typer.echo("README.md, figures/ and the notebooks show this run now.")
 
 
 @app.command()

@@ -36,12 +36,12 @@ KERNEL = {
 def build_all(folder: Path | None = None, run: Path | None = None) -> list[Path]:
     """Write every complete notebook and every exercise.
 
-    Outputs come from the executed notebooks of ``run``. Without a run, outputs that
-    are there stay as long as no code cell has changed, and go as soon as one has.
+    Outputs come from the executed notebooks of ``run``. Those of notebooks that are not
+    in it stay as long as no code cell has changed, and go as soon as one has.
 
     Args:
         folder: the notebooks' folder, which holds source/.
-        run: a finished run of the same sources, for instance the recorded one.
+        run: a finished run of the same sources, of all notebooks or of some.
 
     Raises:
         AlignlabError: if a source cannot be built, or the run is of other sources.
@@ -51,8 +51,9 @@ def build_all(folder: Path | None = None, run: Path | None = None) -> list[Path]
         complete = read_source(source)
         exercise = student_version(complete)
         place, exercises = _targets(source)
-        outputs = _executed(run, source.stem) if run else _read(place)
-        complete = with_outputs(complete, outputs, required=run is not None)
+        ran = run is not None and source.stem in read_run(run)["notebooks"]
+        outputs = _executed(run, source.stem) if ran else _read(place)
+        complete = with_outputs(complete, outputs, required=ran)
         written += [_write(complete, place), _write(exercise, exercises)]
     return written
 
@@ -267,10 +268,9 @@ def _executed(run: Path, name: str) -> NotebookNode:
     """The executed notebook of a finished run, without the cell papermill put in."""
     import nbformat
 
-    entry = read_run(run)["notebooks"].get(name, {})
-    if entry.get("status") != FINISHED:
+    if read_run(run)["notebooks"][name]["status"] != FINISHED:
         raise AlignlabError(
-            f"{name} is not finished in {run}.", "Give a run that finished all of them."
+            f"{name} is not finished in {run}.", f"`alignlab run --resume --out {run}`."
         )
     text = (run / f"{name}.ipynb").read_text(encoding="utf-8")
     made = json.loads(text)["metadata"]["papermill"]

@@ -321,6 +321,13 @@ def test_a_run_of_other_sources_is_refused(folder, run):
         build_all(folder, run)
 
 
+def test_a_run_without_a_notebook_leaves_its_outputs(folder, run):
+    build_all(folder, run)
+    (run / "run.json").write_text('{"notebooks": {}}')
+    build_all(folder, run)
+    assert len(complete(folder).cells[2].outputs) == 2
+
+
 def test_without_a_copy_there_are_no_outputs(folder):
     notebook = read_source(folder / "source/03_reward.py")
     assert with_outputs(notebook, None, required=False) == notebook
