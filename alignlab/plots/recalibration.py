@@ -1,0 +1,177 @@
+"""Figures of notebook 08. Seeds are thin lines or dots."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Float
+
+from alignlab.calibration.metrics import risk_coverage_curve
+from alignlab.plots.style import LINESTYLES, MARKERS, PALETTE, interval_line
+
+MEASURES = {
+    "squared": "mean squared calibration error",
+    "brier": "Brier score",
+    "nll": "log loss (nats)",
+    "accuracy": "share right",
+    "aurc": "area under risk–coverage",
+}
+
+
+def dots(
+    by_method: Mapping[str, Sequence[Mapping[str, float]]],
+    measures: Sequence[str],
+    title: str,
+):
+    """One row a method, a panel a measure: dots are seeds, large marks their means.
+
+    Args:
+        by_method: by name, a dict of measures for each seed. The first method is the
+            one to compare with, and has a dashed line.
+        measures: of ``MEASURES``.
+        title: of the first panel.
+    """
+    figure, panels = plt.subplots(
+        1,
+        len(measures),
+        figsize=(3.6 * len(measures), 0.42 * len(by_method) + 1.6),
+        squeeze=False,
+        sharey=True,
+    )
+    for axes, measure in zip(panels[0], measures):
+        for place, some in enumerate(by_method.values()):
+            values = [row[measure] for row in some]
+            color = PALETTE[place % len(PALETTE)]
+            axes.plot(values, [place] * len(values), ".", color=color, alpha=0.6)
+            marker = MARKERS[place % len(MARKERS)]
+            axes.plot(np.mean(values), place, marker, color=color, markersize=9)
+            if place == 0:
+                axes.axvline(np.mean(values), color="0.4", linestyle="--", linewidth=1)
+        axes.set_xlabel(MEASURES[measure])
+        axes.set_title(" ", fontsize=13)
+    panels[0][0].set_yticks(range(len(by_method)), list(by_method))
+    panels[0][0].invert_yaxis()
+    panels[0][0].set_title(title, fontsize=13)
+    return figure
+
+
+def sizes(rows: Sequence[Sequence[Mapping]], measures: Sequence[str], whole: int):
+    """How good a recalibration is by the number of items it is fitted on.
+
+    Args:
+        rows: for each seed, of ``by_size``.
+        measures: of ``MEASURES``.
+        whole: the n that stands for all items there are.
+    """
+    figure, panels = plt.subplots(
+        1, len(measures), figsize=(5.0 * len(measures), 3.9), squeeze=False
+    )
+    methods = list(dict.fromkeys(row["method"] for row in rows[0]))
+    ns = list(dict.fromkeys(row["n"] for row in rows[0]))
+    for axes, measure in zip(panels[0], measures):
+        for number, method in enumerate(methods):
+            values = [
+                [row[measure] for row in some if row["method"] == method]
+                for some in rows
+            ]
+            interval_line(axes, range(len(ns)), values, method, number)
+        names = [f"{n:,}\n(all)" if n == whole else f"{n:,}" for n in ns]
+        axes.set_xticks(range(len(ns)), names)
+        axes.set(xlabel="items to fit on", ylabel=MEASURES[measure])
+        axes.set_title(" ")
+    panels[0][0].set_title("With little data, few numbers")
+    panels[0][0].legend(fontsize=9)
+    return figure
+
+
+def heat(table: Float[np.ndarray, "fitted judged"], fitted: Sequence[str], judged):
+    """Mean squared error of what is judged (columns) at the temperature of what it was
+    fitted on (rows).
+
+    Args:
+        table: of ``transfer``.
+        fitted: names of the rows, the first of them "none".
+        judged: names of the columns.
+    """
+    import seaborn as sns
+
+    figure, axes = plt.subplots(
+        figsize=(1.5 * len(judged) + 2.4, 0.55 * len(fitted) + 1.6)
+    )
+    sns.heatmap(
+        table,
+        annot=True,
+        fmt=".3f",
+        cmap="Greys",
+        cbar=False,
+        vmin=0,
+        vmax=max(float(np.max(table)) * 1.3, 0.01),
+        xticklabels=list(judged),
+        yticklabels=list(fitted),
+        linewidths=1,
+        ax=axes,
+        annot_kws={"fontsize": 11},
+    )
+    axes.set(xlabel="judged on", ylabel="temperature from")
+    axes.set_title("Mean squared error")
+    axes.tick_params(rotation=0)
+    return figure
+
+
+def members(
+    by_kind: Mapping[str, Sequence[Sequence[Mapping]]],
+    alone: Mapping[str, Sequence[Mapping]],
+    measures: Sequence[str],
+):
+    """What more members bring, and what one model of the same compute does.
+
+    Args:
+        by_kind: by name, for each seed the rows of ``by_members``.
+        alone: by name, for each seed the scores of one model.
+        measures: of ``MEASURES``.
+    """
+    figure, panels = plt.subplots(
+        1, len(measures), figsize=(4.2 * len(measures), 4.1), squeeze=False
+    )
+    for axes, measure in zip(panels[0], measures):
+        for number, (name, rows) in enumerate(by_kind.items()):
+            x = [row["members"] for row in rows[0]]
+            values = [[row[measure] for row in some] for some in rows]
+            interval_line(axes, x, values, name, number)
+        for number, (name, rows) in enumerate(alone.items(), start=len(by_kind)):
+            level = np.mean([row[measure] for row in rows])
+            style = dict(color=PALETTE[number], linestyle=LINESTYLES[number])
+            axes.axhline(level, **style, label=name)
+        axes.set_xticks(x)
+        axes.set(xlabel="members", ylabel=MEASURES[measure])
+        axes.set_title(" ")
+    panels[0][0].set_title("More opinions")
+    panels[0][-1].legend(fontsize=9)
+    return figure
+
+
+def selective(answers: Mapping[str, tuple[np.ndarray, np.ndarray]]):
+    """The share of wrong answers among those that are given, by how many are given.
+
+    Args:
+        answers: by name, confidences and whether they were right.
+    """
+    figure, axes = plt.subplots(figsize=(7.5, 4.2))
+    for number, (name, pair) in enumerate(answers.items()):
+        curve = risk_coverage_curve(*pair)
+        axes.plot(
+            curve.coverage,
+            curve.risk,
+            color=PALETTE[number % len(PALETTE)],
+            linestyle=LINESTYLES[number % len(LINESTYLES)],
+            label=name,
+        )
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, None),
+        xlabel="share of questions answered, the surest first",
+        ylabel="share of those that is wrong",
+        title="Answer only when sure",
+    )
+    axes.legend(fontsize=10)
+    return figure
