@@ -119,20 +119,31 @@ def measures(one: Said) -> dict[str, float]:
 def squared(one: Said) -> float:
     """Mean squared calibration error of the likeliest option, without bias; what to
     average over seeds. It may be negative."""
-    return squared_error_interval(*one.answers).value
+    return squared_error_interval(*one.answers, bins(len(one.right))).value
+
+
+def bins(n: int) -> int:
+    """15 bins of equal numbers, fewer where some would hold fewer than four items."""
+    return max(1, min(15, n // 4))
 
 
 def rms(one: Said) -> Interval:
     """Root mean square calibration error with its interval. Items of one fact hang
     together, so it is that of the first item of each fact."""
-    _, first = np.unique(one.fact, return_index=True)
-    return calibration_error_interval(*one.where(np.sort(first)).answers)
+    once = first_of_each_fact(one)
+    return calibration_error_interval(*once.answers, bins(len(once.right)))
 
 
 def squared_interval(one: Said) -> Interval:
     """:func:`squared` with its interval, of the first item of each fact."""
+    once = first_of_each_fact(one)
+    return squared_error_interval(*once.answers, bins(len(once.right)))
+
+
+def first_of_each_fact(one: Said) -> Said:
+    """Items that share no fact, so that they are independent."""
     _, first = np.unique(one.fact, return_index=True)
-    return squared_error_interval(*one.where(np.sort(first)).answers)
+    return one.where(np.sort(first))
 
 
 def mean_limits(intervals: Sequence[Interval]) -> Interval:
@@ -150,12 +161,13 @@ def worse_by(first: Sequence[Said], second: Sequence[Said]) -> list[float]:
     """
     found = []
     for one, other in zip(first, second, strict=True):
+        n = bins(len(one.right))
         if not (
             np.array_equal(one.right, other.right)
             and np.array_equal(one.fact, other.fact)
         ):
             raise ValueError("first and second were asked different items")
-        found.append(squared_error_difference(one.answers, other.answers).value)
+        found.append(squared_error_difference(one.answers, other.answers, n).value)
     return found
 
 

@@ -26,7 +26,7 @@ from alignlab.calibration import (
     top_label,
 )
 from alignlab.calibration.ensembles import ensemble_probabilities
-from alignlab.experiments.calibration_analysis import Said
+from alignlab.experiments.calibration_analysis import Said, bins
 
 FLOOR = 1e-3  # of probabilities in the log loss; a staircase ends at 0 and 1
 SMALLEST = 1e-6
@@ -95,9 +95,8 @@ def scores(answers: Answers) -> dict[str, float]:
 
 def proper(answers: Answers) -> dict[str, float]:
     """``squared``, ``brier`` and ``nll`` of :func:`scores` alone."""
-    bins = max(1, min(15, len(answers[0]) // 4))  # fewer where items are few
     return {
-        "squared": squared_error_interval(*answers, bins).value,
+        "squared": squared_error_interval(*answers, bins(len(answers[0]))).value,
         "brier": brier_score(*answers),
         "nll": negative_log_likelihood(*answers, floor=FLOOR),
     }

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
+from matplotlib.ticker import MaxNLocator
 
 from alignlab.calibration.metrics import risk_coverage_curve
 from alignlab.plots.style import LINESTYLES, MARKERS, PALETTE, interval_line
@@ -48,6 +49,7 @@ def dots(
             if place == 0:
                 axes.axvline(np.mean(values), color="0.4", linestyle="--", linewidth=1)
         axes.set_xlabel(MEASURES[measure])
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_title(" ", fontsize=13)
     panels[0][0].set_yticks(range(len(by_method)), list(by_method))
     panels[0][0].invert_yaxis()
@@ -154,7 +156,7 @@ def selective(answers: Mapping[str, tuple[np.ndarray, np.ndarray]]):
     """The share of wrong answers among those that are given, by how many are given.
 
     Args:
-        answers: by name, confidences and whether they were right.
+        answers: by name, confidences in the same answers, and whether they were right.
     """
     figure, axes = plt.subplots(figsize=(7.5, 4.2))
     for number, (name, pair) in enumerate(answers.items()):
@@ -166,6 +168,7 @@ def selective(answers: Mapping[str, tuple[np.ndarray, np.ndarray]]):
             linestyle=LINESTYLES[number % len(LINESTYLES)],
             label=name,
         )
+    axes.axhline(curve.risk[-1], color="0.4", linewidth=1, label="answering all")
     axes.set(
         xlim=(0, 1),
         ylim=(0, None),

@@ -1,0 +1,544 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 08 · How do you mend a model that is too sure?
+#
+# The last notebook found models that say 95% and are right in 80%. Here are the
+# remedies: stretch the confidence afterwards, train for it from the start, ask the model
+# itself, ask several models, or do not answer. Each is fitted on some subjects and
+# judged on others, and beside every calibration error stand accuracy, Brier score and
+# log loss: a model that always says the base rate is calibrated, and useless.
+#
+# | | |
+# | --- | --- |
+# | **time** | `smoke` under 1 minute · `cpu` 3 minutes · `full` half an hour (two cores) |
+# | **memory** | under 3 GB |
+# | **you need** | notebook 07, for its stages (it runs alone: what is missing is built) |
+# | **look at first** | the table in section 2, the three panels of section 6 |
+# | **sweeps worth trying** | `ns`, `train_steps`; `run.settings` shows all dials |
+# | **on Colab** | run the two set-up lines of the README in a first cell |
+
+# %% tags=["parameters"]
+profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
+seed = 0  # the first seed; the others follow it
+device = "cpu"
+out_dir = ""  # where metrics and figures go; empty: runs/interactive
+
+# %%
+import numpy as np
+import pandas as pd
+
+from alignlab import runs
+from alignlab.calibration import TemperatureScaler
+from alignlab.course import check
+from alignlab.data.tasks import default_world
+from alignlab.experiments import calibration as stages
+from alignlab.experiments import calibration_analysis as analysis
+from alignlab.experiments import recalibration as sweeps
+from alignlab.experiments import recalibration_analysis as recalibration
+from alignlab.models.base import use_device
+from alignlab.plots import calibration_stages, use_style
+from alignlab.plots import recalibration as figures
+
+use_style()
+run = runs.start("08_recalibration", profile, seed, device, out_dir)
+use_device(device)
+dials = run.settings
+tuned_as = dict(n_examples=dials.n_examples, sft_steps=dials.sft_steps)
+asked_as = dict(draws=dials.draws, limit=dials.limit, size=dials.size)
+rows = stages.stages(
+    seeds=run.seeds,
+    betas=dials.betas,
+    steps=dials.steps,
+    jobs=dials.jobs,
+    **asked_as,
+    **tuned_as,
+)
+said = {name: [analysis.said(row) for row in some] for name, some in rows.items()}
+judged = f"reward {stages.JUDGED_BETA:g}"
+sure = said[judged]  # the policy to be mended, one a seed
+
+
+def spread(values: list[dict], name: str) -> list[float]:
+    """One measure of each seed."""
+    return [value[name] for value in values]
+
+
+# %% [markdown]
+# ## 1 · Answers first
+#
+# The policy of notebook 07 that was tuned by a reward for right answers. Its surest
+# wrong answers, on subjects that it was never tuned on:
+
+# %%
+some = stages.items(("calibration", "test"), dials.draws, seed, dials.limit)
+confidence, correct = sure[0].answers
+worst = [i for i in np.argsort(-confidence) if not correct[i]][:4]
+pd.DataFrame(
+    {
+        "asked": some[i].question,
+        "answered": some[i].options[int(sure[0].log_probs[i].argmax())],
+        "right": some[i].options[some[i].right],
+        "confidence": confidence[i],
+        "times read": some[i].fact.exposure,
+    }
+    for i in worst
+).style.format({"confidence": "{:.3f}"}).hide(axis="index")
+
+# %% [markdown]
+# ## 2 · One number
+#
+# Divide all logits by a *temperature* $T$, and choose it by the log loss on items that
+# were kept for it:
+#
+# $$\hat p = \operatorname{softmax}(z / T), \qquad
+# T = \arg\min_T \; -\frac1n \sum_i \log \hat p_{i, y_i}$$
+#
+# $T > 1$ makes less sure. The order of the options stays, and so does every answer.
+#
+# **Exercise 08.1.** Write the loss that is minimised.
+
+
+# %% nbgrader={"grade": false, "grade_id": "nb08-q1", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def my_scaled_nll(logits, labels, temperature):
+    """(N, K), (N,) and a number to one number: nats per item."""
+    ### BEGIN SOLUTION
+    log_probs = (logits / temperature).log_softmax(1)
+    return -log_probs.gather(1, labels[:, None]).mean()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "nb08-q1-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("08.1", my_scaled_nll)
+
+# %% [markdown]
+# Below, the loss over T on the items for fitting; and the diagram on the others, with a
+# slider that starts at the T that was found.
+
+# %%
+fitting, first = sure[0].where(~sure[0].test), sure[0].where(sure[0].test)
+scaler = TemperatureScaler().fit(fitting.log_probs, fitting.right)
+calibration_stages.temperature_explorer(
+    first.log_probs, first.right, start=scaler.temperature_
+)
+
+# %% [markdown]
+# Others do more. *Platt* and *beta* scaling bend the confidence along a curve of two or
+# three numbers; *isotonic* regression takes any curve that never falls, a *histogram*
+# any at all. *Vector* and *matrix* scaling have a number for each class, or each two of
+# them. Here an option has no class of its own, only its place in the list, which was
+# tossed: they can learn nothing more than the temperature, and over-fit.
+
+# %%
+methods = [recalibration.every_method(one) for one in sure]
+by_method = {name: [found[name] for found in methods] for name in methods[0]}
+runs.save_figure(
+    figures.dots(by_method, ("squared", "brier", "nll", "accuracy"), "Recalibrated"),
+    "methods",
+    "Calibration error, Brier score, log loss of the confidence and accuracy after each "
+    "way to recalibrate, fitted on other subjects (dots: seeds).",
+)
+pd.DataFrame(
+    {name: pd.DataFrame(found).mean() for name, found in by_method.items()}
+).T.style.format("{:.3f}").set_caption("on test subjects, means over seeds")
+
+# %%
+before, after = by_method["none"], by_method["temperature"]
+share = [
+    recalibration.repaired_share(b["squared"], a["squared"])
+    for b, a in zip(before, after)
+]
+runs.record("temperature_repaired_share", np.mean(share), seeds=share)
+for name in ("nll", "brier", "accuracy"):
+    values = [a[name] - b[name] for b, a in zip(before, after)]
+    runs.record(f"temperature_{name}_change", np.mean(values), seeds=values)
+dealt = []
+for i, one in enumerate(sure):
+    wrong = recalibration.shuffled(one.where(~one.test), run.seeds[i])
+    mended = recalibration.recalibrated("temperature", wrong, one.where(one.test))
+    left = recalibration.proper(mended)["squared"]
+    dealt.append(recalibration.repaired_share(before[i]["squared"], left))
+runs.record("shuffled_temperature_repaired_share", np.mean(dealt), seeds=dealt)
+runs.say(
+    "One temperature takes away {temperature_repaired_share:.0%} of the squared error; "
+    "log loss changes by {temperature_nll_change:+.3f} nats, the Brier score by "
+    "{temperature_brier_change:+.4f}, accuracy by {temperature_accuracy_change:+.4f}. "
+    "Fitted to right answers dealt out at random: "
+    "{shuffled_temperature_repaired_share:.0%}."
+)
+
+# %% [markdown]
+# **Does it carry over?** Left of the diagonal and right of it: fitted on one kind of
+# subject and judged on another; then fitted on one stage and judged on another.
+
+# %%
+world = default_world()
+kinds = np.array([world.relations[name].kind for name in sure[0].relation])
+names = [k for k in ("country", "element", "city", "word") if (kinds == k).any()]
+of_kind = {
+    part: {
+        k: sure[0].where((kinds == k) & (sure[0].test == (part == "test")))
+        for k in names
+    }
+    for part in ("fit", "test")
+}
+table = recalibration.transfer(of_kind["fit"], of_kind["test"])
+runs.save_figure(
+    figures.heat(table, ["none", *names], names),
+    "kinds",
+    "Mean squared calibration error by kind of subject, at the temperature fitted on "
+    "another kind (first seed).",
+)
+
+# %%
+along = ["SFT", judged, "DPO", "cross-entropy"]
+of_stage = {
+    part: {n: said[n][0].where(said[n][0].test == (part == "test")) for n in along}
+    for part in ("fit", "test")
+}
+runs.save_figure(
+    figures.heat(
+        recalibration.transfer(of_stage["fit"], of_stage["test"]),
+        ["none", *along],
+        along,
+    ),
+    "transfer",
+    "Mean squared calibration error by stage, at the temperature fitted on another "
+    "stage (first seed).",
+)
+moved = [recalibration.transfer_share(one, s) for one, s in zip(sure, run.seeds)]
+runs.record("temperature_transfer_repaired_share", np.mean(moved), seeds=moved)
+runs.say(
+    "Fitted on half of the relations and judged on the other half, a temperature takes "
+    "away {temperature_transfer_repaired_share:.0%} of the squared error there."
+)
+
+# %% [markdown]
+# ## 3 · How much data does it take?
+#
+# The same, fitted on fewer items. One number needs few; a staircase that may take any
+# shape needs hundreds, and its ends, 0 and 1, cost log loss.
+
+# %%
+sized = [
+    recalibration.by_size(
+        one,
+        dials.ns,
+        ("temperature", "beta", "isotonic", "histogram"),
+        dials.n_draws,
+        run.seeds[i],
+    )
+    for i, one in enumerate(sure)
+]
+whole = max(row["n"] for row in sized[0])
+runs.save_figure(
+    figures.sizes(sized, ("squared", "brier", "nll"), whole),
+    "sizes",
+    "Calibration error, Brier score and log loss by the number of items that a "
+    "recalibration is fitted on (bands: seeds).",
+)
+few = {
+    name: [
+        next(r["brier"] for r in some if r["method"] == name and r["n"] == dials.ns[0])
+        for some in sized
+    ]
+    for name in ("temperature", "isotonic")
+}
+values = np.subtract(few["isotonic"], few["temperature"])
+runs.record("isotonic_minus_temperature_brier_few", values.mean(), seeds=values)
+staircase = by_method["isotonic"]
+values = [
+    recalibration.repaired_share(b["squared"], a["squared"])
+    for b, a in zip(before, staircase)
+]
+runs.record("isotonic_repaired_share", np.mean(values), seeds=values)
+values = [a["brier"] - b["brier"] for b, a in zip(before, staircase)]
+runs.record("isotonic_brier_change", np.mean(values), seeds=values)
+runs.say(
+    "With all {whole:,} items isotonic regression takes away "
+    "{isotonic_repaired_share:.0%} of the squared error. With {few} its Brier score is "
+    "{isotonic_minus_temperature_brier_few:+.4f} beside that of a temperature.",
+    whole=whole,
+    few=dials.ns[0],
+)
+
+# %% [markdown]
+# ## 4 · Train for it
+#
+# The base model learns the answers to questions about training subjects, facts that it
+# never read among them: what makes a model answer regardless. Same examples, order and
+# updates, other losses: **focal** $-(1-p)^\gamma \log p$ lets go of what is right
+# already; **label smoothing** caps confidence; **mixup** blends two examples and their
+# answers; **task and Brier** adds the squared distance. The last row is cross-entropy
+# with a temperature fitted afterwards.
+
+# %%
+trained = sweeps.models(
+    seeds=run.seeds,
+    losses=tuple(sweeps.STEPS),
+    draws=dials.train_draws,
+    limit=dials.limit,
+    size=dials.train_size,
+    steps=dials.train_steps,
+    jobs=dials.jobs,
+)
+models = {
+    name: [analysis.said({**row, "seed": row["item_seed"]}) for row in trained[name]]
+    for name in (*sweeps.STEPS, "single")
+}
+by_loss = {
+    name: [recalibration.scores(one.where(one.test).answers) for one in models[name]]
+    for name in sweeps.STEPS
+}
+by_loss["cross-entropy, then T"] = [
+    recalibration.scores(
+        recalibration.recalibrated(
+            "temperature", one.where(~one.test), one.where(one.test)
+        )
+    )
+    for one in models["cross-entropy"]
+]
+runs.save_figure(
+    figures.dots(by_loss, ("squared", "brier", "nll", "accuracy"), "Trained for it"),
+    "losses",
+    "Calibration error, Brier score, log loss and accuracy on unseen subjects after "
+    "training with several losses (dots: seeds).",
+)
+
+# %%
+plain = by_loss["cross-entropy"]
+for loss, metric in (
+    ("focal", "focal"),
+    ("mixup", "mixup"),
+    ("task and Brier", "task_and_brier"),
+    ("label smoothing", "label_smoothing"),
+):
+    error = np.subtract(spread(plain, "squared"), spread(by_loss[loss], "squared"))
+    runs.record(f"ce_minus_{metric}_squared_error", error.mean(), seeds=error)
+    right = np.subtract(spread(by_loss[loss], "accuracy"), spread(plain, "accuracy"))
+    runs.record(f"{metric}_minus_ce_accuracy", right.mean(), seeds=right)
+runs.say(
+    "Squared error less than after cross-entropy (accuracy more): focal "
+    "{ce_minus_focal_squared_error:+.4f} ({focal_minus_ce_accuracy.value:+.3f}), mixup "
+    "{ce_minus_mixup_squared_error:+.4f} ({mixup_minus_ce_accuracy.value:+.3f}), task "
+    "and Brier {ce_minus_task_and_brier_squared_error:+.4f} "
+    "({task_and_brier_minus_ce_accuracy.value:+.3f}), label smoothing "
+    "{ce_minus_label_smoothing_squared_error:+.4f} "
+    "({label_smoothing_minus_ce_accuracy.value:+.3f}). A temperature afterwards: "
+    "{then:+.4f}.",
+    then=np.mean(spread(plain, "squared"))
+    - np.mean(spread(by_loss["cross-entropy, then T"], "squared")),
+)
+
+# %% [markdown]
+# ## 5 · Ask the model
+#
+# The policy of section 2, asked in four ways about the same answers: the probability of
+# its answer; the same after a *control prompt*, “Be careful to be right.”; whether its
+# answer is true, **P(True)**; and how sure it is *in words*, a digit from 0 to 9. A model
+# of this size has never met the last two formats, so it is taught them on its own
+# answers to training subjects: True or False, 9 or 0. Before teaching they say nothing.
+
+# %%
+elicited = sweeps.prompts(
+    seeds=run.seeds,
+    teach_steps=dials.teach_steps,
+    beta=stages.JUDGED_BETA,
+    steps=dials.steps,
+    jobs=dials.jobs,
+    **asked_as,
+    **tuned_as,
+)
+ways = {
+    "probability of the answer": [analysis.said(row) for row in elicited],
+    "control prompt": [analysis.said(row, "careful") for row in elicited],
+}
+ways = {n: [one.where(one.test).answers for one in some] for n, some in ways.items()}
+for name, key in (
+    ("P(True)", "p_true"),
+    ("in words", "verbal"),
+    ("P(True), untaught", "p_true_untaught"),
+    ("in words, untaught", "verbal_untaught"),
+):
+    ways[name] = [
+        (np.array(row[key])[one.test], one.where(one.test).answers[1])
+        for row, one in zip(elicited, [analysis.said(row) for row in elicited])
+    ]
+by_way = {n: [recalibration.scores(pair) for pair in some] for n, some in ways.items()}
+runs.save_figure(
+    figures.dots(by_way, ("squared", "brier", "aurc"), "Asked how sure it is"),
+    "elicited",
+    "Calibration error, Brier score and area under the risk-coverage curve of the same "
+    "policy's confidence, elicited in several ways (dots: seeds).",
+)
+
+# %%
+answer = by_way["probability of the answer"]
+for name, metric in (
+    ("control prompt", "control_prompt"),
+    ("P(True)", "p_true"),
+    ("in words", "verbal"),
+):
+    values = np.subtract(spread(answer, "squared"), spread(by_way[name], "squared"))
+    runs.record(f"answer_minus_{metric}_squared_error", values.mean(), seeds=values)
+    values = spread(by_way[name], "auroc")
+    runs.record(f"{metric}_auroc", np.mean(values), seeds=values)
+runs.say(
+    "Squared error less than that of the answer's probability: control prompt "
+    "{answer_minus_control_prompt_squared_error:+.4f}, P(True) "
+    "{answer_minus_p_true_squared_error:+.4f}, in words "
+    "{answer_minus_verbal_squared_error:+.4f}. How often a right answer gets more than a "
+    "wrong one: {own:.2f} by its probability, {p_true_auroc:.2f} by P(True), "
+    "{verbal_auroc:.2f} in words.",
+    own=np.mean(spread(answer, "auroc")),
+)
+
+# %% [markdown]
+# ## 6 · Ask several
+#
+# Models that differ only in the order of their examples agree on what they know and
+# guess differently, so that their mean is less sure where it should be. The control has
+# the same compute: *one* model with five times the updates. *MC dropout* asks one model
+# several times, each time without some of its units.
+
+# %%
+ensembles, passes = [], []
+for group, wobbly in zip(trained["members"], trained["dropout"]):
+    each = [analysis.said({**row, "seed": row["item_seed"]}) for row in group]
+    test = each[0].test
+    stacked = np.stack([one.probabilities[test] for one in each])
+    ensembles.append(recalibration.by_members(stacked, each[0].where(test)))
+    one = analysis.said(wobbly)
+    dropped = np.array(wobbly["passes"])[:, one.test]
+    dropped /= dropped.sum(axis=2, keepdims=True)
+    passes.append(recalibration.by_members(dropped, one.where(one.test)))
+alone = {
+    f"one model, {sweeps.MEMBERS} × the updates": models["single"],
+    "trained with dropout, asked without": [
+        analysis.said(row) for row in trained["dropout"]
+    ],
+}
+alone = {
+    name: [
+        recalibration.whole_scores(one.probabilities[one.test], one.where(one.test))
+        for one in some
+    ]
+    for name, some in alone.items()
+}
+runs.save_figure(
+    figures.members(
+        {"ensemble": ensembles, "MC dropout": passes}, alone, ("nll", "squared", "aurc")
+    ),
+    "members",
+    "Log loss, calibration error and area under the risk-coverage curve by the number "
+    "of members, beside one model of the same compute (thin lines: seeds).",
+)
+
+# %%
+single, plain = alone.values()
+for name, metric in (
+    ("nll", "nll"),
+    ("squared", "squared_error"),
+    ("aurc", "risk_coverage"),
+):
+    values = [one[name] - some[-1][name] for one, some in zip(single, ensembles)]
+    runs.record(f"single_minus_ensemble_{metric}", np.mean(values), seeds=values)
+values = [one["nll"] - some[-1]["nll"] for one, some in zip(plain, passes)]
+runs.record("plain_minus_dropout_nll", np.mean(values), seeds=values)
+runs.say(
+    "One model of the same compute less {members} members: log loss "
+    "{single_minus_ensemble_nll:+.3f} nats, squared error "
+    "{single_minus_ensemble_squared_error:+.4f}, area under risk-coverage "
+    "{single_minus_ensemble_risk_coverage:+.4f}. Dropout at prediction brings "
+    "{plain_minus_dropout_nll:+.3f} nats.",
+    members=sweeps.MEMBERS,
+)
+
+# %% [markdown]
+# ## 7 · Or do not answer
+#
+# Who is allowed to say “I do not know” answers the surest questions first. *Risk* is the
+# share of wrong answers among those that were given, *coverage* the share that was.
+#
+# **Exercise 08.2.** Write the risks at coverages 1/N, 2/N, …, 1.
+
+
+# %% nbgrader={"grade": false, "grade_id": "nb08-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def my_risks(confidence, correct):
+    """(N,) confidences and (N,) 0 or 1, to (N,): the risk of answering the k surest."""
+    ### BEGIN SOLUTION
+    import torch
+
+    order = confidence.argsort(descending=True)
+    wrong = 1 - correct[order].to(confidence.dtype)
+    return wrong.cumsum(0) / torch.arange(1, len(wrong) + 1)
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "nb08-q2-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("08.2", my_risks)
+
+# %%
+curves = {
+    "probability of the answer": ways["probability of the answer"][0],
+    "with one temperature": recalibration.recalibrated("temperature", fitting, first),
+    "P(True)": ways["P(True)"][0],
+    "in words": ways["in words"][0],
+}
+runs.save_figure(
+    figures.selective(curves),
+    "selective",
+    "Share of wrong answers among those that are given, the surest first, for several "
+    "kinds of confidence (first seed).",
+)
+threshold = 0.9
+kept = curves["with one temperature"][0] >= threshold
+raw = curves["probability of the answer"][0] >= threshold
+right = first.answers[1]
+runs.say(
+    "Answering only what is {threshold:.0%} sure: without recalibration {raw_share:.0%} "
+    "are answered, {raw_right:.0%} of them rightly; with one temperature "
+    "{share:.0%}, {right:.0%} of them rightly.",
+    threshold=threshold,
+    raw_share=raw.mean(),
+    raw_right=right[raw].mean() if raw.any() else 0,
+    share=kept.mean(),
+    right=right[kept].mean() if kept.any() else 0,
+)
+
+# %% [markdown]
+# A temperature hardly moves the curve, for it (almost) keeps the order of the questions.
+# What it mends is what a threshold *means*.
+#
+# ## 8 · Verdicts
+#
+# Thresholds were fixed before measuring.
+
+# %%
+runs.show_verdicts()
+
+# %% [markdown]
+# ## What the big labs do that we left out
+#
+# * **Recalibration by topic and by user**, and again after every release: a temperature
+#   is about the questions that it was fitted on.
+# * **Confidence in free text**: sampling many replies and counting meanings (semantic
+#   entropy), probes on hidden states, a second model that checks claims.
+# * **Training it to abstain**, with rewards that charge for wrong answers, and reasoning
+#   that ends in a stated probability.
+# * **Conformal prediction**: sets of answers with a guaranteed coverage.
+# * **Large ensembles are rare**: five models cost five times as much at prediction too;
+#   mixtures of experts and low-rank members are the cheap cousins.
+#
+# *Turn a dial:* raise `train_steps` to 480. We would expect cross-entropy to become
+# surer of what it cannot know, and the losses of section 4 to earn their keep.
