@@ -142,13 +142,14 @@ check("07.1", my_ece)
 
 # %% [markdown]
 # Grey bars are where a perfectly calibrated model's points would lie, for these
-# confidences and so many answers: a point within its bar shows nothing.
+# confidences and so many answers: a point within its bar shows nothing. Nothing was
+# fitted to the base model, so all subjects judge it.
 
 # %%
 read = (1, np.inf)
 base = {
-    "facts it read": [analysis.exposed(one, read) for one in tested["base"]],
-    "facts it never read": [analysis.exposed(one, (0, 1)) for one in tested["base"]],
+    "facts it read": [analysis.exposed(one, read) for one in said["base"]],
+    "facts it never read": [analysis.exposed(one, (0, 1)) for one in said["base"]],
 }
 runs.save_figure(
     figures.diagrams({name: every[0].answers for name, every in base.items()}),

@@ -122,8 +122,8 @@ def my_scaled_nll(logits, labels, temperature):
 check("08.1", my_scaled_nll)
 
 # %% [markdown]
-# Below, the loss over T on the items for fitting; and the diagram on the others, with a
-# slider that starts at the T that was found.
+# Below, the diagram of the other subjects, with a slider that starts at the T that was
+# found.
 
 # %%
 fitting, first = sure[0].where(~sure[0].test), sure[0].where(sure[0].test)
@@ -161,7 +161,8 @@ share = [
 runs.record("temperature_repaired_share", np.mean(share), seeds=share)
 for name in ("nll", "brier", "accuracy"):
     values = [a[name] - b[name] for b, a in zip(before, after)]
-    runs.record(f"temperature_{name}_change", np.mean(values), seeds=values)
+    unit = "nats per item" if name == "nll" else ""
+    runs.record(f"temperature_{name}_change", np.mean(values), seeds=values, unit=unit)
 dealt = []
 for i, one in enumerate(sure):
     wrong = recalibration.shuffled(one.where(~one.test), run.seeds[i])
@@ -178,8 +179,9 @@ runs.say(
 )
 
 # %% [markdown]
-# **Does it carry over?** Left of the diagonal and right of it: fitted on one kind of
-# subject and judged on another; then fitted on one stage and judged on another.
+# **Does it carry over?** Rows say where the temperature was fitted, columns where it is
+# judged; off the diagonal it had to carry over. First between kinds of subjects, then
+# between stages.
 
 # %%
 world = default_world()
@@ -278,9 +280,9 @@ runs.say(
 # The base model learns the answers to questions about training subjects, facts that it
 # never read among them: what makes a model answer regardless. Same examples, order and
 # updates, other losses: **focal** $-(1-p)^\gamma \log p$ lets go of what is right
-# already; **label smoothing** caps confidence; **mixup** blends two examples and their
-# answers; **task and Brier** adds the squared distance. The last row is cross-entropy
-# with a temperature fitted afterwards.
+# already; **label smoothing** caps confidence; **mixup** blends the embeddings of two
+# examples, and their answers; **task and Brier** adds the squared distance. The last row
+# is cross-entropy with a temperature fitted afterwards.
 
 # %%
 trained = sweeps.models(
@@ -454,7 +456,9 @@ for name, metric in (
     values = [one[name] - some[-1][name] for one, some in zip(single, ensembles)]
     runs.record(f"single_minus_ensemble_{metric}", np.mean(values), seeds=values)
 values = [one["nll"] - some[-1]["nll"] for one, some in zip(plain, passes)]
-runs.record("plain_minus_dropout_nll", np.mean(values), seeds=values)
+runs.record(
+    "plain_minus_dropout_nll", np.mean(values), seeds=values, unit="nats per item"
+)
 runs.say(
     "One model of the same compute less {members} members: log loss "
     "{single_minus_ensemble_nll:+.3f} nats, squared error "
