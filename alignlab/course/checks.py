@@ -1051,12 +1051,14 @@ def _exercise(number: str) -> Exercise:
     from alignlab.course import (  # they build on this module
         calibration_checks,
         dpo_checks,
+        limits_checks,
         ppo_checks,
         side_effects_checks,
     )
 
     every = {
         **EXERCISES,
+        **limits_checks.EXERCISES,
         **ppo_checks.EXERCISES,
         **dpo_checks.EXERCISES,
         **side_effects_checks.EXERCISES,
