@@ -2,6 +2,7 @@
 judged on others. Nothing is trained or asked here.
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -26,7 +27,7 @@ from alignlab.calibration import (
     top_label,
 )
 from alignlab.calibration.ensembles import ensemble_probabilities
-from alignlab.experiments.calibration_analysis import Said, bins
+from alignlab.experiments.calibration_analysis import EXPOSURES, Said, bins
 
 FLOOR = 1e-3  # of probabilities in the log loss; a staircase ends at 0 and 1
 SMALLEST = 1e-6
@@ -109,6 +110,19 @@ def every_method(one: Said) -> dict[str, dict[str, float]]:
         method: scores(recalibrated(method, fitting, judged))
         for method in ("none", *METHODS)
     }
+
+
+def gaps_by_exposure(method: str, one: Said) -> list[float]:
+    """Mean confidence less accuracy on the test subjects after a recalibration on the
+    others, for each class of ``EXPOSURES``; NaN where there is no item."""
+    judged = one.where(one.test)
+    confidence, correct = recalibrated(method, one.where(~one.test), judged)
+    found = []
+    for low, high in EXPOSURES.values():
+        mask = (judged.exposure >= low) & (judged.exposure < high)
+        gap = (confidence - correct)[mask]
+        found.append(float(gap.mean()) if mask.any() else math.nan)
+    return found
 
 
 def repaired_share(before: float, after: float) -> float:

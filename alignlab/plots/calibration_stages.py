@@ -71,12 +71,17 @@ def _within(tick: float, by_stage: Mapping[str, Sequence]) -> bool:
     return min(every) * 0.75 <= tick <= max(every) * 1.4
 
 
-def gaps(by_model: Mapping[str, Sequence[Sequence[float]]], exposures: Sequence[str]):
+def gaps(
+    by_model: Mapping[str, Sequence[Sequence[float]]],
+    exposures: Sequence[str],
+    title: str = "Too sure where it never read the fact",
+):
     """Signed gap, confidence less accuracy, by how often the fact was read.
 
     Args:
         by_model: by name, one row a seed, a gap for each class of exposure.
         exposures: what these classes are called.
+        title: of the figure.
     """
     figure, axes = plt.subplots(figsize=(8, 4))
     for number, (name, rows) in enumerate(by_model.items()):
@@ -86,7 +91,7 @@ def gaps(by_model: Mapping[str, Sequence[Sequence[float]]], exposures: Sequence[
     axes.set(
         xlabel="times that pretraining stated the fact",
         ylabel="confidence − accuracy",
-        title="Too sure where it never read the fact",
+        title=title,
     )
     axes.legend()
     return figure

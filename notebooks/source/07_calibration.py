@@ -325,9 +325,11 @@ runs.say(
     "{sft_statements_minus_base_squared_error:+.4f}); a reward after SFT "
     "{rlhf_minus_sft_squared_error:+.4f}; DPO after SFT "
     "{dpo_minus_sft_squared_error:+.4f}. The reward against as much cross-entropy: "
-    "{rlhf_minus_more_sft_squared_error:+.4f}. The temperature that fits is "
-    "{rlhf_temperature:.2f}, and it takes away {rlhf_repaired_share:.0%} of the squared "
-    "error."
+    "{rlhf_minus_more_sft_squared_error:+.4f}. After the reward the temperature that "
+    "fits is {rlhf_temperature:.2f}; with it the squared error goes from {was:.4f} to "
+    "{now:.4f} (share repaired: {rlhf_repaired_share:.0%}).",
+    was=np.mean([one["before"] for one in fixed[judged]]),
+    now=np.mean([one["after"] for one in fixed[judged]]),
 )
 
 # %% [markdown]
@@ -359,9 +361,10 @@ check("07.2", my_optimum)
 
 # %% [markdown]
 # So the optimum is over-confident *by design*, at any price, and by how much can be
-# said before training. To see it we need a start that is calibrated: the SFT policy, if
-# it chooses among the options at the temperature that fits. From there the same reward,
-# at the same temperature, and the same judgement on unseen subjects.
+# said before training. A policy that is sure already has little room to show it. So let
+# the SFT policy choose among the options at the temperature that fits, where its log
+# loss is least. From there the same reward, at the same temperature, and the same
+# judgement on unseen subjects.
 
 # %%
 start = [
@@ -456,8 +459,8 @@ runs.say(
 # ## 7 · Turn the temperature
 #
 # One number divides all logits. Above 1 confidences shrink, the order of the options and
-# so every answer stays. Move it until the points lie on the diagonal; the next notebook
-# finds it by itself, on other items.
+# so every answer stays. Can you bring the points to the diagonal? The next notebook lets
+# the log loss choose, on other items, and asks whom that helps.
 
 # %%
 figures.temperature_explorer(

@@ -42,6 +42,19 @@ def test_answers_stay_as_they_were(method):
     assert found[method]["accuracy"] == found["none"]["accuracy"]
 
 
+def test_gaps_by_exposure_are_those_of_the_items_in_each_class():
+    one = sharpened(4_000)
+    one = one._replace(exposure=np.where(one.exposure < 250, 0, 400))
+    found = recalibration.gaps_by_exposure("none", one)
+    confidence, correct = one.where(one.test).answers
+    never = one.where(one.test).exposure == 0
+    assert found[0] == pytest.approx((confidence - correct)[never].mean())
+    assert found[-1] == pytest.approx((confidence - correct)[~never].mean())
+    assert np.isnan(found[1:-1]).all()  # no item there
+    repaired = recalibration.gaps_by_exposure("temperature", one)
+    assert abs(repaired[0]) < 0.05 < found[0]
+
+
 def test_an_unknown_method_is_an_error():
     one = sharpened(100)
     with pytest.raises(ValueError, match="method is 'magic'; it can be one of"):
