@@ -384,8 +384,8 @@ runs.save_figure(
         dials.betas, *over.values(), [one.gap for one in calibrated]
     ),
     "optimum",
-    "Confidence less accuracy on unseen subjects after a reward at several prices, from "
-    "a calibrated start, with the closed form (dots and thin lines: seeds).",
+    "Confidence less accuracy on unseen subjects after a reward at several prices, "
+    "beside the closed form (thin lines: seeds).",
 )
 rise = {}
 for place, beta in enumerate(dials.betas):
@@ -398,8 +398,8 @@ after = tested[f"calibrated, reward {low:g}"]
 kl = [analysis.kl_between(*pair) for pair in zip(after, calibrated)]
 runs.say(
     "At β = {low} confidence rises over accuracy by {measured:+.3f}, and by "
-    "{predicted:+.3f} at the optimum. After {steps} updates the policy is {kl:.3f} nats "
-    "from its start.",
+    "{predicted:+.3f} at the optimum. After {steps} updates the policy is {kl:.3f} "
+    "nats from its start.",
     low=low,
     measured=rise["measured", low],
     predicted=rise["predicted", low],
@@ -431,8 +431,8 @@ gaps = {
 runs.save_figure(
     figures.gaps(gaps, list(analysis.EXPOSURES)),
     "exposure",
-    "Confidence less accuracy by how often pretraining stated the fact, at three stages "
-    "(thin lines: seeds).",
+    "Confidence less accuracy by how often pretraining stated the fact, at three "
+    "stages (thin lines: seeds).",
 )
 
 # %%

@@ -145,8 +145,8 @@ by_method = {name: [found[name] for found in methods] for name in methods[0]}
 runs.save_figure(
     figures.dots(by_method, ("squared", "brier", "nll", "accuracy"), "Recalibrated"),
     "methods",
-    "Calibration error, Brier score, log loss of the confidence and accuracy after each "
-    "way to recalibrate, fitted on other subjects (dots: seeds).",
+    "Calibration error, Brier score, log loss of the confidence and accuracy after "
+    "each way to recalibrate, fitted on other subjects (dots: seeds).",
 )
 pd.DataFrame(
     {name: pd.DataFrame(found).mean() for name, found in by_method.items()}
@@ -432,8 +432,8 @@ runs.say(
     "Squared error less than that of the answer's probability: control prompt "
     "{answer_minus_control_prompt_squared_error:+.4f}, P(True) "
     "{answer_minus_p_true_squared_error:+.4f}, in words "
-    "{answer_minus_verbal_squared_error:+.4f}. How often a right answer gets more than a "
-    "wrong one: {own:.2f} by its probability, {p_true_auroc:.2f} by P(True), "
+    "{answer_minus_verbal_squared_error:+.4f}. How often a right answer gets more "
+    "than a wrong one: {own:.2f} by its probability, {p_true_auroc:.2f} by P(True), "
     "{verbal_auroc:.2f} in words.",
     own=np.mean(spread(answer, "auroc")),
 )
@@ -543,9 +543,9 @@ kept = curves["with one temperature"][0] >= threshold
 raw = curves["probability of the answer"][0] >= threshold
 right = first.answers[1]
 runs.say(
-    "Answering only what is {threshold:.0%} sure: without recalibration {raw_share:.0%} "
-    "are answered, {raw_right:.0%} of them rightly; with one temperature "
-    "{share:.0%}, {right:.0%} of them rightly.",
+    "Answering only what is {threshold:.0%} sure: without recalibration "
+    "{raw_share:.0%} are answered, {raw_right:.0%} of them rightly; with one "
+    "temperature {share:.0%}, {right:.0%} of them rightly.",
     threshold=threshold,
     raw_share=raw.mean(),
     raw_right=right[raw].mean() if raw.any() else 0,
