@@ -118,19 +118,19 @@ def dropout_arm(
     *, seed: int, draws: int, limit: int = 0, size: str, steps: int
 ) -> dict:
     """A model trained with dropout: :func:`ask` without it, and ``passes``, the
-    probabilities of the options in ``MEMBERS`` passes with it, (passes, items, K)."""
+    log-probabilities of the options in ``MEMBERS`` passes with it, (passes, items, K).
+    """
     model, tokenizer = learn(
         seed=seed, size=size, steps=steps, rate=DROPOUT, limit=limit
     )
     some = items(("calibration", "test"), draws, seed, limit)
 
     def predict(model) -> np.ndarray:
-        found = np.array(ask(model, tokenizer, some)["log_probs"])
-        return np.exp(found - np.logaddexp.reduce(found, axis=1, keepdims=True))
+        return np.array(ask(model, tokenizer, some)["log_probs"])
 
     passes = mc_dropout(model, predict, n_passes=MEMBERS, rate=DROPOUT, seed=seed)
     plain = ask(model, tokenizer, some)
-    return plain | {"passes": np.round(passes, 6).tolist()}
+    return plain | {"passes": passes.tolist()}
 
 
 # --- Asking how sure it is ------------------------------------------------------------

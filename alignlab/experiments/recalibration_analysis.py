@@ -224,10 +224,10 @@ def transfer(
 
 def whole_scores(probabilities: Float[np.ndarray, "items options"], one: Said) -> dict:
     """``nll`` over the options, in nats; ``accuracy``, ``squared`` and ``aurc`` of the
-    favourite. Passes are kept to six decimals, so nothing counts as less likely."""
+    favourite."""
     answers = top_label(probabilities, one.right)
     found = scores(answers)
-    found["nll"] = negative_log_likelihood(probabilities, one.right, floor=SMALLEST)
+    found["nll"] = negative_log_likelihood(probabilities, one.right)
     return {name: found[name] for name in ("accuracy", "nll", "squared", "aurc")}
 
 

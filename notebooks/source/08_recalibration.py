@@ -37,6 +37,7 @@ out_dir = ""  # where metrics and figures go; empty: runs/interactive
 # %%
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from alignlab import runs
 from alignlab.calibration import TemperatureScaler
@@ -454,8 +455,7 @@ for group, wobbly in zip(trained["members"], trained["dropout"]):
     stacked = np.stack([one.probabilities[test] for one in each])
     ensembles.append(recalibration.by_members(stacked, each[0].where(test)))
     one = analysis.said(wobbly)
-    dropped = np.array(wobbly["passes"])[:, one.test]
-    dropped /= dropped.sum(axis=2, keepdims=True)
+    dropped = softmax(np.array(wobbly["passes"])[:, one.test], axis=2)
     passes.append(recalibration.by_members(dropped, one.where(one.test)))
 alone = {
     f"one model, {sweeps.MEMBERS} × the updates": models["single"],
