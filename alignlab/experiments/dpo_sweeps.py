@@ -6,6 +6,7 @@ from alignlab.experiments import dpo, dpo_rivals
 from alignlab.experiments.arms import run_each
 
 PPO, GOLD_PPO, BEST_OF_N = "PPO", "PPO on gold", "best of n"
+CLOSE_RATE = 2  # times the family's rate: what happens far out is to be seen in time
 
 
 def optimum_sweep(
@@ -34,13 +35,12 @@ def close_sweep(
         common: its other arguments.
     """
     kinds = {"DPO": "sigmoid", "unweighted": "unweighted"}
+    rate = CLOSE_RATE * dpo.RATE[common["size"]]
+    arm = dict(beta=dpo.BETA, follow=follow, rate=rate, **common)
     calls = {
         name: [
-            (
-                dpo.preference_arm,
-                dict(seed=s, loss_type=loss, beta=dpo.BETA, follow=follow, **common),
-            )
-            for s in seeds
+            (dpo.preference_arm, dict(seed=seed, loss_type=loss, **arm))
+            for seed in seeds
         ]
         for name, loss in kinds.items()
     }

@@ -22,7 +22,7 @@
 #
 # | | |
 # | --- | --- |
-# | **time** | `smoke` under 1 minute · `cpu` 4 minutes · `full` 80 minutes (two cores) |
+# | **time** | `smoke` under 1 minute · `cpu` 4 minutes · `full` 90 minutes (two cores) |
 # | **memory** | under 4 GB |
 # | **you need** | notebooks 03 and 04 (it runs alone: what is missing is built) |
 # | **look at first** | the replies in section 1, the log-ratios in section 4 |
@@ -532,9 +532,10 @@ runs.say(
 #
 # **The budgets are equal**: four strengths a method, one run each and seed, measured
 # once, at its end; one learning rate for DPO and its family, the best of four for DPO on
-# training subjects, and for PPO that of notebook 04. PPO's reward model learnt from all
-# comparisons; DPO's share of them is the dial `n_used`. PPO on the gold reward shows
-# what a better reward would bring.
+# training subjects, and for PPO that of notebook 04. One thing is not equal where time is
+# short: PPO's reward model has learnt from all comparisons (`n_pairs`), DPO from
+# `n_used` of them, once; profile `full` gives it all. PPO on the gold reward shows what a
+# better reward would bring.
 
 # %%
 rivals = ["DPO", sweeps.PPO, sweeps.GOLD_PPO, sweeps.BEST_OF_N]

@@ -301,11 +301,12 @@ def test_noise_tells_the_smoothed_losses_its_rate_and_no_other(calls):
 
 
 def test_the_control_differs_in_its_loss_only(calls):
-    groups = dpo_sweeps.close_sweep(seeds=[0, 1], follow=4, jobs=1, n=1)
+    groups = dpo_sweeps.close_sweep(seeds=[0, 1], follow=4, jobs=1, size="300k")
     for one, other in zip(groups["DPO"], groups["unweighted"], strict=True):
         assert one.pop("loss_type") == "sigmoid"
         assert other.pop("loss_type") == "unweighted"
         assert one == other and one["beta"] == dpo.BETA
+        assert one["rate"] == 2 * dpo.RATE["300k"]
 
 
 def test_laboratory_arms_share_their_seeds(calls):
