@@ -392,14 +392,15 @@ elicited = sweeps.prompts(
     beta=stages.JUDGED_BETA,
     steps=dials.steps,
     jobs=dials.jobs,
-    **asked_as,
+    **{**asked_as, "draws": dials.ask_draws},
     **tuned_as,
 )
+own = [analysis.said(row) for row in elicited]
+careful = [analysis.said(row, "careful") for row in elicited]
 ways = {
-    "probability of the answer": [analysis.said(row) for row in elicited],
-    "control prompt": [analysis.said(row, "careful") for row in elicited],
+    "probability of the answer": [one.where(one.test).answers for one in own],
+    "control prompt": [one.where(one.test).answers for one in careful],
 }
-ways = {n: [one.where(one.test).answers for one in some] for n, some in ways.items()}
 for name, key in (
     ("P(True)", "p_true"),
     ("in words", "verbal"),
@@ -408,7 +409,7 @@ for name, key in (
 ):
     ways[name] = [
         (np.array(row[key])[one.test], one.where(one.test).answers[1])
-        for row, one in zip(elicited, [analysis.said(row) for row in elicited])
+        for row, one in zip(elicited, own)
     ]
 by_way = {n: [recalibration.scores(pair) for pair in some] for n, some in ways.items()}
 runs.save_figure(
@@ -526,9 +527,11 @@ def my_risks(confidence, correct):
 check("08.2", my_risks)
 
 # %%
+asked, fitting = own[0].where(own[0].test), own[0].where(~own[0].test)
 curves = {
-    "probability of the answer": ways["probability of the answer"][0],
-    "with one temperature": recalibration.recalibrated("temperature", fitting, first),
+    "probability of the answer": asked.answers,
+    "after one temperature": recalibration.recalibrated("temperature", fitting, asked),
+    "after isotonic regression": recalibration.recalibrated("isotonic", fitting, asked),
     "P(True)": ways["P(True)"][0],
     "in words": ways["in words"][0],
 }
@@ -539,23 +542,22 @@ runs.save_figure(
     "kinds of confidence (first seed).",
 )
 threshold = 0.9
-kept = curves["with one temperature"][0] >= threshold
-raw = curves["probability of the answer"][0] >= threshold
-right = first.answers[1]
-runs.say(
-    "Answering only what is {threshold:.0%} sure: without recalibration "
-    "{raw_share:.0%} are answered, {raw_right:.0%} of them rightly; with one "
-    "temperature {share:.0%}, {right:.0%} of them rightly.",
-    threshold=threshold,
-    raw_share=raw.mean(),
-    raw_right=right[raw].mean() if raw.any() else 0,
-    share=kept.mean(),
-    right=right[kept].mean() if kept.any() else 0,
-)
+for name in list(curves)[:3]:
+    confidence, correct = curves[name]
+    kept = confidence >= threshold
+    runs.say(
+        "Answering what is {threshold:.0%} sure by the {name}: {share:.0%} of the "
+        "questions, {right:.0%} of those rightly.",
+        threshold=threshold,
+        name=name.replace("after", "probability after"),
+        share=kept.mean(),
+        right=correct[kept].mean() if kept.any() else 0,
+    )
 
 # %% [markdown]
-# A temperature hardly moves the curve, for it (almost) keeps the order of the questions.
-# What it mends is what a threshold *means*.
+# Recalibration hardly moves the curve, for it (almost) keeps the order of the questions.
+# What it mends is what a threshold *means*. And a confidence that is the same for every
+# question, however well calibrated, gives a flat line.
 #
 # ## 8 · Verdicts
 #
