@@ -168,6 +168,13 @@ class Curve(NamedTuple):
     gain: np.ndarray
 
 
+def can_be_fitted(curves: Sequence[Curve], form: str, near: float = NEAR) -> bool:
+    """Whether enough points are far enough, in every curve: of a run that never left
+    the start nothing can be said."""
+    needed = len(FORMS[form].columns(np.ones(1)))
+    return all(np.sum(np.asarray(curve.d) >= near) >= needed for curve in curves)
+
+
 def fit_curves(curves: Sequence[Curve], form: str, near: float = NEAR) -> Fit:
     """:func:`fit_form` of the points of several curves together."""
     d, gain = (np.concatenate([np.asarray(c[i]) for c in curves]) for i in (0, 1))

@@ -14,6 +14,7 @@ from alignlab.evaluation.over_optimisation import (
     Curve,
     Fit,
     best_of_n_values,
+    can_be_fitted,
     fit_curves,
     fit_form,
     held_out_error,
@@ -170,6 +171,14 @@ def test_resamples_that_never_turn_open_the_interval():
     curves = [Curve(D, D * (1.5 - 0.2 * D)), Curve(D, 3 * D + D**2)]
     found = peak_interval(curves, "best-of-n")
     assert found.low == pytest.approx(3.75) and found.high == math.inf
+
+
+def test_every_curve_needs_as_many_far_points_as_there_are_coefficients():
+    far, near = Curve([0.1, 0.5, 3.0], [0, 1, 2]), Curve([0.1, 0.4, 3.0], [0, 1, 2])
+    assert can_be_fitted([far, far], "RL")
+    assert not can_be_fitted([far, near], "RL")
+    assert not can_be_fitted([far], "quadratic")
+    assert can_be_fitted([near], "quadratic", near=0.05)
 
 
 def test_fits_refuse_what_they_cannot_fit():
