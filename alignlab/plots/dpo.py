@@ -164,14 +164,14 @@ def followed(groups: Mapping[str, Sequence[Mapping]]):
     )
     where = {"train": "pairs learnt from", "held_out": "pairs about unseen subjects"}
     for line, (name, rows) in zip(panels, groups.items(), strict=True):
-        looks = [row["followed"] for row in rows]
+        looks = [row["followed"] for row in rows if not row.get("stopped")]
         for axes, (key, label) in zip(line, where.items(), strict=True):
             for number, side in enumerate(("chosen", "rejected")):
                 lines = [look[f"{key}/{side}"] for look in looks]
                 interval_line(axes, looks[0]["pairs"], lines, side, color=number)
             axes.axhline(0, color="0.6", linewidth=1)
             axes.set_title(f"{name}: {label}", fontsize=12)
-            axes.set_xlabel("comparisons learnt from")
+            axes.set_xlabel("comparisons seen")
         line[0].set_ylabel("log(π / π_ref), nats a reply")
     panels[0, 0].legend(fontsize=10)
     return figure

@@ -405,11 +405,12 @@ runs.say(
 )
 
 # %% [markdown]
-# Why should both fall? Chosen and rejected are both replies *of the reference*. Over
-# everything that the reference says, the mean of $\log(\pi/\pi_\text{ref})$ is
-# $-\mathrm{KL}(\pi_\text{ref} \| \pi)$, which is never above zero: a policy that moves
-# anywhere takes probability from what the reference said. So the chosen ones rise only
-# as long as half of the margin is more than that. In the laboratory, exactly:
+# Nothing in the loss holds the chosen ones up. Chosen and rejected are both replies *of
+# the reference*, and over everything that the reference says, the mean of
+# $\log(\pi/\pi_\text{ref})$ is $-\mathrm{KL}(\pi_\text{ref} \| \pi)$, which is never
+# above zero: a policy that moves anywhere takes probability from what the reference
+# said. So chosen replies rise only as long as half of the margin, on average, is more
+# than that. In the laboratory, exactly:
 
 # %%
 after = torch.tensor(shown["policy"], dtype=torch.float64)
@@ -530,12 +531,13 @@ runs.say(
 # half of the unseen subjects and measured on the other: the best of several noisy
 # numbers would be too good.
 #
-# **The budgets are equal**: four strengths a method, one run each and seed, measured
-# once, at its end; one learning rate for DPO and its family, the best of four for DPO on
-# training subjects, and for PPO that of notebook 04. One thing is not equal where time is
-# short: PPO's reward model has learnt from all comparisons (`n_pairs`), DPO from
-# `n_used` of them, once; profile `full` gives it all. PPO on the gold reward shows what a
-# better reward would bring.
+# **The budgets are equal**: four strengths a method (best-of-n has its n, PPO on gold
+# what `gold_betas` lists), one run each and seed, measured once, at its end; one
+# learning rate for DPO and its family, the best of four for DPO on training subjects,
+# and for PPO that of notebook 04. One thing is not equal where time is short: PPO's
+# reward model has learnt from all comparisons (`n_pairs`), DPO from `n_used` of them,
+# once; profile `full` gives it all. PPO on the gold reward shows what a better reward
+# would bring.
 
 # %%
 rivals = ["DPO", sweeps.PPO, sweeps.GOLD_PPO, sweeps.BEST_OF_N]
@@ -548,9 +550,9 @@ runs.save_figure(
         begun,
     ),
     "frontier",
-    "Gold gained over the reference against exact KL: runs, and each method's upper "
-    "envelope (bands: 95% over seeds, where there are several). Envelopes are compared "
-    "up to the vertical line.",
+    "Gold gained over the reference against exact KL (of best-of-n, its upper bound): "
+    "runs, and each method's upper envelope (bands: 95% over seeds, where there are "
+    "several). Envelopes are compared up to the vertical line.",
 )
 
 # %%
