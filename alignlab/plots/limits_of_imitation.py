@@ -56,9 +56,8 @@ def shares(rows: Sequence[dict], chance: float):
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
     true = [row for row in rows if row["labels"] == "true"]
     by_share(left, [r for r in true if not r["control"]], "known", "the mixture", 1)
-    by_share(
-        left, [r for r in true if r["control"]], "known", "its known part alone", 0
-    )
+    alone = [r for r in true if r["control"] or r["share"] == 0]
+    by_share(left, alone, "known", "its known part alone", 0)
     mixed = [r for r in true if not r["control"]]
     by_share(right, mixed, "never_confidence", "probability of the reply", 1)
     by_share(right, mixed, "never", "right", 0)
@@ -95,7 +94,7 @@ def stopping(found: Sequence[Mapping[str, float]]):
     axes.set_xticks([0, 1], ["stopped at its peak", "run to the end"])
     axes.set(xlim=(-0.5, 1.3), ylabel="share right")
     axes.set_title("Known facts: what stopping early saves")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(row["stopped"] for row in found) + 0.05)
     return figure
 
 

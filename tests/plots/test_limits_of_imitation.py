@@ -78,9 +78,9 @@ def test_shares_show_every_seed_and_leave_other_labels_out():
     left, right = drawn(figures.shares(rows, 0.3)).axes
     assert lines(left) == {
         "the mixture": pytest.approx([0.3, 0.45, 0.6]),
-        "its known part alone": pytest.approx([0.15]),
+        "its known part alone": pytest.approx([0.3, 0.15]),
     }
-    assert len(markers(left, "s")) == 3 and len(markers(left, "o")) == 1
+    assert len(markers(left, "s")) == 3 and len(markers(left, "o")) == 2
     assert lines(right)["probability of the reply"] == pytest.approx([0.5, 0.75, 1.0])
     assert lines(right)["right"] == pytest.approx([0.4, 0.6, 0.8])
     assert lines(right)["best guess"] == [0.3, 0.3]
