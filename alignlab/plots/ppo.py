@@ -23,6 +23,9 @@ DIAGNOSTICS = {
     "completion_length": "tokens a reply",
     "eos_rate": "share of replies that end",
 }
+# Of these, the sick run's numbers are so large that a healthy run's need a scale that
+# is a line up to here and a logarithm beyond.
+WIDE = {"kl_exact": 1.0, "approx_kl": 0.01, "grad_norm": 1.0}
 
 
 def _curve(rows: Sequence[dict], name: str) -> tuple[np.ndarray, list[list[float]]]:
@@ -160,7 +163,7 @@ def pieces(lost: Mapping[str, Sequence[float]], threshold: float):
     axes.set(
         ylim=(len(lost) - 0.5, -0.5),
         xlabel="gold lost at matched KL (dashed: the least that counts)",
-        title="What breaks without it (dots: seeds)",
+        title="What each piece is worth (dots: seeds, bars: means)",
     )
     return figure
 
@@ -177,6 +180,8 @@ def diagnostics(groups: Mapping[str, Sequence[dict]]):
                     linestyle=LINESTYLES[number],
                 )  # fmt: skip
         axes.set_title(label, fontsize=10)
+        if name in WIDE:  # from healthy to sick over orders of magnitude
+            axes.set_yscale("symlog", linthresh=WIDE[name])
     for axes in panels[-1]:
         axes.set_xlabel("update")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -21,7 +21,7 @@
 #
 # | | |
 # | --- | --- |
-# | **time** | `smoke` under 1 minute · `cpu` 4 minutes · `full` 40 minutes (two cores) |
+# | **time** | `smoke` under 1 minute · `cpu` 7 minutes · `full` 50 minutes (two cores) |
 # | **memory** | under 4 GB |
 # | **you need** | notebook 03 (it runs alone: what is missing is built) |
 # | **look at first** | the replies in section 1, the ladder in section 2 |
@@ -45,7 +45,7 @@ from alignlab import runs
 from alignlab.course import check
 from alignlab.data import gold
 from alignlab.evaluation.intervals import wilson_interval
-from alignlab.experiments import alignment
+from alignlab.experiments import alignment, ppo_values
 from alignlab.experiments import ppo as sweeps
 from alignlab.models.base import use_device
 from alignlab.models.sampler import complete
@@ -335,12 +335,15 @@ figures.rollout_explorer(table)
 # along a sick one (ten times the learning rate, no clipping, no penalty). What to look
 # for:
 #
-# * **KL** rises and slows down; in the sick run it leaps. **Entropy** sinks slowly;
-#   a fall towards 0 is collapse, a rise says that the policy is falling apart.
-# * **KL of one update** and the **share clipped** stay small. The **mean ratio** stays
-#   near 1.
-# * **Explained variance** rises from 0 as the value function learns. Near 0 or below it
-#   says that the advantages are hardly better than rewards less their mean.
+# * **KL** should rise a little with each update, and slow down where a price holds it; a
+#   leap is a bad sign. **Entropy** should sink slowly: a fall towards 0 is collapse, a
+#   rise says that the policy is falling apart.
+# * **KL of one update** and the **share clipped** should stay small, and the **mean
+#   ratio** near 1. (In the sick run nothing is clipped, as it has no clipping.)
+# * **Explained variance** is 1 for a value function that knows every return, 0 for one
+#   that knows their mean at best, and below 0 for one that is worse than that. Below we
+#   also measure what a value head could know: how much of a reply's reward can be read
+#   off the policy's states while it writes.
 # * **Gold**, which one never has: where it falls while the learnt reward rises, the
 #   reward model is being exploited. Notebook 06 is about that.
 
@@ -355,10 +358,13 @@ explained = [np.mean(r["history"]["explained_variance"][-3:]) for r in rows["def
 runs.record("explained_variance", np.nanmean(explained))
 clipped = [np.mean(r["history"]["clip_fraction"]) for r in rows["default"]]
 runs.record("clip_fraction", np.mean(clipped), seeds=clipped)
+runs.record("readable_share", ppo_values.readable_share(**made))
 runs.say(
     "With the default configuration {clip_fraction.value:.1%} of tokens are clipped, "
     "and at the end the value function explains {explained_variance.value:.2f} of the "
-    "returns' variance."
+    "returns' variance. The best linear function of the reference policy's states, "
+    "fitted on replies about the same subjects, explains {readable_share.value:.2f} of "
+    "the reward's: that is as much as a value head on this trunk has to learn from."
 )
 
 # %% [markdown]
@@ -438,8 +444,9 @@ removed = {
 lost = {name: sweeps.lost_without(whole, some) for name, some in removed.items()}
 for name, values in lost.items():
     runs.record(f"gold_lost_without_{name}", values.mean(), seeds=values)
+names_of = {"gae": "GAE (λ = 1)", "value": "the value function"}
 runs.save_figure(
-    figures.pieces(lost, threshold=0.1),
+    figures.pieces({names_of.get(n, n): v for n, v in lost.items()}, threshold=0.1),
     "pieces",
     "Gold lost at matched KL without clipping, GAE, whitening or the value function.",
 )
@@ -457,7 +464,6 @@ pd.DataFrame(
 ).T.rename_axis("without, at equal updates").style.format(precision=3)
 
 # %%
-names_of = {"gae": "GAE (λ = 1)", "value": "the value function"}
 for name in lost:
     runs.say(
         f"Without {{piece}}, {{gold_lost_without_{name}:+.2f}} in gold is lost at "
