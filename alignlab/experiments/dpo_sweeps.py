@@ -6,6 +6,7 @@ from alignlab.experiments import dpo, dpo_rivals
 from alignlab.experiments.arms import run_each
 
 PPO, GOLD_PPO, BEST_OF_N = "PPO", "PPO on gold", "best of n"
+TOSSED, TOSSED_BETA = "tossed labels", 0.2  # one of DPO's strengths
 CLOSE_RATE = 2  # times the family's rate: what happens far out is to be seen in time
 
 
@@ -84,7 +85,8 @@ def frontier_sweep(
     """Every method at each of its strengths.
 
     Args:
-        seeds: of DPO, PPO and best-of-n.
+        seeds: of DPO, PPO and best-of-n, and of DPO on labels tossed with a coin, at
+            one strength.
         family_seeds: of the other losses of the family.
         gold_seeds: of PPO on the gold reward.
         betas, gold_betas: prices of KL for PPO, on the learnt and on the gold reward.
@@ -127,6 +129,11 @@ def frontier_sweep(
             for beta in strengths
             for s in (seeds if name == "DPO" else family_seeds)
         ]
+    calls[TOSSED] = [
+        (run, arm | {"flips": 0.5})
+        for run, arm in calls["DPO"]
+        if arm["beta"] == TOSSED_BETA
+    ]
     rows = _by_name(calls, jobs, "frontier")
     rows[BEST_OF_N] = [
         point | {"seed": row["seed"]}

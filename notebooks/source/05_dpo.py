@@ -584,15 +584,16 @@ runs.say(
 # %%
 values = analysis.spread({name: heights[name] for name in dpo.FAMILY})
 runs.record("family_area_spread", np.mean(values), seeds=values, unit="gold")
-one_strength = {name: analysis.areas(some, begun) for name, some in close.items()}
-values = analysis.difference(one_strength["DPO"], one_strength["unweighted"])
-runs.record("dpo_minus_unweighted_area", np.mean(values), seeds=values, unit="gold")
+same = [row for row in rows["DPO"] if row["beta"] == sweeps.TOSSED_BETA]
+one_strength = analysis.areas(same, begun)
+values = analysis.difference(one_strength, heights[sweeps.TOSSED])
+runs.record("dpo_minus_tossed_area", np.mean(values), seeds=values, unit="gold")
 order = sorted(dpo.FAMILY, key=lambda name: -np.mean([*heights[name].values()]))
 runs.say(
     "In the family, from the highest envelope to the lowest: {order}; "
-    "{family_area_spread:.2f} lies between best and worst. The control without the "
-    "weight, at the one strength of section 3, is {dpo_minus_unweighted_area:.2f} "
-    "below DPO at that strength.",
+    "{family_area_spread:.2f} lies between best and worst. The control, DPO at one "
+    "strength on labels tossed with a coin, is {dpo_minus_tossed_area:.2f} below DPO "
+    "at that strength.",
     order=", ".join(order),
 )
 

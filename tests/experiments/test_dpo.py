@@ -230,7 +230,7 @@ def test_every_method_has_its_strengths_and_seeds(calls):
         seeds=[0, 1], family_seeds=[0], gold_seeds=[1], **FRONTIER
     )
     names = [run.__name__ + json.dumps(arm, sort_keys=True) for run, arm in calls]
-    assert len(set(names)) == len(names) == 8 + 5 * 4 + 4 + 1 + 2 + 2
+    assert len(set(names)) == len(names) == 8 + 5 * 4 + 4 + 1 + 2 + 2 + 2
     assert [r["seed"] for r in rows["start"]] == [0, 1]
     for name, method in dpo.FAMILY.items():
         seeds = [0, 1] if name == "DPO" else [0]
@@ -239,6 +239,9 @@ def test_every_method_has_its_strengths_and_seeds(calls):
         assert {r["loss_type"] for r in rows[name]} == {method.loss_type}
         assert {(r["n_used"], r["passes"], r["n"]) for r in rows[name]} == {(16, 1, 2)}
     assert [(r["kl_coef"], r["seed"]) for r in rows["PPO on gold"]] == [(0.3, 1)]
+    as_labelled = [r for r in rows["DPO"] if r["beta"] == dpo_sweeps.TOSSED_BETA]
+    assert rows["tossed labels"] == [r | {"flips": 0.5} for r in as_labelled]
+    assert len(as_labelled) == 2
     assert rows["best of n"] == [{"n": 2, "seed": 0}, {"n": 2, "seed": 1}]
 
 
