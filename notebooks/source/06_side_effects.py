@@ -207,8 +207,8 @@ measured = {
 for name, values in measured.items():
     runs.record(name, np.mean(values), seeds=values, n=len(names) // 2 * dials.n)
 runs.say(
-    "Gold rises by {peak_minus_sft_gold:.2f} and then falls by {end_minus_peak_gold:.2f} "
-    "({count} reward models), while the learnt reward goes on by "
+    "Gold rises by {peak_minus_sft_gold:.2f} and then changes by "
+    "{end_minus_peak_gold:.2f} ({count} reward models), while the learnt reward goes on by "
     "{end_minus_peak_proxy:+.2f} sd. With gold as the reward the change after the peak "
     "is {control_end_minus_peak_gold:+.2f}.",
     count=len(turns),
@@ -385,8 +385,8 @@ peak = found["PPO", "RL"]
 if len(run.seeds) > 1:
     runs.record("ppo_held_out_error_rl", errors["RL"])
 runs.say(
-    "For PPO the peak of Gao's form for RL is at d* = {peak}. Left-out runs are foretold "
-    "best by the form “{closest}”, to within {error:.2f} gold.",
+    "For PPO the peak of Gao's form for RL is at d* = {peak}. Left-out runs are "
+    "foretold best by the form “{closest}”, to within {error:.2f} gold.",
     peak=figures.interval_words(peak),
     closest=closest,
     error=errors[closest],
@@ -420,8 +420,8 @@ gain = ends[dials.size, many] - ends[dials.size, few]
 runs.record("data_gold_gain", gain.mean(), seeds=gain)
 spread = ends[dials.size, few]
 runs.say(
-    "From {few:,} to {many:,} comparisons best of {n} gains {data_gold_gain:+.2f} gold. "
-    "Among reward models of {few:,} comparisons it is anything from {low:.2f} to "
+    "From {few:,} to {many:,} comparisons best of {n} gains {data_gold_gain:+.2f} "
+    "gold. Among reward models of {few:,} comparisons it is anything from {low:.2f} to "
     "{high:.2f}: one reward model proves nothing.",
     few=few,
     many=many,
@@ -564,8 +564,8 @@ kl_there = np.mean(
 )
 runs.say(
     "At the first look beyond {budget:.0f} nats (at {kl:.1f} on average) entropy has "
-    "changed by {rlhf_minus_sft_entropy:+.3f} nats a token from {before:.3f}, diversity "
-    "per input by {rlhf_minus_sft_diversity:+.3f}, across inputs by "
+    "changed by {rlhf_minus_sft_entropy:+.3f} nats a token from {before:.3f}, "
+    "diversity per input by {rlhf_minus_sft_diversity:+.3f}, across inputs by "
     "{rlhf_minus_sft_diversity_across:+.3f}, and self-BLEU by "
     "{rlhf_minus_sft_self_bleu:+.3f} ({signature}).",
     budget=side_effects.BUDGET,
@@ -611,15 +611,15 @@ plain = [analysis.warmed_curve(row, tokenizer) for row in rows["reference"]]
 runs.save_figure(
     figures.temperature(policy, plain),
     "temperature",
-    "Gold against diversity per input, sampled at several temperatures: the first policy "
-    "and the one after PPO, 5 nats away.",
+    "Gold against diversity per input, sampled at several temperatures: the first "
+    "policy and the one after PPO, 5 nats away.",
 )
 repairs = [analysis.restored(*pair) for pair in zip(policy, plain)]
 prices = [repair["price"] for repair in repairs]
 runs.record("restored_minus_rlhf_gold", np.mean(prices), seeds=prices)
 runs.say(
-    "At temperature {heat:.2f} the policy after PPO is as diverse as the first one is at "
-    "1; its gold has changed by {restored_minus_rlhf_gold:+.2f}.",
+    "At temperature {heat:.2f} the policy after PPO is as diverse as the first one is "
+    "at 1; its gold has changed by {restored_minus_rlhf_gold:+.2f}.",
     heat=np.mean([repair["temperature"] for repair in repairs]),
 )
 
