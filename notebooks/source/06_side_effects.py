@@ -208,9 +208,9 @@ for name, values in measured.items():
     runs.record(name, np.mean(values), seeds=values, n=len(names) // 2 * dials.n)
 runs.say(
     "Gold rises by {peak_minus_sft_gold:.2f} and then changes by "
-    "{end_minus_peak_gold:.2f} ({count} reward models), while the learnt reward goes on by "
-    "{end_minus_peak_proxy:+.2f} sd. With gold as the reward the change after the peak "
-    "is {control_end_minus_peak_gold:+.2f}.",
+    "{end_minus_peak_gold:.2f} ({count} reward models), while the learnt reward goes "
+    "on by {end_minus_peak_proxy:+.2f} sd. With gold as the reward the change after "
+    "the peak is {control_end_minus_peak_gold:+.2f}.",
     count=len(turns),
 )
 
