@@ -379,11 +379,12 @@ runs.say(
 # %% [markdown]
 # ## 5 · Ask the model
 #
-# The policy of section 2, asked in four ways about the same answers: the probability of
-# its answer; the same after a *control prompt*, “Be careful to be right.”; whether its
-# answer is true, **P(True)**; and how sure it is *in words*, a digit from 0 to 9. A model
-# of this size has never met the last two formats, so it is taught them on its own
-# answers to training subjects: True or False, 9 or 0. Before teaching they say nothing.
+# The policy of section 2, asked in four ways: the probability of its answer; the same
+# after a *control prompt*, “Be careful to be right.”, which may change the answer;
+# whether its answer is true, **P(True)**; and how sure of it it is *in words*, a digit
+# from 0 to 9. A model of this size has never met the last two formats, so it is taught
+# them on its own answers to training subjects: True or False, 9 or 0. Below the taught
+# ones stand the same two before teaching.
 
 # %%
 elicited = sweeps.prompts(
