@@ -536,11 +536,11 @@ runs.say(
 # learning rate for DPO and its family, the best of four for DPO on training subjects,
 # and for PPO that of notebook 04. One thing is not equal where time is short: PPO's
 # reward model has learnt from all comparisons (`n_pairs`), DPO from `n_used` of them,
-# once; profile `full` gives it all. PPO on the gold reward shows what a better reward
-# would bring.
+# once; profile `full` gives it all. Two controls: PPO on the gold reward shows what a
+# better reward would bring, DPO on *tossed labels* what no information brings.
 
 # %%
-rivals = ["DPO", sweeps.PPO, sweeps.GOLD_PPO, sweeps.BEST_OF_N]
+rivals = ["DPO", sweeps.PPO, sweeps.GOLD_PPO, sweeps.BEST_OF_N, sweeps.TOSSED]
 runs.save_figure(
     figures.frontier(
         {
