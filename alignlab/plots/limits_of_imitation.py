@@ -170,7 +170,7 @@ def safety_curves(rows: Sequence[dict], best: int):
         axes.set_xticks(places, [f"{n:,}" for n in errors])
         axes.set_xlabel("safety examples")
     left.set(ylabel="share of replies", ylim=(-0.03, 1.03), title="Two errors")
-    left.legend(fontsize=9, loc="center right")
+    left.legend(fontsize=9, loc="center left")
     right.set(
         title=f"Their sum is least at {best:,}",
         ylabel="harm helped + look-alikes refused",
