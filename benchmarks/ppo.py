@@ -5,10 +5,11 @@ same prompts, with the same batch, epochs and lengths, and take turns. Each runs
 thread and is timed by what the processor spent on it, so that others on the machine
 disturb less.
 
-    python benchmarks/ppo.py [FOLDER] [--rounds 3]
+    python benchmarks/ppo.py [FOLDER] [--rounds 3] [--parts "full length" memory ...]
 
-FOLDER keeps that environment and the models; a second run finds it there. The table is
-printed and written to benchmarks/results/ppo.md, the raw numbers beside it.
+FOLDER keeps that environment and the models; a second run finds it there. What each
+part measured is kept in benchmarks/results/ppo.json, so that one of them can be
+measured again alone; the table in ppo.md beside it is made from all of it.
 """
 
 import argparse
@@ -27,10 +28,11 @@ SPECIAL = 4  # tokens before the words: <pad>, <end> and two that nothing uses
 PAD, END = 0, 1
 SHAPES = {  # layers, width, width of the MLP, vocabulary
     "1M": (4, 128, 344, 2048),
+    "world": (4, 128, 344, 2048),  # the notebooks' policy
     "3M": (4, 256, 688, 2048),
     "36M": (10, 512, 1376, 8192),
 }
-# The two that prose and table are about, and the one that shares no trunk.
+# With the value head on the policy's trunk, with a value model beside it, and TRL.
 OURS, SEPARATE, THEIRS = "ours", "ours, separate value model", "TRL 1.12.0"
 
 
@@ -82,6 +84,9 @@ def train_ours(separate: bool):
             value = AutoModelForSequenceClassification.from_pretrained(
                 Path(case["folder"]) / "value"
             )
+
+        if not case["ends"]:
+            tokenizer.eos_token = None
 
         def share_of_good_tokens(completion_ids):
             good, n = case["good"], case["new"]
@@ -219,12 +224,9 @@ def peak_memory() -> float:
 # --- What they train -----------------------------------------------------------------
 
 
-def make_model(folder: Path, size: str, ends: bool, seed: int = 0) -> None:
-    """A random Llama with its value model, tokenizer and prompts.
-
-    Where completions are to end, the ending token's vector is made longer until they
-    do so at half their length on average, each at another token.
-    """
+def make_model(folder: Path, size: str, seed: int = 0) -> None:
+    """A random Llama with its value model, tokenizer and prompts; nothing ends before
+    it is cut off."""
     import torch
     from transformers import (
         LlamaConfig,
@@ -243,26 +245,43 @@ def make_model(folder: Path, size: str, ends: bool, seed: int = 0) -> None:
         max_position_embeddings=512,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=END if ends else None,
+        eos_token_id=None,
         pad_token_id=PAD,
     )
-    model = LlamaForCausalLM(config)
-    tokenizer = make_tokenizer(vocabulary, ends)
     generator = torch.Generator().manual_seed(seed)
     half = vocabulary // 2  # prompts hold no good token, so that all count is earned
     ids = torch.randint(half, vocabulary, (512, 24), generator=generator)
-    while ends and mean_length(model, ids[:128]) > 16:
-        with torch.no_grad():
-            model.get_input_embeddings().weight[END] *= 1.15
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    make_tokenizer(vocabulary).save_pretrained(folder)
     config.num_labels = 1
     LlamaForSequenceClassification(config).save_pretrained(folder / "value")
     prompts = [" ".join(f"t{i}" for i in row) for row in ids.tolist()]
     (folder / "prompts.json").write_text(json.dumps(prompts))
 
 
-def make_tokenizer(vocabulary: int, ends: bool):
+def make_world(folder: Path) -> None:
+    """The notebooks' policy and its requests: most replies end well before they are cut
+    off, each at another token."""
+    from transformers import LlamaForSequenceClassification
+
+    from alignlab.experiments import alignment
+    from alignlab.experiments.ppo import requests
+
+    model, tokenizer = alignment.reference_policy()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model.config.num_labels = 1
+    LlamaForSequenceClassification(model.config).save_pretrained(folder / "value")
+    prompts = [
+        tokenizer.apply_chat_template(
+            row["prompt"], tokenize=False, add_generation_prompt=True
+        )
+        for row in requests("train")
+    ]
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+
+
+def make_tokenizer(vocabulary: int):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -273,16 +292,6 @@ def make_tokenizer(vocabulary: int, ends: bool):
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>"
     )
-
-
-def mean_length(model, ids) -> float:
-    import torch
-
-    from alignlab.models.sampler import sample
-
-    torch.manual_seed(0)
-    new = sample(model.eval(), ids, torch.ones_like(ids), 32, 1.0, END, PAD)
-    return (new != PAD).sum().item() / len(ids)
 
 
 # --- All of it -----------------------------------------------------------------------
@@ -326,85 +335,119 @@ def taking_turns(who: tuple, case: dict, python: Path, rounds: int) -> dict[str,
     return found
 
 
-def episodes_per_second(runs: list[dict], batch: int) -> list[float]:
-    return [batch / statistics.median(run["seconds"]) for run in runs]
+def case(folder: Path, size: str, **settings) -> dict:
+    """One setting; its model is made if it is not there."""
+    place = folder / size
+    if not (place / "prompts.json").exists():
+        make_world(place) if size == "world" else make_model(place, size)
+    good = (SPECIAL, SHAPES[size][3] // 2)
+    base = dict(folder=str(place), size=size, ends=size == "world", good=good, seed=0)
+    return base | USUAL | settings
 
 
-def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
-    """Median, least and greatest over the rounds, each with its own pair."""
-    each = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return statistics.median(each), min(each), max(each)
+EVERYONE = (OURS, SEPARATE, THEIRS)
+USUAL = dict(prompt=24, new=32, batch=128, epochs=4, updates=2, rate=1e-6)
+SPEEDS = {  # by what the table calls them
+    "full length": dict(size="3M"),
+    "world's task": dict(size="world", new=64, batch=64, updates=3),
+}
+PARTS = (*SPEEDS, "memory", "reward")
+
+
+def measure(part: str, folder: Path, python: Path, rounds: int) -> dict[str, list]:
+    """What each of them did in the rounds, or with the seeds, of a part."""
+    if part in SPEEDS:
+        return taking_turns(EVERYONE, case(folder, **SPEEDS[part]), python, rounds)
+    if part == "memory":
+        setting = case(folder, "36M", batch=16, updates=1)
+        return taking_turns(EVERYONE, setting, python, 1)
+    found: dict[str, list] = {OURS: [], THEIRS: []}
+    for seed in range(max(3, rounds)):
+        dials = dict(new=16, batch=64, updates=12, rate=1e-3, seed=seed)
+        setting = case(folder, "1M", **dials)
+        for name, runs in taking_turns((OURS, THEIRS), setting, python, 1).items():
+            found[name] += runs
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
     from alignlab.cache import cache_dir
 
     folder = (arguments.folder or cache_dir() / "benchmarks").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     python = environment(folder)
-    lines, raw = [], {}
-
-    def case(size, ends, **settings):
-        place = folder / f"{size}-{'ends' if ends else 'full'}"
-        if not (place / "prompts.json").exists():
-            make_model(place, size, ends)
-        good = (SPECIAL, SHAPES[size][3] // 2)
-        base = dict(folder=str(place), size=size, ends=ends, good=good, seed=0)
-        base |= dict(prompt=24, new=32, batch=128, epochs=4, updates=2, rate=1e-6)
-        return base | settings
-
-    everyone = (OURS, SEPARATE, THEIRS)
-    for title, ends in (("full length", False), ("different lengths", True)):
-        setting = case("3M", ends)
-        runs = taking_turns(everyone, setting, python, arguments.rounds)
-        raw[title] = runs
-        speed = {n: episodes_per_second(r, setting["batch"]) for n, r in runs.items()}
-        for name in everyone:
-            times = ratio(speed[name], speed[THEIRS])
-            value = f"{statistics.median(speed[name]):.1f} episodes/s"
-            lines.append((f"3M, {title}", name, value, times_text(times)))
-        reached = statistics.median(update_gflops(run, setting) for run in runs[OURS])
-        ceiling = statistics.median(run["gflops"] for run in runs[OURS])
-        share = statistics.median(
-            update_gflops(run, setting) / run["gflops"] for run in runs[OURS]
-        )
-        value = f"{reached:.1f} of {ceiling:.1f} GFLOP/s in the update phase"
-        lines.append((f"3M, {title}", OURS, value, f"{share:.0%}"))
-
-    setting = case("36M", False, batch=16, updates=1)
-    runs = taking_turns(everyone, setting, python, 1)
-    raw["memory"] = runs
-    memory = {name: runs[name][0]["memory"] for name in everyone}
-    for name in everyone:
-        share = memory[name] / memory[THEIRS]
-        lines.append(("36M, memory", name, f"{memory[name]:.0f} MB", f"x {share:.2f}"))
-
-    lines += reward_lines(case, python, arguments.rounds, raw)
-    write(lines, raw)
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "ppo.json"
+    for part in arguments.parts:
+        runs = measure(part, folder, python, arguments.rounds)
+        raw = json.loads(path.read_text()) if path.exists() else {}
+        raw[part] = runs
+        path.write_text(json.dumps(rounded(raw)))
+    write(json.loads(path.read_text()))
 
 
-def reward_lines(case, python, rounds: int, raw: dict) -> list[tuple]:
-    """Reward reached against episodes, seed by seed."""
+def rounded(tree):
+    """To five digits, which is more than they are good for."""
+    if isinstance(tree, dict):
+        return {name: rounded(branch) for name, branch in tree.items()}
+    if isinstance(tree, list):
+        return [rounded(branch) for branch in tree]
+    return float(f"{tree:.5g}") if isinstance(tree, float) else tree
+
+
+# --- The table -----------------------------------------------------------------------
+
+
+def speed_lines(part: str, runs: dict[str, list]) -> list[tuple]:
+    settings = USUAL | SPEEDS[part]
+    speed = {
+        name: [settings["batch"] / statistics.median(run["seconds"]) for run in some]
+        for name, some in runs.items()
+    }
+    what = part if settings["size"] == "world" else f"{settings['size']}, {part}"
+    lines = []
+    for name in EVERYONE:
+        value = f"{statistics.median(speed[name]):.1f} episodes/s"
+        lines.append((what, name, value, ratio(speed[name], speed[THEIRS])))
+    if settings["size"] == "world":  # its prompts differ in length
+        return lines
+    reached = [update_gflops(run, settings) for run in runs[OURS]]
+    ceiling = [run["gflops"] for run in runs[OURS]]
+    middle, most = statistics.median(reached), statistics.median(ceiling)
+    share = statistics.median(a / b for a, b in zip(reached, ceiling, strict=True))
+    value = f"{middle:.1f} of {most:.1f} GFLOP/s in the update phase: {share:.0%}"
+    return [*lines, (what, OURS, value, "")]
+
+
+def ratio(ours: list[float], theirs: list[float]) -> str:
+    """Median, least and greatest over the rounds, each with its own pair."""
+    each = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return f"x {statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
+
+
+def memory_lines(runs: dict[str, list]) -> list[tuple]:
+    memory = {name: runs[name][0]["memory"] for name in EVERYONE}
+    return [
+        ("36M, memory", name, f"{mb:.0f} MB", f"x {mb / memory[THEIRS]:.2f}")
+        for name, mb in memory.items()
+    ]
+
+
+def reward_lines(runs: dict[str, list]) -> list[tuple]:
+    """Reward reached against episodes; a pair for each seed."""
     from alignlab.evaluation.intervals import paired_difference, t_interval
 
-    found: dict[str, list] = {OURS: [], THEIRS: []}
-    for seed in range(max(3, rounds)):
-        setting = case("1M", False, batch=64, updates=12, rate=3e-4, seed=seed)
-        for name, runs in taking_turns((OURS, THEIRS), setting, python, 1).items():
-            found[name] += runs
-    raw["reward"] = found
-    curves = {
-        n: [[r["score"] for r in run["rows"]] for run in runs]
-        for n, runs in found.items()
-    }
+    curves = {n: [[r["score"] for r in run["rows"]] for run in runs[n]] for n in runs}
+    count = 64 * len(curves[OURS][0])
     lines = []
     for what, pick in (
-        ("mean over 768 episodes", statistics.mean),
-        ("at the end", lambda c: statistics.mean(c[-3:])),
+        (f"mean over {count} episodes", statistics.mean),
+        ("last 192 episodes", lambda curve: statistics.mean(curve[-3:])),
     ):
         values = {name: [pick(c) for c in each] for name, each in curves.items()}
         gap = paired_difference(values[OURS], values[THEIRS])
@@ -416,35 +459,38 @@ def reward_lines(case, python, rounds: int, raw: dict) -> list[tuple]:
     return lines
 
 
-def times_text(times: tuple[float, float, float]) -> str:
-    middle, low, high = times
-    return f"x {middle:.2f} ({low:.2f} to {high:.2f})"
-
-
-def write(lines: list[tuple], raw: dict) -> None:
+def write(raw: dict) -> None:
     import platform
 
     import torch
     import transformers
 
-    header = ("what", "who", "measured", "beside TRL")
-    table = [header, ("---",) * 4, *lines]
+    lines = []
+    for part in (part for part in PARTS if part in raw):
+        if part in SPEEDS:
+            lines += speed_lines(part, raw[part])
+        else:
+            lines += (memory_lines if part == "memory" else reward_lines)(raw[part])
+    table = [("what", "who", "measured", "beside TRL"), ("---",) * 4, *lines]
     text = "\n".join("| " + " | ".join(map(str, row)) + " |" for row in table)
+    every = [run for part in raw.values() for runs in part.values() for run in runs]
     machine = (
-        f"{cpu_name()}, {os.cpu_count()} cores seen, one thread each; load "
-        f"{os.getloadavg()[0]:.1f} at the end; {platform.system()}, torch "
-        f"{torch.__version__}, transformers {transformers.__version__}."
+        f"{cpu_name()}, {os.cpu_count()} cores seen, one thread each, "
+        f"{statistics.median(run['gflops'] for run in every):.0f} GFLOP/s in a matrix "
+        f"product; {platform.system()}, torch {torch.__version__}, transformers "
+        f"{transformers.__version__}."
     )
     about = (
-        "128 prompts of 24 tokens, up to 32 new ones, 4 epochs of one minibatch (36M: "
-        "16 prompts); medians over the rounds, in brackets the least and the greatest "
+        "4 epochs of one minibatch. 3M: 128 prompts of 24 tokens, 32 new ones. The "
+        "world's task: the policy of the notebooks (1M) and 64 of its requests, up to "
+        "64 new tokens. 36M: 16 prompts of 24, 32 new ones. Reward, the share of good "
+        "tokens: 64 prompts, 16 new ones, 12 updates at a learning rate of 1e-3.\n\n"
+        "Speeds are medians over the rounds, in brackets the least and the greatest "
         "round. Memory is the peak above what the imports take. Reward intervals are "
         "95%, over seeds."
     )
-    RESULTS.mkdir(exist_ok=True)
     page = f"# PPO beside TRL {TRL}\n\n{machine}\n\n{about}\n\n{text}\n"
     (RESULTS / "ppo.md").write_text(page)
-    (RESULTS / "ppo.json").write_text(json.dumps(raw, indent=1))
     print("\n" + page)
 
 
