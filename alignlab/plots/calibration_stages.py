@@ -116,6 +116,7 @@ def against_optimum(
     interval_line(axes, x, np.asarray(measured)[:, order], "after training", 0)
     interval_line(axes, x, np.asarray(predicted)[:, order], "π ∝ p·exp(p/β)", 1)
     axes.axhline(np.mean(start), color="0.2", linestyle=":", label="before")
+    axes.margins(y=0.12)
     axes.set_xticks(x, [f"{betas[i]:g}" for i in order])
     axes.set(
         xlabel="price β of a nat of KL",
@@ -178,7 +179,7 @@ def at_temperature(
 
 
 def temperature_explorer(log_probs, right, start: float = 1.0, n_bins: int = 10):
-    """A slider for the temperature, over the diagram and its ECE. A still picture at
+    """A slider for the temperature, over the diagram and its ECE. The picture at
     ``start`` stays where no widget can run.
 
     Args:
@@ -194,9 +195,11 @@ def temperature_explorer(log_probs, right, start: float = 1.0, n_bins: int = 10)
         start, base=10, min=-0.7, max=1.0, step=0.02, description="T"
     )
 
-    def draw(temperature: float) -> None:
-        at_temperature(log_probs, right, temperature, n_bins)
-        plt.show()
+    def picture(temperature: float):
+        figure = at_temperature(log_probs, right, temperature, n_bins)
+        plt.close(figure)  # it is shown once, by display
+        return figure
 
-    out = ipywidgets.interactive_output(draw, {"temperature": slider})
-    display(slider, out)
+    display(slider)
+    shown = display(picture(start), display_id=True)
+    slider.observe(lambda change: shown.update(picture(change.new)), "value")

@@ -171,7 +171,7 @@ def selective(answers: Mapping[str, tuple[np.ndarray, np.ndarray]]):
     axes.axhline(curve.risk[-1], color="0.4", linewidth=1, label="answering all")
     axes.set(
         xlim=(0, 1),
-        ylim=(0, None),
+        ylim=(0, max(2.2 * curve.risk[-1], 0.01)),  # the few surest may be anything
         xlabel="share of questions answered, the surest first",
         ylabel="share of those that is wrong",
         title="Answer only when sure",

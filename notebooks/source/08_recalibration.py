@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 08 · How do you mend a model that is too sure?
 #
-# The last notebook found models that say 95% and are right in 80%. Here are the
+# The last notebook found models that are surer than they are right. Here are the
 # remedies: stretch the confidence afterwards, train for it from the start, ask the model
 # itself, ask several models, or do not answer. Each is fitted on some subjects and
 # judged on others, and beside every calibration error stand accuracy, Brier score and
@@ -21,7 +21,7 @@
 #
 # | | |
 # | --- | --- |
-# | **time** | `smoke` under 1 minute · `cpu` 3 minutes · `full` half an hour (two cores) |
+# | **time** | `smoke` half a minute · `cpu` 3 minutes after notebook 07, 4 alone · `full` an hour (two cores) |
 # | **memory** | under 3 GB |
 # | **you need** | notebook 07, for its stages (it runs alone: what is missing is built) |
 # | **look at first** | the table in section 2, the three panels of section 6 |
@@ -59,7 +59,7 @@ tuned_as = dict(n_examples=dials.n_examples, sft_steps=dials.sft_steps)
 asked_as = dict(draws=dials.draws, limit=dials.limit, size=dials.size)
 rows = stages.stages(
     seeds=run.seeds,
-    betas=dials.betas,
+    betas=(stages.JUDGED_BETA,),
     steps=dials.steps,
     jobs=dials.jobs,
     **asked_as,
@@ -543,17 +543,17 @@ runs.save_figure(
     "kinds of confidence (first seed).",
 )
 threshold = 0.9
-for name in list(curves)[:3]:
-    confidence, correct = curves[name]
-    kept = confidence >= threshold
-    runs.say(
-        "Answering what is {threshold:.0%} sure by the {name}: {share:.0%} of the "
-        "questions, {right:.0%} of those rightly.",
-        threshold=threshold,
-        name=name.replace("after", "probability after"),
-        share=kept.mean(),
-        right=correct[kept].mean() if kept.any() else 0,
-    )
+kept = {name: pair[0] >= threshold for name, pair in curves.items()}
+pd.DataFrame(
+    {
+        "share answered": {name: some.mean() for name, some in kept.items()},
+        "of those right": {
+            name: curves[name][1][some].mean() for name, some in kept.items()
+        },
+    }
+).style.format("{:.0%}", na_rep="–").set_caption(
+    f"answering what is {threshold:.0%} sure"
+)
 
 # %% [markdown]
 # Recalibration hardly moves the curve, for it (almost) keeps the order of the questions.

@@ -1,6 +1,7 @@
 """Figures of notebook 07 show what they are given."""
 
 import warnings
+from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -107,9 +108,25 @@ def test_the_temperature_moves_the_diagram_and_its_ece():
         assert f"{expected_calibration_error(*pair, 10):.3f}" in told
 
 
-def test_the_explorer_draws_where_its_slider_stands(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(figures, "at_temperature", lambda *args: drawn.append(args[2]))
-    monkeypatch.setattr(plt, "show", lambda: None)
+def test_the_explorer_shows_a_picture_and_draws_it_anew_when_its_slider_moves(
+    monkeypatch,
+):
+    import IPython.display
+
+    drawn, shown = [], []
+
+    def at_temperature(log_probs, right, temperature, n_bins):
+        drawn.append(temperature)
+        return plt.figure()
+
+    def display(thing, display_id=False):
+        shown.append(thing)
+        return SimpleNamespace(update=shown.append)
+
+    monkeypatch.setattr(figures, "at_temperature", at_temperature)
+    monkeypatch.setattr(IPython.display, "display", display)
     figures.temperature_explorer(np.zeros((9, 4)), np.zeros(9, int), start=2.0)
-    assert drawn == [pytest.approx(2.0)]
+    slider, picture = shown
+    assert drawn == [2.0] and isinstance(picture, plt.Figure)
+    slider.value = 4.0
+    assert drawn == [2.0, pytest.approx(4.0)] and len(shown) == 3
