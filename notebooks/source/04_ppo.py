@@ -364,7 +364,7 @@ runs.say(
     "and at the end the value function explains {explained_variance.value:.2f} of the "
     "returns' variance. The best linear function of the reference policy's states, "
     "fitted on replies about the same subjects, explains {readable_share.value:.2f} of "
-    "the reward's: that is as much as a value head on this trunk has to learn from."
+    "the reward's; a head that is learnt along the way has that to find."
 )
 
 # %% [markdown]
