@@ -85,9 +85,9 @@ def frontier_sweep(
     """Every method at each of its strengths.
 
     Args:
-        seeds: of DPO, PPO and best-of-n, and of DPO on labels tossed with a coin, at
-            one strength.
-        family_seeds: of the other losses of the family.
+        seeds: of DPO, PPO and best-of-n.
+        family_seeds: of the other losses of the family, and of DPO at one strength on
+            labels tossed with a coin.
         gold_seeds: of PPO on the gold reward.
         betas, gold_betas: prices of KL for PPO, on the learnt and on the gold reward.
         ns: of best-of-n.
@@ -132,7 +132,7 @@ def frontier_sweep(
     calls[TOSSED] = [
         (run, arm | {"flips": 0.5})
         for run, arm in calls["DPO"]
-        if arm["beta"] == TOSSED_BETA
+        if arm["beta"] == TOSSED_BETA and arm["seed"] in family_seeds
     ]
     rows = _by_name(calls, jobs, "frontier")
     rows[BEST_OF_N] = [

@@ -273,7 +273,9 @@ def frontier(
         axes.set_xlim(-0.1, 1.5 * GRID[-1])
         axes.axvline(GRID[-1], color="0.8", linewidth=1)
         axes.set(xlabel="exact KL to the reference (nats a reply)", title=title)
-        axes.legend(fontsize=10, loc="lower right")
+        axes.legend(
+            fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3
+        )
     all_axes[0, 0].set_ylabel("gold gained on unseen subjects")
     return figure
 
