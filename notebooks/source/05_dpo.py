@@ -22,7 +22,7 @@
 #
 # | | |
 # | --- | --- |
-# | **time** | `smoke` under 1 minute · `cpu` 4 minutes · `full` 90 minutes (two cores) |
+# | **time** | `smoke` under 1 minute · `cpu` 4½ minutes · `full` 90 minutes (two cores) |
 # | **memory** | under 4 GB |
 # | **you need** | notebooks 03 and 04 (it runs alone: what is missing is built) |
 # | **look at first** | the replies in section 1, the log-ratios in section 4 |
@@ -538,6 +538,8 @@ runs.say(
 # reward model has learnt from all comparisons (`n_pairs`), DPO from `n_used` of them,
 # once; profile `full` gives it all. Two controls: PPO on the gold reward shows what a
 # better reward would bring, DPO on *tossed labels* what no information brings.
+# (Where a method's runs end, its envelope goes on level: with few strengths, all near
+# the reference, it is low for that reason alone. Look at the points as well.)
 
 # %%
 rivals = ["DPO", sweeps.PPO, sweeps.GOLD_PPO, sweeps.BEST_OF_N, sweeps.TOSSED]
