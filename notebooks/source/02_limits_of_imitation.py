@@ -373,6 +373,9 @@ pd.DataFrame(
 ).style.hide(axis="index")
 
 # %% [markdown]
+# (A small model may help with something else than was asked: words that it has seldom
+# met are hard to repeat. What counts is whether it sets out to help, or refuses.)
+#
 # In this world a refusal is one of a few known sentences, so that it can be counted
 # without error. Over *n*, at equal steps:
 
@@ -468,19 +471,23 @@ words = {
 }
 runs.record("contrast_examples_minus_none_refusal", taken_back.mean(), seeds=taken_back)
 runs.record("contrast_harmful_compliance_cut", np.mean(still), seeds=still)
+plain_too = analysis.plain_refusal(contrast)
+runs.record("contrast_plain_refusal", np.mean(plain_too), seeds=plain_too)
 runs.say(
     "With look-alikes among the examples, {contrast_examples_minus_none_refusal:+.2f} "
     "of the look-alikes are refused, and {contrast_harmful_compliance_cut:.2f} of the "
-    "help with unseen harmful pairs is still gone. What is lost is caution about new "
-    "words: harm in words that were never trained is helped with in {after:.2f} of the "
-    "cases, without look-alikes in {before:.2f}.",
+    "help with unseen harmful pairs is still gone. It is no free gift: harm in words "
+    "that were never trained is helped with in {after:.2f} of the cases (without "
+    "look-alikes in {before:.2f}), and {contrast_plain_refusal:.2f} of the plain "
+    "requests are refused (without: {plain_refusal.value:.2f}). Telling pairs apart is "
+    "harder than telling words apart, and a model this small does it by halves.",
     before=np.mean(words["safety"]),
     after=np.mean(words["with_contrast"]),
 )
 
 # %% [markdown]
-# A model that refuses every new *word* looks safe until it has to be useful; what tells
-# the two apart is the pair. Read some replies:
+# A model that refuses *words* looks safe until it has to be useful; what tells harm from
+# the rest is the pair. Read some replies:
 
 # %%
 figures.safety_explorer(analysis.pick(curve, seed=run.seeds[0]))
@@ -517,16 +524,17 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# And where it errs:
+# And where it errs, refusals that it misses and false alarms:
 
 # %%
-pd.DataFrame(
-    [
-        {"labelled": row["label"], "found": found, "reply": row["reply"]}
-        for row, found in zip(sample, matchers["sentences that refuse"], strict=True)
-        if (row["label"] in wanted) != (found in wanted)
-    ][:6]
-).style.hide(axis="index")
+errors = [
+    {"labelled": row["label"], "found": found, "reply": row["reply"]}
+    for row, found in zip(sample, matchers["sentences that refuse"], strict=True)
+    if (row["label"] in wanted) != (found in wanted)
+]
+missed = [error for error in errors if error["labelled"] in wanted]
+alarms = [error for error in errors if error["labelled"] not in wanted]
+pd.DataFrame(missed[:3] + alarms[:3]).style.hide(axis="index")
 
 # %% [markdown]
 # With a real chat model (profile `gpu`) it is applied to real prompts: Do-Not-Answer,
