@@ -75,9 +75,9 @@ def test_the_best_of_noise_is_no_gain():
 
 
 def test_halves_are_every_other_subject():
-    points = [point(0, [0, 0, 0, 0]), point(1, [1, 0, 1, 0]), point(1, [0, 3, 0, 3])]
-    # Picked by even subjects: the second, worth 0 on odd ones; and the other way round.
-    assert analysis.envelope(points, np.array([1.0])) == pytest.approx([0.0])
+    points = [point(0, [0, 0, 0, 0]), point(1, [1, -1] * 2), point(1, [0, 3] * 2)]
+    # Picked by even subjects: the second, worth -1 on odd ones; by odd ones: the third.
+    assert analysis.envelope(points, np.array([1.0])) == pytest.approx([-0.5])
 
 
 def test_areas_are_mean_gains_over_the_reference_of_the_same_seed():
