@@ -5,6 +5,7 @@ TRL is imported inside the function, as in :mod:`alignlab.training.recipes`.
 
 import copy
 import tempfile
+import warnings
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,21 +59,24 @@ def trl_dpo_loss(
         )
     rows = [_as_messages(pair) for pair in pairs]
     with tempfile.TemporaryDirectory() as folder:
-        settings = DPOConfig(
-            output_dir=folder,
-            max_steps=1,
-            per_device_train_batch_size=len(rows),
-            max_length=None,  # its own default cuts at 1,024
-            loss_type=[TRL_NAMES[loss_type]],
-            beta=beta,
-            label_smoothing=label_smoothing,
-            bf16=False,  # its own default, also where the hardware lacks it
-            gradient_checkpointing=False,  # its own default; saves memory, takes time
-            use_cpu=policy.device.type == "cpu",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
+        # Whatever is passed, TRL sets gradient checkpointing by a name that
+        # transformers warns about.
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            settings = DPOConfig(
+                output_dir=folder,
+                max_steps=1,
+                per_device_train_batch_size=len(rows),
+                max_length=None,  # its own default cuts at 1,024
+                loss_type=[TRL_NAMES[loss_type]],
+                beta=beta,
+                label_smoothing=label_smoothing,
+                bf16=False,  # its own default, also where the hardware lacks it
+                gradient_checkpointing=False,  # its own default; takes time
+                use_cpu=policy.device.type == "cpu",
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            )
         disable_progress_bars()
         trainer = DPOTrainer(
             copy.deepcopy(policy),
