@@ -381,16 +381,16 @@ pd.DataFrame(
 
 # %%
 closest = min(errors, key=errors.get)
-peak = found["PPO", "RL"]
 if len(run.seeds) > 1:
     runs.record("ppo_held_out_error_rl", errors["RL"])
-runs.say(
-    "For PPO the peak of Gao's form for RL is at d* = {peak}. Left-out runs are "
-    "foretold best by the form “{closest}”, to within {error:.2f} gold.",
-    peak=figures.interval_words(peak),
-    closest=closest,
-    error=errors[closest],
-)
+if ("PPO", "RL") in found:  # runs that stay too near have nothing to fit
+    runs.say(
+        "For PPO the peak of Gao's form for RL is at d* = {peak}. Left-out runs are "
+        "foretold best by the form “{closest}”, to within {error:.2f} gold.",
+        peak=figures.interval_words(found["PPO", "RL"]),
+        closest=closest,
+        error=errors[closest],
+    )
 
 # %% [markdown]
 # ## 6 · More data, or a larger reward model?
