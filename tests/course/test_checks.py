@@ -17,6 +17,8 @@ from alignlab.course import check
 from alignlab.course.checks import EXERCISES, CheckFailed, CheckResult, grade
 from alignlab.errors import AlignlabError
 
+from .conftest import as_params, fails_by_name, stub
+
 # --- 00.1 -------------------------------------------------------------------------
 
 
@@ -515,16 +517,6 @@ TABLE = {
     "03.2": FLOORS,
     "03.3": RANKINGS,
 }
-MUTANTS = [
-    pytest.param(number, name, answer, id=f"{number} {name} {index}")
-    for number, table in TABLE.items()
-    for name, answers in table.items()
-    for index, answer in enumerate(answers)
-]
-
-
-def stub(*args):
-    raise NotImplementedError()
 
 
 @pytest.mark.parametrize("number, answer", REFERENCES)
@@ -534,11 +526,9 @@ def test_a_right_answer_passes(number, answer):
     assert result.message.startswith("Right: ") and not result.hint
 
 
-@pytest.mark.parametrize("number, name, answer", MUTANTS)
+@pytest.mark.parametrize("number, name, answer", as_params(TABLE))
 def test_a_wrong_answer_fails_under_the_name_of_its_mistake(number, name, answer):
-    result = grade(number, answer)
-    assert not result.passed and 0 <= result.score < 1 and result.hint
-    assert result.message.startswith(name)
+    fails_by_name(number, name, answer)
 
 
 @pytest.mark.parametrize("number", EXERCISES)

@@ -9,6 +9,8 @@ import torch
 from alignlab.course.checks import _try
 from alignlab.course.ppo_checks import EXERCISES
 
+from .conftest import as_params, covers, fails_by_name, passes
+
 # --- 04.1 -------------------------------------------------------------------------
 
 
@@ -237,49 +239,20 @@ REFERENCES = [
     ("04.3", k3),
     ("04.3", lambda n, o: torch.expm1(o - n) + n - o),
 ]
-MUTANTS = [
-    pytest.param(number, name, answer, id=f"{number} {name} {index}")
-    for number, table in TABLE.items()
-    for name, answers in table.items()
-    for index, answer in enumerate(answers)
-]
-
-
-def stub(*args):
-    raise NotImplementedError()
-
-
-def graded(number, answer):
-    from alignlab.course.checks import grade
-
-    return grade(number, answer)
 
 
 @pytest.mark.parametrize("number, answer", REFERENCES)
 def test_a_right_answer_passes(number, answer):
-    result = graded(number, answer)
-    assert result.passed and result.score == 1, result
-    assert result.message.startswith("Right: ") and not result.hint
+    passes(number, answer)
 
 
-@pytest.mark.parametrize("number, name, answer", MUTANTS)
+@pytest.mark.parametrize("number, name, answer", as_params(TABLE))
 def test_a_wrong_answer_fails_under_the_name_of_its_mistake(number, name, answer):
-    result = graded(number, answer)
-    assert not result.passed and 0 <= result.score < 1 and result.hint
-    assert result.message.startswith(name)
+    fails_by_name(number, name, answer)
 
 
 def test_every_exercise_has_references_and_every_known_mistake_a_mutant():
-    assert {number for number, _ in REFERENCES} == set(EXERCISES) == set(TABLE)
-    for number, task in EXERCISES.items():
-        assert graded(number, stub).message.startswith("not answered yet: write my_")
-        known = {
-            message.partition(":")[0]
-            for case in task.cases()
-            for message in task.mistakes(case)
-        }
-        tested = {name.partition(":")[0] for name in TABLE[number]}
-        assert all(any(k.startswith(name) for name in tested) for k in known)
+    covers(REFERENCES, TABLE, EXERCISES)
 
 
 def test_what_is_said_about_padding_does_not_matter_unless_it_is_no_number():

@@ -1,9 +1,7 @@
 """Figures of notebook 07 show what they are given."""
 
-import warnings
 from types import SimpleNamespace
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -11,19 +9,8 @@ from scipy.special import softmax
 
 from alignlab.calibration import expected_calibration_error, top_label
 from alignlab.plots import calibration_stages as figures
-from alignlab.plots import use_style
 
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def style():
-    """As in a notebook; a figure that cannot be drawn cleanly is an error."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("style")
 
 
 def complete(figure):

@@ -1,47 +1,14 @@
 """Figures of notebook 05 show the runs they are given; the explorer tells one pair."""
 
-import warnings
-from types import SimpleNamespace
-
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from alignlab.experiments.dpo_analysis import GRID, envelopes
 from alignlab.plots import dpo as figures
-from alignlab.plots import use_style
 
-matplotlib.use("Agg")
+from .conftest import drawn, legend, points, ticks
 
-
-@pytest.fixture(autouse=True)
-def style():
-    """As in a notebook; a figure that cannot be drawn cleanly is an error."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        use_style()
-        yield
-    plt.close("all")
-
-
-def drawn(figure):
-    figure.canvas.draw()
-    assert all(axes.get_title(loc="left") or axes.get_ylabel() for axes in figure.axes)
-    return figure
-
-
-def read(axis):
-    return [label.get_text() for label in axis.get_ticklabels()]
-
-
-def points(axes, marker):
-    lines = [x for x in axes.lines if x.get_marker() == marker]
-    return [(np.asarray(x.get_xdata()), np.asarray(x.get_ydata())) for x in lines]
-
-
-def legend(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()]
+pytestmark = pytest.mark.usefixtures("style")
 
 
 def end(seed, kl, gained, **others):
@@ -57,7 +24,7 @@ def test_replies_stand_in_the_order_of_their_reward():
     left, right = drawn(
         figures.optimum(policies, [0.0, 1.0, -1.0], [0.3, 1.3, -0.7], ["x", "y", "z"])
     ).axes
-    assert read(left.xaxis) == ["y", "x", "z"]
+    assert ticks(left.xaxis) == ["y", "x", "z"]
     drawn_lines = [line.get_ydata().tolist() for line in left.lines]
     assert drawn_lines == [[0.2, 0.5, 0.3], [0.8, 0.1, 0.1]]
     assert legend(left) == list(policies)
@@ -88,24 +55,12 @@ def test_the_story_says_what_a_margin_means():
     assert "weight is 0.29" in figures.margin_story(0.1, 9.0)
 
 
-def test_the_explorer_draws_every_pair(monkeypatch, capsys):
-    import ipywidgets
-    from IPython import display
-
-    shown, outputs = [], []
-    monkeypatch.setattr(display, "display", lambda *things: shown.extend(things))
-
-    def interactive_output(function, dials):
-        outputs.append(SimpleNamespace(function=function, dials=dials))
-        return ipywidgets.Output()
-
-    monkeypatch.setattr(ipywidgets, "interactive_output", interactive_output)
-    monkeypatch.setattr(plt, "show", lambda: None)
+def test_the_explorer_draws_every_pair(explorer, capsys):
     figures.margin_explorer()
-    [output] = outputs
-    assert output.dials["beta"].value == pytest.approx(0.1) and len(shown) == 2
+    assert explorer.dials["beta"].value == pytest.approx(0.1)
+    assert len(explorer.shown) == 2
     for beta, margin in ((0.01, -30.0), (3.0, 30.0)):
-        output.function(beta, margin)
+        explorer.function(beta, margin)
         assert capsys.readouterr().out == figures.margin_story(beta, margin) + "\n"
 
 
@@ -194,5 +149,5 @@ def test_the_frontier_has_every_run_and_each_methods_envelope():
 def test_areas_have_a_row_a_method_and_a_dot_a_seed():
     areas = {"DPO": {0: 1.0, 1: 2.0, 2: 1.5}, "IPO": {0: 0.7}}
     [axes] = drawn(figures.area_dots(areas)).axes
-    assert read(axes.yaxis) == ["DPO", "IPO"]
+    assert ticks(axes.yaxis) == ["DPO", "IPO"]
     assert [x.tolist() for x, _ in points(axes, "o")] == [[1.0, 2.0, 1.5], [0.7]]

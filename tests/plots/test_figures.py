@@ -1,10 +1,8 @@
 """Figures show the numbers they are given, of one seed or several, with labels."""
 
 import html
-import warnings
 from types import SimpleNamespace
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -14,21 +12,13 @@ from alignlab.data import tasks
 from alignlab.data.world import Fact
 from alignlab.evaluation.intervals import wilson_interval
 from alignlab.experiments.instruction_tuning import mean_over
-from alignlab.plots import base_model, explorers, instruction_tuning, use_style
+from alignlab.plots import base_model, explorers, instruction_tuning
 from alignlab.plots.style import LINESTYLES
 
-matplotlib.use("Agg")
+from .conftest import points, ticks
+
+pytestmark = pytest.mark.usefixtures("style")
 SEEDS = [[4], [4, 0, 7]]
-
-
-@pytest.fixture(autouse=True)
-def style():
-    """As in a notebook; a figure that cannot be drawn cleanly is an error."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        use_style()
-        yield
-    plt.close("all")
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +30,6 @@ def families(monkeypatch):
     return tuple(sizes)
 
 
-def read(axis):
-    return [label.get_text() for label in axis.get_ticklabels()]
-
-
 def complete(figure):
     """Draw it; every panel has a title and says what its axes are."""
     figure.canvas.draw()
@@ -53,15 +39,9 @@ def complete(figure):
         assert any(labels)
         for axis, label in zip((axes.xaxis, axes.yaxis), labels):
             shared = axes is not figure.axes[0] and axes.get_shared_y_axes()
-            named = any(text.strip("0123456789.−\n") for text in read(axis))
+            named = any(text.strip("0123456789.−\n") for text in ticks(axis))
             assert label or named or shared, "an axis of bare numbers needs a label"
     return figure
-
-
-def points(axes, marker=None):
-    """Data of the axes' lines, of one marker or of all."""
-    lines = [x for x in axes.lines if marker is None or x.get_marker() == marker]
-    return [(np.asarray(x.get_xdata()), np.asarray(x.get_ydata())) for x in lines]
 
 
 # --- Notebook 00 --------------------------------------------------------------------
@@ -74,7 +54,7 @@ def test_next_tokens_are_bars_with_the_likeliest_on_top():
     complete(figure)
     bars = sorted(axes.patches, key=lambda bar: -bar.get_y())
     assert [bar.get_width() for bar in bars] == [0.6, 0.25, 0.1]
-    named = dict(zip(axes.get_yticks(), read(axes.yaxis)))
+    named = dict(zip(axes.get_yticks(), ticks(axes.yaxis)))
     tops = [bar.get_y() + bar.get_height() / 2 for bar in bars]
     assert [named[round(y)] for y in tops][:2] == ["'Paris'", "''"]
 
@@ -86,7 +66,7 @@ def test_surprise_is_minus_the_log_probability():
     )
     complete(figure)
     assert [bar.get_height() for bar in axes.patches] == [1.0, 4.5, 0.1]
-    assert read(axes.xaxis) == ["The", "cat", "."]
+    assert ticks(axes.xaxis) == ["The", "cat", "."]
 
 
 def test_exposures_fall_and_the_never_shown_are_counted():
@@ -116,7 +96,7 @@ def test_recall_is_drawn_with_its_intervals_and_chance():
     for row, stroke in zip(RECALL, strokes.get_segments(), strict=True):
         expected = wilson_interval(round(row["recall"] * row["facts"]), row["facts"])
         assert sorted(stroke[:, 1]) == pytest.approx([expected.low, expected.high])
-    assert read(axes.xaxis) == ["never", "3–21", "21–900"]
+    assert ticks(axes.xaxis) == ["never", "3–21", "21–900"]
     assert any(np.all(y == 0.31) for _, y in points(axes))
     assert "100" in axes.get_xlabel()
 
@@ -171,7 +151,7 @@ def test_few_examples_shows_both_curves_and_the_control(seeds):
     rows += [{"seed": s, **control} for s in seeds]
     figure = complete(instruction_tuning.few_examples(rows))
     [axes] = figure.axes
-    assert read(axes.xaxis) == ["0", "4", "16", "\nshuffled"]
+    assert ticks(axes.xaxis) == ["0", "4", "16", "\nshuffled"]
     curves = [(x, y) for x, y in points(axes, "None") if len(x) == 3]
     assert all(x == pytest.approx(np.log2([1, 5, 17])) for x, _ in curves)
     means = np.mean([[s / 100, 0.2 + s / 100, 0.8 + s / 100] for s in seeds], axis=0)
@@ -200,7 +180,7 @@ def test_diversity_has_a_curve_for_each_size(seeds, sizes, families):
         assert line.get_xdata() == pytest.approx([0, 1, 2])
         assert line.get_ydata() == pytest.approx(number + np.array([0.1, 0.2, 0.4]))
         assert line.get_linestyle() == LINESTYLES[number], "to tell without colour"
-    assert read(axes.xaxis) == ["1", "2", "4"]
+    assert ticks(axes.xaxis) == ["1", "2", "4"]
 
 
 def by_family(families, value):
@@ -217,7 +197,7 @@ def test_families_have_a_marker_for_each_condition(seeds, families):
     }
     figure = complete(instruction_tuning.families(arms, families, "Base and tuned"))
     [axes] = figure.axes
-    named = dict(zip(axes.get_yticks(), read(axes.yaxis)))
+    named = dict(zip(axes.get_yticks(), ticks(axes.yaxis)))
     assert named[3] == "opposite" and named[0] == "city country"
     for marker, rows in zip("os", arms.values(), strict=True):
         [(x, y)] = points(axes, marker)
@@ -238,7 +218,7 @@ def test_mixtures_compare_small_and_large_families(seeds, families):
     ]
     figure = complete(instruction_tuning.mixture(rows))
     [axes] = figure.axes
-    assert read(axes.xaxis) == ["proportional", "equal"]
+    assert ticks(axes.xaxis) == ["proportional", "equal"]
     assert [text.get_text() for text in axes.get_legend().texts] == [
         "2 smallest families",
         "2 largest families",
@@ -271,7 +251,7 @@ def test_phrasings_show_every_wording_base_and_tuned(seeds):
     figure = complete(instruction_tuning.phrasings(rows, names))
     base, tuned = figure.axes
     assert base.get_title(loc="left") != tuned.get_title(loc="left")
-    assert read(base.yaxis) == ["opposite", "city country"]
+    assert ticks(base.yaxis) == ["opposite", "city country"]
     assert base.get_yticks().tolist() == [1, 0]
     for axes, t in ((base, 0), (tuned, 1)):
         wordings = [x.tolist() for x, _ in points(axes, "|")]
@@ -290,7 +270,7 @@ def test_arms_show_every_seed_and_the_mean(seeds, sign):
     rows = {"one": [sign * (0.1 + s / 100) for s in seeds], "two": [0.0] * len(seeds)}
     figure = complete(instruction_tuning.arms(rows, "forgetting (nats)", "Two arms"))
     [axes] = figure.axes
-    assert read(axes.xaxis) == ["one", "two"]
+    assert ticks(axes.xaxis) == ["one", "two"]
     assert [y.tolist() for _, y in points(axes, "o")] == list(rows.values())
     marks = [y for _, y in points(axes, "None")]
     assert [y[0] for y in marks] == pytest.approx([np.mean(v) for v in rows.values()])

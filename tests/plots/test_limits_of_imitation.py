@@ -1,38 +1,15 @@
 """Figures of notebook 02 show the arms they are given; the explorers tell one reply."""
 
-import warnings
-
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from alignlab.data.safety import BENIGN_KINDS
 from alignlab.evaluation.intervals import wilson_interval
 from alignlab.plots import limits_of_imitation as figures
-from alignlab.plots import use_style
 
-matplotlib.use("Agg")
+from .conftest import drawn, ticks
 
-
-@pytest.fixture(autouse=True)
-def style():
-    """As in a notebook; a figure that cannot be drawn cleanly is an error."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        use_style()
-        yield
-    plt.close("all")
-
-
-def drawn(figure):
-    figure.canvas.draw()
-    assert all(axes.get_title(loc="left") or axes.get_ylabel() for axes in figure.axes)
-    return figure
-
-
-def read(axis):
-    return [label.get_text() for label in axis.get_ticklabels()]
+pytestmark = pytest.mark.usefixtures("style")
 
 
 def markers(axes, marker):
@@ -146,7 +123,7 @@ def test_safety_curves_pool_the_seeds_and_mark_the_best():
     assert np.isclose(band, interval.high).any()
     assert lines(right)["sum"] == pytest.approx([1.0, 0.3, 0.6])
     assert markers(right, "o") == [[pytest.approx(0.3)]]
-    assert read(right.xaxis) == ["0", "30", "960"]
+    assert ticks(right.xaxis) == ["0", "30", "960"]
 
 
 def test_bars_by_type_are_wilsons_rates():
@@ -154,7 +131,7 @@ def test_bars_by_type_are_wilsons_rates():
     [axes] = drawn(figures.by_type(arms)).axes
     heights = [bar.get_height() for bar in axes.patches]
     assert heights == pytest.approx([0.1] * 4 + [0] + [0.6] * 4 + [0])
-    assert read(axes.xaxis) == [
+    assert ticks(axes.xaxis) == [
         "homonym",
         "figurative",
         "safe\ntarget",

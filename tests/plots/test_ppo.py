@@ -1,9 +1,5 @@
 """Figures of notebook 04 show the runs they are given; the explorer tells one reply."""
 
-import warnings
-from types import SimpleNamespace
-
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,34 +8,10 @@ import torch
 
 from alignlab.experiments.ppo import LOGGED
 from alignlab.plots import ppo as figures
-from alignlab.plots import use_style
 
-matplotlib.use("Agg")
+from .conftest import drawn, points, ticks
 
-
-@pytest.fixture(autouse=True)
-def style():
-    """As in a notebook; a figure that cannot be drawn cleanly is an error."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        use_style()
-        yield
-    plt.close("all")
-
-
-def drawn(figure):
-    figure.canvas.draw()
-    assert all(axes.get_title(loc="left") or axes.get_ylabel() for axes in figure.axes)
-    return figure
-
-
-def read(axis):
-    return [label.get_text() for label in axis.get_ticklabels()]
-
-
-def points(axes, marker=None):
-    lines = [x for x in axes.lines if marker is None or x.get_marker() == marker]
-    return [(np.asarray(x.get_xdata()), np.asarray(x.get_ydata())) for x in lines]
+pytestmark = pytest.mark.usefixtures("style")
 
 
 def run(seed, scale=1.0, updates=3, **labels):
@@ -94,7 +66,7 @@ def test_the_sweep_shows_every_seeds_kl_and_gain():
         [1.5, 3.0, 4.5],
         pytest.approx([1.7, 3.4, 5.1]),
     ]
-    assert read(right.xaxis) == ["0", "0.2"]
+    assert ticks(right.xaxis) == ["0", "0.2"]
     (_, gold), (_, proxy) = points(right, "o") + points(right, "s")
     assert gold == pytest.approx([1.5 - 0.5, 1.7 - 0.5])
     assert proxy == pytest.approx([0.75 - 0.1, 0.85 - 0.1])
@@ -119,7 +91,7 @@ def test_the_frontier_has_best_of_n_every_run_and_the_start():
 def test_pieces_show_seeds_mean_and_the_least_that_counts():
     lost = {"clipping": [0.1, 0.5], "gae": [-0.2, 0.0]}
     [axes] = drawn(figures.pieces(lost, 0.1)).axes
-    assert read(axes.yaxis) == ["without clipping", "without gae"]
+    assert ticks(axes.yaxis) == ["without clipping", "without gae"]
     assert [x.tolist() for x, _ in points(axes, "o")] == list(lost.values())
     marks = [x[0] for x, _ in points(axes, "None")]
     assert marks == pytest.approx([0.3, -0.1, 0.0, 0.1])
@@ -140,7 +112,7 @@ def test_failures_are_crosses():
     [axes] = drawn(figures.failures(groups, "gold gained")).axes
     assert [x.tolist() for x, _ in points(axes, "o")] == [[1.0], [0.5]]
     assert [x.tolist() for x, _ in points(axes, "X")] == [[-1.0], []]
-    assert read(axes.yaxis) == ["PPO", "DPO"] and axes.get_xlabel() == "gold gained"
+    assert ticks(axes.yaxis) == ["PPO", "DPO"] and axes.get_xlabel() == "gold gained"
 
 
 # --- One reply ----------------------------------------------------------------------
@@ -178,7 +150,7 @@ def test_a_rollout_shows_all_numbers_and_hatches_what_is_clipped():
     assert tops == pytest.approx(TABLE["ratio"].tolist())
     # A good token that rose far enough, and a bad one that fell far enough.
     assert [bar.get_hatch() for bar in bars] == ["//", "//", None, None]
-    assert read(figure.axes[-1].xaxis) == ["The", "Euro", ".", "<|end|>"]
+    assert ticks(figure.axes[-1].xaxis) == ["The", "Euro", ".", "<|end|>"]
 
 
 def test_what_comes_after_the_marked_token_is_pale():
@@ -196,24 +168,12 @@ def test_a_tokens_story_says_whether_it_still_pulls():
     assert "clipped" not in figures.token_story(TABLE, 0, clip_range=0.4)
 
 
-def test_the_explorer_steps_through_every_token(monkeypatch, capsys):
-    import ipywidgets
-    from IPython import display
-
-    shown, outputs = [], []
-    monkeypatch.setattr(display, "display", lambda *things: shown.extend(things))
-
-    def interactive_output(function, dials):
-        outputs.append(SimpleNamespace(function=function, dials=dials))
-        return ipywidgets.Output()
-
-    monkeypatch.setattr(ipywidgets, "interactive_output", interactive_output)
-    monkeypatch.setattr(plt, "show", lambda: None)
+def test_the_explorer_steps_through_every_token(explorer, capsys):
     figures.rollout_explorer(TABLE)
-    [output] = outputs
-    slider = output.dials["at"]
-    assert (slider.min, slider.max, slider.value) == (0, 3, 0) and len(shown) == 2
+    slider = explorer.dials["at"]
+    assert (slider.min, slider.max, slider.value) == (0, 3, 0)
+    assert len(explorer.shown) == 2
     for at in range(4):
-        output.function(at)
+        explorer.function(at)
         assert capsys.readouterr().out == figures.token_story(TABLE, at) + "\n"
     assert len(plt.get_fignums()) == 4

@@ -1,27 +1,12 @@
 """Figures of notebook 08 show what they are given."""
 
-import warnings
-
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from alignlab.calibration import risk_coverage_curve
 from alignlab.plots import recalibration as figures
-from alignlab.plots import use_style
 
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def style():
-    """As in a notebook; a figure that cannot be drawn cleanly is an error."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("style")
 
 
 def named(axes):

@@ -1,29 +1,17 @@
 """Figures of notebook 03 show what they are given: seeds, means, and exact truths."""
 
-import warnings
-
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy.special import expit
 
 from alignlab.evaluation.intervals import Interval
-from alignlab.plots import explorers, use_style
+from alignlab.plots import explorers
 from alignlab.plots import reward_modeling as figures
 
-matplotlib.use("Agg")
+from .conftest import points, ticks
+
+pytestmark = pytest.mark.usefixtures("style")
 SEEDS = [[4], [4, 0, 7]]
-
-
-@pytest.fixture(autouse=True)
-def style():
-    """As in a notebook; a figure that cannot be drawn cleanly is an error."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        use_style()
-        yield
-    plt.close("all")
 
 
 def complete(figure):
@@ -39,15 +27,6 @@ def lines(axes, linestyle=None):
     """y values of the axes' lines, of one style or of all."""
     chosen = [x for x in axes.lines if linestyle in (None, x.get_linestyle())]
     return [np.asarray(x.get_ydata(), float) for x in chosen]
-
-
-def points(axes):
-    """Data of the axes' lines."""
-    return [(np.asarray(x.get_xdata()), np.asarray(x.get_ydata())) for x in axes.lines]
-
-
-def ticks(axis):
-    return [label.get_text() for label in axis.get_ticklabels()]
 
 
 def test_votes_lie_about_the_curve_they_are_drawn_from():

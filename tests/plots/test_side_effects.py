@@ -1,10 +1,7 @@
 """Figures of notebook 06 show the runs they are given; the explorer tells one look."""
 
 import math
-import warnings
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -13,27 +10,16 @@ from alignlab.evaluation.intervals import Interval
 from alignlab.evaluation.over_optimisation import FORMS, Curve
 from alignlab.experiments import alignment
 from alignlab.plots import side_effects as figures
-from alignlab.plots import use_style
 
-matplotlib.use("Agg")
+from .conftest import drawn, legend
+
+pytestmark = pytest.mark.usefixtures("style")
 SUBJECTS = 4
 
 
 @pytest.fixture(autouse=True)
-def style(monkeypatch):
-    """As in a notebook; a figure that cannot be drawn cleanly is an error."""
+def subjects(monkeypatch):
     monkeypatch.setattr(alignment, "subjects", lambda split: list("abcd"))
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        use_style()
-        yield
-    plt.close("all")
-
-
-def drawn(figure):
-    figure.canvas.draw()
-    assert all(axes.get_title(loc="left") or axes.get_ylabel() for axes in figure.axes)
-    return figure
 
 
 def run(seed=0, height=1.0, looks=5):
@@ -55,10 +41,6 @@ def run(seed=0, height=1.0, looks=5):
     return {"seed": seed, "points": points}
 
 
-def texts_of(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()]
-
-
 def test_rise_and_fall_draws_every_look_of_every_run():
     groups = {"learnt": [run(0), run(1, 2.0)], "control": [run(2)]}
     left, right = drawn(figures.rise_and_fall(groups)).axes
@@ -69,12 +51,12 @@ def test_rise_and_fall_draws_every_look_of_every_run():
     assert dots[0].get_xdata().tolist() == [0, 1, 2, 3, 4]
     proxies = [line for line in right.lines if line.get_linestyle() == "None"]
     assert proxies[0].get_ydata() == pytest.approx([0, 1, 2, 3, 4])
-    assert texts_of(left) == ["learnt", "control"]
+    assert legend(left) == ["learnt", "control"]
 
 
 def test_halves_mark_the_peak_that_one_of_them_picks():
     [axes, other] = drawn(figures.halves([run(0), run(1)])).axes
-    assert texts_of(axes) == ["picks", "measures"]
+    assert legend(axes) == ["picks", "measures"]
     assert axes.lines[-1].get_xdata()[0] == 1
     assert other.get_title(loc="left") == "Reward model 1"
 
@@ -97,14 +79,14 @@ def test_methods_star_the_peak_of_the_fit():
     [axes] = drawn(figures.methods(groups)).axes
     [star] = [line for line in axes.lines if line.get_marker() == "*"]
     assert (star.get_xdata()[0], star.get_ydata()[0]) == pytest.approx((2, 2))
-    assert texts_of(axes) == ["best of n", "DPO (too near to fit)"]
+    assert legend(axes) == ["best of n", "DPO (too near to fit)"]
 
 
 def test_fits_name_their_held_out_errors():
     errors = {form: place for place, form in enumerate(FORMS)}
     [axes] = drawn(figures.fits([Curve(D, D * (2 - 0.5 * D))], errors)).axes
-    assert [text.partition(":")[0] for text in texts_of(axes)] == list(FORMS)
-    assert "held out: 2.00" in texts_of(axes)[2]
+    assert [text.partition(":")[0] for text in legend(axes)] == list(FORMS)
+    assert "held out: 2.00" in legend(axes)[2]
 
 
 def test_the_formula_stands_beside_the_truth():
@@ -124,7 +106,7 @@ def test_data_and_size_draw_a_dot_a_seed():
         ("1m", 4000): [curve(4), curve(5)],
     }
     left, right = drawn(figures.data_and_size(groups)).axes
-    assert texts_of(left)[1] == "300k, 4,000 comparisons"
+    assert legend(left)[1] == "300k, 4,000 comparisons"
     ends = [sorted(line.get_ydata()) for line in right.lines if len(line.get_ydata())]
     assert ends == [[4, 8], [12, 12], [16, 20]]
     assert right.get_title(loc="left") == "Best of 4 (dots: seeds)"
@@ -158,7 +140,7 @@ def test_temperature_labels_the_mean_of_seeds():
         return [dict(temperature=t, diversity=t, gold=gold_at_one / t) for t in (1, 2)]
 
     [axes] = drawn(figures.temperature([curve(4), curve(6)], [curve(2)])).axes
-    assert texts_of(axes) == ["reference policy", "after PPO"]
+    assert legend(axes) == ["reference policy", "after PPO"]
     means = [
         line.get_ydata().tolist() for line in axes.lines if line.get_marker() != "None"
     ]

@@ -1,0 +1,47 @@
+"""What tests of the exercises' checks share: right answers pass, and every mistake that
+a check knows has an answer that makes it."""
+
+import pytest
+
+from alignlab.course.checks import grade
+
+
+def as_params(table):
+    """The answers of a table, {exercise: {mistake: answers}}, each as a parameter."""
+    return [
+        pytest.param(number, name, answer, id=f"{number} {name} {index}")
+        for number, mistakes in table.items()
+        for name, answers in mistakes.items()
+        for index, answer in enumerate(answers)
+    ]
+
+
+def stub(*args):
+    raise NotImplementedError()
+
+
+def passes(number, answer):
+    result = grade(number, answer)
+    assert result.passed and result.score == 1, result
+    assert result.message.startswith("Right: ") and not result.hint
+
+
+def fails_by_name(number, name, answer):
+    result = grade(number, answer)
+    assert not result.passed and 0 <= result.score < 1 and result.hint
+    assert result.message.startswith(name), result.message
+
+
+def covers(references, table, exercises):
+    """Every exercise has references and a stub's message, and every known mistake of
+    every case is in the table."""
+    assert {number for number, _ in references} == set(exercises) == set(table)
+    for number, task in exercises.items():
+        assert grade(number, stub).message.startswith("not answered yet: write my_")
+        known = {
+            message.partition(":")[0]
+            for case in task.cases()
+            for message in task.mistakes(case)
+        }
+        tested = {name.partition(":")[0] for name in table[number]}
+        assert all(any(k.startswith(name) for name in tested) for k in known)
