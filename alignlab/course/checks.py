@@ -269,6 +269,14 @@ def _tensor(output, shape: tuple, notes: Mapping[tuple, str] | None = None) -> "
     return tensor
 
 
+def _normal(seed: int, *shape: int) -> "Tensor":
+    """Standard normal numbers of float64, the same ones for the same seed."""
+    import torch
+
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, dtype=torch.float64, generator=random)
+
+
 def _show(result: CheckResult) -> None:
     """A box, where there is a notebook to show it in."""
     ipython = sys.modules.get("IPython")

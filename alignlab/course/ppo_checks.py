@@ -7,17 +7,10 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import Case, Exercise, _close, _Misfit, _tensor
+from alignlab.course.checks import Case, Exercise, _close, _Misfit, _normal, _tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def _normal(seed: int, *shape: int) -> "Tensor":
-    import torch
-
-    random = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=random)
 
 
 def _ends_at(lengths: list[int], time: int) -> "Tensor":

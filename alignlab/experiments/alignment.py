@@ -6,10 +6,11 @@ Each is made once and kept, under a name that holds all that went into it.
 
 import sys
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from alignlab import cache
 from alignlab.data import gold, preferences, tasks
@@ -17,7 +18,7 @@ from alignlab.data.preferences import Annotator, Candidates, Flipped
 from alignlab.data.world import World
 from alignlab.experiments.tuning import BATCH
 from alignlab.models.base import load_base, load_model, save_model, weights_hash
-from alignlab.models.reward import load_reward_model, reward_model_from
+from alignlab.models.reward import load_reward_model, reward_model_from, score
 from alignlab.models.sampler import Completion, complete
 from alignlab.training.reward import train_reward_model
 from alignlab.training.sft import finetune
@@ -156,8 +157,30 @@ def candidates(
     key = dict(split=split, k=k, size=size, steps=steps, seed=seed)
     key["base"] = weights_hash()
     said = cache.remember("replies", sample, key=key, code=[sys.modules[__name__]])
+    return list(_judged(names, tuple(tuple(map(tuple, some)) for some in said)))
+
+
+@lru_cache(maxsize=8)  # every arm of a process asks for the same few
+def _judged(
+    names: tuple[str, ...], said: tuple[tuple[tuple[str, bool], ...], ...]
+) -> tuple[Candidates, ...]:
     completions = [[Completion(text, [], ended) for text, ended in s] for s in said]
-    return preferences.score_completions(tasks.default_world(), names, completions)
+    world = tasks.default_world()
+    return tuple(preferences.score_completions(world, names, completions))
+
+
+def golds_of(some: Sequence[Candidates]) -> Float[np.ndarray, "subjects replies"]:
+    """Gold reward of each reply; all subjects have as many."""
+    return np.array([[reply.gold.total for reply in one.replies] for one in some])
+
+
+def score_candidates(
+    model, tokenizer, some: Sequence[Candidates]
+) -> Float[np.ndarray, "subjects replies"]:
+    """What a reward model gives each reply; all subjects have as many."""
+    prompts = [one.prompt for one in some for _ in one.replies]
+    texts = [reply.text for one in some for reply in one.replies]
+    return score(model, tokenizer, prompts, texts).reshape(len(some), -1)
 
 
 def comparisons(
@@ -202,6 +225,7 @@ def reward_model(
     epochs: int = 1,
     size: str = "1m",
     steps: int = 600,
+    trunk: str | None = None,
     progress: bool = False,
 ):
     """A reward model from n noisy comparisons of training subjects: the one that PPO
@@ -213,23 +237,27 @@ def reward_model(
         flips: rate of wrong labels.
         seed: draws the comparisons, their labels, the head and the order.
         epochs: passes over them. More fit the labels more closely, wrong ones too.
-        size, steps: of the reference policy, whose trunk the reward model has.
+        size, steps: of the reference policy whose replies are compared.
+        trunk: size of the reference policy whose trunk the reward model has; by
+            default the same one.
         progress: show a bar.
 
     Returns:
         ``(model, tokenizer)``, from the cache if it was made before.
     """
 
+    trunk = trunk or size
+
     def build(folder: Path) -> None:
         some = candidates("train", k, size=size, steps=steps, progress=progress)
-        policy, tokenizer = reference_policy(size, steps)
+        policy, tokenizer = reference_policy(trunk, steps)
         model = reward_model_from(policy, seed)
         train_reward_model(
             model,
             tokenizer,
             comparisons(some, n, flips=flips, seed=seed),
             epochs=epochs,
-            learning_rate=REWARD_RATE[size],
+            learning_rate=REWARD_RATE[trunk],
             seed=seed,
             progress=progress,
             description="reward model",
@@ -237,6 +265,6 @@ def reward_model(
         save_model(model, tokenizer, folder)
 
     key = dict(n=n, k=k, flips=flips, seed=seed, epochs=epochs, size=size, steps=steps)
-    key["base"] = weights_hash()
+    key |= dict(trunk=trunk, base=weights_hash())
     code = [sys.modules[__name__]]
     return load_reward_model(cache.artifact("reward", build, key=key, code=code))

@@ -4,9 +4,10 @@ An *arm* is one training run with one seed: a dict of parameters that goes into 
 function and comes back as a dict of numbers.
 """
 
+import json
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
@@ -15,6 +16,7 @@ from alignlab import cache
 from alignlab.models.base import device_in_use, use_device, weights_hash
 
 Arm = dict[str, object]
+Call = tuple[Callable[..., dict], Arm]
 
 
 def run_arms(
@@ -41,9 +43,7 @@ def run_arms(
     return run_each(calls, jobs=jobs, label=label or run.__name__)
 
 
-def run_each(
-    calls: Sequence[tuple[Callable[..., dict], Arm]], *, jobs: int = 2, label: str
-) -> list[dict]:
+def run_each(calls: Sequence[Call], *, jobs: int = 2, label: str) -> list[dict]:
     """As :func:`run_arms`, for arms of several functions: ``run(**arm)`` for every
     ``(run, arm)``. Put the longest first, so that no process is idle at the end."""
     bar = tqdm(calls, desc=label, unit="arm")
@@ -59,6 +59,25 @@ def run_each(
             bar.update()
     bar.close()
     return results
+
+
+def run_groups(
+    groups: Mapping[Hashable, Sequence[Call]], *, jobs: int = 2, label: str
+) -> dict[Hashable, list[dict]]:
+    """As :func:`run_each`, for arms by what they are for: the rows of each group.
+
+    An arm that stands in several groups is run once."""
+    calls = {_text(call): call for some in groups.values() for call in some}
+    results = run_each(list(calls.values()), jobs=jobs, label=label)
+    found = dict(zip(calls, results, strict=True))
+    return {
+        name: [found[_text(call)] for call in some] for name, some in groups.items()
+    }
+
+
+def _text(call: Call) -> str:
+    run, arm = call
+    return f"{run.__module__}.{run.__name__} {json.dumps(arm, sort_keys=True)}"
 
 
 def is_remembered(run: Callable, arm: Arm) -> bool:

@@ -21,7 +21,7 @@ from alignlab.calibration.elicitation import multiple_choice
 from alignlab.calibration.estimators import TemperatureScaler
 from alignlab.data import tasks
 from alignlab.data.world import Fact, normalise
-from alignlab.experiments.arms import run_each
+from alignlab.experiments.arms import run_each, run_groups
 from alignlab.experiments.tuning import sft_policy
 from alignlab.models.base import load_base, load_model, save_model, weights_hash
 from alignlab.models.likelihood import completion_log_probs
@@ -438,6 +438,4 @@ def stages(
     }
     calls["SFT"] = first
     calls["base"] = [(base_arm, dict(seed=s, **base)) for s in seeds]
-    every = [call for some in calls.values() for call in some]
-    rows = iter(run_each(every, jobs=jobs, label="stages"))
-    return {name: [next(rows) for _ in some] for name, some in calls.items()}
+    return run_groups(calls, jobs=jobs, label="stages")

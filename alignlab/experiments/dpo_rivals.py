@@ -7,15 +7,12 @@ Measured on the same subjects and in the same way as ``dpo`` measures its own.
 import json
 from collections.abc import Sequence
 
-import numpy as np
-
 from alignlab.errors import AlignlabError
 from alignlab.evaluation.exact import best_of_n_kl, optimal_policy
 from alignlab.evaluation.over_optimisation import best_of_n_values
 from alignlab.experiments import alignment, ppo
 from alignlab.experiments.dpo import LAB_LENGTH, LAB_PROMPT, laboratory, measure
 from alignlab.models.base import device_in_use, load_model
-from alignlab.models.reward import score
 from alignlab.ppo import PPOConfig, PPOTrainer
 
 # Over the reference's replies gold spreads by 2.0 and the learnt reward by 0.8. At one
@@ -38,8 +35,7 @@ def ppo_arm(*, n: int, **recipe) -> dict:
     if logged["stopped"] is not None:
         return {"stopped": logged["stopped"]}
     found = _measured(*load_model(folder), n, recipe)
-    spent = [logged[f"seconds_{part}"] for part in ("rollout", "reward", "update")]
-    return found | {"stopped": None, "seconds": float(np.sum(spent))}
+    return found | {"stopped": None, "seconds": ppo.seconds_spent(logged)}
 
 
 def gold_ppo_arm(
@@ -90,11 +86,8 @@ def best_of_n_arm(
     """
     made = dict(size=size, steps=steps)
     some = alignment.candidates("test", k, seed=seed, **made)
-    model, tokenizer = alignment.reward_model(n_pairs, k=k, **made)
-    prompts = [one.prompt for one in some for _ in one.replies]
-    texts = [reply.text for one in some for reply in one.replies]
-    rewards = score(model, tokenizer, prompts, texts).reshape(len(some), k)
-    golds = np.array([[reply.gold.total for reply in one.replies] for one in some])
+    model = alignment.reward_model(n_pairs, k=k, **made)
+    rewards, golds = alignment.score_candidates(*model, some), alignment.golds_of(some)
     points = []
     for n in ns:
         picked = best_of_n_values(rewards, golds, n)  # (subjects,)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from alignlab.experiments import dpo, dpo_rivals
-from alignlab.experiments.arms import run_each
+from alignlab.experiments.arms import run_groups
 
 PPO, GOLD_PPO, BEST_OF_N = "PPO", "PPO on gold", "best of n"
 TOSSED, TOSSED_BETA = "tossed labels", 0.2  # one of DPO's strengths
@@ -22,7 +22,7 @@ def optimum_sweep(
         name: [(run, dict(seed=seed, updates=updates)) for seed in seeds]
         for name, (run, updates) in kinds.items()
     }
-    return _by_name(calls, jobs, "laboratory")
+    return run_groups(calls, jobs=jobs, label="laboratory")
 
 
 def close_sweep(
@@ -45,7 +45,7 @@ def close_sweep(
         ]
         for name, loss in kinds.items()
     }
-    return _by_name(calls, jobs, "a closer look")
+    return run_groups(calls, jobs=jobs, label="a closer look")
 
 
 def noise_sweep(
@@ -62,7 +62,7 @@ def noise_sweep(
                 if name in ("cDPO", "robust"):
                     arm["label_smoothing"] = rate
                 calls.setdefault(name, []).append((dpo.preference_arm, arm | common))
-    return _by_name(calls, jobs, "label noise")
+    return run_groups(calls, jobs=jobs, label="label noise")
 
 
 def frontier_sweep(
@@ -134,16 +134,10 @@ def frontier_sweep(
         for run, arm in calls["DPO"]
         if arm["beta"] == TOSSED_BETA and arm["seed"] in family_seeds
     ]
-    rows = _by_name(calls, jobs, "frontier")
+    rows = run_groups(calls, jobs=jobs, label="frontier")
     rows[BEST_OF_N] = [
         point | {"seed": row["seed"]}
         for row in rows[BEST_OF_N]
         for point in row["points"]
     ]
     return rows
-
-
-def _by_name(calls: dict[str, list], jobs: int, label: str) -> dict[str, list[dict]]:
-    flat = [call for some in calls.values() for call in some]
-    results = iter(run_each(flat, jobs=jobs, label=label))
-    return {name: [next(results) for _ in some] for name, some in calls.items()}

@@ -5,6 +5,7 @@ All of them start from one reference policy, are measured on the same unseen sub
 and differ from ``RECIPE`` and the defaults of :class:`PPOConfig` by what they name.
 """
 
+import itertools
 import json
 import math
 import sys
@@ -22,7 +23,7 @@ from alignlab.data import gold, tasks
 from alignlab.errors import AlignlabError
 from alignlab.evaluation.exact import best_of_n_kl
 from alignlab.experiments import alignment
-from alignlab.experiments.arms import run_each
+from alignlab.experiments.arms import run_groups
 from alignlab.models.base import device_in_use, load_model, weights_hash
 from alignlab.models.reward import score
 from alignlab.models.sampler import sample
@@ -302,13 +303,19 @@ def ppo_arm(*, n: int, keep: bool = False, **recipe) -> dict:
         had to stop, or None.
     """
     policy, tokenizer, logged, stopped = _ppo(keep, recipe)
-    spent = [logged[f"seconds_{part}"] for part in ("rollout", "reward", "update")]
-    result = {"history": logged, "stopped": stopped, "seconds": float(np.sum(spent))}
+    result = {"history": logged, "stopped": stopped}
+    result["seconds"] = seconds_spent(logged)
     if stopped is None:
         names = ("seed", "size", "steps", "n_pairs", "k")
         settings = {name: recipe[name] for name in names}
         result |= measure(policy, tokenizer, n=n, **settings)
     return result
+
+
+def seconds_spent(logged: Mapping[str, Sequence[float]]) -> float:
+    """Seconds of training in a :func:`history`."""
+    parts = ("rollout", "reward", "update")
+    return float(np.sum([logged[f"seconds_{part}"] for part in parts]))
 
 
 def _ppo(keep: bool, recipe: dict):
@@ -412,63 +419,43 @@ def arms(
         return runs(these, kl_coef=beta, keep=True)
 
     every = sorted({*seeds, *many_seeds, *few_seeds, *dpo_seeds})
-    sick = runs(few_seeds, **SICK)
-    sweep = {beta: sweep_of(beta, seeds) for beta in betas}
-    default = sweep_of(BETA, many_seeds)
-    pieces = {name: runs(seeds, **dials) for name, dials in PIECES.items()}
-    ladder = {name: runs(few_seeds, **dials) for name, dials in LADDER.items()}
-    ladder["+ clipping"] = sweep_of(0.0, few_seeds)
-    ladder["+ KL penalty: PPO"] = sweep_of(BETA, few_seeds)
-    grid, dpo = {}, {}
-    for rate in rates:
-        for beta in grid_betas:
-            dials = {} if rate == usual else {"learning_rate": rate}
-            grid[rate, beta] = [
-                (run, arm | dials) for run, arm in sweep_of(beta, seeds)
-            ]
-            these = dpo_seeds if (rate, beta) == (usual, BETA) else seeds
-            dpo[rate, beta] = [
-                (dpo_arm, dict(seed=s, learning_rate=rate, kl_coef=beta,
-                               dpo_steps=dpo_steps, n=n, **policy))
-                for s in these
-            ]  # fmt: skip
-    start = [(start_arm, dict(seed=s, n=n, **policy)) for s in every]
-    groups = [start, default, sick, *sweep.values(), *pieces.values()]
-    groups += [*ladder.values(), *grid.values(), *dpo.values()]
-    found = _each_once([call for group in groups for call in group], jobs)
+    # What takes longest comes first: the runs of PPO, then the others.
+    calls = {("default", None): sweep_of(BETA, many_seeds)}
+    calls["sick", None] = runs(few_seeds, **SICK)
+    calls |= {("sweep", beta): sweep_of(beta, seeds) for beta in betas}
+    calls |= {("pieces", name): runs(seeds, **d) for name, d in PIECES.items()}
+    calls |= {("ladder", name): runs(few_seeds, **d) for name, d in LADDER.items()}
+    calls["ladder", "+ clipping"] = sweep_of(0.0, few_seeds)
+    calls["ladder", "+ KL penalty: PPO"] = sweep_of(BETA, few_seeds)
+    cells = list(itertools.product(rates, grid_betas))
+    for rate, beta in cells:
+        dials = {} if rate == usual else {"learning_rate": rate}
+        calls["grid", (rate, beta)] = [
+            (run, arm | dials) for run, arm in sweep_of(beta, seeds)
+        ]
+    calls["start", None] = [(start_arm, dict(seed=s, n=n, **policy)) for s in every]
+    for rate, beta in cells:
+        these = dpo_seeds if (rate, beta) == (usual, BETA) else seeds
+        calls["dpo", (rate, beta)] = [
+            (dpo_arm, dict(seed=s, learning_rate=rate, kl_coef=beta,
+                           dpo_steps=dpo_steps, n=n, **policy))
+            for s in these
+        ]  # fmt: skip
+    found = run_groups(calls, jobs=jobs, label="PPO")
 
-    def rows(calls, **labels) -> list[dict]:
+    def rows(kind: str, label: str = "") -> list[dict]:
         # Keyed arms hold what they name; the rest is the default.
         return [
-            {"rate": usual, "beta": BETA, **_named(found[_name(call)]), **labels}
-            for call in calls
+            {"rate": usual, "beta": BETA, **_named(row)}
+            | ({label: of} if label else {})
+            for (group, of), some in found.items()
+            if group == kind
+            for row in some
         ]
 
-    return {
-        "start": rows(start),
-        "default": rows(default),
-        "sick": rows(sick),
-        "sweep": [row for calls in sweep.values() for row in rows(calls)],
-        "pieces": [r for name, c in pieces.items() for r in rows(c, without=name)],
-        "ladder": [r for name, c in ladder.items() for r in rows(c, rung=name)],
-        "grid": [row for calls in grid.values() for row in rows(calls)],
-        "dpo": [row for calls in dpo.values() for row in rows(calls)],
-    }
-
-
-def _each_once(calls: list[tuple], jobs: int) -> dict[str, dict]:
-    """Results by call; the longest kind first, no call twice."""
-    distinct = {_name(call): call for call in calls}
-    longest = sorted(
-        distinct, key=lambda name: distinct[name][0] is not ppo_arm
-    )  # stable
-    results = run_each([distinct[name] for name in longest], jobs=jobs, label="PPO")
-    return dict(zip(longest, results, strict=True))
-
-
-def _name(call: tuple) -> str:
-    run, arm = call
-    return run.__name__ + json.dumps(arm, sort_keys=True)
+    kinds = ("start", "default", "sick", "sweep", "grid", "dpo")
+    labelled = {"pieces": rows("pieces", "without"), "ladder": rows("ladder", "rung")}
+    return {kind: rows(kind) for kind in kinds} | labelled
 
 
 def _named(row: dict) -> dict:

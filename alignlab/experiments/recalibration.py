@@ -13,7 +13,7 @@ import numpy as np
 from alignlab.calibration.elicitation import IS_IT_TRUE, bank_confidence, p_true
 from alignlab.calibration.ensembles import dropout, mc_dropout
 from alignlab.calibration.training import loss_step, mixup_step
-from alignlab.experiments.arms import run_each
+from alignlab.experiments.arms import run_each, run_groups
 from alignlab.experiments.calibration import Item, ask, items, tuned
 from alignlab.experiments.tuning import BATCH, LEARNING_RATE
 from alignlab.models.base import load_base
@@ -241,17 +241,15 @@ def models(
         calls[loss] = [
             (loss_arm, dict(loss=loss, seed=s, item_seed=s, **common)) for s in seeds
         ]
-    others = [
+    calls["members"] = [
         (loss_arm, dict(loss=losses[0], seed=s + APART * m, item_seed=s, **common))
         for s in seeds
-        for m in range(1, MEMBERS)
+        for m in range(MEMBERS)
     ]
-    every = [call for some in calls.values() for call in some] + others
-    rows = iter(run_each(every, jobs=jobs, label="models"))
-    found = {name: [next(rows) for _ in some] for name, some in calls.items()}
+    found = run_groups(calls, jobs=jobs, label="models")
+    members = found["members"]
     found["members"] = [
-        [first] + [next(rows) for _ in range(1, MEMBERS)]
-        for first in found["cross-entropy"]
+        members[i : i + MEMBERS] for i in range(0, len(members), MEMBERS)
     ]
     return found
 

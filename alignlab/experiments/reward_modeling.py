@@ -78,10 +78,7 @@ def learn(
 def unseen_rewards(model, tokenizer, *, size: str, steps: int) -> list:
     """The reward of every reply to the test requests, at [subject][reply]."""
     some = alignment.candidates("test", TESTED, size=size, steps=steps)
-    prompts = [one.prompt for one in some for _ in one.replies]
-    texts = [reply.text for one in some for reply in one.replies]
-    rewards = score(model, tokenizer, prompts, texts)
-    return rewards.reshape(len(some), TESTED).tolist()
+    return alignment.score_candidates(model, tokenizer, some).tolist()
 
 
 # --- How much of it, and how noisy ----------------------------------------------------

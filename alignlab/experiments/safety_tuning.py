@@ -14,12 +14,9 @@ from alignlab.data.safety import SafetyExample
 from alignlab.evaluation.refusals import world_outcome
 from alignlab.experiments.arms import run_arms
 from alignlab.experiments.instruction_tuning import TEST_SEED
-from alignlab.experiments.tuning import LEARNING_RATE, judge, reply
-from alignlab.models.base import load_base
+from alignlab.experiments.tuning import judge, reply, tune
 from alignlab.models.sampler import complete
-from alignlab.training.sft import finetune
 
-BATCH = 16
 LONGEST_REPLY = 28  # tokens; a refusal or the first sentence of a compliance
 QUESTIONS = 256  # about facts, beside the plain requests, in every arm
 SHOWN = 8  # requests of each kind whose replies are kept word for word
@@ -49,18 +46,8 @@ def safety_arm(
         "neither"; ``answered``: share of right answers to questions about other
         subjects; ``replies``: some of each kind, word for word.
     """
-    model, tokenizer = load_base(size)
     examples = helpful_examples(seed) + extra_examples(extra, n, seed)
-    finetune(
-        model,
-        tokenizer,
-        [{"prompt": e.prompt, "completion": e.completion} for e in examples],
-        steps=steps,
-        batch_size=BATCH,
-        learning_rate=LEARNING_RATE[size],
-        seed=seed,
-        progress=False,
-    )
+    model, tokenizer = tune(examples, size=size, steps=steps, seed=seed)
     asked = requests(seed, n_test)
     prompts = [e.prompt for some in asked.values() for e in some]
     said = iter(complete(model, tokenizer, prompts, LONGEST_REPLY))

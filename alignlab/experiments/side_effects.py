@@ -5,30 +5,19 @@ An arm keeps what was said; what that is worth is worked out in
 ``side_effects_analysis``, without training anything.
 """
 
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from transformers import TrainerCallback
 
-from alignlab import cache
 from alignlab.data import gold, tasks
 from alignlab.errors import AlignlabError
 from alignlab.experiments import alignment
 from alignlab.experiments import ppo as sweeps
-from alignlab.experiments.arms import run_each
-from alignlab.models.base import save_model, weights_hash
-from alignlab.models.reward import (
-    combine,
-    load_reward_model,
-    reward_model_from,
-    score,
-)
+from alignlab.experiments.arms import run_groups
+from alignlab.models.reward import combine, score
 from alignlab.models.sampler import complete
 from alignlab.training.dpo import train_dpo
-from alignlab.training.reward import train_reward_model
 
 PPO_RATE = 1.5e-4  # higher goes through the rise and the fall in fewer updates
 # Without a price of KL PPO's defaults leap, also on gold itself, and what falls then is
@@ -43,41 +32,7 @@ TOGETHER = 256  # replies at a look; fewer take less memory
 LEVELS = 200  # of the reference's replies, from which members' levels are read
 
 
-# --- Reward models of several trunks --------------------------------------------------
-
-
-def proxy_model(n_pairs: int, seed: int, trunk: str, *, size: str, steps: int, k: int):
-    """``(reward model, tokenizer)`` learnt from comparisons of the policy's replies.
-
-    Args:
-        n_pairs: comparisons; those of a seed with more of them begin with these.
-        seed: of the comparisons, the head and the order.
-        trunk: size of the base model it is put on. On the policy's own it is the reward
-            model of the other notebooks.
-        size, steps, k: of the policy, and its replies of each subject.
-    """
-    if trunk == size:
-        return alignment.reward_model(n_pairs, k=k, seed=seed, size=size, steps=steps)
-
-    def build(folder: Path) -> None:
-        some = alignment.candidates("train", k, size=size, steps=steps)
-        start, tokenizer = alignment.reference_policy(trunk, steps)
-        model = reward_model_from(start, seed)
-        train_reward_model(
-            model,
-            tokenizer,
-            alignment.comparisons(some, n_pairs, seed=seed),
-            epochs=1,
-            learning_rate=alignment.REWARD_RATE[trunk],
-            seed=seed,
-            progress=False,
-        )
-        save_model(model, tokenizer, folder)
-
-    key = dict(n=n_pairs, seed=seed, trunk=trunk, size=size, steps=steps, k=k)
-    key["base"] = weights_hash()
-    code = [sys.modules[__name__]]
-    return load_reward_model(cache.artifact("reward", build, key=key, code=code))
+# --- Reward models that are heard together -------------------------------------------
 
 
 def ensemble(
@@ -241,7 +196,7 @@ def ppo_arm(
     elif reward in ENSEMBLES:
         source = ensemble(members, reward, n_pairs=n_pairs, **made)
     else:
-        source, _ = proxy_model(n_pairs, seed, trunk or size, **made)
+        source, _ = alignment.reward_model(n_pairs, seed=seed, trunk=trunk, **made)
     trainer = sweeps.trainer_for(
         policy,
         tokenizer,
@@ -291,7 +246,7 @@ def dpo_arm(
     made = dict(size=size, steps=steps)
     policy, tokenizer = alignment.reference_policy(**made)
     reference, _ = alignment.reference_policy(**made)
-    learnt, _ = proxy_model(n_pairs, seed, size, k=k, **made)
+    learnt, _ = alignment.reward_model(n_pairs, seed=seed, k=k, **made)
     gauge = sweeps.trainer_for(
         policy,
         tokenizer,
@@ -345,13 +300,12 @@ def pool_arm(
 
     Args:
         pool: replies to each request, the same ones for every reward model.
-        seed, n_pairs, trunk, size, steps, k: see :func:`proxy_model`.
+        seed, n_pairs, trunk, size, steps, k: see :func:`alignment.reward_model`.
     """
     some = alignment.candidates("test", pool, size=size, steps=steps)
-    model = proxy_model(n_pairs, seed, trunk, size=size, steps=steps, k=k)
-    prompts = [one.prompt for one in some for _ in one.replies]
-    texts = [reply.text for one in some for reply in one.replies]
-    return {"proxies": score(*model, prompts, texts).reshape(len(some), pool).tolist()}
+    made = dict(k=k, size=size, steps=steps)
+    model = alignment.reward_model(n_pairs, seed=seed, trunk=trunk, **made)
+    return {"proxies": alignment.score_candidates(*model, some).tolist()}
 
 
 # --- All of them ----------------------------------------------------------------------
@@ -435,12 +389,7 @@ def arms(
         ],
     }
     _prepare(seeds, n_pairs, pool, trunks, **made)
-    calls = {_name(call): call for calls in groups.values() for call in calls}
-    results = run_each(list(calls.values()), jobs=jobs, label="arms")
-    found = dict(zip(calls, results, strict=True))
-    return {
-        name: [found[_name(call)] for call in calls] for name, calls in groups.items()
-    }
+    return run_groups(groups, jobs=jobs, label="arms")
 
 
 def _prepare(seeds, n_pairs, pool, trunks, *, size: str, steps: int, k: int) -> None:
@@ -452,8 +401,3 @@ def _prepare(seeds, n_pairs, pool, trunks, *, size: str, steps: int, k: int) -> 
         alignment.reward_model(
             n_pairs, k=k, seed=seed, size=size, steps=steps, progress=True
         )
-
-
-def _name(call: tuple) -> str:
-    run, arm = call
-    return run.__name__ + json.dumps(arm, sort_keys=True)

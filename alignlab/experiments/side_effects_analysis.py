@@ -16,6 +16,7 @@ from alignlab.data import gold, tasks
 from alignlab.evaluation import exact
 from alignlab.evaluation.diversity import (
     across_input_diversity,
+    distinct_share,
     per_input_diversity,
     self_bleu,
 )
@@ -165,8 +166,9 @@ def pool_golds(
     pool: int, size: str, steps: int
 ) -> Float[np.ndarray, "prompts samples"]:
     """Gold of the pool's replies; see ``side_effects.pool_arm``."""
-    some = alignment.candidates("test", pool, size=size, steps=steps)
-    return np.array([[reply.gold.total for reply in one.replies] for one in some])
+    return alignment.golds_of(
+        alignment.candidates("test", pool, size=size, steps=steps)
+    )
 
 
 def best_of_n_curve(
@@ -259,7 +261,7 @@ def diversity_of(texts: Sequence[Sequence[str]], tokenizer) -> dict[str, float]:
         "per_input": float(np.nanmean(per_input_diversity(tokens, vocabulary))),
         "across_inputs": across_input_diversity(tokens, vocabulary),
         "self_bleu": float(np.mean(bleus)) if bleus else math.nan,
-        "distinct": float(np.mean([len(set(some)) / len(some) for some in texts])),
+        "distinct": float(np.mean([distinct_share(some) for some in texts])),
     }
 
 

@@ -28,32 +28,60 @@ def trl_sft_loss(
     Args:
         examples: see :func:`alignlab.training.sft.encode`.
     """
-    from datasets import Dataset, disable_progress_bars, enable_progress_bars
-    from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     chats = [messages(number, example) for number, example in enumerate(examples)]
     rows = [{"prompt": chat[:-1], "completion": chat[-1:]} for chat in chats]
-    with tempfile.TemporaryDirectory() as folder:
-        # Whatever is passed, TRL sets gradient checkpointing by a name that
-        # transformers warns about.
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):
-            settings = SFTConfig(
-                output_dir=folder,
-                max_steps=1,
-                per_device_train_batch_size=len(rows),
-                max_length=None,  # its own default cuts at 1,024
-                completion_only_loss=True,
-                bf16=False,  # its own default where the hardware has it
-                use_cpu=model.device.type == "cpu",
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-            )
+    return first_loss(
+        SFTTrainer, SFTConfig, model, tokenizer, rows, completion_only_loss=True
+    )
+
+
+def first_loss(
+    trainer_class: type,
+    config_class: type,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict],
+    reference: PreTrainedModel | None = None,
+    **dials,
+) -> float:
+    """The loss of one step of a trainer of TRL on copies of the models, with all rows
+    as one batch.
+
+    Args:
+        trainer_class, config_class: of TRL.
+        rows: in the columns that the trainer wants, as chat messages.
+        reference: for trainers that have one.
+        dials: of the config, beside those that make it one step, whole and in float32.
+    """
+    from datasets import Dataset, disable_progress_bars, enable_progress_bars
+    from transformers import PrinterCallback
+
+    models = [copy.deepcopy(m) for m in (model, reference) if m is not None]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        # TRL and its trainers set and read gradient checkpointing, whatever is passed,
+        # by names that transformers warns about.
+        warnings.catch_warnings(action="ignore", category=FutureWarning),
+    ):
+        settings = config_class(
+            output_dir=folder,
+            max_steps=1,
+            per_device_train_batch_size=len(rows),
+            max_length=None,  # its own default cuts, or leaves out, what is longer
+            bf16=False,  # its own default, also where the hardware lacks it
+            gradient_checkpointing=False,  # its own default; takes time
+            use_cpu=model.device.type == "cpu",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            **dials,
+        )
         disable_progress_bars()  # it would draw one for each step of the preparation
-        trainer = SFTTrainer(
-            copy.deepcopy(model),
-            settings,
+        trainer = trainer_class(
+            *models,
+            args=settings,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
         )
@@ -94,36 +122,16 @@ def trl_reward_loss(
         pairs: see :func:`alignlab.training.reward.encode`.
         center_rewards_coefficient: higher draws the rewards of a pair nearer to 0.
     """
-    from datasets import Dataset, disable_progress_bars, enable_progress_bars
-    from transformers import PrinterCallback
     from trl import RewardConfig, RewardTrainer
 
-    rows = [_as_messages(pair) for pair in pairs]
-    with tempfile.TemporaryDirectory() as folder:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):
-            settings = RewardConfig(
-                output_dir=folder,
-                max_steps=1,
-                per_device_train_batch_size=len(rows),
-                max_length=None,  # its own default leaves out what is over 1,024
-                center_rewards_coefficient=center_rewards_coefficient,
-                bf16=False,  # its own default, also where the hardware lacks it
-                gradient_checkpointing=False,  # its own default; takes time
-                use_cpu=model.device.type == "cpu",
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-            )
-        disable_progress_bars()
-        trainer = RewardTrainer(
-            copy.deepcopy(model),
-            settings,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
-        )
-        enable_progress_bars()
-        trainer.remove_callback(PrinterCallback)
-        return trainer.train().training_loss
+    return first_loss(
+        RewardTrainer,
+        RewardConfig,
+        model,
+        tokenizer,
+        [_as_messages(pair) for pair in pairs],
+        center_rewards_coefficient=center_rewards_coefficient,
+    )
 
 
 def compare_reward_losses(

@@ -3,14 +3,11 @@
 TRL is imported inside the function, as in :mod:`alignlab.training.recipes`.
 """
 
-import copy
-import tempfile
-import warnings
-
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlab.training.dpo import batches, encode_pairs, log_probs_of, preference_step
+from alignlab.training.recipes import first_loss
 
 # What TRL 1.16 calls our losses. Its "ipo" divides by tokens and is our "ipo_norm"; our
 # "ipo", the paper's equation, and "dpop" it does not have.
@@ -49,45 +46,23 @@ def trl_dpo_loss(
     Raises:
         ValueError: if TRL has no such loss.
     """
-    from datasets import Dataset, disable_progress_bars, enable_progress_bars
-    from transformers import PrinterCallback
     from trl import DPOConfig, DPOTrainer
 
     if loss_type not in TRL_NAMES:
         raise ValueError(
             f"loss_type is {loss_type!r}; TRL has one of {[*TRL_NAMES]} (our names)"
         )
-    rows = [_as_messages(pair) for pair in pairs]
-    with tempfile.TemporaryDirectory() as folder:
-        # Whatever is passed, TRL sets gradient checkpointing by a name that
-        # transformers warns about.
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):
-            settings = DPOConfig(
-                output_dir=folder,
-                max_steps=1,
-                per_device_train_batch_size=len(rows),
-                max_length=None,  # its own default cuts at 1,024
-                loss_type=[TRL_NAMES[loss_type]],
-                beta=beta,
-                label_smoothing=label_smoothing,
-                bf16=False,  # its own default, also where the hardware lacks it
-                gradient_checkpointing=False,  # its own default; takes time
-                use_cpu=policy.device.type == "cpu",
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-            )
-        disable_progress_bars()
-        trainer = DPOTrainer(
-            copy.deepcopy(policy),
-            copy.deepcopy(reference),
-            settings,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
-        )
-        enable_progress_bars()
-        trainer.remove_callback(PrinterCallback)
-        return trainer.train().training_loss
+    return first_loss(
+        DPOTrainer,
+        DPOConfig,
+        policy,
+        tokenizer,
+        [_as_messages(pair) for pair in pairs],
+        reference,
+        loss_type=[TRL_NAMES[loss_type]],
+        beta=beta,
+        label_smoothing=label_smoothing,
+    )
 
 
 def compare_dpo_losses(

@@ -11,7 +11,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from alignlab import cache
 from alignlab.experiments import arms
-from alignlab.experiments.arms import is_remembered, run_arms, run_each
+from alignlab.experiments.arms import is_remembered, run_arms, run_each, run_groups
 from alignlab.models import base
 
 MODULE = """
@@ -150,6 +150,18 @@ def test_two_functions_of_one_module_are_kept_apart(lab):
     assert rows[0] == {"seed": 1, "value": 0}
     assert rows[1:] == run_arms(draw, [dict(seed=2), dict(seed=1)], jobs=1)
     assert lab.computed() == ["1", "2"]
+
+
+def test_groups_get_their_rows_and_share_what_both_name(lab):
+    draw = lab.write(MODULE)
+    one, two, three = ((draw, dict(seed=seed)) for seed in (1, 2, 3))
+    found = run_groups(
+        {"a": [two, one], ("b", 0): [one, three], "c": []}, jobs=1, label=""
+    )
+    seeds = {name: [row["seed"] for row in rows] for name, rows in found.items()}
+    assert seeds == {"a": [2, 1], ("b", 0): [1, 3], "c": []}
+    assert found["a"][1] == found["b", 0][0]
+    assert lab.computed() == ["2", "1", "3"]
 
 
 def test_no_arm_gives_no_row(lab):

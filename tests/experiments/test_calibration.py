@@ -223,6 +223,7 @@ def test_stages_have_a_row_for_each_seed(monkeypatch):
         return [{"run": run.__name__, **arm} for run, arm in some]
 
     monkeypatch.setattr(arms, "run_each", run_each)
+    monkeypatch.setattr("alignlab.experiments.arms.run_each", run_each)
     common = dict(draws=1, limit=5, size="300k", n_examples=8, sft_steps=2)
     found = arms.stages(seeds=(4, 5), betas=(0.2, 1.0), steps=3, jobs=1, **common)
     assert list(found) == [

@@ -15,7 +15,7 @@ from scipy.optimize import linprog
 from alignlab import cache
 from alignlab.data import gold
 from alignlab.evaluation.exact import kl, total_variation
-from alignlab.experiments import alignment, dpo, dpo_rivals, dpo_sweeps, ppo
+from alignlab.experiments import alignment, arms, dpo, dpo_rivals, dpo_sweeps, ppo
 from alignlab.experiments import dpo_analysis as analysis
 from alignlab.models.likelihood import completion_log_probs
 from alignlab.models.sampler import complete
@@ -221,7 +221,7 @@ def calls(monkeypatch):
         json.dumps([arm for _, arm in some])
         return [{**arm, "is": run.__name__, "points": [{"n": 2}]} for run, arm in some]
 
-    monkeypatch.setattr(dpo_sweeps, "run_each", run_each)
+    monkeypatch.setattr(arms, "run_each", run_each)
     return made
 
 
@@ -267,7 +267,7 @@ def test_ppo_is_notebook_04s_own(calls, monkeypatch):
         theirs.extend(some)
         raise StopIteration
 
-    monkeypatch.setattr(ppo, "run_each", run_each)
+    monkeypatch.setattr(arms, "run_each", run_each)
     with pytest.raises(StopIteration):
         ppo.arms(
             seeds=[0, 1], many_seeds=[], few_seeds=[], dpo_seeds=[], betas=[0.0, 0.2],
@@ -453,7 +453,7 @@ def test_best_of_n_picks_by_the_learnt_reward(monkeypatch):
     monkeypatch.setattr(alignment, "candidates", lambda *a, **o: some)
     monkeypatch.setattr(alignment, "reward_model", lambda *a, **o: (None, None))
     monkeypatch.setattr(  # it likes little gold
-        dpo_rivals, "score", lambda m, t, p, texts: -np.array([float(x) for x in texts])
+        alignment, "score", lambda m, t, p, texts: -np.array([float(x) for x in texts])
     )
     made = dict(size="300k", steps=1, n_pairs=4, k=3)
     [one, three] = dpo_rivals.best_of_n_arm(seed=0, ns=[1, 3], **made)["points"]

@@ -225,7 +225,10 @@ def test_outcomes_are_counted_exactly():
 
 
 def test_an_arm_counts_every_request(monkeypatch, tiny_model, tiny_tokenizer):
-    monkeypatch.setattr(tuning, "load_base", lambda size: (tiny_model, tiny_tokenizer))
+    monkeypatch.setattr(
+        "alignlab.experiments.tuning.load_base",
+        lambda size, stage: (tiny_model, tiny_tokenizer),
+    )
     found = tuning.safety_arm(seed=0, size="300k", n=4, steps=1, n_test=3)
     assert all(sum(counts.values()) == 3 for counts in found["outcomes"].values())
     assert set(found["replies"]) == set(found["outcomes"])

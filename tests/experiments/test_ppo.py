@@ -12,7 +12,7 @@ import torch
 
 from alignlab import cache
 from alignlab.data import gold, tasks
-from alignlab.experiments import alignment
+from alignlab.experiments import alignment, arms
 from alignlab.experiments import ppo as sweeps
 from alignlab.objectives import exact_kl
 from alignlab.ppo import PPOConfig
@@ -157,7 +157,7 @@ def design(monkeypatch):
         json.dumps([arm for _, arm in calls])
         return [{**arm, "is": run.__name__} for run, arm in calls]
 
-    monkeypatch.setattr(sweeps, "run_each", run_each)
+    monkeypatch.setattr(arms, "run_each", run_each)
     rows = sweeps.arms(
         seeds=[0, 1],
         many_seeds=[0, 1, 2],

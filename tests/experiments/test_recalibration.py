@@ -92,7 +92,7 @@ def test_members_share_items_and_the_first_is_the_model_of_the_loss(monkeypatch)
     def run_each(calls, *, jobs, label):
         return [{"run": run.__name__, **arm} for run, arm in calls]
 
-    monkeypatch.setattr(arms, "run_each", run_each)
+    monkeypatch.setattr("alignlab.experiments.arms.run_each", run_each)
     common = dict(draws=1, limit=3, size="300k", steps=7)
     found = arms.models(seeds=(2, 3), losses=("focal",), jobs=1, **common)
     assert list(found) == ["single", "dropout", "cross-entropy", "focal", "members"]

@@ -78,7 +78,7 @@ def test_what_is_learnt_is_the_order_of_the_pairs(tiny_policy):
 
 
 def test_rewards_come_by_subject_and_reply(replies, monkeypatch):
-    monkeypatch.setattr(sweeps, "score", length_of)
+    monkeypatch.setattr(alignment, "score", length_of)
     monkeypatch.setattr(sweeps, "TESTED", 3)
     found = sweeps.unseen_rewards(None, None, **POLICY)
     assert found == [[1.0, 3.0, 5.0]] * 5

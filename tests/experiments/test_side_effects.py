@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alignlab.evaluation.exact import best_of_n_kl
-from alignlab.experiments import alignment, side_effects
+from alignlab.experiments import alignment, arms, side_effects
 from alignlab.experiments import side_effects_analysis as analysis
 from alignlab.experiments.side_effects_analysis import gold_curve
 
@@ -119,8 +119,8 @@ def test_reward_models_of_several_trunks_judge_the_same_pool():
 
 
 def test_a_trunk_of_another_size_is_another_model():
-    large, tokenizer = side_effects.proxy_model(16, 0, "1m", **MADE)
-    small, same = side_effects.proxy_model(16, 0, "300k", **MADE)
+    large, tokenizer = alignment.reward_model(16, trunk="1m", **MADE)
+    small, same = alignment.reward_model(16, trunk="300k", **MADE)
     assert large.num_parameters() > 2 * small.num_parameters()
     assert tokenizer.get_vocab() == same.get_vocab()
 
@@ -132,7 +132,7 @@ def test_no_arm_is_run_twice_and_seeds_are_shared(monkeypatch):
         asked.extend(calls)
         return [{**arm, "points": []} for _, arm in calls]
 
-    monkeypatch.setattr(side_effects, "run_each", run_each)
+    monkeypatch.setattr(arms, "run_each", run_each)
     monkeypatch.setattr(side_effects, "_prepare", lambda *_, **__: None)
     rows = side_effects.arms(
         seeds=[0, 1, 2],
