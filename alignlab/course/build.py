@@ -343,5 +343,5 @@ def _cleaned(output: NotebookNode) -> NotebookNode:
 def without_paths(text: str) -> str:
     """Text with absolute paths cut to what they have inside a project or package."""
     text = re.sub(r"(/[\w.+~-]+)*/ipykernel_\d+/\d+\.py", "cell", text)
-    text = re.sub(r"(/[\w.+~-]+)+/site-packages/", "", text)
+    text = re.sub(r"[\w.+~/-]*/site-packages/", "", text)
     return re.sub(r"(/[\w.+~-]+)+/(runs|notebooks|alignlab)/", r"\2/", text)

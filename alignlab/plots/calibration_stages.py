@@ -121,7 +121,7 @@ def against_optimum(
     axes.set(
         xlabel="price β of a nat of KL",
         ylabel="confidence − accuracy",
-        title="A reward for right answers makes sure, not right",
+        title="How sure a reward for right answers makes",
     )
     axes.legend()
     return figure

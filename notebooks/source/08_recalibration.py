@@ -548,7 +548,8 @@ pd.DataFrame(
     {
         "share answered": {name: some.mean() for name, some in kept.items()},
         "of those right": {
-            name: curves[name][1][some].mean() for name, some in kept.items()
+            name: curves[name][1][some].mean() if some.any() else np.nan
+            for name, some in kept.items()
         },
     }
 ).style.format("{:.0%}", na_rep="–").set_caption(

@@ -338,6 +338,7 @@ def test_without_a_copy_there_are_no_outputs(folder):
     [
         ("/tmp/ipykernel_12/345.py:3: Warning", "cell:3: Warning"),
         ("/a/b/lib/python3.11/site-packages/torch/x.py", "torch/x.py"),
+        (".venv/lib/python3.11/site-packages/torch/x.py:3: W", "torch/x.py:3: W"),
         ("/home/ann/project/alignlab/data/x.py", "alignlab/data/x.py"),
         ("PosixPath('/home/ann/runs/full/00_x')", "PosixPath('runs/full/00_x')"),
         ("a/b and 1/2, runs/x", "a/b and 1/2, runs/x"),
