@@ -5,13 +5,14 @@ recipe never finds the old result, and an unchanged one is instant the second ti
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -130,16 +131,33 @@ _MORE_ROOM = "Free some space, or set ALIGNLAB_CACHE to a folder on another disk
 
 
 def _build(build: Callable[[Path], None], path: Path) -> None:
-    """Build beside the path and rename; whoever calls holds the path's lock."""
+    """Build beside the path and rename; whoever calls holds the path's lock.
+
+    In one thread: sums over several come out in another order, training enlarges that,
+    and what is kept must not depend on who was the first to ask for it.
+    """
     unfinished = path.with_name(f".building-{path.name}")
     shutil.rmtree(unfinished, ignore_errors=True)  # a killed build's
     unfinished.mkdir()
     try:
-        with explained_if_full(cache_dir(), _MORE_ROOM):
+        with explained_if_full(cache_dir(), _MORE_ROOM), _one_thread():
             build(unfinished)
             os.replace(unfinished, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """With torch on one thread, as it was before afterwards."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def remember(

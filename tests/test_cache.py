@@ -195,6 +195,19 @@ def test_a_value_is_computed_once_and_always_comes_back_the_same():
     assert values == [{"pair": [1, 2.5], "nothing": None, "name": "Bogotá"}] * 2
 
 
+def test_what_is_built_does_not_depend_on_the_number_of_threads():
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert cache.remember("count", torch.get_num_threads, key={}) == 1
+        with pytest.raises(ZeroDivisionError):
+            cache.remember("count", lambda: 1 / 0, key={"of": 2})
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def contents(folder):
     """Everything in the cache but locks."""
     files = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")

@@ -1,6 +1,7 @@
 """What PPO rolls out and trains: prompts, completions with all that is known about
 their tokens, and the module that is policy and value function in one."""
 
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -246,17 +247,22 @@ class Episodes:
         return cls(**whole)
 
 
-def by_width(widths: np.ndarray, price: int) -> list[np.ndarray]:
+def by_width(
+    widths: np.ndarray, price: int, limit: float = math.inf
+) -> list[np.ndarray]:
     """Rows in groups of like width, so that there is little padding to compute.
 
     A group costs its rows times its greatest width, and ``price`` tokens for being one
-    more; of all ways to cut the sorted rows, this is the cheapest.
+    more; of all ways to cut the sorted rows, this is the cheapest in which no group of
+    several rows has more than ``limit`` tokens.
     """
     order = np.argsort(widths, kind="stable")
     cost, cut = np.zeros(len(order) + 1), np.zeros(len(order) + 1, dtype=int)
     for end in range(1, len(order) + 1):
         rows = end - np.arange(end)  # in the last group, for each place it may begin
-        total = cost[:end] + rows * widths[order[end - 1]] + price
+        tokens = rows * widths[order[end - 1]]
+        fits = (tokens <= limit) | (rows == 1)
+        total = np.where(fits, cost[:end] + tokens + price, math.inf)
         cut[end] = total.argmin()
         cost[end] = total[cut[end]]
     groups, end = [], len(order)

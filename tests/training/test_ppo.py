@@ -257,34 +257,43 @@ def test_rows_are_cut_to_what_they_need(tiny_model):
     assert joined.completion_ids() == [[1], [7, 8, 1], [7, 7, 7, 7]]
 
 
+def fits(groups, limit):
+    return all(len(g) == 1 or len(g) * g.max() <= limit for g in groups)
+
+
 def test_groups_of_like_width_are_the_cheapest_there_are():
     random = np.random.default_rng(0)
-    for n, price in itertools.product((1, 2, 7), (0, 5, 1000)):
+    for n, price, limit in itertools.product((1, 2, 7), (0, 5, 1000), (15, math.inf)):
         widths = random.integers(1, 20, n)
-        groups = by_width(widths, price)
+        groups = by_width(widths, price, limit)
         assert sorted(np.concatenate(groups)) == list(range(n))
+        assert fits([widths[g] for g in groups], limit)
         cost = sum(len(g) * widths[g].max() + price for g in groups)
-        ordered = np.sort(widths)
-        cheapest = min(
-            sum(len(part) * part.max() + price for part in np.split(ordered, cuts))
-            for size in range(n)
-            for cuts in itertools.combinations(range(1, n), size)
+        cuts = itertools.chain.from_iterable(
+            itertools.combinations(range(1, n), size) for size in range(n)
         )
-        assert cost == cheapest
-        if price == 1000:
+        ways = [np.split(np.sort(widths), places) for places in cuts]
+        assert cost == min(
+            sum(len(part) * part.max() + price for part in parts)
+            for parts in ways
+            if fits(parts, limit)
+        )
+        if price == 1000 and limit == math.inf:
             assert len(groups) == 1
 
 
 def test_grouping_by_width_changes_no_update(tiny_model, tiny_tokenizer, monkeypatch):
     talkative(tiny_model, tiny_tokenizer)
     found = []
-    for price in (0, 10**9):
+    for price, limit in ((0, math.inf), (10**9, math.inf), (10**9, 20)):
         monkeypatch.setattr("alignlab.training.ppo.GROUP_PRICE", {"cpu": price})
+        monkeypatch.setattr("alignlab.training.ppo.GROUP_LIMIT", {"cpu": limit})
         trainer = trained(copy.deepcopy(tiny_model), tiny_tokenizer, max_steps=2)
         found.append((parameters(trainer), trainer.state.log_history[1]))
-    assert_same(found[0][0], found[1][0], rtol=1e-4, atol=2e-6)
-    for name in ("kl", "entropy", "loss", "explained_variance"):
-        assert found[0][1][name] == pytest.approx(found[1][1][name], rel=1e-3)
+    for parameters_then, logged in found[1:]:
+        assert_same(found[0][0], parameters_then, rtol=1e-4, atol=2e-6)
+        for name in ("kl", "entropy", "loss", "explained_variance"):
+            assert found[0][1][name] == pytest.approx(logged[name], rel=1e-3, abs=1e-6)
 
 
 # --- The value function ------------------------------------------------------------

@@ -443,6 +443,16 @@ def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
+@pytest.fixture
+def one_thread():
+    """As artifacts are built: other threads add up in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_members_are_the_runs_of_their_seeds(ensemble, policy, tiny_tokenizer):
     for seed, member in zip([5, 6], ensemble([5, 6], epochs=2), strict=True):
         alone, _ = fit(
