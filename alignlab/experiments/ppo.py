@@ -298,17 +298,22 @@ def ppo_arm(*, n: int, keep: bool = False, **recipe) -> dict:
         recipe: see :func:`trained`.
 
     Returns:
-        What :func:`measure` gives (nothing if the run had to stop), ``history``, the
-        number logged for each update, ``seconds`` of training, and ``stopped``, why it
-        had to stop, or None.
+        What :func:`path_arm` gives, and what :func:`measure` does, unless the run had
+        to stop.
     """
-    policy, tokenizer, logged, stopped = _ppo(keep, recipe)
-    result = {"history": logged, "stopped": stopped}
-    result["seconds"] = seconds_spent(logged)
-    if stopped is None:
+    policy, tokenizer, result = _ppo(keep, recipe)
+    if result["stopped"] is None:
         names = ("seed", "size", "steps", "n_pairs", "k")
         settings = {name: recipe[name] for name in names}
         result |= measure(policy, tokenizer, n=n, **settings)
+    return result
+
+
+def path_arm(**recipe) -> dict:
+    """One PPO run as :func:`trained` makes it, of which only the path counts:
+    ``history``, the number logged for each update, ``seconds`` of training, and
+    ``stopped``, why it had to stop, or None."""
+    _, _, result = _ppo(False, recipe)
     return result
 
 
@@ -319,13 +324,17 @@ def seconds_spent(logged: Mapping[str, Sequence[float]]) -> float:
 
 
 def _ppo(keep: bool, recipe: dict):
+    """The policy, its tokenizer, and what :func:`path_arm` says of the run."""
     if keep:
         folder = ppo_folder(**recipe)
         logged = json.loads((folder / "history.json").read_text(encoding="utf-8"))
-        stopped = logged.pop("stopped")
-        return *load_model(folder), logged, stopped
-    trainer = trained(**recipe)
-    return trainer.policy, trainer.processing_class, history(trainer), trainer.stopped
+        model, stopped = load_model(folder), logged.pop("stopped")
+    else:
+        trainer = trained(**recipe)
+        model = trainer.policy, trainer.processing_class
+        logged, stopped = history(trainer), trainer.stopped
+    spent = seconds_spent(logged)
+    return *model, {"history": logged, "stopped": stopped, "seconds": spent}
 
 
 def dpo_arm(
@@ -379,6 +388,7 @@ def arms(
     *,
     seeds: Sequence[int],
     many_seeds: Sequence[int],
+    piece_seeds: Sequence[int],
     few_seeds: Sequence[int],
     dpo_seeds: Sequence[int],
     betas: Sequence[float],
@@ -393,8 +403,9 @@ def arms(
     """Every run of the notebook, each once, by what it is for.
 
     Args:
-        seeds: of everything that a verdict rests on.
+        seeds: of the sweep and of the grid.
         many_seeds: of the default configuration, to count failures.
+        piece_seeds: of PPO without one of its pieces; they are among many_seeds.
         few_seeds: of the ladder and of the sick run, for their figures.
         dpo_seeds: of DPO's default configuration.
         betas: prices of KL of the sweep, at the default rate.
@@ -410,21 +421,22 @@ def arms(
         ``beta``, which the default does not name.
     """
     usual = RECIPE["learning_rate"]
-    common = dict(updates=updates, n=n, **policy)
+    common = dict(updates=updates, **policy)
 
-    def runs(these: Sequence[int], **dials) -> list[tuple]:
-        return [(ppo_arm, dict(seed=s, **dials, **common)) for s in these]
+    def paths(these: Sequence[int], **dials) -> list[tuple]:
+        return [(path_arm, dict(seed=s, **dials, **common)) for s in these]
 
     def sweep_of(beta: float, these: Sequence[int]) -> list[tuple]:
-        return runs(these, kl_coef=beta, keep=True)
+        arm = dict(kl_coef=beta, keep=True, n=n, **common)
+        return [(ppo_arm, dict(seed=s, **arm)) for s in these]
 
-    every = sorted({*seeds, *many_seeds, *few_seeds, *dpo_seeds})
+    every = sorted({*seeds, *many_seeds, *dpo_seeds})
     # What takes longest comes first: the runs of PPO, then the others.
     calls = {("default", None): sweep_of(BETA, many_seeds)}
-    calls["sick", None] = runs(few_seeds, **SICK)
+    calls["sick", None] = paths(few_seeds, **SICK)
     calls |= {("sweep", beta): sweep_of(beta, seeds) for beta in betas}
-    calls |= {("pieces", name): runs(seeds, **d) for name, d in PIECES.items()}
-    calls |= {("ladder", name): runs(few_seeds, **d) for name, d in LADDER.items()}
+    calls |= {("pieces", name): paths(piece_seeds, **d) for name, d in PIECES.items()}
+    calls |= {("ladder", name): paths(few_seeds, **d) for name, d in LADDER.items()}
     calls["ladder", "+ clipping"] = sweep_of(0.0, few_seeds)
     calls["ladder", "+ KL penalty: PPO"] = sweep_of(BETA, few_seeds)
     cells = list(itertools.product(rates, grid_betas))

@@ -51,7 +51,7 @@ from alignlab.training.ppo_episodes import (
     Episodes,
     PolicyAndValue,
     Prompts,
-    by_width,
+    alike,
     completion_logits,
     pad_left,
     random_stream,
@@ -66,11 +66,6 @@ from alignlab.training.ppo_rewards import (
 
 VALUE_FILE = "value.safetensors"  # what a checkpoint holds beside the plain policy
 EVALUATION = 2**32  # a random stream that no update has
-# Tokens that could be computed in the time that one more pass takes to get going.
-GROUP_PRICE = {"cpu": 128, "gpu": 8192}
-# Tokens in a pass. Beyond, a processor spends its time on fetching memory: a batch of
-# 7,000 tokens takes a third longer in one pass than in four.
-GROUP_LIMIT = {"cpu": 2048, "gpu": math.inf}
 STEP_NUMBERS = (
     "loss",
     "policy_loss",
@@ -298,9 +293,7 @@ class PPOTrainer(Trainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return [rows]
         widths = episodes.widths[torch.from_numpy(rows)].cpu().numpy()
-        kind = "cpu" if self.args.device.type == "cpu" else "gpu"
-        groups = by_width(widths, GROUP_PRICE[kind], GROUP_LIMIT[kind])
-        return [rows[group] for group in groups]
+        return [rows[group] for group in alike(widths, self.args.device)]
 
     def _loss(self, model, batch: Episodes, scale: float) -> tuple[Tensor, list]:
         """The loss of a micro-batch, and what there is to see of it, as means over its

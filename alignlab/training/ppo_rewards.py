@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError
 from alignlab.models import reward as reward_models
 from alignlab.training.ppo_config import PPOConfig
-from alignlab.training.ppo_episodes import Prompts
+from alignlab.training.ppo_episodes import Prompts, alike
 
 RewardFunction = Callable[..., Sequence[float]]
 RewardSource = (
@@ -155,10 +156,13 @@ def _wanted(function: RewardFunction, name: str, prompts: Prompts) -> tuple[str,
 def _score_tokens(model, tokenizer, *, prompt_ids, completion_ids):
     """A reward model that reads the policy's tokens reads them as they were sampled."""
     ids = [p + c for p, c in zip(prompt_ids, completion_ids, strict=True)]
-    batch = reward_models.pad_right(ids, tokenizer)
-    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     model.eval()
-    return reward_models.sequence_rewards(model, **batch).tolist()
+    found = np.zeros(len(ids))
+    for rows in alike(np.array([len(row) for row in ids]), model.device):
+        batch = reward_models.pad_right([ids[i] for i in rows], tokenizer)
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        found[rows] = reward_models.sequence_rewards(model, **batch).tolist()
+    return found.tolist()
 
 
 def _score_texts(

@@ -134,6 +134,7 @@ many = range(seed, seed + dials.many_seeds)
 rows = sweeps.arms(
     seeds=run.seeds,
     many_seeds=many,
+    piece_seeds=run.seeds[: dials.piece_seeds],
     few_seeds=run.seeds[: dials.few_seeds],
     dpo_seeds=range(seed, seed + dials.dpo_seeds),
     betas=dials.betas,
@@ -434,10 +435,10 @@ runs.say(
 # The default configuration with one piece taken out, everything else the same. Further
 # from the reference there is more reward to be had, so the comparison is *at matched
 # KL*: the mean gold along the path, over the range of KL that both runs of a seed reach.
-# Beside it what is seen at equal updates, on unseen subjects.
+# Beside it what the replies of the last updates are like, after equally many.
 
 # %%
-whole = [row for row in rows["default"] if row["seed"] in run.seeds]
+whole = [r for r in rows["default"] if r["seed"] in run.seeds[: dials.piece_seeds]]
 removed = {
     name: [r for r in rows["pieces"] if r["without"] == name] for name in sweeps.PIECES
 }
@@ -453,15 +454,15 @@ runs.save_figure(
 pd.DataFrame(
     {
         name: {
-            "gold": np.mean([r["gold"] for r in some]),
-            "learnt reward": np.mean([r["proxy"] for r in some]),
-            "KL": np.mean([r["kl"] for r in some]),
+            "gold": np.mean([r["history"]["reward/gold"][-3:] for r in some]),
+            "learnt reward": np.mean([r["history"]["score"][-3:] for r in some]),
+            "KL": np.mean([r["history"]["kl_exact"][-3:] for r in some]),
             "share clipped": np.mean([r["history"]["clip_fraction"] for r in some]),
             "KL of one update": np.mean([r["history"]["approx_kl"] for r in some]),
         }
         for name, some in ({"PPO as it is": whole} | removed).items()
     }
-).T.rename_axis("without, at equal updates").style.format(precision=3)
+).T.rename_axis("without, at the last updates").style.format(precision=3)
 
 # %%
 for name in lost:

@@ -270,8 +270,9 @@ def test_ppo_is_notebook_04s_own(calls, monkeypatch):
     monkeypatch.setattr(arms, "run_each", run_each)
     with pytest.raises(StopIteration):
         ppo.arms(
-            seeds=[0, 1], many_seeds=[], few_seeds=[], dpo_seeds=[], betas=[0.0, 0.2],
-            rates=[], grid_betas=[], updates=3, dpo_steps=1, n=2, **common,
+            seeds=[0, 1], many_seeds=[], piece_seeds=[], few_seeds=[], dpo_seeds=[],
+            betas=[0.0, 0.2], rates=[], grid_betas=[], updates=3, dpo_steps=1, n=2,
+            **common,
         )  # fmt: skip
     kept = [arm for run, arm in theirs if run is ppo.ppo_arm and arm.get("keep")]
     kept = [

@@ -161,6 +161,7 @@ def design(monkeypatch):
     rows = sweeps.arms(
         seeds=[0, 1],
         many_seeds=[0, 1, 2],
+        piece_seeds=[0, 1],
         few_seeds=[0],
         dpo_seeds=[0, 1],
         betas=[0.0, 0.05, 0.2],
@@ -181,12 +182,14 @@ def test_no_arm_runs_twice_and_ppo_comes_first(design):
     called, rows = design
     names = [run.__name__ + json.dumps(arm, sort_keys=True) for run, arm in called]
     assert len(set(names)) == len(names)
-    kinds = [run is sweeps.ppo_arm for run, _ in called]
+    kinds = [run in (sweeps.ppo_arm, sweeps.path_arm) for run, _ in called]
     assert kinds == sorted(kinds, reverse=True), "the longest first"
     assert {r["is"] for r in rows["dpo"]} == {"dpo_arm"}
     assert {r["is"] for r in rows["start"]} == {"start_arm"}
-    for name in ("default", "sweep", "pieces", "ladder", "grid", "sick"):
+    for name in ("default", "sweep", "grid"):
         assert {r["is"] for r in rows[name]} == {"ppo_arm"}
+    for name in ("pieces", "sick"):  # what their policies are worth, nobody asks
+        assert {r["is"] for r in rows[name]} == {"path_arm"}
 
 
 def test_every_row_knows_its_seed_rate_and_price(design):
@@ -211,6 +214,7 @@ def test_every_row_knows_its_seed_rate_and_price(design):
 def test_an_ablation_differs_from_the_default_in_its_piece_only(design):
     _, rows = design
     usual = {k: v for k, v in rows["default"][0].items() if k not in ("keep", "beta")}
+    usual["is"] = "path_arm"
     for row in rows["pieces"]:
         if row["seed"] == 0:
             changed = {k for k in row if row[k] != usual.get(k, None)} - {

@@ -286,8 +286,12 @@ def test_grouping_by_width_changes_no_update(tiny_model, tiny_tokenizer, monkeyp
     talkative(tiny_model, tiny_tokenizer)
     found = []
     for price, limit in ((0, math.inf), (10**9, math.inf), (10**9, 20)):
-        monkeypatch.setattr("alignlab.training.ppo.GROUP_PRICE", {"cpu": price})
-        monkeypatch.setattr("alignlab.training.ppo.GROUP_LIMIT", {"cpu": limit})
+        monkeypatch.setattr(
+            "alignlab.training.ppo_episodes.GROUP_PRICE", {"cpu": price}
+        )
+        monkeypatch.setattr(
+            "alignlab.training.ppo_episodes.GROUP_LIMIT", {"cpu": limit}
+        )
         trainer = trained(copy.deepcopy(tiny_model), tiny_tokenizer, max_steps=2)
         found.append((parameters(trainer), trainer.state.log_history[1]))
     for parameters_then, logged in found[1:]:
