@@ -14,7 +14,7 @@ from alignlab.data import gold, tasks
 from alignlab.errors import AlignlabError
 from alignlab.experiments import alignment
 from alignlab.experiments import ppo as sweeps
-from alignlab.experiments.arms import run_groups
+from alignlab.experiments.arms import run_each, run_groups
 from alignlab.models.reward import combine, score
 from alignlab.models.sampler import complete
 from alignlab.training.dpo import train_dpo
@@ -388,16 +388,23 @@ def arms(
             for s in seeds
         ],
     }
-    _prepare(seeds, n_pairs, pool, trunks, **made)
+    _prepare(seeds, n_pairs, pool, trunks, jobs=jobs, **made)
     return run_groups(groups, jobs=jobs, label="arms")
 
 
-def _prepare(seeds, n_pairs, pool, trunks, *, size: str, steps: int, k: int) -> None:
+def _prepare(
+    seeds, n_pairs, pool, trunks, *, size: str, steps: int, k: int, jobs: int
+) -> None:
     """What several arms need is made before they start, or each would wait for it."""
     for trunk in trunks:
         alignment.reference_policy(trunk, steps, progress=True)
     alignment.candidates("test", pool, size=size, steps=steps, progress=True)
-    for seed in seeds:
-        alignment.reward_model(
-            n_pairs, k=k, seed=seed, size=size, steps=steps, progress=True
-        )
+    made = dict(n_pairs=n_pairs, size=size, steps=steps, k=k)
+    calls = [(judge_arm, dict(seed=seed, **made)) for seed in seeds]
+    run_each(calls, jobs=jobs, label="reward models")
+
+
+def judge_arm(*, seed: int, n_pairs: int, size: str, steps: int, k: int) -> dict:
+    """Makes a seed's reward model, which is found in the cache from then on."""
+    alignment.reward_model(n_pairs, seed=seed, k=k, size=size, steps=steps)
+    return {}

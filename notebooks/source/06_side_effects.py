@@ -395,8 +395,9 @@ if ("PPO", "RL") in found:  # runs that stay too near have nothing to fit
 # %% [markdown]
 # ## 6 · More data, or a larger reward model?
 #
-# The same pool of replies, judged by reward models of two sizes and several amounts of
-# comparisons (a smaller amount of a seed is the beginning of its larger one).
+# The same pool of replies, judged by reward models of several amounts of comparisons (a
+# smaller amount of a seed is the beginning of its larger one) and, on profile `full`, of
+# two sizes.
 
 # %%
 groups = {
