@@ -3,12 +3,46 @@
 Papermill's own engine lets the kernel write to the terminal; here its log is a file.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from queue import Empty
 
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.log import logger
+
+LOOK_AGAIN = 2.0  # seconds
+
+
+class Client(PapermillNotebookClient):
+    """Papermill's client of a kernel, which may miss a reply and then waits for ever.
+
+    While it waits for a cell, what a widget shows goes to the kernel through the same
+    socket, past the event loop; a reply that has just arrived is then announced to
+    nobody. So it looks into the socket every ``LOOK_AGAIN`` seconds.
+    """
+
+    def papermill_execute_cells(self) -> None:
+        shell = self.kc.shell_channel
+        shell.get_msg = partial(look_again, shell.get_msg)
+        super().papermill_execute_cells()
+
+
+async def look_again(
+    get_msg: Callable[..., Awaitable[dict]], timeout: float | None = None
+) -> dict:
+    """The next message. Without a timeout it is asked for again and again.
+
+    Raises:
+        queue.Empty: if none has come by the timeout.
+    """
+    while timeout is None:
+        try:
+            return await get_msg(timeout=LOOK_AGAIN)
+        except Empty:
+            continue
+    return await get_msg(timeout=timeout)
 
 
 class LoggingEngine(NBClientEngine):
@@ -33,7 +67,7 @@ class LoggingEngine(NBClientEngine):
             on_cell_start: called with ``cell`` and ``cell_index`` before each cell.
             start_timeout: seconds to wait for the kernel to answer.
         """
-        client = PapermillNotebookClient(
+        client = Client(
             nb_man,
             kernel_name=kernel_name,
             startup_timeout=start_timeout,
