@@ -355,7 +355,7 @@ def arms(
     made = dict(size=size, steps=steps, k=k)
     run = dict(at=list(at), n=n, n_pairs=n_pairs, **made)
     warm = dict(temperatures=list(temperatures))
-    groups = {
+    groups = {  # what takes longest comes first
         "ensemble": [
             (ppo_arm, dict(seed=s, reward=how, members=list(seeds), **run))
             for how in ensembles
@@ -366,7 +366,6 @@ def arms(
             (ppo_arm, run | dict(seed=s, reward="gold", at=list(control_at)))
             for s in seeds
         ],
-        "dpo": [(dpo_arm, run | dict(seed=s, at=list(dpo_at))) for s in few_seeds],
         "weak": [
             (ppo_arm, run | dict(seed=s, n_pairs=few))
             for few in weak_pairs
@@ -377,6 +376,7 @@ def arms(
             for beta in betas
             for s in few_seeds
         ],
+        "dpo": [(dpo_arm, run | dict(seed=s, at=list(dpo_at))) for s in few_seeds],
         "pool": [
             (pool_arm, dict(seed=s, n_pairs=count, trunk=trunk, pool=pool, **made))
             for count in ns
