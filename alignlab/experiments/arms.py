@@ -51,7 +51,7 @@ def run_each(calls: Sequence[Call], *, jobs: int = 2, label: str) -> list[dict]:
         return [_remembered(*call, device=device_in_use()) for call in bar]
     # Workers that grew large are replaced, which is of no interest to a reader.
     warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-    worker = {"one_thread": True, "device": device_in_use()}
+    worker = {"quiet": True, "device": device_in_use()}
     with Parallel(n_jobs=jobs, return_as="generator", batch_size=1) as parallel:
         results = []
         for result in parallel(delayed(_remembered)(*call, **worker) for call in calls):
@@ -95,13 +95,11 @@ def _identity(run: Callable, arm: Arm) -> dict:
 
 
 def _remembered(
-    run: Callable, arm: Arm, one_thread: bool = False, device: str | None = None
+    run: Callable, arm: Arm, quiet: bool = False, device: str | None = None
 ) -> dict:
-    if one_thread:
-        import torch
+    if quiet:
         from transformers.utils import logging
 
-        torch.set_num_threads(1)
         logging.disable_progress_bar()  # its bars would land in the notebook
     if device is not None:
         use_device(device)
