@@ -116,7 +116,7 @@ def measure(
 
 
 @torch.no_grad()
-def reply_kl(policy, reference, tokenizer, prompts, replies, rows: int = 64) -> float:
+def reply_kl(policy, reference, tokenizer, prompts, replies, rows: int = 32) -> float:
     """Mean KL(policy || reference) of a reply, in nats: exact at every token of replies
     that the policy has sampled.
 

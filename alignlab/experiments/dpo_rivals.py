@@ -110,6 +110,7 @@ def optimum_arm(*, seed: int, updates: int) -> dict[str, list[float]]:
         seed=seed,
         max_steps=updates,
         per_device_train_batch_size=256,
+        num_ppo_epochs=4,
         max_completion_length=LAB_LENGTH,
         learning_rate=3e-3,
         max_grad_norm=0.0,

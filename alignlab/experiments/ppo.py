@@ -76,6 +76,7 @@ LADDER: Mapping[str, dict] = {
     "+ clipping": dict(kl_coef=0.0),
     "+ KL penalty: PPO": dict(kl_coef=BETA),
 }
+EAGER: Mapping[str, object] = dict(num_ppo_epochs=4)  # as TRL's PPO had it
 SICK: Mapping[str, object] = dict(
     learning_rate=1.5e-3, cliprange=UNCLIPPED, kl_coef=0.0
 )
@@ -405,7 +406,8 @@ def arms(
     Args:
         seeds: of the sweep and of the grid.
         many_seeds: of the default configuration, to count failures.
-        piece_seeds: of PPO without one of its pieces; they are among many_seeds.
+        piece_seeds: of PPO without one of its pieces, and of PPO with four epochs; they
+            are among many_seeds.
         few_seeds: of the ladder and of the sick run, for their figures.
         dpo_seeds: of DPO's default configuration.
         betas: prices of KL of the sweep, at the default rate.
@@ -415,10 +417,10 @@ def arms(
         policy: ``size``, ``steps``, ``n_pairs`` and ``k`` of what is there already.
 
     Returns:
-        "start", "default", "sweep", "pieces", "ladder", "sick", "grid" and "dpo": rows,
-        which hold the arm's parameters and its results. Rows of "pieces" and "ladder"
-        also have ``without`` and ``rung``. Every row of PPO and DPO has ``rate`` and
-        ``beta``, which the default does not name.
+        "start", "default", "eager", "sweep", "pieces", "ladder", "sick", "grid" and
+        "dpo": rows, which hold the arm's parameters and its results. Rows of "pieces"
+        and "ladder" also have ``without`` and ``rung``. Every row of PPO and DPO has
+        ``rate`` and ``beta``, which the default does not name.
     """
     usual = RECIPE["learning_rate"]
     common = dict(updates=updates, **policy)
@@ -433,6 +435,8 @@ def arms(
     every = sorted({*seeds, *many_seeds, *dpo_seeds})
     # What takes longest comes first: the runs of PPO, then the others.
     calls = {("default", None): sweep_of(BETA, many_seeds)}
+    eager = dict(n=n, **EAGER, **common)
+    calls["eager", None] = [(ppo_arm, dict(seed=s, **eager)) for s in piece_seeds]
     calls["sick", None] = paths(few_seeds, **SICK)
     calls |= {("sweep", beta): sweep_of(beta, seeds) for beta in betas}
     calls |= {("pieces", name): paths(piece_seeds, **d) for name, d in PIECES.items()}
@@ -465,7 +469,7 @@ def arms(
             for row in some
         ]
 
-    kinds = ("start", "default", "sick", "sweep", "grid", "dpo")
+    kinds = ("start", "default", "eager", "sick", "sweep", "grid", "dpo")
     labelled = {"pieces": rows("pieces", "without"), "ladder": rows("ladder", "rung")}
     return {kind: rows(kind) for kind in kinds} | labelled
 

@@ -125,7 +125,7 @@ def encode_unpaired(
 
 @torch.no_grad()
 def log_probs_of(
-    model: nn.Module, pairs: Sequence[Two], pad_token_id: int, batch_size: int = 32
+    model: nn.Module, pairs: Sequence[Two], pad_token_id: int, batch_size: int = 16
 ) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "pairs"]]:
     """Log-probabilities of all first and of all second completions, in nats, in the
     order given and on the CPU.

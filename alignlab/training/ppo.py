@@ -166,8 +166,9 @@ class PPOTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=callbacks,
         )
-        if unasked and folder.exists() and not any(folder.iterdir()):
-            folder.rmdir()  # the Trainer makes it, whether or not anything is to come
+        if unasked:  # the Trainer makes it, whether or not anything is to come
+            with contextlib.suppress(OSError):  # not empty, or gone: others share it
+                folder.rmdir()
         if args.disable_tqdm:
             self.remove_callback(PrinterCallback)  # thirty numbers an update
         if use_cache is not None:

@@ -31,7 +31,8 @@ class PPOConfig(TrainingArguments):
             as many as accumulate to one; so more of them also draw more episodes (in
             TRL they cut the same number smaller).
         num_ppo_epochs: passes over an update's episodes; more learn more from each, and
-            leave the policy that sampled them further behind. 1 is on-policy.
+            leave the policy that sampled them further behind. 1 is on-policy. With 4,
+            as TRL has it, runs of notebook 04 now and then fall apart.
         local_rollout_forward_batch_size: episodes at once where no gradient is needed;
             fewer take less memory. None takes a device's share whole. Each such group
             draws from a random stream of its own, so the same number gives the same
@@ -97,7 +98,7 @@ class PPOConfig(TrainingArguments):
 
     total_episodes: int | None = None
     num_mini_batches: int = 1
-    num_ppo_epochs: int = 4
+    num_ppo_epochs: int = 2
     local_rollout_forward_batch_size: int | None = None
 
     max_completion_length: int = 64

@@ -197,6 +197,7 @@ def test_every_row_knows_its_seed_rate_and_price(design):
     assert [r["seed"] for r in rows["start"]] == [0, 1, 2]
     assert [r["seed"] for r in rows["default"]] == [0, 1, 2]
     assert {(r["rate"], r["beta"]) for r in rows["default"]} == {(1.5e-4, sweeps.BETA)}
+    assert [(r["seed"], r["num_ppo_epochs"]) for r in rows["eager"]] == [(0, 4), (1, 4)]
     swept = [(r["beta"], r["seed"]) for r in rows["sweep"]]
     assert swept == [(b, s) for b in (0.0, 0.05, 0.2) for s in (0, 1)]
     grid = {(1.5e-4, 0.05), (1.5e-4, 0.2), (1e-3, 0.05), (1e-3, 0.2)}
@@ -235,10 +236,11 @@ def test_every_rung_of_the_ladder_adds_something_until_it_is_the_default(design)
 
 def test_the_default_is_the_libraries_own():
     assert PPOConfig().kl_coef == sweeps.BETA
-    for dials in (*sweeps.PIECES.values(), *sweeps.LADDER.values(), sweeps.SICK):
+    others = sweeps.SICK, sweeps.EAGER
+    for dials in (*sweeps.PIECES.values(), *sweeps.LADDER.values(), *others):
         usual = PPOConfig(use_cpu=True)
         assert all(hasattr(usual, name) for name in dials)
-    for piece in sweeps.PIECES.values():
+    for piece in (*sweeps.PIECES.values(), sweeps.EAGER):
         assert any(getattr(PPOConfig(), name) != value for name, value in piece.items())
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -220,6 +221,21 @@ def test_the_value_model_can_start_as_the_reward_model(
     assert not torch.equal(value_model.score.weight, before["score.weight"])
     for name, tensor in judge.state_dict().items():
         assert torch.equal(tensor, before[name])  # the judge stays what it was
+
+
+def test_a_folder_that_nobody_asked_for_goes_whoever_takes_it_away(
+    tiny_model, tiny_tokenizer, tmp_path, monkeypatch
+):
+    remove = Path.rmdir
+
+    def after_another_process(folder):
+        remove(folder)
+        remove(folder)  # FileNotFoundError: arms run side by side share the folder
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "rmdir", after_another_process)
+    made(tiny_model, tiny_tokenizer)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_value_model_is_saved_and_found_again(

@@ -55,6 +55,7 @@ def trained(model, tokenizer, reward, prompts, **settings):
         report_to="none",
         per_device_train_batch_size=64,
         learning_rate=3e-3,
+        num_ppo_epochs=4,
         max_grad_norm=0.0,
         vf_coef=1.0,
         cliprange_value=None,
