@@ -19,9 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlab.data.world import normalise
 from alignlab.errors import AlignlabError
-from alignlab.models.likelihood import completion_log_probs
+from alignlab.models.options import option_log_probs, pack_options
 from alignlab.models.sampler import complete
-from alignlab.training.sft import Encoded, collate
 
 Prompt = str | list[dict]
 Reduction = Literal["sum", "mean"]
@@ -79,8 +78,9 @@ def multiple_choice(
             on from it.
         chat: True puts each prompt through the chat template, a string as one user
             turn; False feeds the text as it is.
-        batch_size: rows at once; more is faster and takes more memory. Options of one
-            token each, such as letters, cost one row a prompt, others one row each.
+        batch_size: rows at once; more takes more memory. Prompts are read once for all
+            of their options; options of one token each, such as letters, then cost one
+            row a prompt, others one row each.
         progress: show a bar.
 
     Raises:
@@ -93,8 +93,7 @@ def multiple_choice(
         raise ValueError(f'reduction is {reduction!r}; it can be "sum" or "mean"')
     options = _one_list_each(options, len(prompts))
     start, tails = _tokens(tokenizer, prompts, options, end, chat)
-    score = _of_next_tokens if _one_token_each(tails) else _of_sequences
-    sums = score(model, tokenizer, start, tails, batch_size, progress)
+    sums = _score(model, tokenizer, start, tails, batch_size, progress)
     outside = [_outside(row, own) for row, own in zip(sums, tails)]
     if reduction == "mean":
         sums = [row / [len(t) for t in own] for row, own in zip(sums, tails)]
@@ -409,67 +408,36 @@ def _text(tokenizer, prompt: Prompt, chat: bool) -> str:
     )
 
 
-def _of_sequences(model, tokenizer, start, tails, batch_size, progress):
-    """Log-probability of every option, a row of the batch each."""
-    rows = [
-        Encoded(ids + tail, [0] * len(ids) + [1] * len(tail))
-        for ids, own in zip(start, tails)
-        for tail in own
-    ]
-
-    def score(batch):
-        return completion_log_probs(model, **batch).double().sum(dim=1)
-
-    found = iter(_in_batches(model, tokenizer, rows, score, batch_size, progress))
-    return [np.array([next(found) for _ in own], dtype=float) for own in tails]
-
-
-def _of_next_tokens(model, tokenizer, start, tails, batch_size, progress):
-    """The same for options of one token: all of them from one row a prompt."""
-    rows = [Encoded(ids, [1] * len(ids)) for ids in start]
-    wanted = sorted({token for own in tails for (token,) in own})
-    column = {token: place for place, token in enumerate(wanted)}
-
-    def score(batch):
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        order = mask.argsort(dim=1, stable=True)  # padding first, so that ends meet
-        ids, mask = ids.gather(1, order), mask.gather(1, order)
-        logits = model(
-            ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=False,
-            logits_to_keep=1,
-        ).logits[:, -1]  # (B, V)
-        return logits.double().log_softmax(dim=1)[:, wanted]
-
-    found = _in_batches(model, tokenizer, rows, score, batch_size, progress)
-    return [
-        np.array([row[column[token]] for (token,) in own])
-        for row, own in zip(found, tails)
-    ]
-
-
 @torch.no_grad()
-def _in_batches(model, tokenizer, rows: list[Encoded], score, batch_size, progress):
-    """``score`` of each row, in the order given; rows of like length share a batch."""
-    _require_room(model, rows)
+def _score(model, tokenizer, start, tails, batch_size: int, progress: bool) -> list:
+    """Log-probabilities of each prompt's options; prompts of like length share a
+    batch."""
+    _require_room(model, start, tails)
     pad = tokenizer.pad_token_id
     pad = tokenizer.eos_token_id if pad is None else pad
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
-    found: list = [None] * len(rows)
+    order = sorted(range(len(start)), key=lambda i: len(start[i]))
+    at_once = max(1, batch_size // _most_rows(tails))
+    found: list = [None] * len(start)
     was_training = model.training
     model.eval()
-    with tqdm(total=len(rows), desc="options", disable=not progress) as bar:
-        for at in range(0, len(order), batch_size):
-            some = order[at : at + batch_size]
-            batch = collate([rows[i] for i in some], pad)
-            batch = {name: value.to(model.device) for name, value in batch.items()}
-            for i, value in zip(some, score(batch).cpu().tolist()):
-                found[i] = value
+    with tqdm(total=len(start), desc="prompts", disable=not progress) as bar:
+        for at in range(0, len(order), at_once):
+            some = order[at : at + at_once]
+            own = [tails[i] for i in some]
+            packed = pack_options([start[i] for i in some], own, pad)
+            packed = {name: value.to(model.device) for name, value in packed.items()}
+            values = iter(option_log_probs(model, packed).cpu().tolist())
+            for i in some:
+                found[i] = np.array([next(values) for _ in tails[i]], dtype=float)
             bar.update(len(some))
     model.train(was_training)
     return found
+
+
+def _most_rows(tails) -> int:
+    """Rows that a prompt takes: options of one token each need none of their own."""
+    one_token_each = all(len(tail) == 1 for own in tails for tail in own)
+    return 1 if one_token_each else max(map(len, tails))
 
 
 def _outside(log_probs: ndarray, tails: list[list[int]]) -> float:
@@ -494,10 +462,6 @@ def _one_list_each(options, n: int) -> list[list[str]]:
     return [list(own) for own in options]
 
 
-def _one_token_each(tails) -> bool:
-    return all(len(tail) == 1 for own in tails for tail in own)
-
-
 def _stacked(rows: list[ndarray]) -> ndarray | list[ndarray]:
     return np.stack(rows) if len({len(row) for row in rows}) == 1 else rows
 
@@ -509,9 +473,9 @@ def _require_as_many(one: str, first, other: str, second) -> None:
         )
 
 
-def _require_room(model, rows: list[Encoded]) -> None:
+def _require_room(model, start, tails) -> None:
     room = getattr(model.config, "max_position_embeddings", None) or math.inf
-    longest = max(len(row.input_ids) for row in rows)
+    longest = max(len(ids) + max(map(len, own)) for ids, own in zip(start, tails))
     if longest > room:
         raise AlignlabError(
             f"A prompt with its option has {longest} tokens; the model has positions "

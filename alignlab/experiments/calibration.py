@@ -24,10 +24,10 @@ from alignlab.data.world import Fact, normalise
 from alignlab.experiments.arms import run_each, run_groups
 from alignlab.experiments.tuning import sft_policy
 from alignlab.models.base import load_base, load_model, save_model, weights_hash
-from alignlab.models.likelihood import completion_log_probs
+from alignlab.models.options import option_log_probs, pack_options
 from alignlab.training.dpo import train_dpo
 from alignlab.training.loop import train
-from alignlab.training.sft import collate, encode
+from alignlab.training.sft import encode
 
 Split = Literal["train", "calibration", "test"]
 OPTIONS = 4
@@ -226,29 +226,35 @@ def tune_on_options(
 def option_batches(
     tokenizer, some: Sequence[Item], reference, seed: int
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches for ever: the rows of each item's options one after the other, with
-    ``right`` (items,) and the reference's log-probabilities (items, options)."""
+    """Batches for ever: what ``pack_options`` gives for some items, with ``right``
+    (items,) and the reference's log-probabilities (items, options)."""
     examples = [
         {"prompt": item.question, "completion": f"{option}."}
         for item in some
         for option in item.options
     ]
-    encoded = encode(tokenizer, examples)
+    texts = [_split(text) for text in encode(tokenizer, examples)]
     rng = np.random.default_rng([seed, 71])
     while True:
         order = rng.permutation(len(some))
         for chosen in np.array_split(order, -(-len(some) // ITEMS)):
-            rows = [encoded[i * OPTIONS + k] for i in chosen for k in range(OPTIONS)]
-            batch = collate(rows, tokenizer.pad_token_id)
+            prompts = [texts[i * OPTIONS][0] for i in chosen]
+            own = [[texts[i * OPTIONS + k][1] for k in range(OPTIONS)] for i in chosen]
+            batch = pack_options(prompts, own, tokenizer.pad_token_id)
             batch["right"] = torch.tensor([some[i].right for i in chosen])
             batch["reference"] = torch.tensor([reference[i] for i in chosen])
             yield batch
 
 
+def _split(text) -> tuple[list[int], list[int]]:
+    """Tokens of the prompt and of the completion."""
+    start = text.completion_mask.index(1)
+    return text.input_ids[:start], text.input_ids[start:]
+
+
 def _option_step(model, batch: dict[str, Tensor], loss: Callable, temperature: float):
     right, reference = batch["right"], batch["reference"]
-    rows = {n: batch[n] for n in ("input_ids", "attention_mask", "mask")}
-    log_probs = completion_log_probs(model, **rows).sum(1).view(-1, OPTIONS)
+    log_probs = option_log_probs(model, batch).float().view(-1, OPTIONS)
     return loss(log_probs / temperature, right, reference / temperature), {}
 
 

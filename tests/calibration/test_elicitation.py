@@ -96,22 +96,18 @@ def test_letters_in_one_pass_are_letters_one_by_one(tiny_model, tiny_tokenizer):
             assert one_pass.outside[i] == pytest.approx(1 - shares.sum().item())
 
 
-def test_one_token_options_take_the_short_way_and_it_agrees(
-    tiny_model, tiny_tokenizer, monkeypatch
+def test_one_token_options_are_worth_the_same_beside_a_longer_one(
+    tiny_model, tiny_tokenizer
 ):
-    from alignlab.calibration import elicitation
-
     tokens = tiny_tokenizer.convert_ids_to_tokens(range(len(tiny_tokenizer)))
     singles = [t for t in ("Ġis", "Ġthe", "Ġof", "Ġcapital") if t in tokens]
     options = [" " + token[1:] for token in singles]
     assert len(options) >= 2
-    short = multiple_choice(
-        tiny_model, tiny_tokenizer, PROMPTS, options, chat=False, batch_size=2
-    )
-    monkeypatch.setattr(elicitation, "_one_token_each", lambda tails: False)
-    long = multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, options, chat=False)
-    np.testing.assert_allclose(short.log_probs, long.log_probs, rtol=1e-4)
-    np.testing.assert_allclose(short.outside, long.outside, rtol=1e-4)
+    settings = dict(chat=False, batch_size=2)
+    model = tiny_model, tiny_tokenizer, PROMPTS
+    short = multiple_choice(*model, options, **settings)
+    long = multiple_choice(*model, [*options, " is the capital"], **settings)
+    np.testing.assert_allclose(short.log_probs, long.log_probs[:, :-1], rtol=1e-4)
 
 
 def test_a_model_with_absolute_positions_is_asked_alike(tiny_tokenizer):
@@ -136,9 +132,9 @@ def test_a_model_with_absolute_positions_is_asked_alike(tiny_tokenizer):
 def test_all_tokens_of_the_vocabulary_leave_nothing_outside(tiny_model, tiny_tokenizer):
     ids = tiny_tokenizer(PROMPTS[0])["input_ids"]
     every = [[token] for token in range(len(tiny_tokenizer))]
-    from alignlab.calibration.elicitation import _of_next_tokens, _outside
+    from alignlab.calibration.elicitation import _outside, _score
 
-    (row,) = _of_next_tokens(tiny_model, tiny_tokenizer, [ids], [every], 8, False)
+    (row,) = _score(tiny_model, tiny_tokenizer, [ids], [every], 8, False)
     assert np.exp(row).sum() == pytest.approx(1)
     assert _outside(row, every) == pytest.approx(0, abs=1e-9)
 

@@ -164,7 +164,11 @@ def test_batches_keep_items_and_what_is_true_of_them_together(tiny_tokenizer, so
     seen = []
     for _ in range(2):  # an epoch
         batch = next(batches)
-        texts = tiny_tokenizer.batch_decode(batch["input_ids"])
+        asked = tiny_tokenizer.batch_decode(batch["prompt_ids"])
+        texts = tiny_tokenizer.batch_decode(batch["option_ids"])
+        assert batch["prompt_of"].tolist() == [
+            row for row in range(len(asked)) for _ in range(arms.OPTIONS)
+        ]
         for row, (number, place) in enumerate(
             zip(batch["reference"][:, 0].int().tolist(), batch["right"].tolist())
         ):
@@ -172,7 +176,7 @@ def test_batches_keep_items_and_what_is_true_of_them_together(tiny_tokenizer, so
             own = texts[row * arms.OPTIONS : (row + 1) * arms.OPTIONS]
             assert item.right == place
             assert all(f"{o}.<|end|>" in t for o, t in zip(item.options, own))
-            assert all(item.question in text for text in own)
+            assert item.question in asked[row]
             seen.append(number)
     assert sorted(seen) == list(range(len(few)))
 

@@ -1,0 +1,130 @@
+"""Options that share the reading of their prompt against each in a row of its own."""
+
+import pytest
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+from alignlab.models.options import option_log_probs, pack_options
+from alignlab.objectives import sequence_log_probs
+
+SMALL = dict(
+    vocab_size=60,
+    hidden_size=16,
+    intermediate_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+)
+PROMPTS = [[7, 8], [5, 6, 7, 9, 10], [5], [9, 3, 4]]
+OPTIONS = [
+    [[3, 4], [5]],
+    [[8, 9, 10, 11], [12, 13], [8, 9]],
+    [[8], [9, 8, 10, 4, 5, 6, 7, 8, 9], [1]],
+    [[2, 2], [2]],
+]
+
+
+def lora(model):
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(model, LoraConfig(init_lora_weights=False))
+
+
+KINDS = {
+    "llama": lambda tiny: tiny,
+    "gpt2": lambda tiny: GPT2LMHeadModel(
+        GPT2Config(vocab_size=60, n_embd=16, n_layer=2, n_head=2)
+    ),
+    # It scales its logits after the output layer, which a short cut could miss.
+    "granite": lambda tiny: GraniteForCausalLM(
+        GraniteConfig(**SMALL, logits_scaling=4.0)
+    ),
+    # It forgets: a window shorter than prompt and option.
+    "window": lambda tiny: MistralForCausalLM(MistralConfig(**SMALL, sliding_window=4)),
+    # It keeps no keys and values, and reads the prompt again.
+    "recurrent": lambda tiny: MambaForCausalLM(
+        MambaConfig(vocab_size=60, hidden_size=16, num_hidden_layers=2)
+    ),
+    "lora": lambda tiny: lora(tiny),
+}
+
+
+@pytest.fixture(params=KINDS)
+def model(request, tiny_model):
+    torch.manual_seed(0)
+    model = KINDS[request.param](tiny_model).double().eval()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(20)  # logits worth telling apart
+    return model
+
+
+def alone(model, prompt, option):
+    ids = torch.tensor([[*prompt, *option]])
+    mask = (torch.arange(ids.shape[1]) >= len(prompt)).long()[None]
+    return sequence_log_probs(model(ids).logits, ids, mask)[0]
+
+
+def all_alone(model):
+    pairs = [(p, option) for p, own in zip(PROMPTS, OPTIONS) for option in own]
+    return torch.stack([alone(model, *pair) for pair in pairs])
+
+
+def test_prompts_end_and_options_begin_where_they_meet():
+    packed = pack_options(PROMPTS[:2], OPTIONS[:2], pad_token_id=99)
+    assert packed["prompt_ids"].tolist() == [[99, 99, 99, 7, 8], [5, 6, 7, 9, 10]]
+    assert packed["prompt_mask"].tolist() == [[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]]
+    assert packed["option_ids"][:3].tolist() == [
+        [3, 4, 99, 99], [5, 99, 99, 99], [8, 9, 10, 11],
+    ]  # fmt: skip
+    assert packed["option_mask"].sum(1).tolist() == [2, 1, 4, 2, 2]
+    assert packed["prompt_of"].tolist() == [0, 0, 1, 1, 1]
+
+
+@torch.no_grad()
+def test_an_option_has_the_log_probability_of_a_row_of_its_own(model):
+    found = option_log_probs(model, pack_options(PROMPTS, OPTIONS, 0))
+    wanted = all_alone(model).double()  # the recurrent model's logits are float32
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert found.std() > 0.1
+
+
+@torch.no_grad()
+def test_options_of_one_token_need_no_second_pass(tiny_model):
+    options = [[[3], [5]], [[8], [12]], [[1]], [[2], [4]]]
+    seen = []
+    tiny_model.register_forward_hook(lambda *args: seen.append(1))
+    found = option_log_probs(tiny_model, pack_options(PROMPTS, options, 0))
+    assert len(seen) == 1
+    pairs = [(p, option) for p, own in zip(PROMPTS, options) for option in own]
+    wanted = torch.stack([alone(tiny_model, *pair) for pair in pairs])
+    torch.testing.assert_close(found.float(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_are_those_of_rows_of_their_own(tiny_model):
+    model = tiny_model.double()
+    weights = torch.linspace(-2, 3, sum(map(len, OPTIONS)), dtype=torch.float64)
+    found = option_log_probs(model, pack_options(PROMPTS, OPTIONS, 0))
+    parameters = list(model.parameters())
+    shared = torch.autograd.grad((weights * found**2).sum(), parameters)
+    apart = torch.autograd.grad((weights * all_alone(model) ** 2).sum(), parameters)
+    for one, other in zip(shared, apart, strict=True):
+        size = other.abs().max().item()  # norms are float32, whatever the model is
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6 * size)
+
+
+@pytest.mark.parametrize(
+    "prompts, options",
+    [([[1], []], [[[2]], [[3]]]), ([[1]], [[[2], []]]), ([[1]], [[]])],
+)
+def test_nothing_to_go_on_from_or_with_is_refused(prompts, options):
+    with pytest.raises(ValueError, match="each needs one at least"):
+        pack_options(prompts, options, 0)
