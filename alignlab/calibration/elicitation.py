@@ -410,12 +410,12 @@ def _text(tokenizer, prompt: Prompt, chat: bool) -> str:
 
 @torch.no_grad()
 def _score(model, tokenizer, start, tails, batch_size: int, progress: bool) -> list:
-    """Log-probabilities of each prompt's options; prompts of like length share a
-    batch."""
+    """Log-probabilities of each prompt's options, in batches with little padding."""
     _require_room(model, start, tails)
     pad = tokenizer.pad_token_id
     pad = tokenizer.eos_token_id if pad is None else pad
-    order = sorted(range(len(start)), key=lambda i: len(start[i]))
+    width = [max(map(len, own)) for own in tails]  # there are more of these rows
+    order = sorted(range(len(start)), key=lambda i: (width[i], len(start[i])))
     at_once = max(1, batch_size // _most_rows(tails))
     found: list = [None] * len(start)
     was_training = model.training
