@@ -21,7 +21,7 @@
 #
 # | | |
 # | --- | --- |
-# | **time** | `smoke` under 1 minute · `cpu` 7 minutes · `full` 50 minutes (two cores) |
+# | **time** | `smoke` under 1 minute · `cpu` 4 minutes · `full` 35 minutes (two cores) |
 # | **memory** | under 4 GB |
 # | **you need** | notebook 03 (it runs alone: what is missing is built) |
 # | **look at first** | the replies in section 1, the ladder in section 2 |

@@ -434,10 +434,10 @@ runs.say(
 # %% [markdown]
 # ## 7 · What helps?
 #
-# Each against PPO as it was: a **price of KL** β in the reward, and an **ensemble** of
-# reward models, by its mean, its worst member, or its mean less its variance. (On profile
-# `full` there is also PPO on reward models of fewer comparisons, to see what more of them
-# have done.) One ensemble is one: it has no interval.
+# Each against PPO as it was: a **price of KL** β in the reward. On profile `full` there
+# is also PPO on an **ensemble** of reward models, by its mean, its worst member, or its
+# mean less its variance, and PPO on reward models of fewer comparisons, to see what more
+# of them have done. One ensemble is one: it has no interval.
 
 # %%
 few_rows = [row for row in rows["ppo"] if row["seed"] in run.seeds[: dials.few_seeds]]
@@ -456,6 +456,9 @@ runs.save_figure(
     "remedies",
     "Gold along PPO with each remedy, and from its best look to its end.",
 )
+
+# %% [markdown]
+# Best of n can ask an ensemble for nothing, as the replies are there:
 
 # %%
 ensembles = {
