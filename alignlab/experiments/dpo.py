@@ -32,7 +32,12 @@ from alignlab.models.pairs import pack, pair_log_probs
 from alignlab.models.sampler import complete
 from alignlab.objectives.policy import exact_kl
 from alignlab.objectives.preference import dpo_loss
-from alignlab.training.dpo import encode_pairs, log_probs_of, train_dpo
+from alignlab.training.dpo import (
+    WITHOUT_REFERENCE,
+    encode_pairs,
+    log_probs_of,
+    train_dpo,
+)
 from alignlab.training.loop import train
 from alignlab.training.sft import collate, encode
 
@@ -201,8 +206,12 @@ def preference_arm(
         followed also ``followed``, see :func:`_followed`, and ``gradients`` of the
         unseen ones, see :func:`pair_gradients`.
     """
-    pairs = _drawn(seed, n_used, _comparisons(size, steps, k, n_pairs, flips))
+    drawn = (seed, n_used, size, steps, k, n_pairs, flips)
+    pairs = _drawn(*drawn)
     reference, tokenizer = alignment.reference_policy(size, steps)
+    known, spent = None, 0.0
+    if loss_type not in ("kto", *WITHOUT_REFERENCE):
+        known, spent = _reference_says(*drawn)
     policy = copy.deepcopy(reference)
     unseen = _held_out(follow, flips, size=size, steps=steps, k=k) if follow else []
     updates = max(1, n_used * passes // BATCH)
@@ -222,13 +231,14 @@ def preference_arm(
             batch_size=BATCH,
             learning_rate=RATE[size] if rate is None else rate,
             seed=seed,
+            ref_log_probs=known,
             progress=False,
             **(watched if follow else {}),
             **dials,
         )
     except AlignlabError as error:
         return {"stopped": str(error)}
-    seconds = time.perf_counter() - began
+    seconds = spent + time.perf_counter() - began
     found = measure(policy, tokenizer, reference, seed=seed, n=n, split=split)
     found |= {"stopped": None, "seconds": seconds, "updates": updates}
     if follow:
@@ -243,7 +253,21 @@ def _comparisons(size, steps, k, n_pairs, flips) -> list[dict]:
     return alignment.comparisons(some, n_pairs, flips=flips)
 
 
-def _drawn(seed: int, n_used: int, pairs: Sequence[dict]) -> list[dict]:
+@functools.cache
+def _reference_says(*drawn) -> tuple[tuple[Tensor, Tensor], float]:
+    """The reference's log-probabilities of what ``_drawn`` gives, and the seconds that
+    they took: each arm counts these as if it were alone."""
+    _, _, size, steps, *_ = drawn
+    reference, tokenizer = alignment.reference_policy(size, steps)
+    began = time.perf_counter()
+    encoded = encode_pairs(tokenizer, _drawn(*drawn))
+    known = log_probs_of(reference, encoded, tokenizer.pad_token_id)
+    return known, time.perf_counter() - began
+
+
+def _drawn(seed: int, n_used: int, *made) -> list[dict]:
+    """What an arm learns from; ``made`` says what ``_comparisons`` are meant."""
+    pairs = _comparisons(*made)
     order = np.random.default_rng([seed, 50]).permutation(len(pairs))
     return [pairs[i] for i in order[:n_used]]
 

@@ -281,6 +281,7 @@ def train_dpo(
     learning_rate: float,
     seed: int = 0,
     reference: PreTrainedModel | None = None,
+    ref_log_probs: tuple[Tensor, Tensor] | None = None,
     max_length: int | None = None,
     eval_pairs: Sequence[Mapping] | Mapping[str, Sequence[Mapping]] | None = None,
     eval_every: int | None = None,
@@ -304,6 +305,9 @@ def train_dpo(
         reference: what the policy is held to. None is the policy as it comes in. Its
             log-probabilities are computed once, before the first update, so that no
             second model is kept; "orpo" and "simpo" train without any.
+        ref_log_probs: what :func:`log_probs_of` gives for the reference and these
+            pairs, if it is known: several runs on the same pairs then take it once.
+            "kto", "orpo" and "simpo" have no use for it.
         max_length: in tokens, see :func:`encode_pairs`; by default as many as the
             policy has positions for.
         eval_pairs: pairs to follow without learning from them, or several lists of them
@@ -328,7 +332,8 @@ def train_dpo(
         AlignlabError: if a row lacks a column or none is left to learn from, the
             reference has another vocabulary, a model cannot read two completions in one
             row, or the loop raises one.
-        ValueError: if there is no such loss or dial, or a dial is out of range.
+        ValueError: if there is no such loss or dial, a dial is out of range, or
+            ``ref_log_probs`` are of another number of pairs.
     """
     dials = {name: options.pop(name) for name in _ALL_DIALS if name in options}
     step = _step_of(loss_type, beta, dials)
@@ -338,7 +343,8 @@ def train_dpo(
         max_length = getattr(policy.config, "max_position_embeddings", None) or math.inf
     pad = tokenizer.pad_token_id
     pad = tokenizer.eos_token_id if pad is None else pad
-    examples, known = _prepared(loss_type, tokenizer, pairs, reference, max_length, pad)
+    read = (tokenizer, pairs, reference, ref_log_probs, max_length, pad)
+    examples, known = _prepared(loss_type, *read)
     require_rows_can_be_shared(policy, _longest(examples))
     if loss_type == "kto" and not _is_unpaired(pairs):
         batch_size *= 2  # completions, as many as the other losses see in a step
@@ -383,15 +389,28 @@ def _step_of(loss_type: str, beta: float, dials: dict[str, float]) -> Callable:
 
 
 def _prepared(
-    loss_type: str, tokenizer, pairs, reference: nn.Module, max_length: float, pad: int
+    loss_type: str,
+    tokenizer,
+    pairs,
+    reference: nn.Module,
+    ref_log_probs: tuple[Tensor, Tensor] | None,
+    max_length: float,
+    pad: int,
 ) -> tuple[list[Two], dict[str, Tensor]]:
     """What a loss learns from, and what is known of it beforehand."""
     if loss_type != "kto":
         encoded = encode_pairs(tokenizer, pairs, max_length)
         if loss_type in WITHOUT_REFERENCE:
             return encoded, {}
-        chosen, rejected = log_probs_of(reference, encoded, pad)
-        return encoded, {"ref_chosen": chosen, "ref_rejected": rejected}
+        if ref_log_probs is None:
+            ref_log_probs = log_probs_of(reference, encoded, pad)
+        counts = [len(log_probs) for log_probs in ref_log_probs]
+        if counts != [len(encoded)] * 2:
+            raise ValueError(
+                f"ref_log_probs are of {counts[0]} chosen and {counts[1]} rejected "
+                f"completions; {len(encoded)} pairs fit into {max_length} tokens"
+            )
+        return encoded, dict(zip(("ref_chosen", "ref_rejected"), ref_log_probs))
     if _is_unpaired(pairs):
         texts = encode_unpaired(tokenizer, pairs, max_length)
     else:

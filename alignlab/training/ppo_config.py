@@ -32,7 +32,7 @@ class PPOConfig(TrainingArguments):
             TRL they cut the same number smaller).
         num_ppo_epochs: passes over an update's episodes; more learn more from each, and
             leave the policy that sampled them further behind. 1 is on-policy. With 4,
-            as TRL has it, runs of notebook 04 now and then fall apart.
+            as TRL has it, runs of notebook 04 end lower, and now and then fail.
         local_rollout_forward_batch_size: episodes at once where no gradient is needed;
             fewer take less memory. None takes a device's share whole. Each such group
             draws from a random stream of its own, so the same number gives the same

@@ -411,6 +411,20 @@ def test_the_reference_reads_each_text_once_and_stays_as_it_is(
         assert torch.equal(value, weights[name])
 
 
+def test_what_the_reference_says_can_be_brought_along(tiny_model, tiny_tokenizer):
+    reference, other = moved(tiny_model), copy.deepcopy(tiny_model)
+    two = encode_pairs(tiny_tokenizer, PAIRS)
+    known = log_probs_of(reference, two, tiny_tokenizer.pad_token_id)
+    read = learn(tiny_model, tiny_tokenizer, steps=5, reference=reference)
+    brought = learn(other, tiny_tokenizer, steps=5, ref_log_probs=known)
+    for one, same in zip(read, brought, strict=True):
+        assert one["loss"] == pytest.approx(same["loss"], rel=1e-6)
+    assert read[0]["loss"] != pytest.approx(math.log(2), abs=1e-3)
+    short = tuple(log_probs[:-1] for log_probs in known)
+    with pytest.raises(ValueError, match="ref_log_probs are of"):
+        learn(other, tiny_tokenizer, steps=1, ref_log_probs=short)
+
+
 def test_orpo_and_simpo_read_no_reference(tiny_model, tiny_tokenizer):
     reference = moved(tiny_model)
     reference.forward = lambda *_, **__: pytest.fail("it was read")
