@@ -1,10 +1,9 @@
-"""What DPO is held against in notebook 05: PPO on the learnt reward (notebook 04's own
-runs), PPO on the gold reward, best-of-n; and PPO on the exact laboratory.
+"""What DPO is held against in notebook 05, beside notebook 04's own runs of PPO on the
+learnt reward: PPO on the gold reward, best-of-n; and PPO on the exact laboratory.
 
 Measured on the same subjects and in the same way as ``dpo`` measures its own.
 """
 
-import json
 from collections.abc import Sequence
 
 from alignlab.errors import AlignlabError
@@ -12,7 +11,7 @@ from alignlab.evaluation.exact import best_of_n_kl, optimal_policy
 from alignlab.evaluation.over_optimisation import best_of_n_values
 from alignlab.experiments import alignment, ppo
 from alignlab.experiments.dpo import LAB_LENGTH, LAB_PROMPT, laboratory, measure
-from alignlab.models.base import device_in_use, load_model
+from alignlab.models.base import device_in_use
 from alignlab.ppo import PPOConfig, PPOTrainer
 
 # Over the reference's replies gold spreads by 2.0 and the learnt reward by 0.8. At one
@@ -20,29 +19,11 @@ from alignlab.ppo import PPOConfig, PPOTrainer
 GOLD_SCALE = 0.4
 
 
-def ppo_arm(*, n: int, **recipe) -> dict:
-    """PPO on the learnt reward, as notebook 04 runs it and from its cache, measured.
-
-    Args:
-        n: replies to each request.
-        recipe: ``kl_coef`` and the other arguments of :func:`ppo.ppo_folder`.
-
-    Returns:
-        As :func:`alignlab.experiments.dpo.preference_arm` does.
-    """
-    folder = ppo.ppo_folder(**recipe)
-    logged = json.loads((folder / "history.json").read_text(encoding="utf-8"))
-    if logged["stopped"] is not None:
-        return {"stopped": logged["stopped"]}
-    found = _measured(*load_model(folder), n, recipe)
-    return found | {"stopped": None, "seconds": ppo.seconds_spent(logged)}
-
-
 def gold_ppo_arm(
     *, seed: int, kl_coef: float, updates: int, n: int, size: str, steps: int
 ) -> dict:
     """PPO on the gold reward, at the learnt one's scale; all else, the unit of
-    ``kl_coef`` too, is as in :func:`ppo_arm`."""
+    ``kl_coef`` too, is as in :func:`alignlab.experiments.ppo.ppo_arm`."""
     policy, tokenizer = alignment.reference_policy(size, steps)
     args = PPOConfig(
         **ppo.RECIPE,
@@ -61,13 +42,9 @@ def gold_ppo_arm(
         trainer.train()
     except AlignlabError as error:
         return {"stopped": str(error)}
-    recipe = dict(seed=seed, size=size, steps=steps)
-    return _measured(trainer.policy, tokenizer, n, recipe) | {"stopped": None}
-
-
-def _measured(policy, tokenizer, n: int, recipe: dict) -> dict:
-    reference, _ = alignment.reference_policy(recipe["size"], recipe["steps"])
-    return measure(policy, tokenizer, reference, seed=recipe["seed"], n=n)
+    reference, _ = alignment.reference_policy(size, steps)
+    found = measure(trainer.policy, tokenizer, reference, seed=seed, n=n)
+    return found | {"stopped": None}
 
 
 def best_of_n_arm(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from alignlab.experiments import dpo, dpo_rivals
+from alignlab.experiments import dpo, dpo_rivals, ppo
 from alignlab.experiments.arms import run_groups
 
 PPO, GOLD_PPO, BEST_OF_N = "PPO", "PPO on gold", "best of n"
@@ -14,9 +14,9 @@ def optimum_sweep(
     *, seeds: Sequence[int], dpo_updates: int, ppo_updates: int, jobs: int
 ) -> dict[str, list[dict]]:
     """DPO and PPO in the exact laboratory: for each its rows, one a seed."""
-    kinds = {
-        "DPO": (dpo.optimum_arm, dpo_updates),
+    kinds = {  # what takes longest comes first
         "PPO": (dpo_rivals.optimum_arm, ppo_updates),
+        "DPO": (dpo.optimum_arm, dpo_updates),
     }
     calls = {
         name: [(run, dict(seed=seed, updates=updates)) for seed in seeds]
@@ -101,8 +101,11 @@ def frontier_sweep(
     model = dict(size=size, steps=steps)
     made = dict(n_pairs=n_pairs, k=k, **model)
     calls = {
-        PPO: [
-            (dpo_rivals.ppo_arm, dict(seed=s, kl_coef=b, updates=updates, n=n, **made))
+        PPO: [  # the very arms of notebook 04, found in the cache where it was run
+            (
+                ppo.ppo_arm,
+                dict(seed=s, kl_coef=b, updates=updates, keep=True, n=n, **made),
+            )
             for b in betas
             for s in seeds
         ],

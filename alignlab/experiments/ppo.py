@@ -249,9 +249,9 @@ def with_value(folder: Path):
 def measure(
     policy, tokenizer, *, seed: int, size: str, steps: int, n_pairs: int, k: int, n: int
 ) -> dict:
-    """Replies of a policy to the test requests: mean ``gold`` and its parts, ``proxy``
-    (the learnt reward), exact ``kl`` to the reference (nats a reply), ``entropy`` (nats
-    a token), ``length`` (tokens), ``ended`` (share).
+    """Replies of a policy to the test requests: mean ``gold`` and its parts, ``golds``
+    of each subject, ``proxy`` (the learnt reward), exact ``kl`` to the reference (nats
+    a reply), ``entropy`` (nats a token), ``length`` (tokens), ``ended`` (share).
 
     Args:
         seed: of the sampling, at temperature 1.
@@ -271,7 +271,9 @@ def measure(
         part: float(np.mean([getattr(one, part) for one in golds]))
         for part in gold.PARTS
     }
+    rounds = np.reshape([one.total for one in golds], (n, -1))  # (n, subjects)
     return means | {
+        "golds": rounds.mean(0).tolist(),
         "gold": found["eval_reward/gold"],
         "proxy": found["eval_score"],
         "kl": found["eval_kl_exact"],
