@@ -72,6 +72,7 @@ def frontier_sweep(
     gold_seeds: Sequence[int],
     betas: Sequence[float],
     gold_betas: Sequence[float],
+    strengths: int,
     ns: Sequence[int],
     updates: int,
     n_used: int,
@@ -90,6 +91,7 @@ def frontier_sweep(
             labels tossed with a coin.
         gold_seeds: of PPO on the gold reward.
         betas, gold_betas: prices of KL for PPO, on the learnt and on the gold reward.
+        strengths: of the other losses of the family; fewer leave out the most cautious.
         ns: of best-of-n.
         updates: of PPO. n_used: comparisons that DPO and its family learn from, once.
         n: replies to each request when a policy is measured.
@@ -122,14 +124,14 @@ def frontier_sweep(
         ],
         "start": [(dpo.start_arm, dict(seed=s, n=n, **model)) for s in seeds],
     }
-    for name, (loss, strengths) in dpo.FAMILY.items():
+    for name, (loss, far_to_near) in dpo.FAMILY.items():
         calls[name] = [
             (
                 dpo.preference_arm,
                 dict(seed=s, loss_type=loss, beta=beta, n_used=n_used, passes=1, n=n)
                 | made,
             )
-            for beta in strengths
+            for beta in (far_to_near if name == "DPO" else far_to_near[:strengths])
             for s in (seeds if name == "DPO" else family_seeds)
         ]
     calls[TOSSED] = [

@@ -398,13 +398,19 @@ def _prepare(
     """What several arms need is made before they start, or each would wait for it."""
     for trunk in trunks:
         alignment.reference_policy(trunk, steps, progress=True)
-    alignment.candidates("test", pool, size=size, steps=steps, progress=True)
     made = dict(n_pairs=n_pairs, size=size, steps=steps, k=k)
     calls = [(judge_arm, dict(seed=seed, **made)) for seed in seeds]
-    run_each(calls, jobs=jobs, label="reward models")
+    calls += [(replies_arm, dict(pool=pool, size=size, steps=steps))]
+    run_each(calls, jobs=jobs, label="reward models, replies")
 
 
 def judge_arm(*, seed: int, n_pairs: int, size: str, steps: int, k: int) -> dict:
     """Makes a seed's reward model, which is found in the cache from then on."""
     alignment.reward_model(n_pairs, seed=seed, k=k, size=size, steps=steps)
+    return {}
+
+
+def replies_arm(*, pool: int, size: str, steps: int) -> dict:
+    """Makes the pool of replies, which is found in the cache from then on."""
+    alignment.candidates("test", pool, size=size, steps=steps)
     return {}

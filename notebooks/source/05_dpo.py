@@ -451,9 +451,10 @@ runs.say(
 rows = sweeps.frontier_sweep(
     seeds=run.seeds,
     family_seeds=run.seeds[: dials.family_seeds],
-    gold_seeds=run.seeds,
+    gold_seeds=run.seeds[: dials.family_seeds],
     betas=dials.betas,
     gold_betas=dials.gold_betas,
+    strengths=dials.strengths,
     ns=[n for n in (2, 4, 8, 16) if n <= dials.k],
     updates=dials.updates,
     n_used=dials.n_used,
@@ -534,9 +535,10 @@ runs.say(
 # **The budgets are equal**: four strengths a method (best-of-n has its n, PPO on gold
 # what `gold_betas` lists), one run each and seed, measured once, at its end; one
 # learning rate for DPO and its family, the best of four for DPO on training subjects,
-# and for PPO that of notebook 04. One thing is not equal where time is short: PPO's
+# and for PPO that of notebook 04. Two things are not equal where time is short: PPO's
 # reward model has learnt from all comparisons (`n_pairs`), DPO from `n_used` of them,
-# once; profile `full` gives it all. Two controls: PPO on the gold reward shows what a
+# once; and DPO's relatives have only their first `strengths`. Profile `full` gives all
+# of them all. Two controls: PPO on the gold reward shows what a
 # better reward would bring, DPO on *tossed labels* what no information brings.
 # (Where a method's runs end, its envelope goes on level: with few strengths, all near
 # the reference, it is low for that reason alone. Look at the points as well.)
