@@ -106,8 +106,10 @@ def test_one_token_options_are_worth_the_same_beside_a_longer_one(
     settings = dict(chat=False, batch_size=2)
     model = tiny_model, tiny_tokenizer, PROMPTS
     short = multiple_choice(*model, options, **settings)
-    long = multiple_choice(*model, [*options, " is the capital"], **settings)
+    # What goes on from an option is part of it, and leaves as much outside.
+    long = multiple_choice(*model, [*options, options[0] + " capital"], **settings)
     np.testing.assert_allclose(short.log_probs, long.log_probs[:, :-1], rtol=1e-4)
+    np.testing.assert_allclose(short.outside, long.outside, rtol=1e-4)
 
 
 def test_a_model_with_absolute_positions_is_asked_alike(tiny_tokenizer):
