@@ -25,7 +25,7 @@ from alignlab.experiments.arms import run_each, run_groups
 from alignlab.experiments.tuning import sft_policy
 from alignlab.models.base import load_base, load_model, save_model, weights_hash
 from alignlab.models.options import option_log_probs, pack_options
-from alignlab.training.dpo import train_dpo
+from alignlab.training.dpo import prompt_and_completion, train_dpo
 from alignlab.training.loop import train
 from alignlab.training.sft import encode
 
@@ -233,7 +233,7 @@ def option_batches(
         for item in some
         for option in item.options
     ]
-    texts = [_split(text) for text in encode(tokenizer, examples)]
+    texts = [prompt_and_completion(text) for text in encode(tokenizer, examples)]
     rng = np.random.default_rng([seed, 71])
     while True:
         order = rng.permutation(len(some))
@@ -244,12 +244,6 @@ def option_batches(
             batch["right"] = torch.tensor([some[i].right for i in chosen])
             batch["reference"] = torch.tensor([reference[i] for i in chosen])
             yield batch
-
-
-def _split(text) -> tuple[list[int], list[int]]:
-    """Tokens of the prompt and of the completion."""
-    start = text.completion_mask.index(1)
-    return text.input_ids[:start], text.input_ids[start:]
 
 
 def _option_step(model, batch: dict[str, Tensor], loss: Callable, temperature: float):

@@ -75,7 +75,10 @@ def encode_pairs(
     if not rows:
         raise AlignlabError("There is no pair to learn from.", "Pass at least one.")
     chosen, rejected = (
-        map(_split, encode(tokenizer, [{**r, "completion": r[side]} for r in rows]))
+        map(
+            prompt_and_completion,
+            encode(tokenizer, [{**r, "completion": r[side]} for r in rows]),
+        )
         for side in ("chosen", "rejected")
     )
     encoded = [Two(*one, other[1]) for one, other in zip(chosen, rejected, strict=True)]
@@ -102,7 +105,7 @@ def encode_unpaired(
         _require_columns(number, row, ("prompt", "completion", "label"))
     encoded = encode(tokenizer, rows)
     texts = [
-        (*_split(text), bool(row["label"]))
+        (*prompt_and_completion(text), bool(row["label"]))
         for text, row in zip(encoded, rows, strict=True)
         if len(text.input_ids) <= max_length
     ]
@@ -490,8 +493,8 @@ def _now_and_then(look, every: int, steps: int, then: Callable | None) -> Callab
 _ALL_DIALS = sorted({name for names in DIALS.values() for name in names})
 
 
-def _split(text: Encoded) -> tuple[list[int], list[int]]:
-    """Prompt and completion."""
+def prompt_and_completion(text: Encoded) -> tuple[list[int], list[int]]:
+    """Tokens of a text's prompt, and those of its completion."""
     start = text.completion_mask.index(1)
     return text.input_ids[:start], text.input_ids[start:]
 

@@ -2,28 +2,10 @@
 
 import pytest
 import torch
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    GraniteConfig,
-    GraniteForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-)
 
 from alignlab.models.options import option_log_probs, pack_options
 from alignlab.objectives import sequence_log_probs
 
-SMALL = dict(
-    vocab_size=60,
-    hidden_size=16,
-    intermediate_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-)
 PROMPTS = [[7, 8], [5, 6, 7, 9, 10], [5], [9, 3, 4]]
 OPTIONS = [
     [[3, 4], [5]],
@@ -33,38 +15,9 @@ OPTIONS = [
 ]
 
 
-def lora(model):
-    from peft import LoraConfig, get_peft_model
-
-    return get_peft_model(model, LoraConfig(init_lora_weights=False))
-
-
-KINDS = {
-    "llama": lambda tiny: tiny,
-    "gpt2": lambda tiny: GPT2LMHeadModel(
-        GPT2Config(vocab_size=60, n_embd=16, n_layer=2, n_head=2)
-    ),
-    # It scales its logits after the output layer, which a short cut could miss.
-    "granite": lambda tiny: GraniteForCausalLM(
-        GraniteConfig(**SMALL, logits_scaling=4.0)
-    ),
-    # It forgets: a window shorter than prompt and option.
-    "window": lambda tiny: MistralForCausalLM(MistralConfig(**SMALL, sliding_window=4)),
-    # It keeps no keys and values, and reads the prompt again.
-    "recurrent": lambda tiny: MambaForCausalLM(
-        MambaConfig(vocab_size=60, hidden_size=16, num_hidden_layers=2)
-    ),
-    "lora": lambda tiny: lora(tiny),
-}
-
-
-@pytest.fixture(params=KINDS)
-def model(request, tiny_model):
-    torch.manual_seed(0)
-    model = KINDS[request.param](tiny_model).double().eval()
-    with torch.no_grad():
-        model.get_output_embeddings().weight.mul_(20)  # logits worth telling apart
-    return model
+@pytest.fixture(params=["llama", "gpt2", "granite", "window", "recurrent", "lora"])
+def model(request, model_of):
+    return model_of(request.param)
 
 
 def alone(model, prompt, option):

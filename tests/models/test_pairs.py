@@ -5,14 +5,8 @@ import torch
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GraniteConfig,
-    GraniteForCausalLM,
     MistralConfig,
     MistralForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
 from alignlab.errors import AlignlabError
@@ -27,14 +21,6 @@ from alignlab.models.pairs import (
 )
 from alignlab.objectives import sequence_log_probs
 
-SMALL = dict(
-    vocab_size=60,
-    hidden_size=16,
-    intermediate_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-)
 PAIRS = [
     Two([7, 8], [3, 4], [5]),
     Two([5, 6, 7], [8, 9, 10, 11], [12, 13]),
@@ -44,36 +30,9 @@ PAIRS = [
 ]
 
 
-def lora(model):
-    from peft import LoraConfig, get_peft_model
-
-    return get_peft_model(model, LoraConfig(init_lora_weights=False))
-
-
-KINDS = {
-    "llama": lambda tiny: tiny,
-    "gpt2": lambda tiny: GPT2LMHeadModel(
-        GPT2Config(vocab_size=60, n_embd=16, n_layer=2, n_head=2)
-    ),
-    # It scales its logits after the output layer, which a short cut could miss.
-    "granite": lambda tiny: GraniteForCausalLM(
-        GraniteConfig(**SMALL, logits_scaling=4.0)
-    ),
-    "qwen3": lambda tiny: Qwen3ForCausalLM(Qwen3Config(**SMALL, head_dim=8)),
-    "eager": lambda tiny: Qwen3ForCausalLM(
-        Qwen3Config(**SMALL, head_dim=8, attn_implementation="eager")
-    ),
-    "lora": lambda tiny: lora(tiny),
-}
-
-
-@pytest.fixture(params=KINDS)
-def model(request, tiny_model):
-    torch.manual_seed(0)
-    model = KINDS[request.param](tiny_model).double().eval()
-    with torch.no_grad():
-        model.get_output_embeddings().weight.mul_(20)  # logits worth telling apart
-    return model
+@pytest.fixture(params=["llama", "gpt2", "granite", "qwen3", "eager", "lora"])
+def model(request, model_of):
+    return model_of(request.param)
 
 
 def alone(model, prompt, completion):
@@ -177,7 +136,17 @@ def test_models_that_take_the_mask_pass_and_stay_in_their_mode(model):
 
 def windowed():
     """It sees the last four tokens only, unless the mask is already made."""
-    return MistralForCausalLM(MistralConfig(**SMALL, sliding_window=4))
+    return MistralForCausalLM(
+        MistralConfig(
+            vocab_size=60,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            sliding_window=4,
+        )
+    )
 
 
 def alibi():
