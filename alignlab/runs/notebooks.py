@@ -1,9 +1,12 @@
 """Which notebooks there are, which of them are meant, and what parameters they take."""
 
 import ast
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import yaml
 
 import alignlab
 from alignlab.errors import AlignlabError
@@ -84,8 +87,9 @@ def _numbers(item: str) -> list[str]:
 
 
 def read_parameters(pairs: Iterable[str]) -> dict[str, object]:
-    """``["steps=20", "name=abc"]`` as a dictionary; values are read as Python literals,
-    and as text where they are none.
+    """``["steps=20", "name=abc"]`` as a dictionary; values are read as Python literals
+    or as lists of YAML, the way the profiles write them, and as text where they are
+    neither.
 
     Raises:
         AlignlabError: if an item is not NAME=VALUE, or sets what has its own option.
@@ -109,10 +113,12 @@ def read_parameters(pairs: Iterable[str]) -> dict[str, object]:
 def _literal(value: str) -> object:
     if value.lower() in ("true", "false"):
         return value.lower() == "true"
-    try:
+    with contextlib.suppress(ValueError, SyntaxError):
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
+    if value.startswith("["):
+        with contextlib.suppress(yaml.YAMLError):
+            return yaml.safe_load(value)
+    return value
 
 
 def share_out(

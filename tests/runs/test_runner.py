@@ -498,9 +498,10 @@ def test_two_notebooks_of_one_number_are_an_error(notebooks):
         ("3", 3), ("1e-4", 1e-4), ("true", True), ("False", False), ("None", None),
         ("[1, 2]", [1, 2]), ("abc", "abc"), ("", ""), ("'3'", "3"), ("a=b", "a=b"),
         ("EleutherAI/pythia-70m", "EleutherAI/pythia-70m"),
+        ("[300k, 1m]", ["300k", "1m"]), ("[5.0e-5, x]", [5e-5, "x"]), ("[a", "[a"),
     ],
 )  # fmt: skip
-def test_parameters_are_read_as_python_or_text(text, value):
+def test_parameters_are_read_as_python_or_lists_of_yaml_or_text(text, value):
     read = read_parameters([f"name={text}"])["name"]
     assert read == value and type(read) is type(value)
 
