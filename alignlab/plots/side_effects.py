@@ -211,7 +211,7 @@ def data_and_size(groups: Mapping[tuple[str, int], Sequence[Sequence[dict]]]):
     left.set(xlabel=DISTANCE, ylabel=GOLD, title="Best of n, by reward model")
     right.set(xlabel="comparisons", ylabel=GOLD, title=f"Best of {most} (dots: seeds)")
     left.legend(fontsize=9)
-    right.legend(title="reward model")
+    right.legend(title="reward model", loc="lower right")
     return figure
 
 
@@ -275,7 +275,7 @@ def entropy_and_reward(rows: Sequence[dict]):
             )  # fmt: skip
         axes.set(xlabel=label, title=f"Entropy and {label.split(' (')[0]}")
     panels[0].set_ylabel("entropy (nats a token)")
-    panels[0].legend(fontsize=9)
+    panels[1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
