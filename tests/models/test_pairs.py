@@ -69,7 +69,8 @@ def test_each_completion_has_the_log_probability_it_has_alone(model):
     for i, (prompt, one, other) in enumerate(PAIRS):
         for found, completion in ((first[i], one), (second[i], other)):
             expected = alone(model, prompt, completion)
-            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+            # Norms are taken in float32, also in a model of doubles.
+            torch.testing.assert_close(found, expected, rtol=1e-7, atol=0)
     assert first[3].item() == pytest.approx(second[3].item())  # the same completion
     assert first.std() > 0.1
 
