@@ -153,11 +153,18 @@ def complete(
 
 
 def _choose(logits: Tensor, temperature: float, generator) -> Tensor:
-    """One token a row, (B, V) -> (B,)."""
+    """One token a row, (B, V) -> (B,): the one where a uniform number falls among the
+    cumulated probabilities. ``torch.multinomial`` draws a number for every token."""
     if temperature == 0:
         return logits.argmax(dim=-1)
+    precise = torch.float32 if logits.device.type == "mps" else torch.float64
     probabilities = (logits.float() / temperature).softmax(dim=-1)
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    upto = probabilities.cumsum(dim=-1, dtype=precise)
+    drawn = torch.rand(
+        len(upto), 1, dtype=precise, device=upto.device, generator=generator
+    )
+    chosen = torch.searchsorted(upto, drawn * upto[:, -1:], right=True)[:, 0]
+    return chosen.clamp(max=upto.shape[1] - 1)  # should rounding reach the very end
 
 
 def _as_chat(tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict]) -> str:

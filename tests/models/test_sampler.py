@@ -123,6 +123,17 @@ def test_samples_follow_the_model_at_each_temperature(tiny_model, temperature):
     assert abs(statistic - freedom) < 5 * (2 * freedom) ** 0.5
 
 
+def test_what_is_impossible_is_never_chosen():
+    never = -torch.inf
+    logits = torch.tensor([never, 0.0, never, 3.0, never]).log_softmax(dim=0)
+    generator = torch.Generator().manual_seed(0)
+    chosen = sampler._choose(logits.expand(20_000, 5), 1.0, generator)
+    counts = torch.bincount(chosen, minlength=5)
+    share = logits[1].exp().item()
+    assert counts[[0, 2, 4]].sum() == 0
+    assert counts[1].item() / 20_000 == pytest.approx(share, abs=0.1 * share)
+
+
 def test_the_generator_fixes_the_samples(tiny_model):
     ids, mask = prompts([3, 5, 4], tiny_model.config.vocab_size)
 

@@ -208,7 +208,7 @@ def test_a_kl_in_the_loss_does_not_see_the_kl_to_come(estimator):
 
 def test_an_exact_kl_in_the_reward_does():
     task = Enumerable(2)
-    found, reference, _ = learnt(task, max_steps=50, kl_estimator="exact")
+    found, reference, _ = learnt(task, max_steps=80, kl_estimator="exact")
     assert total_variation(found, task.optimum(reference, 0.5)) < 0.02
 
 
@@ -347,7 +347,7 @@ def test_ppo_finds_the_shortest_paths():
         tokenizer,
         reward,
         list(EDGES),
-        max_steps=50,
+        max_steps=80,
         per_device_train_batch_size=128,
         max_completion_length=6,
         stop_token_id=tokenizer.convert_tokens_to_ids("g"),
