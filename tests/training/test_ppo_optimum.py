@@ -355,6 +355,6 @@ def test_ppo_finds_the_shortest_paths():
         entropy_coef=0.01,
         whiten_advantages=True,
     )
-    first, last = trainer.state.log_history[0], trainer.state.log_history[-2]
-    assert first["score"] < 0.2
-    assert last["score"] > 0.95
+    scores = [row["score"] for row in trainer.state.log_history if "score" in row]
+    assert scores[0] < 0.2
+    assert np.mean(scores[-10:]) > 0.95
