@@ -216,7 +216,7 @@ def test_replies_are_sampled_as_often_as_their_probability(tiny_model, tiny_toke
         if tiny_tokenizer(prompt + text)["input_ids"] == [*ids, token]
     }
     with torch.no_grad():
-        tiny_model.get_output_embeddings().weight[end] *= 6  # replies that end
+        tiny_model.get_output_embeddings().weight[end] *= 5  # replies that end
         replies = complete(
             tiny_model, tiny_tokenizer, [prompt] * 4000, 2, 1.0, seed=0, chat=False
         )
@@ -229,7 +229,7 @@ def test_replies_are_sampled_as_often_as_their_probability(tiny_model, tiny_toke
         list(texts.values()),
         chat=False,
     )
-    assert share > 0.015
+    assert share > 0.02
     assert found.sum() == pytest.approx(share, abs=3 * math.sqrt(share / 4000))
 
 
