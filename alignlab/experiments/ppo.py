@@ -41,6 +41,7 @@ RECIPE: Mapping[str, object] = dict(
     learning_rate=1.5e-4,
     lr_scheduler_type="constant",
     max_completion_length=alignment.MAX_NEW_TOKENS,
+    per_device_eval_batch_size=256,  # fewer take less memory, and longer
 )
 BETA = 0.05  # PPOConfig's kl_coef, in units of reward per nat
 PENALISED = 0.2  # the price at which the claim on reward and KL is judged

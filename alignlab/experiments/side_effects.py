@@ -28,7 +28,6 @@ DPO_RATE = 3e-4
 DPO_BETA = 0.05  # lower lets DPO leave the reference
 BUDGET = 5.0  # nats: diversity is compared at the first look beyond
 ENSEMBLES = ("mean", "worst", "penalised")
-TOGETHER = 256  # replies at a look; fewer take less memory
 LEVELS = 200  # of the reference's replies, from which members' levels are read
 
 
@@ -205,7 +204,6 @@ def ppo_arm(
         updates=at[-1],
         kl_coef=kl_coef,
         learning_rate=learning_rate,
-        per_device_eval_batch_size=TOGETHER,
         **STEADY,
     )
     watch = _Watch(trainer, tokenizer, at, n, temperatures, seed)
@@ -248,12 +246,7 @@ def dpo_arm(
     reference, _ = alignment.reference_policy(**made)
     learnt, _ = alignment.reward_model(n_pairs, seed=seed, k=k, **made)
     gauge = sweeps.trainer_for(
-        policy,
-        tokenizer,
-        learnt,
-        seed=seed,
-        reference=reference,
-        per_device_eval_batch_size=TOGETHER,
+        policy, tokenizer, learnt, seed=seed, reference=reference
     )
     points = [look(gauge, n, 0)]
 
