@@ -21,7 +21,7 @@
 #
 # | | |
 # | --- | --- |
-# | **time** | `smoke` under 1 minute · `cpu` 4 minutes · `full` 65 minutes (two cores) |
+# | **time** | `smoke` under 1 minute · `cpu` 4 minutes · `full` 90 minutes (two cores) |
 # | **memory** | under 4 GB |
 # | **you need** | notebooks 03 and 04 (it runs alone: what is missing is built) |
 # | **look at first** | the replies in section 1, the two curves in section 2 |
