@@ -11,10 +11,12 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 
 from alignlab.errors import AlignlabError
 
 CROWDED = 0.9  # when fewer of the rows still run, the ended ones leave the batch
+ROOM = 16  # tokens; more takes memory, less copies more often
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def sample(
     output = input_ids.new_full((len(input_ids), max_new_tokens), fill)
     rows = torch.arange(len(input_ids), device=input_ids.device)  # still in the batch
     running = torch.ones_like(rows, dtype=torch.bool)
-    cache = DynamicCache(config=model.config)
+    cache = _cache(model)
     # Without padding nothing needs hiding, and no mask has to be built at every step.
     mask = None if attention_mask.all() else attention_mask
     positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
@@ -150,6 +152,44 @@ def complete(
             bar.update(len(some))
     model.train(was_training)
     return replies
+
+
+class _Roomy(DynamicLayer):
+    """The keys and values of one layer, in tensors with room for some more: a plain
+    ``DynamicLayer`` copies all that it holds for every token."""
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.held = key_states[:, :, :0], value_states[:, :, :0]
+        start = self.get_seq_length()
+        end = start + key_states.shape[2]
+        if end > self.held[0].shape[2]:
+            self.held = [_with_room(held[:, :, :start], end) for held in self.held]
+        for held, new in zip(self.held, (key_states, value_states)):
+            held[:, :, start:end] = new
+        self.keys, self.values = (held[:, :, :end] for held in self.held)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self.held = self.keys, self.values
+
+
+def _with_room(held: Tensor, end: int) -> Tensor:
+    rows, heads, start, width = held.shape
+    roomy = held.new_empty(rows, heads, end + ROOM, width)
+    roomy[:, :, :start] = held
+    return roomy
+
+
+def _cache(model: PreTrainedModel) -> DynamicCache:
+    """An empty cache; layers of another kind than usual (a sliding window) stay."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [
+        _Roomy() if type(layer) is DynamicLayer else layer for layer in cache.layers
+    ]
+    return cache
 
 
 def _choose(logits: Tensor, temperature: float, generator) -> Tensor:

@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from alignlab.errors import AlignlabError
+from alignlab.models.lean import lean_layers
 from alignlab.models.sampler import sample
 from alignlab.objectives import (
     adaptive_kl_coef,
@@ -185,6 +186,7 @@ class PPOTrainer(Trainer):
 
     # --- One update
 
+    @lean_layers()
     def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
         """One update; the Trainer's own optimizer step that follows finds no gradient,
         and changes nothing."""
@@ -532,6 +534,7 @@ class PPOTrainer(Trainer):
                 completions[: self.args.log_completions], self.state.global_step
             )
 
+    @lean_layers()
     def evaluate(
         self,
         eval_dataset: Sequence[dict] | None = None,

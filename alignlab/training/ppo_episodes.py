@@ -363,7 +363,7 @@ def completion_logits(
     try:
         logits = model(
             input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False
-        ).logits[0]  # (N, V)
+        ).logits.squeeze(0)  # (N, V); [0] would be written out again in backward
     finally:
         hook.remove()
     return logits, seen[0]

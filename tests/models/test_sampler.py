@@ -2,7 +2,12 @@
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from alignlab.errors import AlignlabError
 from alignlab.models import sampler
@@ -64,6 +69,26 @@ def test_absolute_positions_are_counted_from_each_rows_first_token():
     ids, mask = prompts([9, 1, 4, 7], 60)
     found = sample(model, ids, mask, 12, temperature=0)
     assert torch.equal(found, generate(model, ids, mask, 12))
+
+
+def test_layers_that_see_a_window_only_keep_their_own_cache():
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=60,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        sliding_window=4,
+        initializer_range=0.5,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model = MistralForCausalLM(config).eval()
+    ids, mask = prompts([9, 3, 4, 7], 60)
+    found = sample(model, ids, mask, 40, temperature=0)
+    assert torch.equal(found, generate(model, ids, mask, 40))
 
 
 @pytest.mark.parametrize("seed", range(3))
