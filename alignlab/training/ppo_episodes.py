@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from alignlab.errors import AlignlabError
+from alignlab.models.lean import last_mlp_at
 from alignlab.models.reward import positions
 from alignlab.training.ppo_config import PPOConfig
 
@@ -349,9 +350,9 @@ def completion_logits(
 ) -> tuple[Float[Tensor, "tokens vocab"], Float[Tensor, "tokens hidden"]]:
     """Logits and last hidden states at the positions asked about, row by row.
 
-    The output layer, dearest of all in a small model, sees nothing else. Padding is on
-    the right, where no real token looks, so that the mask can call it real: then
-    attention needs none, which is faster.
+    The output layer, dearest of all in a small model, sees nothing else, nor does the
+    last MLP. Padding is on the right, where no real token looks, so that the mask can
+    call it real: then attention needs none, which is faster.
     """
     seen = []
 
@@ -361,18 +362,20 @@ def completion_logits(
 
     hook = model.get_output_embeddings().register_forward_pre_hook(select)
     try:
-        logits = model(
-            input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False
-        ).logits.squeeze(0)  # (N, V); [0] would be written out again in backward
+        with last_mlp_at(model, asked):
+            logits = model(
+                input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False
+            ).logits.squeeze(0)  # (N, V); [0] would be written out again in backward
     finally:
         hook.remove()
     return logits, seen[0]
 
 
 def _values(model: nn.Module, input_ids: Tensor, asked: Tensor) -> Tensor:
-    hidden = model.base_model(
-        input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False
-    ).last_hidden_state
+    with last_mlp_at(model, asked):
+        hidden = model.base_model(
+            input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False
+        ).last_hidden_state
     return model.score(hidden[asked])[:, 0].float()  # (N,)
 
 

@@ -9,6 +9,7 @@ from transformers.models.llama import modeling_llama
 
 from alignlab.models.lean import RELATIVES, RMSNorm, Rotary, lean_layers
 from alignlab.ppo import PPOConfig, PPOTrainer
+from alignlab.training.ppo_episodes import completion_logits, training_mode
 
 
 def model_of(family, dtype=torch.float32):
@@ -68,6 +69,38 @@ def _counting(layer, calls, apply):
         return apply(*args)
 
     return counted
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", RELATIVES)
+def test_what_is_asked_about_stays_as_it_was(family, checkpointing):
+    model = model_of(family)
+    ids = torch.randint(50, (4, 9), generator=torch.Generator().manual_seed(0))
+    asked = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    assert 0 < asked.sum() < asked.numel()
+
+    def gradients(logits):
+        model.zero_grad()
+        logits.square().sum().backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+    expected = model(ids).logits[asked]
+    expected_gradients = gradients(expected)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+        training_mode(model, dropout=False)
+    rows = []
+    last = model.model.layers[-1].mlp.down_proj
+    last.register_forward_hook(lambda *args: rows.append(args[1][0][..., 0].numel()))
+    found, _ = completion_logits(model, ids, asked)
+    assert rows == [asked.numel() if checkpointing else asked.sum()]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    for name, gradient in gradients(found).items():
+        size = expected_gradients[name].abs().max().item()
+        torch.testing.assert_close(
+            gradient, expected_gradients[name], rtol=0, atol=1e-5 * size, msg=name
+        )
+    assert not model.model.layers[-1].mlp._forward_hooks
 
 
 def test_nothing_is_left_behind_even_after_an_error():
