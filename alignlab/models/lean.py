@@ -3,8 +3,7 @@
 On a processor what is no matrix product takes as long as memory takes, and autograd
 goes over it many times: here norms and rotary positions have their gradients written
 out, which takes less than half as long. And the last MLP computes only what someone
-will look at.
-Numbers agree but for rounding.
+will look at. Numbers agree but for rounding.
 """
 
 import contextlib
