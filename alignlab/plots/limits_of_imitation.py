@@ -84,11 +84,13 @@ def by_share(axes, rows: Sequence[dict], name: str, label: str, number: int) -> 
 def stopping(found: Sequence[Mapping[str, float]]):
     """Accuracy at the epoch that other questions picked and at the end, by seed."""
     figure, axes = plt.subplots(figsize=(6, 3.4))
-    for row in found:
+    height = 0.0  # of the last label; the next one stands above it
+    for row in sorted(found, key=lambda row: row["stopped"]):
         values = [row["stopped"], row["end"]]
         axes.plot([0, 1], values, "o-", color=PALETTE[0], alpha=0.6, lw=1.2)
+        height = max(values[0], height + 0.028)
         axes.annotate(
-            f"epoch {row['epoch']}", (0, values[0]), (-6, 0), fontsize=9,
+            f"epoch {row['epoch']}", (0, height), (-6, 0), fontsize=9,
             textcoords="offset points", ha="right", va="center",
         )  # fmt: skip
     axes.set_xticks([0, 1], ["stopped at its peak", "run to the end"])

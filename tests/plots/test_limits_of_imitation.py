@@ -66,7 +66,7 @@ def test_shares_show_every_seed_and_leave_other_labels_out():
 def test_stopping_has_a_line_a_seed():
     found = [dict(epoch=4, stopped=0.5, end=0.3), dict(epoch=8, stopped=0.4, end=0.4)]
     [axes] = drawn(figures.stopping(found)).axes
-    assert markers(axes, "o") == [[0.5, 0.3], [0.4, 0.4]]
+    assert markers(axes, "o") == [[0.4, 0.4], [0.5, 0.3]]  # the lowest first
     assert [text.get_text() for text in axes.texts] == ["epoch 4", "epoch 8"]
 
 
