@@ -67,7 +67,14 @@ def test_stopping_has_a_line_a_seed():
     found = [dict(epoch=4, stopped=0.5, end=0.3), dict(epoch=8, stopped=0.4, end=0.4)]
     [axes] = drawn(figures.stopping(found)).axes
     assert markers(axes, "o") == [[0.4, 0.4], [0.5, 0.3]]  # the lowest first
-    assert [text.get_text() for text in axes.texts] == ["epoch 4", "epoch 8"]
+    assert [text.get_text() for text in axes.texts] == ["epoch 8", "epoch 4"]
+
+
+def test_labels_of_stopping_do_not_lie_over_each_other():
+    found = [dict(epoch=n, stopped=0.4 + n / 1000, end=0.3) for n in range(5)]
+    [axes] = drawn(figures.stopping(found)).axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(low.overlaps(high) for low, high in zip(boxes, boxes[1:]))
 
 
 def test_admissions_and_mirror_show_what_was_said():
