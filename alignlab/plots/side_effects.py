@@ -38,6 +38,16 @@ DIVERSITY = {
 }
 
 
+def _look(number: int) -> dict:
+    """Of the number-th of many lines: after a round of colours, other markers."""
+    place = (number + number // len(PALETTE)) % len(MARKERS)
+    return dict(
+        color=PALETTE[number % len(PALETTE)],
+        linestyle=LINESTYLES[place],
+        marker=MARKERS[place],
+    )
+
+
 def _ordered(x, y) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(x, kind="stable")
     return np.asarray(x)[order], np.asarray(y)[order]
@@ -73,10 +83,13 @@ def rise_and_fall(groups: Mapping[str, Sequence[dict]]):
 def halves(rows: Sequence[dict]):
     """Each run's gold on the half of the requests that picks the peak and on the half
     that measures it, a panel a run."""
+    lines, columns = -(-len(rows) // 5), min(5, len(rows))
     figure, panels = plt.subplots(
-        1, len(rows), figsize=(3.7 * len(rows), 3.6), sharey=True, squeeze=False
+        lines, columns, figsize=(3.7 * columns, 3.6 * lines), sharey=True, squeeze=False
     )
-    for axes, row in zip(panels[0], rows, strict=True):
+    for axes in panels.flat[len(rows) :]:
+        axes.remove()
+    for axes, row in zip(panels.flat, rows):
         golds, d = analysis.by_prompt(row, "golds"), analysis.distance(row)
         picks = analysis.picking(golds.shape[1])
         for number, (label, some) in enumerate(
@@ -88,7 +101,8 @@ def halves(rows: Sequence[dict]):
             )  # fmt: skip
         axes.axvline(d[analysis.turn_of(row).point], color="0.5", linestyle=":")
         axes.set(xlabel=DISTANCE, title=f"Reward model {row['seed']}")
-    panels[0, 0].set_ylabel(GOLD)
+    for axes in panels[:, 0]:
+        axes.set_ylabel(GOLD)
     panels[0, 0].legend(fontsize=9)
     return figure
 
@@ -221,19 +235,18 @@ def remedies(groups: Mapping[str, Sequence[dict]]):
         1, 2, figsize=(11.5, 4.4), width_ratios=(1.2, 1)
     )
     for number, rows in enumerate(groups.values()):
-        style = dict(color=PALETTE[number % len(PALETTE)])
+        look = _look(number)
+        style = dict(color=look["color"])
         for row in rows:
             golds = analysis.by_prompt(row, "golds").mean(axis=1)
             left.plot(
-                analysis.distance(row), golds, **style, linewidth=1.6, markersize=4,
-                linestyle=LINESTYLES[number % len(LINESTYLES)],
-                marker=MARKERS[number % len(MARKERS)],
-            )  # fmt: skip
+                analysis.distance(row), golds, **look, linewidth=1.6, markersize=4
+            )
             right.plot(
                 [golds.max(), golds[-1]], [number] * 2, "-", **style, linewidth=1
             )
             right.plot([golds.max()], [number], "|", **style, markersize=12)
-            right.plot([golds[-1]], [number], MARKERS[number % 7], **style)
+            right.plot([golds[-1]], [number], look["marker"], **style)
     right.set_yticks(range(len(groups)), list(groups))
     right.set(ylim=(len(groups) - 0.5, -0.5), xlabel=GOLD)
     right.set_title("From the best look (bar) to the end (dot)")
@@ -268,11 +281,11 @@ def entropy_and_reward(rows: Sequence[dict]):
         for number, row in enumerate(rows):
             axes.plot(
                 analysis.by_prompt(row, measure).mean(axis=1),
-                analysis.over_points(row, "entropy"), color=PALETTE[number % 7],
-                linestyle=LINESTYLES[number % 7], marker=MARKERS[number % 7],
+                analysis.over_points(row, "entropy"),
+                **_look(number),
                 markersize=4,
                 label=f"reward model {row['seed']}",
-            )  # fmt: skip
+            )
         axes.set(xlabel=label, title=f"Entropy and {label.split(' (')[0]}")
     panels[0].set_ylabel("entropy (nats a token)")
     panels[1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))

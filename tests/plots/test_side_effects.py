@@ -114,6 +114,22 @@ def test_data_and_size_draw_a_dot_a_seed():
     assert labels == ["250", "4,000"]
 
 
+def test_many_halves_stand_in_two_rows():
+    panels = drawn(figures.halves([run(seed) for seed in range(8)])).axes
+    places = [panel.get_subplotspec() for panel in panels]
+    assert [(p.rowspan.start, p.colspan.start) for p in places] == [
+        *((0, column) for column in range(5)),
+        *((1, column) for column in range(3)),
+    ]
+
+
+def test_no_two_of_many_runs_look_alike():
+    rows = [run(seed) for seed in range(14)]
+    panel, _ = drawn(figures.entropy_and_reward(rows)).axes
+    looks = {(x.get_color(), x.get_marker(), x.get_linestyle()) for x in panel.lines}
+    assert len(looks) == 14
+
+
 def test_remedies_go_from_the_best_look_to_the_end():
     figure = drawn(figures.remedies({"as it was": [run()], "β": [run(0, 2.0)]}))
     right = figure.axes[1]
