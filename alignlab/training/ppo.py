@@ -94,6 +94,10 @@ class PPOTrainer(Trainer):
     - episodes so far, learning_rate, tokens_per_second (prompt and completion, over the
       whole update), seconds_rollout, seconds_reward, seconds_update.
 
+    On a CPU, Llama and its relatives compute norms and rotary positions as
+    :mod:`alignlab.models.lean` does while this trains or evaluates: the same numbers
+    but for rounding, in less time.
+
     ``trainer.completions`` holds the last update's episodes as a list of dicts, and
     ``trainer.eval_completions`` those of the last evaluation.
 
