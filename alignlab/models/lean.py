@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 RELATIVES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # of the same layers
-MLPS = {"LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP", "SmolLM3MLP"}
+MODULES = [f"transformers.models.{name}.modeling_{name}" for name in RELATIVES]
 
 
 @contextlib.contextmanager
@@ -23,9 +23,11 @@ def last_mlp_at(model: nn.Module, asked: Bool[Tensor, "batch width"]) -> Iterato
     """While this is open, the last layer of a model of Llama's ``RELATIVES`` puts only
     the positions asked about through its MLP; at the others the last hidden states mean
     nothing. Behind that MLP no position sees another, so at these nothing changes."""
-    mlps = [x for x in model.modules() if type(x).__name__ in MLPS]
+    parts = list(model.modules())
+    related = (part for part in parts if type(part).__module__ in MODULES)
+    mlps = [part for part in related if type(part).__name__.endswith("MLP")]
     # Checkpointing computes layers again in the backward pass, when this is closed.
-    again = any(getattr(x, "gradient_checkpointing", False) for x in model.modules())
+    again = any(getattr(part, "gradient_checkpointing", False) for part in parts)
     if not mlps or again:
         yield
         return
@@ -50,9 +52,9 @@ def lean_layers() -> Iterator[None]:
 
     It changes the classes of `transformers`, for as long as it is open, and no model.
     """
-    names = (f"transformers.models.{name}.modeling_{name}" for name in RELATIVES)
+    loaded = [sys.modules[name] for name in MODULES if name in sys.modules]
     with contextlib.ExitStack() as changes:
-        for module in [sys.modules[name] for name in names if name in sys.modules]:
+        for module in loaded:
             for norm in [x for x in vars(module) if x.endswith("RMSNorm")]:
                 _swap(changes, getattr(module, norm), "forward", _norm_or)
             _swap(changes, module, "apply_rotary_pos_emb", _rotary_or)

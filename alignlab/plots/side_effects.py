@@ -38,7 +38,7 @@ DIVERSITY = {
 }
 
 
-def _look(number: int) -> dict:
+def _line_style(number: int) -> dict:
     """Of the number-th of many lines: after a round of colours, other markers."""
     place = (number + number // len(PALETTE)) % len(MARKERS)
     return dict(
@@ -235,18 +235,18 @@ def remedies(groups: Mapping[str, Sequence[dict]]):
         1, 2, figsize=(11.5, 4.4), width_ratios=(1.2, 1)
     )
     for number, rows in enumerate(groups.values()):
-        look = _look(number)
-        style = dict(color=look["color"])
+        line = _line_style(number)
+        style = dict(color=line["color"])
         for row in rows:
             golds = analysis.by_prompt(row, "golds").mean(axis=1)
             left.plot(
-                analysis.distance(row), golds, **look, linewidth=1.6, markersize=4
+                analysis.distance(row), golds, **line, linewidth=1.6, markersize=4
             )
             right.plot(
                 [golds.max(), golds[-1]], [number] * 2, "-", **style, linewidth=1
             )
             right.plot([golds.max()], [number], "|", **style, markersize=12)
-            right.plot([golds[-1]], [number], look["marker"], **style)
+            right.plot([golds[-1]], [number], line["marker"], **style)
     right.set_yticks(range(len(groups)), list(groups))
     right.set(ylim=(len(groups) - 0.5, -0.5), xlabel=GOLD)
     right.set_title("From the best look (bar) to the end (dot)")
@@ -282,7 +282,7 @@ def entropy_and_reward(rows: Sequence[dict]):
             axes.plot(
                 analysis.by_prompt(row, measure).mean(axis=1),
                 analysis.over_points(row, "entropy"),
-                **_look(number),
+                **_line_style(number),
                 markersize=4,
                 label=f"reward model {row['seed']}",
             )

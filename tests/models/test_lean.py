@@ -7,12 +7,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama import modeling_llama
 
-from alignlab.models.lean import RELATIVES, RMSNorm, Rotary, lean_layers
+from alignlab.models.lean import MODULES, RELATIVES, RMSNorm, Rotary, lean_layers
 from alignlab.ppo import PPOConfig, PPOTrainer
 from alignlab.training.ppo_episodes import completion_logits, training_mode
 
 
-def model_of(family, dtype=torch.float32):
+def small_model(family, dtype=torch.float32):
     config = AutoConfig.for_model(
         family,
         vocab_size=50,
@@ -40,12 +40,27 @@ def loss_and_gradients(model):
     model.zero_grad()
     loss = model(ids, labels=ids).loss
     loss.backward()
-    return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters()}
+    return loss.item(), gradients_of(model)
+
+
+def gradients_of(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def assert_alike(found, expected):
+    """To a share of each parameter's greatest gradient, which must be some."""
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        size = gradient.abs().max().item()
+        assert size > 0, name
+        torch.testing.assert_close(
+            found[name], gradient, rtol=0, atol=1e-5 * size, msg=name
+        )
 
 
 @pytest.mark.parametrize("family", RELATIVES)
 def test_a_models_loss_and_gradients_stay_as_they_were(family, monkeypatch):
-    model = model_of(family)
+    model = small_model(family)
     expected, gradients = loss_and_gradients(model)
     calls = {RMSNorm: 0, Rotary: 0}
     for layer in calls:
@@ -55,12 +70,7 @@ def test_a_models_loss_and_gradients_stay_as_they_were(family, monkeypatch):
         found, lean_gradients = loss_and_gradients(model)
     assert calls[RMSNorm] >= 5 and calls[Rotary] == 4
     assert found == pytest.approx(expected, rel=1e-6)
-    for name, gradient in gradients.items():
-        size = gradient.abs().max()
-        assert size > 0
-        torch.testing.assert_close(
-            lean_gradients[name], gradient, rtol=0, atol=1e-5 * size.item(), msg=name
-        )
+    assert_alike(lean_gradients, gradients)
 
 
 def _counting(layer, calls, apply):
@@ -74,7 +84,7 @@ def _counting(layer, calls, apply):
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", RELATIVES)
 def test_what_is_asked_about_stays_as_it_was(family, checkpointing):
-    model = model_of(family)
+    model = small_model(family)
     ids = torch.randint(50, (4, 9), generator=torch.Generator().manual_seed(0))
     asked = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)) < 0.4
     assert 0 < asked.sum() < asked.numel()
@@ -82,7 +92,7 @@ def test_what_is_asked_about_stays_as_it_was(family, checkpointing):
     def gradients(logits):
         model.zero_grad()
         logits.square().sum().backward()
-        return {name: p.grad.clone() for name, p in model.named_parameters()}
+        return gradients_of(model)
 
     expected = model(ids).logits[asked]
     expected_gradients = gradients(expected)
@@ -95,19 +105,12 @@ def test_what_is_asked_about_stays_as_it_was(family, checkpointing):
     found, _ = completion_logits(model, ids, asked)
     assert rows == [asked.numel() if checkpointing else asked.sum()]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    for name, gradient in gradients(found).items():
-        size = expected_gradients[name].abs().max().item()
-        torch.testing.assert_close(
-            gradient, expected_gradients[name], rtol=0, atol=1e-5 * size, msg=name
-        )
+    assert_alike(gradients(found), expected_gradients)
     assert not model.model.layers[-1].mlp._forward_hooks
 
 
 def test_nothing_is_left_behind_even_after_an_error():
-    modules = [
-        importlib.import_module(f"transformers.models.{name}.modeling_{name}")
-        for name in RELATIVES
-    ]
+    modules = [importlib.import_module(name) for name in MODULES]
     norms = [
         getattr(module, name)
         for module in modules
@@ -133,7 +136,7 @@ def test_other_precisions_are_left_to_the_model_itself(monkeypatch):
 
     monkeypatch.setattr(RMSNorm, "apply", never)
     monkeypatch.setattr(Rotary, "apply", never)
-    model = model_of("llama", torch.bfloat16)
+    model = small_model("llama", torch.bfloat16)
     expected, _ = loss_and_gradients(model)
     with lean_layers():
         assert loss_and_gradients(model)[0] == expected

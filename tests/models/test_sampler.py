@@ -2,12 +2,8 @@
 
 import pytest
 import torch
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    MistralConfig,
-    MistralForCausalLM,
-)
+from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from alignlab.errors import AlignlabError
 from alignlab.models import sampler
@@ -71,21 +67,11 @@ def test_absolute_positions_are_counted_from_each_rows_first_token():
     assert torch.equal(found, generate(model, ids, mask, 12))
 
 
-def test_layers_that_see_a_window_only_keep_their_own_cache():
-    torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=60,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        sliding_window=4,
-        initializer_range=0.5,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    model = MistralForCausalLM(config).eval()
+def test_layers_that_see_a_window_only_keep_their_own_cache(model_of):
+    model = model_of("window")
+    model.generation_config.eos_token_id = None
+    kinds = [type(layer) for layer in sampler._cache(model).layers]
+    assert kinds == [DynamicSlidingWindowLayer] * 2
     ids, mask = prompts([9, 3, 4, 7], 60)
     found = sample(model, ids, mask, 40, temperature=0)
     assert torch.equal(found, generate(model, ids, mask, 40))
