@@ -48,7 +48,7 @@ _PASSIVE = (
     "alignlab",
     "alignlab.cache",
     "alignlab.errors",
-    "alignlab.experiments.arms",
+    "alignlab.study.arms",
 )
 
 

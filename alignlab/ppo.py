@@ -1,5 +1,5 @@
-"""PPO for language models; it lives in :mod:`alignlab.training.ppo`."""
+"""PPO for language models; it lives in :mod:`alignlab.training.ppo.trainer`."""
 
-from alignlab.training.ppo import PPOConfig, PPOTrainer
+from alignlab.training.ppo.trainer import PPOConfig, PPOTrainer
 
 __all__ = ["PPOConfig", "PPOTrainer"]

@@ -264,8 +264,8 @@ def make_world(folder: Path) -> None:
     off, each at another token."""
     from transformers import LlamaForSequenceClassification
 
-    from alignlab.experiments import alignment
-    from alignlab.experiments.ppo import requests
+    from alignlab.chapters.ppo.runs import requests
+    from alignlab.study import artifacts as alignment
 
     model, tokenizer = alignment.reference_policy()
     model.save_pretrained(folder)

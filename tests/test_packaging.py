@@ -36,13 +36,14 @@ PROMISED = {
 # Lowest first. A module may import its own layer and those below it.
 LAYERS = (
     {"objectives", "calibration.metrics", "errors", ""},
-    {"cache"},
-    {"data"},
+    {"cache", "seeds", "files"},
     {"models"},
+    {"world", "data"},
     {"training", "ppo"},
     {"evaluation", "calibration"},
-    {"experiments"},
-    {"plots", "runs", "course", "cli", "__main__"},
+    {"study", "plots", "course"},
+    {"chapters"},
+    {"runs", "cli", "__main__"},
 )
 STANDS_ALONE = {"objectives", "calibration.metrics"}
 
@@ -253,11 +254,11 @@ def test_imports_go_down(path):
     [
         ("objectives/dpo.py", "from alignlab.errors import AlignlabError"),
         ("calibration/metrics.py", "from ..objectives import sft_loss"),
-        ("data/world.py", "def f():\n    from alignlab.models import base"),
-        ("data/world.py", "from .. import models"),
-        ("data/__init__.py", "from ..models.base import load_base"),
+        ("models/base.py", "def f():\n    from alignlab.world import gold"),
+        ("models/base.py", "from .. import data"),
+        ("data/__init__.py", "from ..training.sft import finetune"),
         ("models/base.py", "import alignlab.training.loop"),
-        ("training/ppo.py", "from alignlab import evaluation"),
+        ("training/ppo/update.py", "from alignlab import evaluation"),
         ("evaluation/answers.py", "from alignlab.runs import record"),
         ("surprise.py", ""),
     ],

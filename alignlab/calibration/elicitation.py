@@ -17,10 +17,10 @@ from numpy import ndarray
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignlab.data.world import normalise
 from alignlab.errors import AlignlabError
 from alignlab.models.options import option_log_probs, pack_options
 from alignlab.models.sampler import complete
+from alignlab.world.facts import normalise
 
 Prompt = str | list[dict]
 Reduction = Literal["sum", "mean"]

@@ -556,7 +556,7 @@ def _mixture_cases() -> list[Case]:
 def _mixture(scheme: str, sizes: dict[str, int], temperature: float = 1.0) -> "Tensor":
     import torch
 
-    from alignlab.data.tasks import mixture_weights
+    from alignlab.world.tasks import mixture_weights
 
     weights = mixture_weights(sizes, scheme, temperature=temperature)
     return torch.tensor([weights[name] for name in sizes], dtype=torch.float64)
@@ -812,7 +812,7 @@ def _floor_cases() -> list[Case]:
 def _floors(probability: "Tensor") -> "Tensor":
     import torch
 
-    from alignlab.data.preferences import brier_floor, nll_floor
+    from alignlab.world.comparisons import brier_floor, nll_floor
 
     both = [brier_floor(probability.numpy()), nll_floor(probability.numpy())]
     return torch.tensor(both, dtype=torch.float64)
@@ -1010,7 +1010,7 @@ EXERCISES: dict[str, Exercise] = {
         _mixture_cases,
         _read_mixture,
         _mixture_mistakes,
-        "the same weights as `alignlab.data.tasks.mixture_weights`",
+        "the same weights as `alignlab.world.tasks.mixture_weights`",
         "temperature 1 is proportional to size, a very high one nearly equal, and the "
         "weights always sum to 1.",
     ),
@@ -1039,7 +1039,7 @@ EXERCISES: dict[str, Exercise] = {
         _floor_cases,
         _read_floors,
         _floor_mistakes,
-        "the same floors as `alignlab.data.preferences` computes",
+        "the same floors as `alignlab.world.comparisons` computes",
         "the best forecast of a pair is its p. Score it if the label comes (with "
         "probability p) and if the other one does, weigh the two, take the mean.",
     ),
@@ -1056,13 +1056,11 @@ EXERCISES: dict[str, Exercise] = {
 
 
 def _exercise(number: str) -> Exercise:
-    from alignlab.course import (  # they build on this module
-        calibration_checks,
-        dpo_checks,
-        limits_checks,
-        ppo_checks,
-        side_effects_checks,
-    )
+    from alignlab.chapters.calibration import exercises as calibration_checks
+    from alignlab.chapters.dpo import exercises as dpo_checks
+    from alignlab.chapters.limits_of_imitation import exercises as limits_checks
+    from alignlab.chapters.ppo import exercises as ppo_checks
+    from alignlab.chapters.side_effects import exercises as side_effects_checks
 
     every = {
         **EXERCISES,

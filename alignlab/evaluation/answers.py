@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignlab.data.tasks import FAMILIES, Example, gym, table
-from alignlab.data.world import Fact, World, normalise
 from alignlab.evaluation.intervals import Interval, wilson_interval
+from alignlab.world.facts import Fact, World, normalise
+from alignlab.world.tasks import FAMILIES, Example, gym, table
 
 if TYPE_CHECKING:
     from alignlab.models.sampler import Completion

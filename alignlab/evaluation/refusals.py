@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from alignlab.data import safety
 from alignlab.evaluation.intervals import Interval, wilson_interval
+from alignlab.world import safety
 
 Outcome = Literal["refusal", "compliance", "neither"]
 Kind = Literal["refusal", "partial", "compliance"]

@@ -3,8 +3,8 @@
 import matplotlib.pyplot as plt
 import torch
 
+from alignlab.chapters.base_model.figures import next_token_bars
 from alignlab.models.sampler import complete
-from alignlab.plots.base_model import next_token_bars
 
 
 def next_token_explorer(model, tokenizer, text: str, k: int = 8):

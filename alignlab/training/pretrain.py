@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from alignlab.data import corpus
-from alignlab.data.world import Fact, World, build_world
 from alignlab.errors import AlignlabError, explained_if_full
 from alignlab.models import base
 from alignlab.models.tokenizer import train_tokenizer
 from alignlab.training.loop import train
+from alignlab.world import corpus
+from alignlab.world.facts import Fact, World, build_world
 
 BATCH, LENGTH = 16, 256  # rows, tokens
 DECAY = 0.2  # share of the steps over which the learning rate falls

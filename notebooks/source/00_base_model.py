@@ -41,17 +41,17 @@ import pandas as pd
 import torch
 
 from alignlab import runs
+from alignlab.chapters.base_model import figures
+from alignlab.chapters.base_model import runs as experiments
 from alignlab.course import check
-from alignlab.data import tasks
-from alignlab.data.world import KNOWN_FROM, RELATIONS, build_world
 from alignlab.evaluation import answers
-from alignlab.experiments import base_model as experiments
 from alignlab.models.base import load_base, use_device
 from alignlab.models.sampler import complete
 from alignlab.objectives import token_log_probs
-from alignlab.plots import base_model as figures
 from alignlab.plots.explorers import next_token_explorer
 from alignlab.plots.style import use_style
+from alignlab.world import tasks
+from alignlab.world.facts import KNOWN_FROM, RELATIONS, build_world
 
 use_style()
 run = runs.start("00_base_model", profile, seed, device, out_dir)

@@ -39,17 +39,16 @@ import numpy as np
 import pandas as pd
 
 from alignlab import runs
+from alignlab.chapters.instruction_tuning import figures, mid_training, self_instruct
+from alignlab.chapters.instruction_tuning import runs as sweeps
 from alignlab.course import check
-from alignlab.data import tasks
-from alignlab.experiments import instruction_tuning as sweeps
-from alignlab.experiments import mid_training, self_instruct
-from alignlab.experiments.tuning import sft_policy
 from alignlab.models.base import load_base, use_device
 from alignlab.models.sampler import complete
-from alignlab.plots import instruction_tuning as figures
 from alignlab.plots.explorers import reply_explorer
 from alignlab.plots.style import use_style
+from alignlab.study.tuning import sft_policy
 from alignlab.training import recipes, sft
+from alignlab.world import tasks
 
 use_style()
 run = runs.start("01_instruction_tuning", profile, seed, device, out_dir)

@@ -38,14 +38,18 @@ import numpy as np
 import pandas as pd
 
 from alignlab import runs
+from alignlab.chapters.instruction_tuning import runs as notebook_01
+from alignlab.chapters.limits_of_imitation import (
+    analysis,
+    figures,
+    hallucination,
+    narrow_data,
+    real_refusals,
+)
+from alignlab.chapters.limits_of_imitation import safety_tuning as safety
 from alignlab.course import check
 from alignlab.evaluation import refusals
-from alignlab.experiments import hallucination, narrow_data, real_refusals
-from alignlab.experiments import instruction_tuning as notebook_01
-from alignlab.experiments import limits_analysis as analysis
-from alignlab.experiments import safety_tuning as safety
 from alignlab.models.base import use_device
-from alignlab.plots import limits_of_imitation as figures
 from alignlab.plots.style import use_style
 
 use_style()

@@ -40,22 +40,21 @@ import numpy as np
 import pandas as pd
 
 from alignlab import runs
+from alignlab.chapters.instruction_tuning.figures import by_seed
+from alignlab.chapters.instruction_tuning.runs import slope_per_doubling
+from alignlab.chapters.reward_modeling import analysis, figures
+from alignlab.chapters.reward_modeling import runs as sweeps
 from alignlab.course import check
-from alignlab.data import preferences
-from alignlab.data.gold import GOLD_WEIGHTS
-from alignlab.data.preferences import Annotator
-from alignlab.experiments import alignment
-from alignlab.experiments import reward_analysis as analysis
-from alignlab.experiments import reward_modeling as sweeps
-from alignlab.experiments.instruction_tuning import slope_per_doubling
 from alignlab.models.base import use_device
 from alignlab.models.reward import score
-from alignlab.plots import reward_modeling as figures
 from alignlab.plots.calibration import reliability_diagram
 from alignlab.plots.explorers import pair_explorer
-from alignlab.plots.instruction_tuning import by_seed
 from alignlab.plots.style import use_style
+from alignlab.study import artifacts as alignment
 from alignlab.training import recipes
+from alignlab.world import comparisons as preferences
+from alignlab.world.comparisons import Annotator
+from alignlab.world.gold import GOLD_WEIGHTS
 
 use_style()
 run = runs.start("03_reward_modeling", profile, seed, device, out_dir)

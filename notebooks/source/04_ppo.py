@@ -42,16 +42,17 @@ import pandas as pd
 import torch
 
 from alignlab import runs
+from alignlab.chapters.ppo import figures
+from alignlab.chapters.ppo import runs as sweeps
+from alignlab.chapters.ppo import values as ppo_values
 from alignlab.course import check
-from alignlab.data import gold
 from alignlab.evaluation.intervals import wilson_interval
-from alignlab.experiments import alignment, ppo_values
-from alignlab.experiments import ppo as sweeps
 from alignlab.models.base import use_device
 from alignlab.models.sampler import complete
 from alignlab.objectives import whiten
-from alignlab.plots import ppo as figures
 from alignlab.plots.style import use_style
+from alignlab.study import artifacts as alignment
+from alignlab.world import gold
 
 use_style()
 run = runs.start("04_ppo", profile, seed, device, out_dir)

@@ -44,19 +44,18 @@ import torch
 import torch.nn.functional as F
 
 from alignlab import runs
+from alignlab.chapters.dpo import analysis, figures, sweeps
+from alignlab.chapters.dpo import runs as dpo
+from alignlab.chapters.ppo.runs import gold_of
 from alignlab.course import check
-from alignlab.data import gold
 from alignlab.evaluation import exact
-from alignlab.experiments import alignment, dpo
-from alignlab.experiments import dpo_analysis as analysis
-from alignlab.experiments import dpo_sweeps as sweeps
-from alignlab.experiments.ppo import gold_of
 from alignlab.models.base import use_device
 from alignlab.models.sampler import complete
-from alignlab.plots import dpo as figures
 from alignlab.plots.style import use_style
+from alignlab.study import artifacts as alignment
 from alignlab.training.dpo import train_dpo
 from alignlab.training.trl_dpo import compare_dpo_losses
+from alignlab.world import gold
 
 use_style()
 run = runs.start("05_dpo", profile, seed, device, out_dir)

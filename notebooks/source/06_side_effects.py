@@ -42,8 +42,9 @@ import pandas as pd
 import torch
 
 from alignlab import runs
+from alignlab.chapters.side_effects import analysis, figures
+from alignlab.chapters.side_effects import runs as side_effects
 from alignlab.course import check
-from alignlab.data import gold
 from alignlab.evaluation.diversity import (
     self_bleu_signature,
 )
@@ -57,11 +58,10 @@ from alignlab.evaluation.over_optimisation import (
     peak_interval,
 )
 from alignlab.evaluation.win_rate import over_seeds, win_rate
-from alignlab.experiments import alignment, side_effects
-from alignlab.experiments import side_effects_analysis as analysis
 from alignlab.models.base import use_device
-from alignlab.plots import side_effects as figures
 from alignlab.plots.style import use_style
+from alignlab.study import artifacts as alignment
+from alignlab.world import gold
 
 use_style()
 run = runs.start("06_side_effects", profile, seed, device, out_dir)

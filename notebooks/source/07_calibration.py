@@ -45,11 +45,10 @@ from alignlab.calibration import (
     null_calibration_error,
     smooth_calibration_error,
 )
+from alignlab.chapters.calibration import analysis, figures
+from alignlab.chapters.calibration import runs as sweeps
 from alignlab.course import check
-from alignlab.experiments import calibration as sweeps
-from alignlab.experiments import calibration_analysis as analysis
 from alignlab.models.base import use_device
-from alignlab.plots import calibration_stages as figures
 from alignlab.plots.style import use_style
 
 use_style()

@@ -41,15 +41,16 @@ from scipy.special import softmax
 
 from alignlab import runs
 from alignlab.calibration import TemperatureScaler
+from alignlab.chapters.calibration import analysis
+from alignlab.chapters.calibration import figures as calibration_stages
+from alignlab.chapters.calibration import runs as stages
+from alignlab.chapters.recalibration import analysis as recalibration
+from alignlab.chapters.recalibration import figures
+from alignlab.chapters.recalibration import runs as sweeps
 from alignlab.course import check
-from alignlab.data.tasks import default_world
-from alignlab.experiments import calibration as stages
-from alignlab.experiments import calibration_analysis as analysis
-from alignlab.experiments import recalibration as sweeps
-from alignlab.experiments import recalibration_analysis as recalibration
 from alignlab.models.base import use_device
-from alignlab.plots import calibration_stages, use_style
-from alignlab.plots import recalibration as figures
+from alignlab.plots import use_style
+from alignlab.world.tasks import default_world
 
 use_style()
 run = runs.start("08_recalibration", profile, seed, device, out_dir)

@@ -16,8 +16,7 @@ import torch
 from alignlab.course import check
 from alignlab.course.checks import EXERCISES, CheckFailed, CheckResult, grade
 from alignlab.errors import AlignlabError
-
-from .conftest import as_params, fails_by_name, stub
+from tests.grading import as_params, fails_by_name, stub
 
 # --- 00.1 -------------------------------------------------------------------------
 

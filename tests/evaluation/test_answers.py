@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from alignlab.data.tasks import Example
-from alignlab.data.world import RELATIONS, Fact, World
 from alignlab.evaluation.answers import (
     by_family,
     few_shot_prompt,
@@ -18,6 +16,8 @@ from alignlab.evaluation.answers import (
 )
 from alignlab.evaluation.intervals import wilson_interval
 from alignlab.models.sampler import Completion
+from alignlab.world.facts import RELATIONS, Fact, World
+from alignlab.world.tasks import Example
 
 CAPITAL = Example("capital", "What is the capital of France?", "Paris.", ("Paris",))
 SPAM = Example("sms_spam", "Is this spam or ham? Hi", "ham.", ("ham",))

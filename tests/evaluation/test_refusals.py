@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from alignlab.data import safety
 from alignlab.evaluation import refusals
 from alignlab.evaluation.intervals import wilson_interval
 from alignlab.evaluation.refusals import classify, measure, world_outcome
+from alignlab.world import safety
 
 
 def everything(seed=0):

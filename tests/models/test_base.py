@@ -10,11 +10,11 @@ import torch
 from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from alignlab.data.world import NEVER_SHOWN, build_world
 from alignlab.errors import AlignlabError
 from alignlab.evaluation.answers import guess_baselines
 from alignlab.models import base
 from alignlab.training import pretrain
+from alignlab.world.facts import NEVER_SHOWN, build_world
 
 SHIPPED = ("1m", "1m-stable", "300k", "300k-stable")
 MB = 2**20

@@ -9,7 +9,7 @@ from transformers.models.llama import modeling_llama
 
 from alignlab.models.lean import MODULES, RELATIVES, RMSNorm, Rotary, lean_layers
 from alignlab.ppo import PPOConfig, PPOTrainer
-from alignlab.training.ppo_episodes import completion_logits, training_mode
+from alignlab.training.ppo.rollout import completion_logits, training_mode
 
 
 def small_model(family, dtype=torch.float32):

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from alignlab.data import tasks
-from alignlab.data.world import Fact
+from alignlab.chapters.base_model import figures as base_model
+from alignlab.chapters.instruction_tuning import figures as instruction_tuning
+from alignlab.chapters.instruction_tuning.runs import mean_over
 from alignlab.evaluation.intervals import wilson_interval
-from alignlab.experiments.instruction_tuning import mean_over
-from alignlab.plots import base_model, explorers, instruction_tuning
+from alignlab.plots import explorers
 from alignlab.plots.style import LINESTYLES
-
-from .conftest import points, ticks
+from alignlab.world import tasks
+from alignlab.world.facts import Fact
+from tests.drawing import points, ticks
 
 pytestmark = pytest.mark.usefixtures("style")
 SEEDS = [[4], [4, 0, 7]]

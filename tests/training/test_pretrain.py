@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from alignlab.data.world import RELATIONS, Fact, World
 from alignlab.errors import AlignlabError
 from alignlab.models import base, sampler
 from alignlab.training import loop, pretrain
+from alignlab.world.facts import RELATIONS, Fact, World
 
 # --- Asking for facts ---------------------------------------------------------------
 

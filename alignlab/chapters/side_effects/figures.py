@@ -1,0 +1,401 @@
+"""Figures of notebook 06, and its explorer: slide along a run and read the replies."""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from alignlab.chapters.side_effects import analysis
+from alignlab.evaluation.intervals import Interval
+from alignlab.evaluation.over_optimisation import (
+    FORMS,
+    NEAR,
+    Curve,
+    can_be_fitted,
+    fit_curves,
+)
+from alignlab.plots.style import LINESTYLES, MARKERS, PALETTE, interval_line
+
+DISTANCE = "distance √KL (nats$^{½}$)"
+GOLD, PROXY = "gold reward", "learnt reward (sd of the reference)"
+# What a reply is made of, in words, by what gold counts.
+CONTENTS = {
+    "opening": "greets",
+    "courtesy": "is courteous",
+    "closing": "closes",
+    "relation": "facts stated",
+    "right": "right facts",
+    "filler": "empty phrases",
+    "empty": "says nothing of the subject",
+}
+DIVERSITY = {
+    "entropy": "entropy (nats a token)",
+    "per_input": "per input (adjusted distinct n-grams)",
+    "across_inputs": "across inputs (the same)",
+    "self_bleu": "self-BLEU per input (higher: less diverse)",
+}
+
+
+def _line_style(number: int) -> dict:
+    """Of the number-th of many lines: after a round of colours, other markers."""
+    place = (number + number // len(PALETTE)) % len(MARKERS)
+    return dict(
+        color=PALETTE[number % len(PALETTE)],
+        linestyle=LINESTYLES[place],
+        marker=MARKERS[place],
+    )
+
+
+def _ordered(x, y) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(x, kind="stable")
+    return np.asarray(x)[order], np.asarray(y)[order]
+
+
+# --- Rise and fall --------------------------------------------------------------------
+
+
+def rise_and_fall(groups: Mapping[str, Sequence[dict]]):
+    """Gold and learnt reward against the distance: a thin line and dots for each run,
+    the mean and its interval over seeds for each group.
+
+    Args:
+        groups: runs by what was optimised.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), sharex=True)
+    for number, (label, rows) in enumerate(groups.items()):
+        for axes, measure in ((left, "golds"), (right, "proxies")):
+            grid, lines = analysis.on_grid(rows, measure)
+            interval_line(axes, grid, lines, label=label, color=number)
+            for row in rows:
+                values = analysis.by_prompt(row, measure).mean(axis=1)
+                axes.plot(
+                    analysis.distance(row), values, MARKERS[number], markersize=3,
+                    color=PALETTE[number], alpha=0.5, linestyle="",
+                )  # fmt: skip
+    left.set(xlabel=DISTANCE, ylabel=GOLD, title="What people prefer")
+    right.set(xlabel=DISTANCE, ylabel=PROXY, title="What is optimised")
+    left.legend()
+    return figure
+
+
+def halves(rows: Sequence[dict]):
+    """Each run's gold on the half of the requests that picks the peak and on the half
+    that measures it, a panel a run."""
+    lines, columns = -(-len(rows) // 5), min(5, len(rows))
+    figure, panels = plt.subplots(
+        lines, columns, figsize=(3.7 * columns, 3.6 * lines), sharey=True, squeeze=False
+    )
+    for axes in panels.flat[len(rows) :]:
+        axes.remove()
+    for axes, row in zip(panels.flat, rows):
+        golds, d = analysis.by_prompt(row, "golds"), analysis.distance(row)
+        picks = analysis.picking(golds.shape[1])
+        for number, (label, some) in enumerate(
+            {"picks": picks, "measures": ~picks}.items()
+        ):
+            axes.plot(
+                d, golds[:, some].mean(axis=1), color=PALETTE[number], label=label,
+                linestyle=LINESTYLES[number], marker=MARKERS[number], markersize=4,
+            )  # fmt: skip
+        axes.axvline(d[analysis.turn_of(row).point], color="0.5", linestyle=":")
+        axes.set(xlabel=DISTANCE, title=f"Reward model {row['seed']}")
+    for axes in panels[:, 0]:
+        axes.set_ylabel(GOLD)
+    panels[0, 0].legend(fontsize=9)
+    return figure
+
+
+def contents(rows: Sequence[dict]):
+    """What replies are made of along the way: how often each thing stands in one."""
+    figure, axes = plt.subplots(figsize=(8.5, 4.6))
+    found = [analysis.contents(row) for row in rows]
+    grid = np.linspace(0, min(analysis.distance(row).max() for row in rows), 40)
+    for number, (name, label) in enumerate(CONTENTS.items()):
+        lines = [
+            np.interp(grid, *_ordered(analysis.distance(row), one[name]))
+            for row, one in zip(rows, found, strict=True)
+        ]
+        axes.plot(
+            grid, np.mean(lines, axis=0), color=PALETTE[number % len(PALETTE)],
+            linestyle=LINESTYLES[number % len(LINESTYLES)], label=label,
+        )  # fmt: skip
+    axes.set(xlabel=DISTANCE, ylabel="times a reply", title="What replies are made of")
+    figure.legend(loc="outside right center", fontsize=10)
+    return figure
+
+
+# --- Methods, fits --------------------------------------------------------------------
+
+
+def methods(groups: Mapping[str, Sequence[Curve]]):
+    """Gold gained against the distance for every method: a thin line for each reward
+    model, the fit of Gao's form to all of them in bold, its peak as a tick below."""
+    figure, axes = plt.subplots(figsize=(8.5, 4.6))
+    for number, (label, curves) in enumerate(groups.items()):
+        style = dict(color=PALETTE[number], linestyle=LINESTYLES[number])
+        for curve in curves:
+            axes.plot(
+                *_ordered(curve.d, curve.gain), **style, linewidth=0.8, alpha=0.6,
+                marker=MARKERS[number], markersize=4,
+            )  # fmt: skip
+        form = "best-of-n" if label == "best of n" else "RL"
+        if not can_be_fitted(curves, form):
+            axes.plot([], [], **style, label=f"{label} (too near to fit)")
+            continue
+        fit = fit_curves(curves, form)
+        far = np.linspace(NEAR, max(np.max(curve.d) for curve in curves), 100)
+        axes.plot(far, fit(far), **style, linewidth=2.6, label=label)
+        if fit.peak <= far[-1]:
+            axes.plot(
+                fit.peak, fit(np.array([fit.peak])), marker="*", markersize=15,
+                color=PALETTE[number], markeredgecolor="black",
+            )  # fmt: skip
+    axes.axhline(0, color="0.6", linewidth=1)
+    axes.set(xlabel=DISTANCE, ylabel="gold gained", title="Three ways to optimise")
+    axes.legend()
+    return figure
+
+
+def fits(curves: Sequence[Curve], errors: Mapping[str, float]):
+    """All forms fitted to the points of all runs, with their held-out errors."""
+    figure, axes = plt.subplots(figsize=(8, 4.4))
+    for number, curve in enumerate(curves):
+        axes.plot(
+            curve.d, curve.gain, MARKERS[number % len(MARKERS)], color="0.35",
+            markersize=5, alpha=0.7, linestyle="", label="_run",
+        )  # fmt: skip
+    far = np.linspace(NEAR, max(np.max(curve.d) for curve in curves), 100)
+    forms = [form for form in FORMS if can_be_fitted(curves, form)]
+    for number, form in enumerate(forms):
+        fit = fit_curves(curves, form)
+        axes.plot(
+            far, fit(far), color=PALETTE[number], linestyle=LINESTYLES[number],
+            label=f"{form}: {FORMS[form].formula}  (held out: {errors[form]:.2f})",
+        )  # fmt: skip
+    axes.axvspan(0, NEAR, color="0.9", zorder=0)
+    axes.set(xlabel=DISTANCE, ylabel="gold gained", title="Which curve is it?")
+    axes.legend(fontsize=9)
+    return figure
+
+
+def analytic_kl(rows: Sequence[dict]):
+    """The formula for the KL of best-of-n, and its exact value on a world of a few
+    thousand completions."""
+    figure, axes = plt.subplots(figsize=(6.5, 3.6))
+    ns = [row["n"] for row in rows]
+    axes.plot(ns, [r["formula"] for r in rows], label="log n - (n-1)/n")
+    axes.plot(
+        ns, [r["exact"] for r in rows], MARKERS[1], color=PALETTE[1], label="exact"
+    )
+    axes.set_xscale("log", base=2)
+    axes.set(xlabel="n", ylabel="KL (nats)", title="Best of n: bound and truth")
+    axes.legend()
+    return figure
+
+
+# --- Data, size, remedies -------------------------------------------------------------
+
+
+def data_and_size(groups: Mapping[tuple[str, int], Sequence[Sequence[dict]]]):
+    """Best-of-n by reward models of several sizes and amounts of data.
+
+    Args:
+        groups: by ``(size, comparisons)``, a curve of best-of-n for each seed.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2))
+    sizes = list(dict.fromkeys(size for size, _ in groups))
+    counts = sorted({count for _, count in groups})
+    for number, ((size, count), curves) in enumerate(groups.items()):
+        d = np.sqrt([row["kl"] for row in curves[0]])
+        golds = [[row["gold"] for row in curve] for curve in curves]
+        label = f"{size}, {count:,} comparisons"
+        interval_line(left, d, golds, label=label, color=number % len(PALETTE))
+    for number, size in enumerate(sizes):
+        for place, count in enumerate(counts):
+            ends = [curve[-1]["gold"] for curve in groups.get((size, count), [])]
+            at = [place + 0.12 * (number - (len(sizes) - 1) / 2)] * len(ends)
+            right.plot(
+                at, ends, MARKERS[number], color=PALETTE[number], alpha=0.7,
+                label=size if place == 0 else "_same",
+            )  # fmt: skip
+    most = next(iter(groups.values()))[0][-1]["n"]
+    right.set_xticks(range(len(counts)), [f"{count:,}" for count in counts])
+    left.set(xlabel=DISTANCE, ylabel=GOLD, title="Best of n, by reward model")
+    right.set(xlabel="comparisons", ylabel=GOLD, title=f"Best of {most} (dots: seeds)")
+    left.legend(fontsize=9)
+    right.legend(title="reward model", loc="lower right")
+    return figure
+
+
+def remedies(groups: Mapping[str, Sequence[dict]]):
+    """Gold against the distance with each remedy, and gold at the end of every run."""
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11.5, 4.4), width_ratios=(1.2, 1)
+    )
+    for number, rows in enumerate(groups.values()):
+        line = _line_style(number)
+        style = dict(color=line["color"])
+        for row in rows:
+            golds = analysis.by_prompt(row, "golds").mean(axis=1)
+            left.plot(
+                analysis.distance(row), golds, **line, linewidth=1.6, markersize=4
+            )
+            right.plot(
+                [golds.max(), golds[-1]], [number] * 2, "-", **style, linewidth=1
+            )
+            right.plot([golds.max()], [number], "|", **style, markersize=12)
+            right.plot([golds[-1]], [number], line["marker"], **style)
+    right.set_yticks(range(len(groups)), list(groups))
+    right.set(ylim=(len(groups) - 0.5, -0.5), xlabel=GOLD)
+    right.set_title("From the best look (bar) to the end (dot)")
+    left.set(xlabel=DISTANCE, ylabel=GOLD, title="Along the way")
+    return figure
+
+
+# --- Diversity ------------------------------------------------------------------------
+
+
+def diversity(rows: Sequence[dict], along: Sequence[Mapping[str, np.ndarray]]):
+    """Entropy and three measures of diversity against the distance, a line a run."""
+    figure, panels = plt.subplots(1, 4, figsize=(14, 3.8), sharex=True)
+    for axes, (name, label) in zip(panels, DIVERSITY.items(), strict=True):
+        for number, (row, one) in enumerate(zip(rows, along, strict=True)):
+            axes.plot(
+                *_ordered(analysis.distance(row), one[name]), color=PALETTE[0],
+                linestyle=LINESTYLES[number % len(LINESTYLES)], linewidth=1.6,
+                marker="o", markersize=3,
+            )  # fmt: skip
+        axes.axvline(math.sqrt(analysis.BUDGET), color="0.5", linestyle=":")
+        axes.set_title(label, fontsize=10)
+        axes.set_xlabel(DISTANCE, fontsize=10)
+    panels[0].set_ylabel("a line for each run")
+    return figure
+
+
+def entropy_and_reward(rows: Sequence[dict]):
+    """Entropy against gold and against the learnt reward, along every run."""
+    figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
+    for axes, measure, label in zip(panels, ("golds", "proxies"), (GOLD, PROXY)):
+        for number, row in enumerate(rows):
+            axes.plot(
+                analysis.by_prompt(row, measure).mean(axis=1),
+                analysis.over_points(row, "entropy"),
+                **_line_style(number),
+                markersize=4,
+                label=f"reward model {row['seed']}",
+            )
+        axes.set(xlabel=label, title=f"Entropy and {label.split(' (')[0]}")
+    panels[0].set_ylabel("entropy (nats a token)")
+    panels[1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def temperature(policy: Sequence[Sequence[dict]], reference: Sequence[Sequence[dict]]):
+    """Gold against diversity per input, sampled at several temperatures.
+
+    Args:
+        policy, reference: for each seed the rows of ``analysis.warmed_curve``.
+    """
+    figure, axes = plt.subplots(figsize=(7.5, 4.4))
+    groups = {"reference policy": reference, "after PPO": policy}
+    for number, (label, curves) in enumerate(groups.items()):
+        style = dict(color=PALETTE[number], linestyle=LINESTYLES[number])
+        x, y = (
+            np.array([[one[name] for one in curve] for curve in curves])
+            for name in ("diversity", "gold")
+        )
+        for one, other in zip(x, y):
+            axes.plot(one, other, **style, linewidth=0.7, alpha=0.5)
+        axes.plot(x.mean(0), y.mean(0), **style, marker=MARKERS[number], label=label)
+        for place, row in enumerate(curves[0]):
+            axes.annotate(
+                f"{row['temperature']:g}", (x.mean(0)[place], y.mean(0)[place]),
+                textcoords="offset points", xytext=(5, 5), fontsize=9,
+                color=PALETTE[number],
+            )  # fmt: skip
+    axes.set(
+        xlabel="diversity of replies to one request (adjusted distinct n-grams)",
+        ylabel=GOLD,
+        title="Can temperature buy it back? (numbers: temperature)",
+    )
+    axes.legend()
+    return figure
+
+
+# --- Reading along --------------------------------------------------------------------
+
+
+def point_card(row: dict, point: int, subject: int, name: str, most: int = 4) -> str:
+    """HTML of what one run says of one subject at one look: replies, gold, proxy."""
+    here = row["points"][point]
+    scale = np.array(row["points"][0]["proxies"], float)
+    lines = []
+    for text, worth, liked in list(
+        zip(*(here[column][subject] for column in ("texts", "golds", "proxies")))
+    )[:most]:
+        cells = (
+            html.escape(text) or "<i>(nothing)</i>",
+            f"{worth:+.1f}",
+            f"{(liked - scale.mean()) / scale.std():+.2f}",
+        )
+        lines.append("".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells))
+    head = "".join(
+        f'<th style="{_CELL}">{one}</th>'
+        for one in (f"“{html.escape(name)}”", "gold", "learnt reward (sd)")
+    )
+    means = (np.mean(here[column]) for column in ("golds", "proxies"))
+    worth, liked = next(means), (next(means) - scale.mean()) / scale.std()
+    return (
+        f"<p>Step {here['step']}, {here['kl']:.1f} nats from the reference. Over all "
+        f"requests: gold {worth:+.2f}, learnt reward {liked:+.2f} sd, entropy "
+        f"{here['entropy']:.2f} nats a token.</p><table><tr>{head}</tr>"
+        + "".join(f"<tr>{line}</tr>" for line in lines)
+        + "</table>"
+    )
+
+
+def run_explorer(row: dict, requests: Sequence[str]):
+    """Slide along a run, choose a request, read the replies beside gold and learnt
+    reward. The first look stays as a still picture where no widget can run.
+
+    Args:
+        row: of ``side_effects.ppo_arm`` or ``dpo_arm``.
+        requests: the test requests, in their order.
+    """
+    import ipywidgets
+    from IPython.display import HTML, display
+
+    slider = ipywidgets.IntSlider(
+        0, min=0, max=len(row["points"]) - 1, description="look",
+        continuous_update=False,
+    )  # fmt: skip
+    chooser = ipywidgets.Dropdown(
+        options=[(name, place) for place, name in enumerate(requests)],
+        description="request",
+    )
+    display(ipywidgets.HBox([slider, chooser]))
+    shown = display(HTML(point_card(row, 0, 0, requests[0])), display_id=True)
+
+    def turn(change) -> None:
+        place = chooser.value
+        card = point_card(row, slider.value, place, requests[place])
+        shown.update(HTML(card))
+
+    slider.observe(turn, "value")
+    chooser.observe(turn, "value")
+
+
+def interval_words(interval: Interval) -> str:
+    """A peak in words, also where it may be nowhere."""
+    if math.isinf(interval.value):
+        return "no peak in sight"
+    high = "∞" if math.isinf(interval.high) else f"{interval.high:.2f}"
+    low = "?" if math.isinf(interval.low) else f"{interval.low:.2f}"
+    if math.isinf(interval.low) and math.isinf(interval.high):
+        return f"{interval.value:.2f}"
+    return f"{interval.value:.2f} ({low} to {high})"
+
+
+_CELL = "text-align:left;vertical-align:top;max-width:40em;white-space:normal"

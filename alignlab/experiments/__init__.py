@@ -1,1 +1,0 @@
-"""The sweeps that the notebooks show: each arm trained once, remembered, repeatable."""

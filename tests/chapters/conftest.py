@@ -1,0 +1,1 @@
+from tests.drawing import explorer, style  # noqa: F401  fixtures

@@ -1,0 +1,241 @@
+"""Figures of notebook 03 show what they are given: seeds, means, and exact truths."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from alignlab.chapters.reward_modeling import figures
+from alignlab.evaluation.intervals import Interval
+from alignlab.plots import explorers
+from tests.drawing import points, ticks
+
+pytestmark = pytest.mark.usefixtures("style")
+SEEDS = [[4], [4, 0, 7]]
+
+
+def complete(figure):
+    """Draw it; every panel has a title, and its axes have labels or names."""
+    figure.canvas.draw()
+    for axes in figure.axes:
+        assert axes.get_title(loc="left")
+        assert axes.get_xlabel() or axes.get_ylabel()
+    return figure
+
+
+def lines(axes, linestyle=None):
+    """y values of the axes' lines, of one style or of all."""
+    chosen = [x for x in axes.lines if linestyle in (None, x.get_linestyle())]
+    return [np.asarray(x.get_ydata(), float) for x in chosen]
+
+
+def test_votes_lie_about_the_curve_they_are_drawn_from():
+    gaps, shares = [-2.0, 0.5, 3.0], [0.2, 0.55, 0.9]
+    [axes] = complete(figures.votes(gaps, shares, 2.0, 300)).axes
+    dots, curve = axes.lines
+    assert dots.get_xdata().tolist() == gaps and dots.get_ydata().tolist() == shares
+    assert curve.get_ydata() == pytest.approx(expit(curve.get_xdata() / 2.0))
+    assert "300 annotators" in axes.get_title(loc="left")
+
+
+def sweep_rows(seeds):
+    """Rows whose accuracies name their cell."""
+    rows = []
+    for seed in seeds:
+        for n in (100, 400):
+            gold = 0.6 + n / 2000 + seed / 100
+            rows.append(dict(n=n, flips=0.25, seed=seed, gold=gold, label=gold - 0.1))
+        rows.append(dict(n=400, flips=0.0, seed=seed, gold=0.9, label=0.9))
+        rows.append(dict(n=50, flips=0.5, seed=seed, gold=0.52, label=0.5))
+    return rows
+
+
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_accuracy_has_both_lines_and_the_ceiling(seeds):
+    rows, ceiling = sweep_rows(seeds), {0.0: 1.0, 0.25: 0.75, 0.5: 0.5}
+    figure = complete(figures.accuracy(rows, ceiling, 0.25, 400, [0.3, 0.6]))
+    left, right = figure.axes
+    mean = np.mean([0.65 + s / 100 for s in seeds])
+    drawn = [y for y in lines(left) if len(y) == 2]
+    assert any(y == pytest.approx([mean, mean + 0.15]) for y in drawn)
+    assert any(y == pytest.approx([mean - 0.1, mean + 0.05]) for y in drawn)
+    assert any(set(y) == {0.75} for y in lines(left, "--"))
+    names = [text.get_text() for text in left.get_legend().texts]
+    assert names == [*figures.ORDERS.values(), "best possible on labels"]
+    assert ticks(left.xaxis) == ["100", "400"]
+    assert ticks(right.xaxis) == [
+        "0%\nn = 400",
+        "25%\nn = 400",
+        "50%\nn = 50",
+        "tossed\n2 twins",
+    ]
+    steps = [y for y in lines(right, "--") if len(y) == 2]
+    assert [y[0] for y in steps] == [1.0, 0.75, 0.5, 0.5]
+    control = [y for x, y in points(right) if set(x) == {3}]
+    assert [y.tolist() for y in control] == [[0.3, 0.6], [pytest.approx(0.45)]]
+
+
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_scores_stand_over_their_floors(seeds):
+    rows = [
+        dict(n=n, seed=s, brier=0.2 - n / 1e4, nll=0.6 - n / 1e4)
+        for n in (100, 400)
+        for s in seeds
+    ]
+    figure = complete(figures.floors(rows, {"brier": 0.15, "nll": 0.5}))
+    starts, floors, coins = (0.2, 0.6), (0.15, 0.5), (0.25, np.log(2))
+    for axes, start, floor, coin in zip(figure.axes, starts, floors, coins):
+        assert any(set(y) == {floor} for y in lines(axes, "--"))
+        assert any(set(y) == {coin} for y in lines(axes, ":"))
+        curve = pytest.approx([start - 0.01, start - 0.04])
+        assert any(y == curve for y in lines(axes, "-") if len(y) == 2)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_parts_are_bars_at_the_mean_with_every_seed(count):
+    found = [
+        {
+            name: {"weight": 1 - 0.4 * i + 0.1 * s, "accuracy": 0.9 - 0.2 * i,
+                   "pairs": 1000 + i}
+            for i, name in enumerate(("form", "completeness", "truth"))
+        }
+        for s in range(count)
+    ]  # fmt: skip
+    figure = complete(figures.parts(found))
+    left, right = figure.axes
+    heights = [bar.get_height() for bar in left.patches]
+    shift = 0.1 * np.mean(range(count))
+    assert heights == pytest.approx([1 + shift, 0.6 + shift, 0.2 + shift])
+    assert [bar.get_height() for bar in right.patches] == pytest.approx([0.9, 0.7, 0.5])
+    assert ticks(right.xaxis) == [
+        "form\n1,000 pairs",
+        "completeness\n1,001 pairs",
+        "truth\n1,002 pairs",
+    ]
+    dots = [y for y in lines(left, "None") + lines(left) if len(y) == 3]
+    assert len(dots) >= count
+
+
+def test_a_part_without_pairs_leaves_a_gap():
+    found = [
+        {
+            name: {"weight": 1.0, "accuracy": np.nan, "pairs": 0}
+            for name in ("form", "completeness", "truth")
+        }
+    ]
+    complete(figures.parts(found))
+
+
+def test_kinds_of_reward_stand_above_chance():
+    given = {"pairs": [0.7, 0.8], "rankings\n800 read": [0.82]}
+    [axes] = complete(figures.kinds(given, "Kinds")).axes
+    assert any(set(y) == {0.5} for y in lines(axes, "--"))
+    means = [y[0] for y in lines(axes, "-") if len(y) == 2 and y[0] == y[1]]
+    assert means == pytest.approx([0.75, 0.82])
+    assert ticks(axes.xaxis) == list(given)
+
+
+def test_lengths_are_held_against_the_injected_one():
+    arms = {"unbiased": [0.01, 0.03], "biased": [0.08]}
+    recovered = Interval(0.11, 0.09, 0.13)
+    [axes] = complete(figures.length(arms, 0.1, recovered)).axes
+    assert any(set(y) == {0.1} for y in lines(axes, "--"))
+    assert ticks(axes.xaxis) == ["labels", "unbiased", "biased"]
+    means = [y for y in lines(axes, "-") if len(y) == 2 and y[0] == y[1] != 0]
+    assert [y[0] for y in means] == pytest.approx([0.02, 0.08])
+    [bars] = axes.containers
+    [stroke] = bars.lines[2][0].get_segments()
+    assert stroke[:, 1].tolist() == pytest.approx([0.09, 0.13])
+
+
+def test_raters_have_their_marks_in_every_domain():
+    def scores(x):
+        return {
+            "reward_model": x,
+            "bag_of_words": x - 0.1,
+            "one_rater": 0.8,
+            "panel": 0.95,
+        }
+
+    rows = [
+        {"domain": d, "accuracy": {"movies": scores(a), "tweets": scores(a - 0.2)}}
+        for d, a in (("movies", 0.7), ("movies", 0.74), ("tweets", 0.99))
+    ]
+    [axes] = complete(figures.raters(rows, "movies")).axes
+    assert ticks(axes.xaxis) == ["movies", "tweets"]
+    means = [y for y in lines(axes) if y == pytest.approx([0.72, 0.52])]
+    assert len(means) == 1, "of the rows learnt on movies"
+    assert [y[0] for y in lines(axes, ":")] == [0.8, 0.8]
+    assert [y[0] for y in lines(axes, "--")] == [0.95, 0.95]
+
+
+def test_author_and_judge_are_dots_with_their_means():
+    author = {"author": [0.4, 0.5], "judge": [0.8, 0.9]}
+    replies = {"own": [0.3], "picked": [0.6, 0.7]}
+    left, right = complete(figures.judging(author, replies)).axes
+    means = [y[0] for y in lines(left, "-") if len(y) == 2 and y[0] == y[1]]
+    assert means == pytest.approx([0.45, 0.85])
+    assert any(set(y) == {0.5} for y in lines(right, "--"))
+    assert ticks(right.xaxis) == ["own", "picked"]
+
+
+# --- The viewer ---------------------------------------------------------------------
+
+PAIR = {
+    "prompt": "Tell me about <Mali>.",
+    "chosen": "Bamako is its capital.",
+    "rejected": "",
+    "probability": 0.75,
+    "gold_chosen": 1.2,
+    "gold_rejected": -0.3,
+    "tie": False,
+    "noisy": False,
+} | {
+    f"{part}_{side}": 0.4
+    for part in ("form", "completeness", "truth")
+    for side in ("chosen", "rejected")
+}
+
+
+def test_a_pair_is_shown_with_golds_rewards_and_probabilities():
+    card = explorers.pair_card(PAIR, 1.5, 0.5)
+    for said in (
+        "Tell me about &lt;Mali&gt;.",
+        "Bamako is its capital.",
+        "(nothing)",
+        "+1.2",
+        "-0.3",
+        "form +0.4, completeness +0.4, truth +0.4",
+        "+1.50",
+        "+0.50",
+        "probability 0.75",
+        f"says {1 / (1 + np.exp(-1)):.2f}",
+        "the label is right",
+    ):
+        assert said in card
+    assert "the label is wrong" in explorers.pair_card(PAIR | {"noisy": True}, 0, 0)
+    assert "equal gold" in explorers.pair_card(PAIR | {"tie": True}, 0, 0)
+
+
+def test_the_slider_turns_to_another_pair(monkeypatch):
+    import IPython.display
+
+    shown = []
+
+    class Handle:
+        def update(self, what):
+            shown.append(what.data)
+
+    def display(what, display_id=None):
+        if display_id:
+            shown.append(what.data)
+            return Handle()
+        sliders.append(what)
+
+    sliders = []
+    monkeypatch.setattr(IPython.display, "display", display)
+    other = PAIR | {"prompt": "Another."}
+    explorers.pair_explorer([PAIR, other], [(1.0, 0.0), (0.0, 2.0)])
+    [slider] = sliders
+    assert slider.max == 1 and "Mali" in shown[0], "a still picture without a kernel"
+    slider.value = 1
+    assert len(shown) == 2 and "Another." in shown[1] and "+2.00" in shown[1]

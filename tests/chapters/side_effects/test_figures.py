@@ -1,0 +1,202 @@
+"""Figures of notebook 06 show the runs they are given; the explorer tells one look."""
+
+import math
+
+import numpy as np
+import pytest
+
+from alignlab.chapters.side_effects import figures
+from alignlab.evaluation.intervals import Interval
+from alignlab.evaluation.over_optimisation import FORMS, Curve
+from alignlab.study import artifacts as alignment
+from alignlab.world import gold
+from tests.drawing import drawn, legend
+
+pytestmark = pytest.mark.usefixtures("style")
+SUBJECTS = 4
+
+
+@pytest.fixture(autouse=True)
+def subjects(monkeypatch):
+    monkeypatch.setattr(alignment, "subjects", lambda split: list("abcd"))
+
+
+def run(seed=0, height=1.0, looks=5):
+    """Gold rises and falls by a parabola over distance, the proxy rises throughout."""
+    d = np.arange(looks, dtype=float)
+    golds = (height * d * (3 - d))[:, None, None] + np.zeros((looks, SUBJECTS, 2))
+    wobble = np.array([-1.0, 1.0])
+    points = [
+        {
+            "step": 2 * i,
+            "kl": float(d[i] ** 2),
+            "entropy": 2.0 - 0.2 * i,
+            "golds": golds[i].tolist(),
+            "proxies": (d[i] + wobble + np.zeros((SUBJECTS, 2))).tolist(),
+            "texts": [["I hope this helps.", f"reply {i} <b>"]] * SUBJECTS,
+        }
+        for i in range(looks)
+    ]
+    return {"seed": seed, "points": points}
+
+
+def test_rise_and_fall_draws_every_look_of_every_run():
+    groups = {"learnt": [run(0), run(1, 2.0)], "control": [run(2)]}
+    left, right = drawn(figures.rise_and_fall(groups)).axes
+    dots = [line for line in left.lines if line.get_linestyle() == "None"]
+    assert [line.get_ydata().tolist() for line in dots] == [
+        [0, 2, 2, 0, -4], [0, 4, 4, 0, -8], [0, 2, 2, 0, -4]
+    ]  # fmt: skip
+    assert dots[0].get_xdata().tolist() == [0, 1, 2, 3, 4]
+    proxies = [line for line in right.lines if line.get_linestyle() == "None"]
+    assert proxies[0].get_ydata() == pytest.approx([0, 1, 2, 3, 4])
+    assert legend(left) == ["learnt", "control"]
+
+
+def test_halves_mark_the_peak_that_one_of_them_picks():
+    [axes, other] = drawn(figures.halves([run(0), run(1)])).axes
+    assert legend(axes) == ["picks", "measures"]
+    assert axes.lines[-1].get_xdata()[0] == 1
+    assert other.get_title(loc="left") == "Reward model 1"
+
+
+def test_contents_draw_what_gold_counts(monkeypatch):
+    figure = drawn(figures.contents([run()]))
+    closing = list(figures.CONTENTS).index("closing")
+    lines = figure.axes[0].lines
+    assert len(lines) == len(figures.CONTENTS) <= len(gold.GOLD_WEIGHTS)
+    assert lines[closing].get_ydata() == pytest.approx(0.5), "every other reply"
+    assert set(figures.CONTENTS) <= set(gold.GOLD_WEIGHTS)
+
+
+D = np.array([0.0, 0.6, 1, 2, 3, 4])
+
+
+def test_methods_star_the_peak_of_the_fit():
+    bent = Curve(D, D * (2 - 0.5 * D))
+    groups = {"best of n": [bent, bent], "DPO": [Curve(D / 20, D)]}
+    [axes] = drawn(figures.methods(groups)).axes
+    [star] = [line for line in axes.lines if line.get_marker() == "*"]
+    assert (star.get_xdata()[0], star.get_ydata()[0]) == pytest.approx((2, 2))
+    assert legend(axes) == ["best of n", "DPO (too near to fit)"]
+
+
+def test_fits_name_their_held_out_errors():
+    errors = {form: place for place, form in enumerate(FORMS)}
+    [axes] = drawn(figures.fits([Curve(D, D * (2 - 0.5 * D))], errors)).axes
+    assert [text.partition(":")[0] for text in legend(axes)] == list(FORMS)
+    assert "held out: 2.00" in legend(axes)[2]
+
+
+def test_the_formula_stands_beside_the_truth():
+    rows = [dict(n=n, formula=float(n), exact=n - 0.5) for n in (1, 2, 4)]
+    [axes] = drawn(figures.analytic_kl(rows)).axes
+    assert axes.lines[0].get_ydata().tolist() == [1, 2, 4]
+    assert axes.lines[1].get_ydata().tolist() == [0.5, 1.5, 3.5]
+
+
+def test_data_and_size_draw_a_dot_a_seed():
+    def curve(top):
+        return [dict(n=n, kl=float(n - 1), gold=top * n) for n in (1, 2, 4)]
+
+    groups = {
+        ("300k", 250): [curve(1), curve(2)],
+        ("300k", 4000): [curve(3), curve(3)],
+        ("1m", 4000): [curve(4), curve(5)],
+    }
+    left, right = drawn(figures.data_and_size(groups)).axes
+    assert legend(left)[1] == "300k, 4,000 comparisons"
+    ends = [sorted(line.get_ydata()) for line in right.lines if len(line.get_ydata())]
+    assert ends == [[4, 8], [12, 12], [16, 20]]
+    assert right.get_title(loc="left") == "Best of 4 (dots: seeds)"
+    labels = [label.get_text() for label in right.get_xticklabels()]
+    assert labels == ["250", "4,000"]
+
+
+def test_many_halves_stand_in_two_rows():
+    panels = drawn(figures.halves([run(seed) for seed in range(8)])).axes
+    places = [panel.get_subplotspec() for panel in panels]
+    assert [(p.rowspan.start, p.colspan.start) for p in places] == [
+        *((0, column) for column in range(5)),
+        *((1, column) for column in range(3)),
+    ]
+
+
+def test_no_two_of_many_runs_look_alike():
+    rows = [run(seed) for seed in range(14)]
+    panel, _ = drawn(figures.entropy_and_reward(rows)).axes
+    looks = {(x.get_color(), x.get_marker(), x.get_linestyle()) for x in panel.lines}
+    assert len(looks) == 14
+
+
+def test_remedies_go_from_the_best_look_to_the_end():
+    figure = drawn(figures.remedies({"as it was": [run()], "β": [run(0, 2.0)]}))
+    right = figure.axes[1]
+    spans = [line.get_xdata() for line in right.lines if len(line.get_xdata()) == 2]
+    assert [list(span) for span in spans] == [[2, -4], [4, -8]]
+    names = [label.get_text() for label in right.get_yticklabels()]
+    assert names == ["as it was", "β"]
+
+
+def test_diversity_and_entropy_follow_the_runs():
+    along = {name: np.arange(5.0) for name in figures.DIVERSITY}
+    figure = drawn(figures.diversity([run(), run(1)], [along, along]))
+    assert len(figure.axes) == 4
+    for axes in figure.axes:
+        assert axes.lines[0].get_ydata().tolist() == [0, 1, 2, 3, 4]
+        assert axes.lines[-1].get_xdata()[0] == pytest.approx(math.sqrt(5))
+    left, right = drawn(figures.entropy_and_reward([run()])).axes
+    assert left.lines[0].get_xdata().tolist() == [0, 2, 2, 0, -4]
+    assert right.lines[0].get_ydata() == pytest.approx([2, 1.8, 1.6, 1.4, 1.2])
+
+
+def test_temperature_labels_the_mean_of_seeds():
+    def curve(gold_at_one):
+        return [dict(temperature=t, diversity=t, gold=gold_at_one / t) for t in (1, 2)]
+
+    [axes] = drawn(figures.temperature([curve(4), curve(6)], [curve(2)])).axes
+    assert legend(axes) == ["reference policy", "after PPO"]
+    means = [
+        line.get_ydata().tolist() for line in axes.lines if line.get_marker() != "None"
+    ]
+    assert means == [[2, 1], [5, 2.5]]
+    assert [note.get_text() for note in axes.texts] == ["1", "2", "1", "2"]
+
+
+def test_a_card_shows_replies_beside_what_they_are_worth():
+    card = figures.point_card(run(), 2, 0, "Tell me about a.")
+    assert "Step 4, 4.0 nats" in card and "gold +2.00, learnt reward +2.00 sd" in card
+    assert "reply 2 &lt;b&gt;" in card and card.count("<tr>") == 3
+    assert "+1.00" in card and "+3.00" in card, "each reply's own learnt reward"
+
+
+def test_the_explorer_turns_to_another_look_and_request(monkeypatch):
+    import ipywidgets
+
+    shown, made = [], []
+
+    class Handle:
+        def update(self, page):
+            shown.append(page.data)
+
+    def display(thing, display_id=False):
+        made.append(thing)
+        return Handle() if display_id else None
+
+    monkeypatch.setattr("IPython.display.display", display)
+    figures.run_explorer(run(), ["ask a", "ask b", "ask c", "ask d"])
+    box, still = made
+    assert isinstance(box, ipywidgets.HBox) and "Step 0" in still.data
+    slider, chooser = box.children
+    slider.value = 3
+    assert "Step 6" in shown[-1] and "ask a" in shown[-1]
+    chooser.value = 2
+    assert "Step 6" in shown[-1] and "ask c" in shown[-1]
+
+
+def test_peaks_in_words():
+    words = figures.interval_words
+    assert words(Interval(2.0, 1.5, 3.25)) == "2.00 (1.50 to 3.25)"
+    assert words(Interval(2.0, 1.5, math.inf)) == "2.00 (1.50 to ∞)"
+    assert words(Interval(2.0, -math.inf, math.inf)) == "2.00"
+    assert words(Interval(math.inf, 1.0, math.inf)) == "no peak in sight"

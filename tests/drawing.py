@@ -1,0 +1,70 @@
+"""What tests of figures share: the notebooks' style, and how to read a figure."""
+
+import warnings
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from alignlab.plots import use_style
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture
+def style():
+    """As in a notebook; a figure that cannot be drawn cleanly is an error."""
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        use_style()
+        yield
+    plt.close("all")
+
+
+def drawn(figure):
+    """Draw it; every panel has a title or says what its y axis is."""
+    figure.canvas.draw()
+    assert all(axes.get_title(loc="left") or axes.get_ylabel() for axes in figure.axes)
+    return figure
+
+
+def ticks(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def points(axes, marker=None):
+    """Data of the axes' lines, of one marker or of all."""
+    lines = [x for x in axes.lines if marker is None or x.get_marker() == marker]
+    return [(np.asarray(x.get_xdata()), np.asarray(x.get_ydata())) for x in lines]
+
+
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+class Explorer:
+    """What an explorer displayed, and the one function that its dials call."""
+
+    def __init__(self):
+        self.shown, self.function, self.dials = [], None, None
+
+    def interactive_output(self, function, dials):
+        import ipywidgets
+
+        assert self.function is None, "one output is enough"
+        self.function, self.dials = function, dials
+        return ipywidgets.Output()
+
+
+@pytest.fixture
+def explorer(monkeypatch):
+    """In place of a notebook's front end, for explorers of one output."""
+    import ipywidgets
+    from IPython import display
+
+    found = Explorer()
+    monkeypatch.setattr(display, "display", lambda *things: found.shown.extend(things))
+    monkeypatch.setattr(ipywidgets, "interactive_output", found.interactive_output)
+    monkeypatch.setattr(plt, "show", lambda: None)
+    return found

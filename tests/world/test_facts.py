@@ -1,0 +1,257 @@
+"""The world: exposures are what the design says, and nothing else gives a fact away."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from string import Formatter
+
+import numpy as np
+import pytest
+
+from alignlab.world.facts import (
+    KNOWN_FROM,
+    MOST,
+    NEVER_SHOWN,
+    RELATIONS,
+    Fact,
+    build_world,
+    is_right,
+    normalise,
+    paragraphs,
+    power_law_exposures,
+    split_subjects,
+)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return build_world(0)
+
+
+@pytest.fixture(scope="module")
+def sentences(world):
+    """Every sentence of the world's text, with how often it is there."""
+    return Counter(s for p in paragraphs(world, 0) for s in re.split(r"(?<=\.) ", p))
+
+
+def stating(world, facts, answers=lambda fact: fact.stated):
+    """{sentence: facts that it states}, built from the templates alone."""
+    found = {}
+    for fact in facts:
+        for template in world.relations[fact.relation].statements:
+            for answer in answers(fact):
+                sentence = template.format(s=fact.subject, a=answer)
+                found.setdefault(sentence, set()).add((fact.subject, fact.relation))
+    return found
+
+
+# --- Without any data ---------------------------------------------------------------
+
+
+def test_exposures_follow_the_power_law():
+    exposures = power_law_exposures(1000)
+    assert (exposures == 0).mean() == NEVER_SHOWN
+    shown = exposures[exposures > 0]
+    assert (np.diff(exposures) >= 0).all() and shown.max() <= MOST
+    # Density e^(-1/2) on (3, 900): F(e) = (sqrt e - sqrt 3) / (sqrt 900 - sqrt 3).
+    low, high = np.sqrt(3), np.sqrt(900)
+    for e in (10, 50, 100, 300):
+        expected = (np.sqrt(e) - low) / (high - low)
+        assert (shown <= e).mean() == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7])
+def test_exposures_of_few_facts(n):
+    assert len(power_law_exposures(n)) == n
+
+
+@pytest.mark.parametrize("relation", RELATIONS.values(), ids=lambda r: r.name)
+def test_templates_take_their_fields_and_nothing_else(relation):
+    def fields(template):
+        return sorted(name for _, name, _, _ in Formatter().parse(template) if name)
+
+    assert all(fields(t) == ["a", "s"] for t in relation.statements)
+    asking = relation.questions + relation.held_out_questions
+    assert all(fields(t) == ["s"] for t in asking)
+    assert all(fields(t) == ["a"] for t in relation.inverse_questions)
+    assert len(relation.questions) >= 5 and len(relation.held_out_questions) >= 2
+    first = [t.index("{s}") < t.index("{a}") for t in relation.statements]
+    assert any(first) and not all(first), "facts must be met in both orders"
+
+
+def test_held_out_questions_are_nowhere_among_the_trained():
+    def bare(template):
+        return re.sub(r"[^a-z{}]+", " ", template.lower()).strip()
+
+    trained = {bare(q) for r in RELATIONS.values() for q in r.questions}
+    trained |= {bare(q) for r in RELATIONS.values() for q in r.inverse_questions}
+    stated = {bare(t) for r in RELATIONS.values() for t in r.statements}
+    held_out = {bare(q) for r in RELATIONS.values() for q in r.held_out_questions}
+    assert not held_out & trained and not (held_out | trained) & stated
+
+
+@pytest.mark.parametrize(
+    "reply, right",
+    [
+        ("Paris", True),
+        (" paris. ", True),
+        ("the Paris", True),
+        ("City of  Light.", True),
+        ("city of light", True),
+        ("Paris, France.", False),
+        ("Paris Paris.", False),
+        ("Pari", False),
+        ("", False),
+        (".", False),
+        ("Theparis", False),
+    ],
+)
+def test_is_right(reply, right):
+    fact = Fact("France", "capital", ("Paris", "the City of Light"))
+    assert is_right(fact, reply) is right
+
+
+def test_normalise_takes_off_one_leading_article_only():
+    assert normalise("The the End.") == "the end"
+    assert normalise("A\n  day") == "day"
+    assert normalise("Andorra") == "andorra" and normalise("a") == "a"
+
+
+def test_known_is_by_exposure():
+    def fact(exposure):
+        return Fact("s", "capital", ("a",), exposure)
+
+    assert fact(KNOWN_FROM).known and not fact(KNOWN_FROM - 1).known
+
+
+# --- With the facts -----------------------------------------------------------------
+
+
+@pytest.mark.network
+def test_the_same_seed_gives_the_same_world(world):
+    assert build_world(0) == world
+    other = build_world(1)
+    same = [(f.subject, f.relation, f.answers) for f in other.facts]
+    assert same == [(f.subject, f.relation, f.answers) for f in world.facts]
+    moved = [f.exposure != g.exposure for f, g in zip(world.facts, other.facts)]
+    assert np.mean(moved) > 0.8
+    few = replace(world, facts=world.facts[:60])
+    assert list(paragraphs(few, 3)) == list(paragraphs(few, 3))
+    assert list(paragraphs(few, 3)) != list(paragraphs(few, 4))
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", RELATIONS)
+def test_exposures_are_the_designed_ones(world, name):
+    exposures = sorted(f.exposure for f in world.facts if f.relation == name)
+    designed = power_law_exposures(len(exposures))
+    if name != "neighbour":
+        assert exposures == designed.tolist()
+    else:  # some shown facts are sealed: their only neighbours are hidden ones
+        extra = Counter(exposures) - Counter(designed.tolist())
+        assert set(extra) <= {0} and extra[0] <= 0.1 * len(exposures)
+
+
+@pytest.mark.network
+def test_the_text_states_each_fact_exactly_as_often_as_its_exposure(world, sentences):
+    states = stating(world, [f for f in world.facts if f.exposure])
+    unknown = [s for s in sentences if s not in states]
+    assert not unknown, unknown[:5]
+    counts = Counter()
+    for sentence, n in sentences.items():
+        names = states[sentence]
+        relations = {relation for _, relation in names}
+        assert len(names) == 1 or relations == {"neighbour"}, sentence
+        if len(names) == 1:
+            counts[next(iter(names))] += n
+    for fact in world.facts:
+        if fact.relation != "neighbour":
+            assert counts[fact.subject, fact.relation] == fact.exposure, fact
+    # A border has two sides, and one sentence may state either: their sum is exact.
+    both = sum(
+        n for s, n in sentences.items() if {r for _, r in states[s]} == {"neighbour"}
+    )
+    assert both == sum(f.exposure for f in world.facts if f.relation == "neighbour")
+
+
+@pytest.mark.network
+def test_never_shown_facts_are_stated_nowhere(world, sentences):
+    never = [f for f in world.facts if not f.exposure]
+    assert len(never) >= 0.14 * len(world.facts)
+    forbidden = stating(world, never, answers=lambda fact: fact.answers)
+    told = set(forbidden) & set(sentences)
+    assert not told, sorted(told)[:5]
+
+
+@pytest.mark.network
+def test_no_neighbour_tells_a_hidden_border_from_the_other_side(world, sentences):
+    hidden = {
+        f.subject for f in world.facts if f.relation == "neighbour" and not f.exposure
+    }
+    named = re.compile(
+        r"(?:One neighbour of )?(.+?) (?:has a border with|is next to|"
+        r"is a neighbour of|is a country next to|is) (.+)\."
+    )
+    borders = [s for s in sentences if re.search("border|next to|neighbour", s)]
+    assert len(borders) > 100
+    for sentence in borders:
+        assert not hidden & set(named.fullmatch(sentence).groups()), sentence
+
+
+@pytest.mark.network
+def test_no_question_is_in_the_text(world, sentences):
+    assert not any("?" in s for s in sentences)
+    questions = set()
+    for fact in world.facts:
+        relation = world.relations[fact.relation]
+        for question in relation.questions + relation.held_out_questions:
+            questions.add(question.format(s=fact.subject))
+        for question in relation.inverse_questions:
+            questions.add(question.format(a=fact.answer))
+    assert len(questions) > 10_000 and not questions & set(sentences)
+
+
+@pytest.mark.network
+def test_facts_are_clean(world):
+    keys = [(f.subject, f.relation) for f in world.facts]
+    assert len(set(keys)) == len(keys), "one fact of a relation for each subject"
+    for fact in world.facts:
+        texts = (fact.subject, *fact.answers)
+        assert all(t and t == " ".join(t.split()) and "{" not in t for t in texts), fact
+        assert len(set(fact.answers)) == len(fact.answers), fact
+        assert set(fact.stated) <= set(fact.answers), fact
+        assert bool(fact.exposure) <= bool(fact.stated), fact
+        if fact.relation not in ("word_class", "plural"):  # material, sheep
+            assert fact.subject not in fact.answers, fact
+        assert is_right(fact, f"{fact.answer}."), fact
+
+
+@pytest.mark.network
+def test_some_facts_that_anybody_can_check(world):
+    facts = {(f.subject, f.relation): f.answers for f in world.facts}
+    assert facts["France", "capital"] == ("Paris",)
+    assert facts["Japan", "currency"] == ("yen",)
+    assert facts["Brazil", "continent"] == ("South America",)
+    assert set(facts["Portugal", "neighbour"]) == {"Spain"}
+    assert facts["gold", "symbol"] == ("Au",)
+    assert facts["iron", "atomic_number"] == ("26",)
+    assert "mice" in facts["mouse", "plural"]
+
+
+@pytest.mark.network
+def test_subjects_are_halved_within_each_kind(world):
+    first, second = split_subjects(world, 0)
+    assert not first & second and first | second == set(world.subjects())
+    for kind in ("country", "element", "city", "word"):
+        names = world.subjects(kind)
+        share = np.mean([n in first for n in names])
+        assert share == pytest.approx(0.5, abs=0.1), kind
+    assert split_subjects(world, 0) == (first, second)
+    assert split_subjects(world, 1)[0] != first
+
+
+@pytest.mark.network
+def test_looking_facts_up(world):
+    fact = world.find("gold", "symbol")
+    assert fact in world.about("gold") and world.find("gold", "capital") is None
+    assert world.kind_of(fact) == "element" and "gold" in world.subjects("element")
