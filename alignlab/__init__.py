@@ -4,3 +4,7 @@ Importing this package is cheap on purpose: torch and friends load when first ne
 """
 
 __version__ = "0.1.0"
+
+from alignlab.imported import record_imports
+
+record_imports()

@@ -1,155 +1,144 @@
-"""Artifacts built once: a folder or a small JSON result, named by what made it.
+"""Artifacts built once: a folder or a small JSON value, named by all that made it.
 
-The name is a hash of the parameters *and* of the code that builds it, so a changed
-recipe never finds the old result, and an unchanged one is instant the second time.
+The name is a hash of the parameters, the code, the libraries, the device and the dtype:
+whatever changes a result also changes its name.
 """
 
-import ast
 import contextlib
-import functools
 import hashlib
-import importlib.util
 import json
 import os
+import re
 import shutil
+import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from alignlab.errors import explained_if_full
+from alignlab import provenance
+from alignlab.errors import AlignlabError, explained_if_full
+
+META = ".artifact.json"  # in each artifact: what made it, and the hash of every file
+UNFINISHED = ".building-"
+
+Code = Sequence[ModuleType | Callable]
 
 
 def cache_dir() -> Path:
-    """The folder everything downloaded or built goes to: ``$ALIGNLAB_CACHE``, or the
+    """The folder for all that is downloaded or built: ``$ALIGNLAB_CACHE``, or the
     user's cache folder. It may be deleted at any time; it will be filled again."""
     path = os.environ.get("ALIGNLAB_CACHE") or platformdirs.user_cache_dir("alignlab")
     return Path(path).expanduser()
 
 
-def code_hash(modules: Sequence[ModuleType]) -> str:
-    """Hash of what the modules, and all of alignlab that they import, *do*: comments,
-    docstrings and layout do not count."""
-    found: dict[str, str] = {}
-    todo = [module.__name__ for module in modules]
-    while todo:
-        name = todo.pop()
-        if name not in found and name not in _PASSIVE:
-            found[name], imported = _syntax(name)
-            todo += imported
-    text = "".join(found[name] for name in sorted(found))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-# They carry results about but do not make them.
-_PASSIVE = (
-    "alignlab",
-    "alignlab.cache",
-    "alignlab.errors",
-    "alignlab.study.arms",
-)
-
-
-@functools.cache
-def _syntax(name: str) -> tuple[str, tuple[str, ...]]:
-    """A module's syntax tree without docstrings, and the alignlab modules it imports,
-    also inside its functions."""
-    source = importlib.util.find_spec(name).origin
-    tree = ast.parse(Path(source).read_text(encoding="utf-8"))
-    imported: list[str] = []
-    for node in ast.walk(tree):
-        if _starts_with_docstring(node):
-            node.body = node.body[1:]
-        if isinstance(node, ast.Import):
-            imported += [alias.name for alias in node.names]
-        if isinstance(node, ast.ImportFrom) and node.module:
-            imported += [node.module]
-            imported += [f"{node.module}.{alias.name}" for alias in node.names]
-    return ast.dump(tree), tuple(n for n in imported if _is_ours(n))
-
-
-@functools.cache
-def _is_ours(name: str) -> bool:
-    if not name.startswith("alignlab."):
-        return False
-    try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:  # a function imported from a module
-        return False
-    return spec is not None and spec.origin is not None
-
-
-def _starts_with_docstring(node: ast.AST) -> bool:
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    return isinstance(node, documented) and ast.get_docstring(node) is not None
-
-
-def artifact_path(kind: str, key: Mapping, code: Sequence[ModuleType] = ()) -> Path:
+def artifact_path(kind: str, key: Mapping, code: Code = ()) -> Path:
     """Where the artifact of this key and code lives, whether or not it exists yet."""
-    text = json.dumps({"key": key, "code": code_hash(code)}, sort_keys=True)
+    identity = {"key": key, **_made_by(code)}
+    text = json.dumps(identity, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:20]
     return cache_dir() / "artifacts" / kind / name
 
 
+def _made_by(code: Code) -> dict:
+    roots = provenance.root_names(code)
+    return {
+        "roots": roots,
+        "code": provenance.code_hash(roots),
+        **provenance.environment(),
+    }
+
+
 def artifact(
-    kind: str,
-    build: Callable[[Path], None],
-    *,
-    key: Mapping,
-    code: Sequence[ModuleType] = (),
+    kind: str, build: Callable[[Path], None], *, key: Mapping, code: Code = ()
 ) -> Path:
-    """The folder that ``build(folder)`` fills, built at most once per key and code.
+    """The folder that ``build(folder)`` fills, built at most once for all that it
+    depends on: key, code, libraries, device and dtype.
 
     ``build`` writes into a temporary folder that is renamed when it returns, so a
-    killed build leaves nothing that could be taken for whole; the next one clears it
-    away. Two processes asking at once: one builds, the other waits.
+    killed build leaves nothing that looks complete. If two processes ask at once, one
+    builds and the other waits. An artifact whose files have changed since is reported
+    in a warning and built again.
 
     Args:
-        kind: a short name people can read in the cache ("sft", "tasks").
+        kind: a short name for people who look into the cache ("sft", "tasks").
         build: fills the folder it is given.
-        key: what the artifact depends on (parameters, seed), JSON-able.
-        code: modules whose change, or that of what they import from alignlab, makes
-            it another artifact.
+        key: what the artifact depends on besides code (parameters, seed); JSON-able.
+        code: functions, or whole modules, whose behaviour it depends on; by default
+            ``build`` and the function that defines it, with all that these use.
 
     Raises:
-        AlignlabError: if the disk is full.
+        AlignlabError: if the disk is full, or the code was edited and loaded while the
+            artifact was being built.
     """
+    code = code or (build,)
     path = artifact_path(kind, key, code)
-    if path.exists():
+    if path.exists() and not _damage(path):
         return path
-    with explained_if_full(cache_dir(), _MORE_ROOM):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                _build(build, path)
+    with explained_if_full(cache_dir(), _MORE_ROOM), _locked(path):
+        damage = path.exists() and _damage(path)
+        if damage:
+            warnings.warn(f"{damage}; {kind} is built again.", stacklevel=2)
+            shutil.rmtree(path)
+        if not path.exists():
+            _build(build, path, kind, key, code)
     return path
 
+
+def remember(
+    kind: str, compute: Callable[[], object], *, key: Mapping, code: Code = ()
+) -> object:
+    """The JSON value that ``compute()`` returns, computed once as by ``artifact``."""
+
+    def build(folder: Path) -> None:
+        (folder / "value.json").write_text(json.dumps(compute()), encoding="utf-8")
+
+    path = artifact(kind, build, key=key, code=code or (compute,))
+    return json.loads((path / "value.json").read_text(encoding="utf-8"))
+
+
+# --- Building ---------------------------------------------------------------------
 
 _MORE_ROOM = "Free some space, or set ALIGNLAB_CACHE to a folder on another disk."
 
 
-def _build(build: Callable[[Path], None], path: Path) -> None:
-    """Build beside the path and rename; whoever calls holds the path's lock.
+def _build(build: Callable, path: Path, kind: str, key: Mapping, code: Code) -> None:
+    """Build beside the path and rename; the caller holds the path's lock.
 
-    In one thread: sums over several come out in another order, training enlarges that,
-    and what is kept must not depend on who was the first to ask for it.
+    Torch uses one thread: with several, sums are taken in another order, training
+    amplifies the difference, and the result would depend on who built it.
     """
-    unfinished = path.with_name(f".building-{path.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)  # a killed build's
-    unfinished.mkdir()
+    unfinished = path.with_name(UNFINISHED + path.name)
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed build
+    unfinished.mkdir(parents=True)
+    began = time.time()
     try:
-        with explained_if_full(cache_dir(), _MORE_ROOM), _one_thread():
+        with explained_if_full(cache_dir(), _MORE_ROOM), one_thread():
             build(unfinished)
+            if artifact_path(kind, key, code) != path:
+                raise AlignlabError(
+                    f"Code or data behind {kind!r} changed while it was being built.",
+                    "Run it again; in a notebook, restart the kernel first.",
+                )
+            meta = {"kind": kind, "key": key, **_made_by(code)}
+            meta |= {"created": began, "seconds": round(time.time() - began, 1)}
+            meta["files"] = {
+                name: [size, _sha256(unfinished / name)]
+                for name, (size, _) in _files(unfinished).items()
+            }
+            (unfinished / META).write_text(json.dumps(meta), encoding="utf-8")
             os.replace(unfinished, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """With torch on one thread, as it was before afterwards."""
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, and on as many as before afterwards."""
     import torch
 
     threads = torch.get_num_threads()
@@ -160,17 +149,179 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def remember(
-    kind: str,
-    compute: Callable[[], object],
+@contextlib.contextmanager
+def _locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Exclusive use of an artifact's name among all processes and threads; without
+    waiting, whether it could be had.
+
+    The lock file is removed afterwards. Lock files are opened and removed only under
+    the lock ``all.lock``, so nobody can hold one that was removed.
+    """
+    folder = cache_dir() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{path.name.removeprefix(UNFINISHED)}.lock")
+    while not (acquired := _acquired(lock, folder)) and wait:
+        time.sleep(0.05)
+    if not acquired:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        with FileLock(folder / "all.lock"):
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _acquired(lock: FileLock, folder: Path) -> bool:
+    with FileLock(folder / "all.lock"):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+    return True
+
+
+# --- Checking what is stored ------------------------------------------------------
+
+_intact: dict[Path, dict] = {}  # sizes and times of files, when they were last hashed
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with the files of an artifact; "" if nothing is. Files are hashed
+    once in a process, and again if their size or time has changed."""
+    files = _files(path)
+    if _intact.get(path) == files:
+        return ""
+    try:
+        stored = json.loads((path / META).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError):
+        return f"{path} is incomplete"
+    for name, (size, digest) in stored.items():
+        if name not in files:
+            return f"{path} is damaged: {name} is missing"
+        if files[name][0] != size or _sha256(path / name) != digest:
+            return f"{path} is damaged: {name} has changed"
+    _intact[path] = files
+    with contextlib.suppress(OSError):  # a cache that may only be read
+        os.utime(path / META)  # when it was last used
+    return ""
+
+
+def _files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file in a folder, ``META`` aside, by relative path."""
+    states = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != META:
+            state = path.stat()
+            name = path.relative_to(folder).as_posix()
+            states[name] = state.st_size, state.st_mtime_ns
+    return states
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- Looking after the cache ------------------------------------------------------
+
+
+_NAME = re.compile(rf"({re.escape(UNFINISHED)})?[0-9a-f]{{20}}")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An artifact in the cache.
+
+    Attributes:
+        kind: what it is, as the code that built it calls it.
+        path: its folder.
+        size: bytes.
+        used: when it was last used, in seconds since the epoch.
+        current: whether today's code and libraries would find it; also true if that
+            cannot be told, because code outside alignlab built it.
+    """
+
+    kind: str
+    path: Path
+    size: int
+    used: float
+    current: bool
+
+
+def stored_artifacts() -> list[Stored]:
+    """All artifacts in the cache, by kind; remains of killed builds are not current."""
+    root = cache_dir() / "artifacts"
+    found = []
+    for folder, subfolders, _ in os.walk(root):
+        path = Path(folder)
+        if _NAME.fullmatch(path.name):
+            subfolders.clear()
+            found.append(_stored(path, path.parent.relative_to(root).as_posix()))
+    return sorted(found, key=lambda item: (item.kind, item.path))
+
+
+def _stored(path: Path, kind: str) -> Stored:
+    size = sum(size for size, _ in _files(path).values())
+    try:
+        meta = json.loads((path / META).read_text(encoding="utf-8"))
+        current = _is_current(tuple(meta["roots"]), meta["code"], meta["versions"])
+        used = (path / META).stat().st_mtime
+    except (OSError, ValueError, KeyError):
+        current, used = False, path.stat().st_mtime
+    return Stored(kind, path, size, used, current)
+
+
+def _is_current(roots: tuple[str, ...], code: str, versions: dict) -> bool:
+    if versions != provenance.library_versions():
+        return False
+    if not all(root.startswith("alignlab.") for root in roots):
+        return True  # somebody's own code, which cannot be found from here
+    try:
+        return code == provenance.code_hash(roots)
+    except (OSError, SyntaxError):
+        return False
+
+
+def prune(
     *,
-    key: Mapping,
-    code: Sequence[ModuleType] = (),
-) -> object:
-    """The JSON value that ``compute()`` returns, computed once per key and code."""
+    older_than: float | None = None,
+    unused: bool = False,
+    everything: bool = False,
+    dry_run: bool = False,
+) -> list[Stored]:
+    """Remove artifacts that any of the conditions names; downloads stay.
 
-    def build(folder: Path) -> None:
-        (folder / "value.json").write_text(json.dumps(compute()), encoding="utf-8")
+    Args:
+        older_than: those not used for so many days.
+        unused: those that today's code or libraries would not find.
+        everything: all of them.
+        dry_run: remove nothing, only say what would go.
 
-    path = artifact(kind, build, key=key, code=code)
-    return json.loads((path / "value.json").read_text(encoding="utf-8"))
+    Returns:
+        What was removed.
+
+    Raises:
+        AlignlabError: if no condition is given.
+    """
+    if older_than is None and not unused and not everything:
+        raise AlignlabError(
+            "Nothing says what to remove.", "Give --older-than DAYS, --unused or --all."
+        )
+    oldest = -1.0 if older_than is None else time.time() - older_than * 86_400
+    chosen = [
+        item
+        for item in stored_artifacts()
+        if everything or item.used < oldest or (unused and not item.current)
+    ]
+    return chosen if dry_run else [item for item in chosen if _removed(item.path)]
+
+
+def _removed(path: Path) -> bool:
+    """Remove an artifact, unless it is just being built."""
+    with _locked(path, wait=False) as free:
+        if free:
+            shutil.rmtree(path, ignore_errors=True)
+            path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    return free

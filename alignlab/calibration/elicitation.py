@@ -1,7 +1,7 @@
-"""How sure a language model is, asked in five ways: the probability of options, of a
-whole reply, of "True"; what it says itself; how often it says the same again.
+"""Five ways to get a language model's confidence: the probability of options, of a
+whole reply, or of "True"; what it says when asked; how often it repeats an answer.
 
-Any causal LM of `transformers`, in batches; numpy out, for `alignlab.calibration`.
+For any causal LM of `transformers`, in batches; returns numpy for alignlab.calibration.
 """
 
 import math
@@ -20,9 +20,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError
 from alignlab.models.options import option_log_probs, pack_options
 from alignlab.models.sampler import complete
+from alignlab.models.text import (
+    Prompt,
+    as_messages,
+    chat_text,
+    pad_token_id,
+    require_room,
+)
 from alignlab.world.facts import normalise
 
-Prompt = str | list[dict]
 Reduction = Literal["sum", "mean"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IS_IT_TRUE = "Question: {question} Proposed answer: {answer} Is that true? Answer:"
@@ -33,11 +39,11 @@ BANK = tuple("0123456789")
 
 
 class Choices(NamedTuple):
-    """What the model gives to each option. Arrays where every item has the same number
-    of options, lists of rows elsewhere; ``top_label`` and ``all_options`` take both."""
+    """The probabilities of the options. Arrays where every item has the same number of
+    options, else lists of rows; ``top_label`` and ``all_options`` take both."""
 
     probabilities: Float[ndarray, "items options"] | list[ndarray]  # rows sum to 1
-    outside: Float[ndarray, "items"]  # probability of going on with none of them
+    outside: Float[ndarray, "items"]  # probability of continuing with none of them
     log_probs: Float[ndarray, "items options"] | list[ndarray]  # nats, sum or mean
 
 
@@ -58,36 +64,35 @@ def multiple_choice(
     .. math:: p_k = \frac{\exp \ell_k}{\sum_j \exp \ell_j}, \qquad
         \ell_k = \sum_t \log \pi(o_{k,t} \mid x, o_{k,<t})
 
-    Two customs, one function. *Letters*: the prompt lists the options
+    There are two formats. *Letters*: the prompt lists the options
     (:func:`letter_prompt`), and ``options`` are the letters. *Cloze*: the prompt is the
     bare question, and ``options`` are the answers themselves.
 
-    Renormalising hides how much the model wanted to say something else, so that share
-    is given as ``outside``. Where it is large, the confidence is about a game that the
-    model does not play: the format is wrong before the calibration is.
+    Normalising over the options hides how likely the model was to say something else;
+    ``outside`` is that probability. Where it is large, the model does not follow the
+    format, and its confidence among the options means little.
 
     Args:
         prompts: strings, or lists of chat messages.
         options: the same list for every prompt, or one list per prompt. With
             ``chat=False`` each starts with the space that follows the prompt.
-        reduction: "sum" is the option's probability; "mean" divides the log-probability
-            by the number of tokens, so that long options are not less likely for being
-            long, and is then no probability before it is renormalised.
-        end: True adds the token that ends a reply to each option. "Niger" and "Nigeria"
-            then exclude each other; without it an option also stands for whatever goes
-            on from it.
-        chat: True puts each prompt through the chat template, a string as one user
-            turn; False feeds the text as it is.
-        batch_size: rows at once; more takes more memory. Prompts are read once for all
-            of their options; options of one token each, such as letters, then cost one
-            row a prompt, others one row each.
-        progress: show a bar.
+        reduction: "sum" is the option's log-probability; "mean" divides it by the
+            number of tokens, so that long options are not less likely for their length.
+        end: True adds the EOS token to each option. "Niger" and "Nigeria" then exclude
+            each other; without it an option includes all its continuations.
+        chat: True applies the chat template, with a string as one user turn; False
+            uses the text as it is.
+        batch_size: rows at once; more take more memory. Each prompt is read once for
+            all its options. Options of one token each, such as letters, then take one
+            row per prompt, others one row each.
+        progress: show a progress bar.
 
     Raises:
         ValueError: if the reduction is unknown, the numbers of prompts and lists of
             options differ, or a prompt has no option.
-        AlignlabError: if a prompt with its option is too long for the model, or its
-            tokens do not begin with the prompt's.
+        AlignlabError: if a prompt with an option is too long for the model, or its
+            tokens do not begin with those of the prompt; with ``chat``, if there is no
+            chat template.
     """
     if reduction not in Reduction.__args__:
         raise ValueError(f'reduction is {reduction!r}; it can be "sum" or "mean"')
@@ -102,12 +107,12 @@ def multiple_choice(
 
 
 def letter_prompt(question: str, options: Sequence[str], separator: str = "\n") -> str:
-    """The question with its options under letters, for a letter to follow.
+    """The question and its options, each after a letter, for a letter to follow.
 
     Args:
         question: as a sentence of its own.
         options: at most 26.
-        separator: between the lines; a space for a model that has read no line breaks.
+        separator: between the lines; use a space for a model that knows no line breaks.
     """
     if not 0 < len(options) <= len(LETTERS):
         raise ValueError(f"options are {len(options)}; there are letters for 1 to 26")
@@ -134,15 +139,14 @@ def sequence_probability(
 
     .. math:: \pi(y \mid x) = \prod_t \pi(y_t \mid x, y_{<t})
 
-    Of a free answer it is the probability of these very words: other wordings of the
-    same answer are left out, so it is too small where there are many
-    (:func:`self_consistency` counts those together).
+    It is the probability of these very words. A free answer with many wordings is
+    likelier than each of them; :func:`self_consistency` counts wordings together.
 
     Args:
         completions: one per prompt.
-        reduction: "sum" as above; "mean" its geometric mean per token, which does not
-            fall with length and is no longer a probability of anything.
-        end: whether the token that ends the reply counts too.
+        reduction: "sum" as above; "mean" is the geometric mean per token, which does
+            not fall with length and is not a probability of anything.
+        end: include the EOS token after the completion.
         prompts, chat, batch_size, progress: as for :func:`multiple_choice`.
 
     Raises: as :func:`multiple_choice`.
@@ -150,15 +154,15 @@ def sequence_probability(
     own = [[completion] for completion in completions]
     settings = dict(reduction=reduction, end=end, chat=chat)
     settings |= dict(batch_size=batch_size, progress=progress)
-    found = multiple_choice(model, tokenizer, prompts, own, **settings)
-    return np.exp(np.asarray(found.log_probs).reshape(-1))
+    choices = multiple_choice(model, tokenizer, prompts, own, **settings)
+    return np.exp(np.asarray(choices.log_probs).reshape(-1))
 
 
 # --- Asking the model about its own answer ----------------------------------------
 
 
 class Elicited(NamedTuple):
-    """A confidence for each item, and how much probability lay on no allowed reply."""
+    """A confidence for each item, and the probability of no allowed reply."""
 
     confidence: Float[ndarray, "items"]
     outside: Float[ndarray, "items"]
@@ -176,12 +180,12 @@ def p_true(
     batch_size: int = 256,
     progress: bool = False,
 ) -> Elicited:
-    r"""The model as judge of an answer: the share of "True" among "True" and "False".
+    """The model's verdict on an answer: the probability of "True" against "False".
 
     Args:
         questions, answers: one answer, usually the model's own, per question.
         template: the prompt, with {question} and {answer}.
-        words: the two verdicts, the good one first, spaced as they follow the prompt.
+        words: the verdicts for true and false, with the space that follows the prompt.
         chat, batch_size, progress: as for :func:`multiple_choice`.
 
     Raises:
@@ -194,8 +198,8 @@ def p_true(
     pairs = zip(questions, answers)
     prompts = [template.format(question=q, answer=a) for q, a in pairs]
     settings = dict(chat=chat, batch_size=batch_size, progress=progress)
-    found = multiple_choice(model, tokenizer, prompts, list(words), **settings)
-    return Elicited(found.probabilities[:, 0], found.outside)
+    choices = multiple_choice(model, tokenizer, prompts, list(words), **settings)
+    return Elicited(choices.probabilities[:, 0], choices.outside)
 
 
 def bank_confidence(
@@ -209,16 +213,16 @@ def bank_confidence(
     batch_size: int = 256,
     progress: bool = False,
 ) -> Elicited:
-    """A confidence that the model says in one word of a bank, such as a digit.
+    """The confidence that the model states with one word of a bank, such as a digit.
 
-    The mean of the words' values under the model's probabilities for them: finer than
-    the likeliest word, and it needs no sampling. For a model that was trained to give
-    its confidence so, or shown how in the prompt.
+    It is the mean of the words' values under the model's probabilities: finer than the
+    likeliest word, and without sampling. The model must have been trained to state its
+    confidence this way, or shown how in the prompt.
 
     Args:
-        prompts: they end where the word follows.
+        prompts: each ends where the word follows.
         bank: the words, by default the ten digits.
-        values: what each stands for; by default the middles of as many equal parts of
+        values: the confidence of each word, by default the middles of equal parts of
             [0, 1], so that 7 of ten digits is 0.75.
         chat, batch_size, progress: as for :func:`multiple_choice`.
 
@@ -236,8 +240,8 @@ def bank_confidence(
         first = int(np.flatnonzero(~((values >= 0) & (values <= 1)))[0])
         raise ValueError(f"values[{first}] is {values[first]}; it is from 0 to 1")
     settings = dict(chat=chat, batch_size=batch_size, progress=progress)
-    found = multiple_choice(model, tokenizer, prompts, list(bank), **settings)
-    return Elicited(found.probabilities @ values, found.outside)
+    choices = multiple_choice(model, tokenizer, prompts, list(bank), **settings)
+    return Elicited(choices.probabilities @ values, choices.outside)
 
 
 def verbalised_confidence(
@@ -250,15 +254,14 @@ def verbalised_confidence(
     batch_size: int = 256,
     progress: bool = False,
 ) -> tuple[Float[ndarray, "items"], list[str]]:
-    """The confidence that the model writes when asked for one, and what it wrote.
+    """The confidence that the model writes when asked for one, and its replies.
 
-    Greedy replies, read by :func:`parse_confidence`. A reply without a number gives
-    NaN: say how many there were before leaving them out, for which they are is not
-    random.
+    Replies are greedy and read by :func:`parse_confidence`. A reply without a number
+    gives NaN. Report how many there are before you leave them out: they are not random.
 
     Args:
-        prompts: they ask for a probability in per cent, or from 0 to 1.
-        max_new_tokens: a reply's length at most.
+        prompts: each asks for a probability in per cent, or from 0 to 1.
+        max_new_tokens: longest reply.
         chat, batch_size, progress: as for :func:`multiple_choice`.
 
     Source: Tian et al. (2023).
@@ -278,9 +281,9 @@ _PLAIN = re.compile(rf"(-?){_NUMBER}")
 def parse_confidence(text: str) -> float:
     """The first probability that a text states, from 0 to 1; NaN if there is none.
 
-    Looked for in this order: per cent ("85%", "85 percent"), ratios ("9/10", "9 out of
-    10"), and numbers, where up to 1 is a probability ("0.85") and from above 1 to 100 a
-    per cent ("85"). What is above 1 in the end, or negative, is NaN.
+    It looks for a percentage ("85%", "85 percent"), then for a ratio ("9/10", "9 out of
+    10"), then for a number: up to 1 it is a probability ("0.85"), from above 1 to 100 a
+    percentage ("85"). A result that is negative or above 1 is NaN.
     """
     if match := _PERCENT.search(text):
         value = float(match[2]) / 100
@@ -298,7 +301,7 @@ def parse_confidence(text: str) -> float:
 
 
 class Consistency(NamedTuple):
-    """The most frequent answer to each prompt, its share of the samples, and those."""
+    """The most frequent answer to each prompt, its share of the samples, and these."""
 
     answers: list[str]
     confidence: Float[ndarray, "items"]
@@ -319,23 +322,23 @@ def self_consistency(
     batch_size: int = 256,
     progress: bool = False,
 ) -> Consistency:
-    """How often the model, sampled again, gives the answer it gives most often.
+    """The share of samples that give the most frequent answer.
 
-    It counts wordings together, which :func:`sequence_probability` cannot. Of ten
-    samples it is a multiple of a tenth, and even a model that guesses among K answers
-    shows more than 1/K: the most frequent one was picked for being so.
+    It counts wordings together, which :func:`sequence_probability` cannot. With ten
+    samples it is a multiple of a tenth, and a model that guesses among K answers gets
+    more than 1/K, because the most frequent answer is chosen after the fact.
 
     Args:
-        n_samples: replies to each prompt; more make it finer and dearer.
+        n_samples: replies to each prompt; more make the share finer and take longer.
         temperature: 1 is the model's own distribution; lower makes it surer.
-        max_new_tokens: a reply's length at most.
-        normalise: what two replies must have in common to count as the same answer; by
-            default case, a closing full stop and a leading article do not matter.
+        max_new_tokens: longest reply.
+        normalise: replies with the same normalised text count as the same answer; by
+            default case, a final full stop and a leading article do not matter.
         seed: the same seed gives the same samples.
         prompts, chat, batch_size, progress: as for :func:`multiple_choice`.
 
     Returns:
-        Of answers that tie, the one that was sampled first.
+        Among answers that tie, the one that was sampled first.
 
     Raises:
         ValueError: if n_samples is not positive.
@@ -360,7 +363,7 @@ def self_consistency(
     answers, shares = [], []
     for own in samples:
         keys = [normalise(text) for text in own]
-        key, times = Counter(keys).most_common(1)[0]  # ties in order of first sight
+        key, times = Counter(keys).most_common(1)[0]  # the first of those that tie
         answers.append(own[keys.index(key)])
         shares.append(times / n_samples)
     return Consistency(answers, np.array(shares), samples)
@@ -370,79 +373,68 @@ def self_consistency(
 
 
 def _tokens(tokenizer, prompts, options, end: bool, chat: bool):
-    """Token ids of each prompt, and of each of its options as they follow it."""
-    texts = [_text(tokenizer, prompt, chat) for prompt in prompts]
+    """Token ids of each prompt, and of each of its options as its continuation."""
+    texts = list(prompts)
+    if chat:
+        turns = [as_messages(prompt, "user") for prompt in prompts]
+        texts = [chat_text(tokenizer, t, add_generation_prompt=True) for t in turns]
     if not texts:
         raise ValueError("prompts are empty")
     special = dict(add_special_tokens=not chat)
     start = tokenizer(texts, **special)["input_ids"]
     joined = [text + option for text, own in zip(texts, options) for option in own]
-    whole = iter(tokenizer(joined, **special)["input_ids"])
+    encoded = iter(tokenizer(joined, **special)["input_ids"])
     close = [tokenizer.eos_token_id] if end else []
     tails = []
     for number, (ids, own) in enumerate(zip(start, options)):
-        rows = [next(whole) for _ in own]
+        rows = [next(encoded) for _ in own]
         for row, option in zip(rows, own):
             if row[: len(ids)] != ids or len(row) == len(ids) or not ids:
                 raise AlignlabError(
                     f"Prompt {number}: the tokens of the prompt with option {option!r} "
-                    "do not begin with the prompt's and go on from there.",
-                    "Put the space that divides them into the option, and leave neither"
-                    " empty.",
+                    "are not those of the prompt and some more.",
+                    "Put the space between them into the option, and leave neither "
+                    "empty.",
                 )
         tails.append([row[len(ids) :] + close for row in rows])
     return start, tails
 
 
-def _text(tokenizer, prompt: Prompt, chat: bool) -> str:
-    if not chat:
-        return prompt
-    if tokenizer.chat_template is None:
-        raise AlignlabError(
-            f"The tokenizer {tokenizer.name_or_path!r} has no chat template.",
-            "Pass chat=False, or take an instruct model's tokenizer.",
-        )
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=True
-    )
-
-
 @torch.no_grad()
 def _score(model, tokenizer, start, tails, batch_size: int, progress: bool) -> list:
     """Log-probabilities of each prompt's options, in batches with little padding."""
-    _require_room(model, start, tails)
-    pad = tokenizer.pad_token_id
-    pad = tokenizer.eos_token_id if pad is None else pad
+    longest = [ids + max(own, key=len) for ids, own in zip(start, tails)]
+    require_room(model, longest, what="With its longest option, prompt")
+    pad = pad_token_id(tokenizer)
     width = [max(map(len, own)) for own in tails]  # there are more of these rows
     order = sorted(range(len(start)), key=lambda i: (width[i], len(start[i])))
-    at_once = max(1, batch_size // _most_rows(tails))
-    found: list = [None] * len(start)
+    at_once = max(1, batch_size // _rows_per_prompt(tails))
+    scores: list = [None] * len(start)
     was_training = model.training
     model.eval()
     with tqdm(total=len(start), desc="prompts", disable=not progress) as bar:
         for at in range(0, len(order), at_once):
-            some = order[at : at + at_once]
-            own = [tails[i] for i in some]
-            packed = pack_options([start[i] for i in some], own, pad)
+            batch = order[at : at + at_once]
+            own = [tails[i] for i in batch]
+            packed = pack_options([start[i] for i in batch], own, pad)
             packed = {name: value.to(model.device) for name, value in packed.items()}
             values = iter(option_log_probs(model, packed).cpu().tolist())
-            for i in some:
-                found[i] = np.array([next(values) for _ in tails[i]], dtype=float)
-            bar.update(len(some))
+            for i in batch:
+                scores[i] = np.array([next(values) for _ in tails[i]], dtype=float)
+            bar.update(len(batch))
     model.train(was_training)
-    return found
+    return scores
 
 
-def _most_rows(tails) -> int:
-    """Rows that a prompt takes: options of one token each need none of their own."""
+def _rows_per_prompt(tails) -> int:
+    """Rows that a prompt takes at most: options of one token need none of their own."""
     one_token_each = all(len(tail) == 1 for own in tails for tail in own)
     return 1 if one_token_each else max(map(len, tails))
 
 
 def _outside(log_probs: ndarray, tails: list[list[int]]) -> float:
-    """Probability of none of the options. One that goes on from another, or repeats it,
-    is part of that other's probability already."""
+    """Probability of none of the options. An option that continues or repeats another
+    is already part of the other's probability."""
     counted = {}
     for value, tail in zip(log_probs, map(tuple, tails)):
         shorter = {tuple(t) for t in tails if len(t) < len(tail)}
@@ -466,19 +458,9 @@ def _stacked(rows: list[ndarray]) -> ndarray | list[ndarray]:
     return np.stack(rows) if len({len(row) for row in rows}) == 1 else rows
 
 
-def _require_as_many(one: str, first, other: str, second) -> None:
-    if len(first) != len(second):
+def _require_as_many(name: str, values, other_name: str, others) -> None:
+    if len(values) != len(others):
         raise ValueError(
-            f"{one} are {len(first)} and {other} {len(second)}: there must be as many"
-        )
-
-
-def _require_room(model, start, tails) -> None:
-    room = getattr(model.config, "max_position_embeddings", None) or math.inf
-    longest = max(len(ids) + max(map(len, own)) for ids, own in zip(start, tails))
-    if longest > room:
-        raise AlignlabError(
-            f"A prompt with its option has {longest} tokens; the model has positions "
-            f"for {room}.",
-            "Shorten the prompt.",
+            f"{name} are {len(values)} and {other_name} {len(others)}: there must be "
+            "as many"
         )

@@ -1,5 +1,5 @@
-"""Several opinions instead of one: dropout at prediction, models from other seeds,
-other wordings of the question. Where they disagree, their mean is less sure.
+"""Ensembles: dropout at prediction, models of several seeds, several wordings of a
+question. Where the members disagree, their mean is less sure.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,22 +17,21 @@ from alignlab.calibration.elicitation import Prompt, multiple_choice
 from alignlab.errors import AlignlabError
 
 Predict = Callable[[nn.Module], Float[ndarray, "items classes"]]
-SUBLAYERS = ("mlp", "self_attn", "attn")  # as decoder blocks of `transformers` say
+SUBLAYERS = ("mlp", "self_attn", "attn")  # as decoder blocks of `transformers` name it
 
 
 @contextmanager
 def dropout(model: nn.Module, rate: float) -> Iterator[nn.Module]:
-    """Within it, each sublayer's output loses a random share of its entries, whether
-    the model is in training mode or not; the others grow in proportion.
+    """Within this context, a random share of each sublayer's output is set to 0 and the
+    rest scaled up in proportion, in training mode or not.
 
-    Language models are mostly trained without dropout; this adds it to any of them, for
-    training and for prediction alike. The two belong together: a model that never
-    trained with dropout is merely disturbed by it.
+    Most language models have no dropout; this adds it, for training and for prediction.
+    Use it for both: a model that was not trained with dropout only gets worse by it.
 
     Args:
         model: a model of `transformers` whose blocks have an ``mlp`` or an attention
             named ``self_attn`` or ``attn``.
-        rate: the share set to 0; higher disturbs more, 0 nothing.
+        rate: the share set to 0; higher drops more, 0 nothing.
 
     Raises:
         ValueError: if rate is not at least 0 and less than 1.
@@ -48,13 +47,15 @@ def dropout(model: nn.Module, rate: float) -> Iterator[nn.Module]:
         first = F.dropout(first, rate, training=True)
         return (first, *rest) if isinstance(output, tuple) else first
 
-    found = [m for name, m in model.named_modules() if name.split(".")[-1] in SUBLAYERS]
-    if not found:
+    layers = [
+        m for name, m in model.named_modules() if name.split(".")[-1] in SUBLAYERS
+    ]
+    if not layers:
         raise AlignlabError(
             f"{type(model).__name__} has no sublayer named {', '.join(SUBLAYERS)}.",
-            "Add dropout to its modules yourself.",
+            "Take a model with one of these, or add dropout to its modules yourself.",
         )
-    hooks = [module.register_forward_hook(drop) for module in found]
+    hooks = [module.register_forward_hook(drop) for module in layers]
     try:
         yield model
     finally:
@@ -75,9 +76,9 @@ def mc_dropout(
     Args:
         predict: ``predict(model)`` gives (n, K) probabilities, for instance
             ``lambda m: multiple_choice(m, tokenizer, prompts, letters).probabilities``.
-        n_passes: members; each costs as much as a prediction.
-        rate: see :func:`dropout`; the one the model was trained with.
-        seed: the same seed gives the same passes; torch's global state stays as it is.
+        n_passes: members; each takes as long as a prediction.
+        rate: see :func:`dropout`; use the rate of the training.
+        seed: the same seed gives the same passes. torch's global state does not change.
 
     Raises:
         ValueError: if n_passes is not positive or rate is out of range.
@@ -105,19 +106,19 @@ def deep_ensemble(
     Source: Lakshminarayanan et al. (2017).
     """
     if not len(models):
-        raise ValueError("models are empty: an ensemble needs a member")
+        raise ValueError("models is empty: an ensemble needs a member")
     return np.stack([np.asarray(predict(model)) for model in models])
 
 
 def prompt_ensemble(
     model, tokenizer, wordings: Sequence[Sequence[Prompt]], options, **settings
 ) -> Float[ndarray, "members items classes"]:
-    """Probabilities of one model asked in several wordings.
+    """Probabilities of one model for several wordings of the prompts.
 
     Args:
-        wordings: for each member the prompts, in the same order of items.
-        options, settings: as for ``multiple_choice``, the same options under every
-            wording, in the same order.
+        wordings: for each member its prompts, with the items in the same order.
+        options, settings: as for ``multiple_choice``; the options are the same for
+            every wording.
 
     Raises:
         ValueError: if there is no wording; else as ``multiple_choice``.
@@ -126,7 +127,7 @@ def prompt_ensemble(
     Ensembles", for the idea.
     """
     if not len(wordings):
-        raise ValueError("wordings are empty: an ensemble needs a member")
+        raise ValueError("wordings is empty: an ensemble needs a member")
     return np.stack(
         [
             multiple_choice(
@@ -141,17 +142,17 @@ def ensemble_probabilities(
     members: Float[ndarray, "members items classes"],
     how: Literal["arithmetic", "geometric"] = "arithmetic",
 ) -> Float[ndarray, "items classes"]:
-    """One distribution per item out of those of all members.
+    """One distribution per item from those of all members.
 
     Args:
         members: (M, n, K), rows summing to 1.
-        how: "arithmetic" is the mean, never surer than the members are on average;
-            "geometric" the renormalised mean of logarithms, which is surer, and gives 0
-            to what any member excludes.
+        how: "arithmetic" is the mean, which is never surer than the members on
+            average; "geometric" the normalised mean of logarithms, which is surer and
+            gives 0 to a class that has probability 0 for any member.
 
     Raises:
-        ValueError: if the shape is another, rows do not sum to 1, ``how`` is unknown,
-            or under "geometric" every class is excluded by some member.
+        ValueError: if members has another shape, rows do not sum to 1, ``how`` is
+            unknown, or, with "geometric", every class has probability 0 for a member.
     """
     members = _checked(members)
     if how == "arithmetic":
@@ -163,7 +164,9 @@ def ensemble_probabilities(
     top = logs.max(axis=1, keepdims=True)
     if not np.isfinite(top).all():
         first = int(np.flatnonzero(~np.isfinite(top[:, 0]))[0])
-        raise ValueError(f"members[:, {first}] leave no class that none excludes")
+        raise ValueError(
+            f"members[:, {first}] give every class probability 0 at least once"
+        )
     shares = np.exp(logs - top)
     return shares / shares.sum(axis=1, keepdims=True)
 
@@ -173,19 +176,19 @@ class Uncertainty(NamedTuple):
 
     total: Float[ndarray, "items"]  # entropy of the mean
     expected: Float[ndarray, "items"]  # mean entropy of the members
-    disagreement: Float[ndarray, "items"]  # what members could learn from each other
+    disagreement: Float[ndarray, "items"]  # mean KL of the members to their mean
 
 
 def ensemble_uncertainty(
     members: Float[ndarray, "members items classes"],
 ) -> Uncertainty:
-    r"""How unsure the ensemble is, and how much of that is its members' disagreement.
+    r"""The entropy of the ensemble, and how much of it is the members' disagreement.
 
     .. math:: H(\bar p) = \frac1M \sum_m H(p_m) + \frac1M \sum_m
         \mathrm{KL}(p_m \,\|\, \bar p)
 
-    What all members find open is in the question; what they differ about is in the
-    model, and more data would lessen it.
+    Uncertainty that all members share lies in the question; their disagreement lies in
+    the models, and more data would reduce it.
 
     Raises:
         ValueError: if the shape is not (M, n, K) or rows do not sum to 1.

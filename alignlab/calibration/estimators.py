@@ -1,7 +1,7 @@
-"""Recalibration, as scikit-learn estimators: fitted on one split, judged on another.
+"""Recalibration as scikit-learn estimators: fit on one split, evaluate on another.
 
 Three take logits (temperature, vector, matrix), one a score (Platt), three a confidence
-(beta, isotonic, histogram); all give ``predict_proba``, (n, classes).
+(beta, isotonic, histogram). All have ``predict_proba``, (n, classes).
 """
 
 import warnings
@@ -18,14 +18,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from alignlab.calibration.metrics import (
-    Strategy,
-    bin_index,
+from alignlab.calibration.checks import (
     check_probabilities,
     check_same_length,
     check_weights,
-    tally,
 )
+from alignlab.calibration.metrics import Strategy, bin_index, tally
 
 WIDEST = 10.0  # of |log T|, in units of the logits' own spread
 
@@ -34,7 +32,7 @@ WIDEST = 10.0  # of |log T|, in units of the logits' own spread
 
 
 class _FromLogits(ClassifierMixin, BaseEstimator):
-    """What the three share: (n, K) logits in, or (n,) log-odds of the second class."""
+    """Takes (n, K) logits, or (n,) log-odds of the second class."""
 
     def fit(
         self,
@@ -42,11 +40,11 @@ class _FromLogits(ClassifierMixin, BaseEstimator):
         y: Int[ndarray, "items"],
         sample_weight: Float[ndarray, "items"] | None = None,
     ):
-        """Fit to logits and what happened; returns the estimator.
+        """Fit to logits and labels; returns the estimator.
 
         Args:
             X: (n, K) logits, one column per class; or (n,) log-odds of the second of
-                two classes. Of probabilities, pass the logarithm.
+                two classes. If you have probabilities, pass their logarithm.
             y: the right class: 0 to K-1, or any K labels in sorted order.
             sample_weight: how much each item counts; None counts each once.
 
@@ -72,24 +70,25 @@ class _FromLogits(ClassifierMixin, BaseEstimator):
         return self.classes_[likeliest]
 
     def _logits(self, array) -> Float[ndarray, "items classes"]:
-        """Log-odds of the second class as two logits; more columns as they are."""
+        """Two logits for the log-odds of the second class; logits as they are."""
         return np.hstack([0 * array, array]) if array.shape[1] == 1 else array
 
 
 class TemperatureScaler(_FromLogits):
-    r"""One number that all logits are divided by.
+    r"""Divides all logits by one number.
 
     .. math:: \hat p = \mathrm{softmax}(z / T), \quad
         T = \arg\min \, -\textstyle\sum_i \log \hat p_{i, y_i}
 
-    The order of the classes, and so the accuracy, stays. T above 1 makes confidences
-    smaller (the model was over-confident), below 1 larger. The likelihood has a single
-    optimum in log T, found by a bounded search: T cannot diverge or turn negative.
-    Where there is none (every answer right, or logits no better than none), T is the
-    bound and a ``ConvergenceWarning`` says why.
+    The order of the classes, and so the accuracy, does not change. T above 1 makes
+    confidences smaller (the model was over-confident), below 1 larger. The likelihood
+    has a single optimum in log T, found by a bounded search: T cannot diverge or become
+    negative. Where there is no optimum (every answer is right, or the logits are no
+    better than chance), T is the bound and a ``ConvergenceWarning`` says why.
 
-    For a reward model, whose pairs are always (chosen, rejected), ``fit(abs(margin),
-    margin > 0)``: log-odds of its answer, and whether that was right.
+    The pairs of a reward model are always (chosen, rejected). Recalibrate it with
+    ``fit(abs(margin), margin > 0)``: the log-odds of its answer, and whether that was
+    right.
 
     Attributes:
         temperature_: T.
@@ -104,7 +103,7 @@ class TemperatureScaler(_FromLogits):
         if (right >= logits.max(axis=1)).all():
             best, reason = -WIDEST, "every answer is right"
         elif weights @ (right - logits.mean(axis=1)) <= 0:  # the slope at T = infinity
-            best, reason = WIDEST, "the logits do not speak for what happened"
+            best, reason = WIDEST, "the logits are no better than chance"
         else:
             best, reason = self._search(logits / spread, codes, weights), None
         self.temperature_ = float(spread * np.exp(best))
@@ -134,8 +133,8 @@ class VectorScaler(_FromLogits):
 
     .. math:: \hat p = \mathrm{softmax}(w \odot z + b)
 
-    It can mend a bias for a letter or a class, which one temperature cannot, and with
-    2K - 1 numbers to fit it needs more data. The accuracy can change.
+    It can correct a bias towards a letter or a class, which a temperature cannot. With
+    2K - 1 parameters it needs more data. The accuracy can change.
 
     Attributes:
         coef_: w, (K,).
@@ -164,14 +163,14 @@ class VectorScaler(_FromLogits):
             return _cross_entropy(scaled, codes, weights), gradient
 
         start = np.concatenate([np.full(classes, scale), np.zeros(classes)])
-        found = minimize(
+        result = minimize(
             loss_and_gradient,
             start,
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-9},
         )
-        factor, offset = found.x.reshape(2, classes)
+        factor, offset = result.x.reshape(2, classes)
         self.coef_, self.intercept_ = factor / scale, offset - offset.mean()
 
     def _recalibrate(self, logits):
@@ -183,12 +182,11 @@ class MatrixScaler(_FromLogits):
 
     .. math:: \hat p = \mathrm{softmax}(W z + b)
 
-    With K (K + 1) numbers it fits the calibration split best and is the first to
-    over-fit it.
+    With K (K + 1) parameters it fits the calibration split best and over-fits it first.
 
     Args:
-        C: as in scikit-learn; a lower one draws W towards 0 and, with little data,
-            over-fits less. Infinite is maximum likelihood.
+        C: inverse regularisation, as in scikit-learn. A lower C shrinks W towards 0 and
+            over-fits less with little data; infinite is maximum likelihood.
 
     Attributes:
         coef_: W, (K, K). intercept_: b, (K,).
@@ -208,10 +206,10 @@ class MatrixScaler(_FromLogits):
         _require_every_class(codes, logits.shape[1])
         scale = np.sqrt((weights @ logits**2).mean()) or 1.0
         regression = LogisticRegression(C=self.C, tol=1e-8, max_iter=5000)
-        # scikit-learn's C is against the sum over items, so weights sum to n here.
+        # scikit-learn weighs C against a sum over items: let weights sum to n.
         regression.fit(logits / scale, codes, sample_weight=weights * len(codes))
         coef, offset = regression.coef_ / scale, regression.intercept_
-        if len(coef) == 1:  # of two classes it keeps the second one only
+        if len(coef) == 1:  # of two classes it keeps only the second
             halves = np.array([-0.5, 0.5])
             coef, offset = halves[:, None] * coef, halves * offset
         self.coef_, self.intercept_ = coef, offset
@@ -224,7 +222,7 @@ class MatrixScaler(_FromLogits):
 
 
 class _FromScore(ClassifierMixin, BaseEstimator):
-    """What the four share: one number per prediction in, two classes out."""
+    """Takes one number per prediction, and gives probabilities of two classes."""
 
     def fit(
         self,
@@ -232,17 +230,17 @@ class _FromScore(ClassifierMixin, BaseEstimator):
         y: Int[ndarray, "items"],
         sample_weight: Float[ndarray, "items"] | None = None,
     ):
-        """Fit to scores or confidences and what happened; returns the estimator.
+        """Fit to scores or confidences and labels; returns the estimator.
 
         Args:
             X: one number per prediction, (n,) or (n, 1).
-            y: whether what it speaks of happened: 0 or 1, or any two labels, the
-                second in sorted order being the one that X speaks for.
+            y: whether the predicted event happened, 0 or 1; or any two labels, of which
+                X predicts the second in sorted order.
             sample_weight: how much each item counts; None counts each once.
 
         Raises:
-            ValueError: if X holds NaN or infinite values, or, where it is a confidence,
-                one outside [0, 1]; if lengths differ or there are not two classes.
+            ValueError: if X holds NaN or infinite values, or a confidence outside
+                [0, 1]; if lengths differ or there are not two classes.
         """
         array, y, weights = _read_training(self, X, y, sample_weight)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -281,13 +279,14 @@ class _FromScore(ClassifierMixin, BaseEstimator):
 
 
 class PlattScaler(_FromScore):
-    r"""A logistic curve through any score: a logit, a margin, a reward difference.
+    r"""A logistic curve of any score: a logit, a margin, a reward difference.
 
     .. math:: \hat p = \sigma(a s + b)
 
-    The targets are Platt's, drawn in from 0 and 1 as if one more of each class had been
-    seen, so that separable data give finite numbers. Of a confidence, pass the log-odds
-    (``scipy.special.logit``); the curve then holds the identity.
+    The targets are Platt's: a little inside 0 and 1, as if one more of each class had
+    been seen, so that separable data give finite parameters. If you have confidences,
+    pass their log-odds (``scipy.special.logit``); the identity is then one of the
+    curves.
 
     Attributes:
         coef_: a. intercept_: b. classes_: the two labels.
@@ -318,17 +317,17 @@ class _FromConfidence(_FromScore):
 
 
 class BetaCalibrator(_FromConfidence):
-    r"""A monotone curve from [0, 1] onto itself that can be an S, its inverse, or lean
-    to one side; it holds the identity.
+    r"""A monotone curve from [0, 1] onto itself: an S, an inverse S, or bent to one
+    side. The identity is one of them.
 
     .. math:: \log\frac{\hat p}{1 - \hat p} = a \log p - b \log(1 - p) + c,
         \quad a, b \ge 0
 
     Attributes:
-        a_, b_, c_: the three numbers. classes_: the two labels.
+        a_, b_, c_: the three parameters. classes_: the two labels.
 
-    Source: Kull et al. (2017); fitted by scikit-learn's ``LogisticRegression``; a
-    coefficient that comes out negative is set to 0 and the others fitted again.
+    Source: Kull et al. (2017); fitted by scikit-learn's ``LogisticRegression``. A
+    negative coefficient is set to 0 and the others are fitted again.
     """
 
     def _fit(self, confidence, codes, weights):
@@ -343,7 +342,7 @@ class BetaCalibrator(_FromConfidence):
             used &= coef > coef.min()
         if used.any():
             offset = regression.intercept_[0]
-        else:  # confidence runs against the outcome: all that is left is the base rate
+        else:  # confidence falls with the outcome: only the base rate is left
             share = np.average(codes, weights=weights)
             offset = np.log(share) - np.log1p(-share)
         self.a_, self.b_ = map(float, np.where(used, coef, 0.0))
@@ -354,11 +353,11 @@ class BetaCalibrator(_FromConfidence):
 
 
 class IsotonicCalibrator(_FromConfidence):
-    """The best-fitting curve among all that never fall: a staircase.
+    """The best-fitting non-decreasing curve: a staircase.
 
-    It assumes nothing but the order, so it wants data: with few it over-fits, and its
-    ends are often exactly 0 and 1, which the log-likelihood punishes. Between the steps
-    it interpolates; beyond them it stays level.
+    It assumes only the order, so it needs much data: with little it over-fits, and its
+    ends are often exactly 0 and 1, which the log loss punishes. It interpolates between
+    the steps and is constant beyond them.
 
     Attributes:
         isotonic_: the fitted ``IsotonicRegression``. classes_: the two labels.
@@ -375,12 +374,11 @@ class IsotonicCalibrator(_FromConfidence):
 
 
 class HistogramCalibrator(_FromConfidence):
-    """Each confidence becomes the accuracy of its bin.
-
-    An empty bin keeps its middle. Confidences of one bin can no longer be told apart.
+    """Replaces each confidence by the accuracy of its bin, or by the bin's middle where
+    it is empty. Confidences in the same bin become equal.
 
     Args:
-        n_bins: more bins follow the curve more closely and each is less certain.
+        n_bins: more bins follow the curve more closely, but each is less certain.
         strategy: "uniform" for equal widths, "quantile" for equal numbers.
 
     Attributes:
@@ -423,14 +421,14 @@ def _log_pair(confidence) -> Float[ndarray, "items 2"]:
 
 
 def _read_training(estimator, X, y, sample_weight) -> tuple[ndarray, ndarray, ndarray]:
-    """(n, columns), labels and weights, of the items that count at all."""
+    """(n, columns), labels and weights, of the items with a weight above 0."""
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
     array = _read(estimator, X, reset=True)
     y = column_or_1d(y, warn=True)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         first = int(np.flatnonzero(~np.isfinite(y))[0])
-        raise ValueError(f"y[{first}] is {_told(y[first])}; labels must be finite")
+        raise ValueError(f"y[{first}] is {_text(y[first])}; labels must be finite")
     check_classification_targets(y)
     check_same_length(X=array, y=y)
     weights = np.ones(len(y))
@@ -458,29 +456,29 @@ def _read(estimator, X, reset: bool) -> Float[ndarray, "items columns"]:
         X,
         dtype=np.float64,
         reset=reset,
-        ensure_all_finite=False,  # below, where the place is told
+        ensure_all_finite=False,  # checked below, naming the first wrong entry
         ensure_min_samples=fewest,
     )
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
-        told = _told(array[row, column])
-        raise ValueError(f"X[{row}, {column}] is {told}; numbers must be finite")
+        value = _text(array[row, column])
+        raise ValueError(f"X[{row}, {column}] is {value}; numbers must be finite")
     return array
 
 
-def _told(value: float) -> str:
+def _text(value: float) -> str:
     return "NaN" if np.isnan(value) else str(value)
 
 
 def _classes_of_columns(y, columns: int) -> tuple[ndarray, Int[ndarray, "items"]]:
     """The label of each column, and each item's column."""
-    found, codes = np.unique(y, return_inverse=True)
-    if len(found) == columns:
-        return found, codes
-    if found.dtype.kind not in "iu" or found[0] < 0 or found[-1] >= columns:
+    labels, codes = np.unique(y, return_inverse=True)
+    if len(labels) == columns:
+        return labels, codes
+    if labels.dtype.kind not in "iu" or labels[0] < 0 or labels[-1] >= columns:
         raise ValueError(
-            f"y has {len(found)} classes and X {columns} columns: expected one column "
-            "per class, or labels from 0 to the number of columns less 1"
+            f"y has {len(labels)} classes and X {columns} columns: expected one column "
+            "per class, or labels from 0 to the number of columns minus 1"
         )
     return np.arange(columns), y.astype(np.intp)
 
@@ -489,5 +487,5 @@ def _require_every_class(codes, classes: int) -> None:
     missing = np.flatnonzero(np.bincount(codes, minlength=classes) == 0)
     if len(missing):
         raise ValueError(
-            f"y never is class {missing[0]} of {classes}: nothing can be fitted for it"
+            f"y never has class {missing[0]} of {classes}: it cannot be fitted"
         )

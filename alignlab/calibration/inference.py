@@ -1,5 +1,5 @@
-"""How sure a calibration error is: what chance alone would show, intervals that cover,
-differences of two models on the same items, and tests.
+"""How certain a calibration error is: what chance alone would show, intervals,
+differences between two models on the same items, and tests.
 """
 
 import warnings
@@ -12,6 +12,11 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy import stats
 
+from alignlab.calibration.checks import (
+    check_binary,
+    check_probabilities,
+    check_same_length,
+)
 from alignlab.calibration.metrics import (
     Norm,
     Strategy,
@@ -19,9 +24,6 @@ from alignlab.calibration.metrics import (
     bin_edges,
     bin_index,
     binned_error,
-    check_binary,
-    check_probabilities,
-    check_same_length,
     classwise_calibration_error,
     debiased_squares,
     expected_calibration_error,
@@ -37,7 +39,7 @@ PLUG_IN = (
 )
 
 
-# --- What chance shows ------------------------------------------------------------
+# --- What chance alone would show ---------------------------------------------------
 
 
 def null_calibration_error(
@@ -50,12 +52,12 @@ def null_calibration_error(
 ) -> float:
     """The error that a perfectly calibrated model with these confidences would show.
 
-    Outcomes are drawn from the confidences themselves, and the mean over draws of
-    ``expected_calibration_error`` is taken. An error near it shows no miscalibration.
+    It is the mean of ``expected_calibration_error`` over outcomes drawn from the
+    confidences themselves. An error near it is no sign of miscalibration.
 
     Args:
         confidence, n_bins, strategy, norm: as for the error it is compared with.
-        n_samples: draws; more give a steadier mean, in proportionally more time.
+        n_samples: draws; more give a more precise mean, in proportionally more time.
         seed: the same seed gives the same number.
 
     Raises:
@@ -78,11 +80,11 @@ def consistency_band(
     n_samples: int = 1000,
     seed: int = 0,
 ) -> tuple[Float[ndarray, "bins"], Float[ndarray, "bins"]]:
-    """Where each bin's accuracy would lie, in ``level`` of cases, if the model were
-    calibrated: the bars of a reliability diagram. NaN for an empty bin.
+    """Where the accuracy of each bin would lie, in ``level`` of cases, if the model
+    were calibrated: the bars of a reliability diagram. NaN for an empty bin.
 
-    The level is that of each bin: of 15 bins of a calibrated model, about one in
-    two diagrams has a bar that is missed at 0.95.
+    The level holds for each bin. At 0.95, about every second diagram of a calibrated
+    model with 15 bins has a point outside its bar.
 
     Args:
         confidence, n_bins, strategy: as for ``reliability_curve``.
@@ -108,7 +110,7 @@ def consistency_band(
 
 
 def _null_gaps(confidence, n_bins, strategy, n_samples, seed):
-    """|accuracy - confidence| of the filled bins in each draw, and their shares."""
+    """|accuracy - confidence| of the non-empty bins in each draw, and their shares."""
     confidence = check_probabilities(confidence, "confidence")
     edges = bin_edges(confidence, n_bins, strategy)
     right, count = _null_right(confidence, edges, n_samples, seed)
@@ -120,14 +122,14 @@ def _null_gaps(confidence, n_bins, strategy, n_samples, seed):
 
 
 def _null_right(confidence, edges, n_samples: int, seed: int):
-    """How many are right in each bin, (samples, bins), when drawn from the confidences;
-    and how many there are."""
+    """The number of right predictions in each bin when outcomes are drawn from the
+    confidences, (samples, bins), and the number of predictions in each, (bins,)."""
     where, bins = bin_index(confidence, edges), len(edges) - 1
     rng = np.random.default_rng(seed)
     right = np.empty((n_samples, bins))
     for row in right:
-        happened = rng.random(len(confidence)) < confidence
-        row[:] = np.bincount(where[happened], minlength=bins)
+        correct = rng.random(len(confidence)) < confidence
+        row[:] = np.bincount(where[correct], minlength=bins)
     return right, np.bincount(where, minlength=bins)
 
 
@@ -141,7 +143,7 @@ def squared_error_interval(
     strategy: Strategy = "quantile",
     level: float = 0.95,
 ) -> Interval:
-    r"""The mean squared calibration gap, without bias, and its interval.
+    r"""The mean squared calibration gap, unbiased, and its interval.
 
     .. math:: T = \frac1n \sum_b \frac{(\sum d)^2 - \sum d^2}{m_b - 1}, \qquad
         V = \frac{1}{n^2} \sum_b \Big[ 4 m_b s_b^2 D_b^+
@@ -149,16 +151,16 @@ def squared_error_interval(
 
     with d = correct - confidence, :math:`m_b` predictions and variance :math:`s_b^2` of
     d in bin b, and :math:`D_b^+` its unbiased squared gap or 0. The interval is
-    T ± z√V. T may be negative; take means over seeds of T, not of its root.
+    T ± z√V. T may be negative; average T over seeds, not its root.
 
-    The second part of V is what keeps a width where the model is calibrated. What is
-    estimated is the error of the binned gaps given these confidences; a gap that
-    changes sign within a bin is not seen, and more bins see more.
+    The second part of V gives the interval a width where the model is calibrated. The
+    estimate is of the binned gaps given these confidences: a gap that changes sign
+    within a bin is missed, so more bins miss less.
 
     Args:
-        confidence, correct: see ``reliability_curve``; independent predictions, such as
-            the top label of each question.
-        n_bins, strategy: bins of equal mass make T least noisy.
+        confidence, correct: see ``reliability_curve``. Predictions must be independent,
+            such as the top label of each question.
+        n_bins, strategy: see ``reliability_curve``; "quantile" makes T least noisy.
         level: coverage; a higher level gives a wider interval.
 
     Raises:
@@ -178,11 +180,11 @@ def calibration_error_interval(
     strategy: Strategy = "quantile",
     level: float = 0.95,
 ) -> Interval:
-    """The root mean square calibration error, debiased, and an interval that covers.
+    """The root mean square calibration error, debiased, and its interval.
 
-    The root of :func:`squared_error_interval`, negative values taken as 0; its value is
-    ``expected_calibration_error(..., norm="l2", debias=True)``. A lower limit of 0
-    means that the predictions may be calibrated.
+    It is the root of :func:`squared_error_interval`, negative values taken as 0; the
+    value is ``expected_calibration_error(..., norm="l2", debias=True)``. A lower limit
+    of 0 means that the predictions may be calibrated.
 
     Args, raises: as for :func:`squared_error_interval`.
     """
@@ -190,11 +192,11 @@ def calibration_error_interval(
 
 
 class CalibrationSummary(NamedTuple):
-    """The binned numbers of one model on one set of predictions."""
+    """The main calibration measures of one set of predictions."""
 
     n: int
     accuracy: float
-    confidence: float  # the mean; above the accuracy means over-confident
+    confidence: float  # mean; above the accuracy means over-confident
     ece: float  # expected calibration error
     mce: float  # the largest gap of a bin
     rms: Interval  # debiased root mean square error
@@ -208,11 +210,11 @@ def calibration_summary(
     strategy: Strategy = "uniform",
     level: float = 0.95,
 ) -> CalibrationSummary:
-    """All the binned numbers, from one pass over the predictions.
+    """The main calibration measures, from one pass over the predictions.
 
     Args:
-        confidence, correct, n_bins, strategy: see ``reliability_curve``; the same bins
-            serve for everything.
+        confidence, correct, n_bins, strategy: see ``reliability_curve``; all measures
+            share the bins.
         level: coverage of the interval of ``rms``, see
             :func:`calibration_error_interval`.
 
@@ -240,12 +242,12 @@ def squared_error_difference(
     strategy: Strategy = "quantile",
     level: float = 0.95,
 ) -> Interval:
-    r"""How much larger the first model's mean squared calibration gap is than the
-    second's, both asked the same items, and the interval of that difference.
+    r"""The mean squared calibration gap of one model minus that of another on the same
+    items, and its interval.
 
-    Each model has bins of its own. An item that both get right, or both wrong, moves
-    both estimates alike; counting that makes the interval narrower than for two
-    separate samples:
+    Each model has its own bins. An item that both models get right, or both get wrong,
+    moves both estimates in the same direction. Taking that into account makes the
+    interval narrower than for two separate samples:
 
     .. math:: V = V_1 + V_2 - \frac{2}{n^2} \Big[ 4 \sum_i g_{1i} e_{1i} g_{2i} e_{2i}
         + 2 \sum_{bc} \frac{(\sum_{i \in bc} e_{1i} e_{2i})^2}
@@ -300,7 +302,7 @@ def _root(squared: Interval) -> Interval:
 
 
 def _squared_gaps(t: Tally) -> Float[ndarray, "bins"]:
-    """Each bin's squared gap without bias; 0 where a bin holds fewer than two."""
+    """Each bin's unbiased squared gap; 0 where a bin holds fewer than two."""
     return debiased_squares(t) * t.weight.sum() / np.maximum(t.weight, 1)
 
 
@@ -322,21 +324,21 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of any metric of paired arrays, from items drawn again.
+    """Percentile bootstrap interval of a metric of paired arrays.
 
-    For Brier score, NLL, AUROC, accuracy, areas, and differences of those on the same
-    items. Not for a plug-in calibration error: each resample adds sampling noise to
-    the gaps, and the error counts that noise as miscalibration, so the whole interval
-    lies too high; for a calibrated model it misses the truth every time. There is a
-    warning then, and :func:`calibration_error_interval` to use instead.
+    Use it for the Brier score, NLL, AUROC, accuracy, areas, and their differences on
+    the same items, but not for a plug-in calibration error: each resample adds sampling
+    noise to the gaps, which the error counts as miscalibration. The interval then lies
+    too high, and for a calibrated model it never covers the truth. There is a warning;
+    use :func:`calibration_error_interval` instead.
 
     Args:
-        metric: called with the resampled arrays, gives a number. Fix its dials with
+        metric: takes the resampled arrays and returns a number. Set its options with
             ``functools.partial`` or a lambda.
         arrays: of equal length; item i is drawn in all of them together.
-        groups: a key per item; whole groups are drawn, for items that depend on each
+        groups: a key per item. Whole groups are drawn, for items that depend on each
             other, such as the options of one question.
-        n_resamples: more give steadier limits.
+        n_resamples: more give more precise limits.
         level: coverage; a higher level gives a wider interval.
         seed: the same seed gives the same limits.
 
@@ -347,7 +349,7 @@ def bootstrap_interval(
     """
     _check_level(level)
     if not arrays or not len(arrays[0]):
-        raise ValueError("arrays hold no item to draw from")
+        raise ValueError("arrays are empty: there is no item to draw")
     arrays = [np.asarray(array) for array in arrays]
     named = {f"arrays[{i}]": array for i, array in enumerate(arrays)}
     check_same_length(**named if groups is None else {**named, "groups": groups})
@@ -383,7 +385,7 @@ def _drawer(n: int, groups, rng) -> Callable[[], Int[ndarray, "items"]]:
 
 
 class CalibrationTest(NamedTuple):
-    """A small p-value speaks against calibration; a large one does not show it."""
+    """A small p-value is evidence against calibration; a large one is none for it."""
 
     statistic: float
     p_value: float
@@ -392,13 +394,13 @@ class CalibrationTest(NamedTuple):
 def spiegelhalter_test(
     confidence: Float[ndarray, "items"], correct: Int[ndarray, "items"]
 ) -> CalibrationTest:
-    r"""Is the Brier score what calibrated confidences would have? Two-sided, no bins.
+    r"""Whether the Brier score is that of calibrated confidences. Two-sided, no bins.
 
     .. math:: z = \frac{\sum_i (y_i - p_i)(1 - 2 p_i)}
         {\sqrt{\sum_i (1 - 2 p_i)^2 p_i (1 - p_i)}} \sim N(0, 1)
 
-    It sees confidences that are too extreme (z > 0) or not extreme enough (z < 0), and
-    is blind to a shift at p = 1/2.
+    It detects confidences that are too extreme (z > 0) or not extreme enough (z < 0),
+    but no shift at p = 1/2.
 
     Raises:
         ValueError: as ``reliability_curve``; if every confidence is 0, 1/2 or 1, where
@@ -420,14 +422,14 @@ def spiegelhalter_test(
 def cumulative_test(
     confidence: Float[ndarray, "items"], correct: Int[ndarray, "items"]
 ) -> CalibrationTest:
-    r"""Do errors of one sign pile up anywhere along the confidences? No bins.
+    r"""Whether errors of one sign accumulate anywhere along the confidences. No bins.
 
     .. math:: S = \max_k \Big| \sum_{i \le k} (y_i - p_i) \Big|
         \Big/ \sqrt{\sum_i p_i (1 - p_i)}
 
-    in order of confidence; where it is calibrated, the path is a Brownian motion in the
-    limit, whose largest distance from 0 has a known distribution. Within a tie the path
-    goes straight to its end.
+    in order of confidence. If the model is calibrated, the sum tends to a Brownian
+    motion, whose largest distance from 0 has a known distribution. Ties are added up at
+    once.
 
     Raises:
         ValueError: as ``reliability_curve``; if every confidence is 0 or 1, where the
@@ -455,7 +457,7 @@ def _brownian_exceeds(x: float) -> float:
         odd = 2 * np.arange(20) + 1
         within = np.exp(-((odd * np.pi) ** 2) / (8 * x * x)) * (-1.0) ** np.arange(20)
         return float(1 - 4 / np.pi * (within / odd).sum())
-    # By reflection; it does not cancel where the probability is small.
+    # By reflection; nothing cancels where the probability is small.
     odd, sign = 2 * np.arange(20) + 1, (-1.0) ** np.arange(20)
     return float(min(4 * (sign * stats.norm.sf(odd * x)).sum(), 1.0))
 

@@ -1,7 +1,6 @@
-"""How far probabilities are from what happens: calibration errors, proper scores and
-selective accuracy, for any classifier's output.
+"""Calibration errors, proper scores and selective accuracy of any classifier's output.
 
-numpy in, float out. Nothing here knows of language models or of the rest of alignlab.
+numpy in, float out. Of alignlab, only the input checks are used.
 """
 
 from collections.abc import Sequence
@@ -11,9 +10,21 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from alignlab.calibration.checks import (
+    check_binary,
+    check_forecasts,
+    check_labels,
+    check_probabilities,
+    check_rows,
+    check_rows_and_labels,
+    check_same_length,
+    check_two_classes,
+    check_weights,
+)
+
 Strategy = Literal["uniform", "quantile"]
 Norm = Literal["l1", "l2", "max"]
-CHUNK = 1 << 15  # predictions at a time: the temporaries stay in the processor's cache
+CHUNK = 1 << 15  # predictions at a time: temporaries then stay in the CPU's cache
 
 
 # --- Which probability, and was it right ------------------------------------------
@@ -25,9 +36,9 @@ def top_label(
 ) -> tuple[Float[ndarray, "items"], Float[ndarray, "items"]]:
     """The probability of each item's likeliest class, and whether that class is right.
 
-    It is what "confidence" mostly means: ``expected_calibration_error(*top_label(p,
-    y))`` is the ECE of Guo et al. (2017). Of classes that tie, the first one counts as
-    the answer.
+    This is the usual "confidence": ``expected_calibration_error(*top_label(p, y))`` is
+    the ECE of Guo et al. (2017). Of classes that tie, the first one counts as the
+    answer.
 
     Args:
         probabilities: (n, K), rows summing to 1; or a list of rows, of any lengths.
@@ -39,7 +50,7 @@ def top_label(
     Raises:
         ValueError: naming the argument and the first wrong entry.
     """
-    rows, labels = _rows_and_labels(probabilities, labels)
+    rows, labels = check_rows_and_labels(probabilities, labels)
     if isinstance(rows, ndarray):
         answer = rows.argmax(axis=1)
         return rows[np.arange(len(rows)), answer], (answer == labels).astype(float)
@@ -54,17 +65,17 @@ def all_options(
 ) -> tuple[Float[ndarray, "options"], Float[ndarray, "options"]]:
     """The probability of every class of every item, and whether it was the right one.
 
-    The GPT-4 report's reliability diagram (its figure 8) is of this kind. Many options
-    are improbable and wrong, so the error is smaller than :func:`top_label`'s; the two
-    cannot be compared. The options of one item depend on each other: intervals that
-    take predictions as independent are for :func:`top_label`.
+    The reliability diagram of the GPT-4 report (its figure 8) is of this kind. Many
+    options are improbable and wrong, so the error is smaller than :func:`top_label`'s;
+    the two cannot be compared. The options of one item depend on each other, so use
+    :func:`top_label` for intervals, which assume independent predictions.
 
     Args, raises: as for :func:`top_label`.
 
     Returns:
-        confidence and correct, one after the other over all items: (n * K,) each.
+        confidence and correct, (n * K,) each, item by item.
     """
-    rows, labels = _rows_and_labels(probabilities, labels)
+    rows, labels = check_rows_and_labels(probabilities, labels)
     confidence = np.concatenate(list(rows))
     ends = np.cumsum([len(row) for row in rows])
     correct = np.zeros(len(confidence))
@@ -76,8 +87,8 @@ def all_options(
 
 
 class ReliabilityCurve(NamedTuple):
-    """What each bin holds; bin b is (edges[b], edges[b + 1]], the first with its lower
-    edge. An empty bin has count 0 and NaN for confidence and accuracy."""
+    """The content of each bin. Bin b is (edges[b], edges[b + 1]]; the first includes
+    its lower edge. An empty bin has count 0 and NaN for confidence and accuracy."""
 
     edges: Float[ndarray, "bins+1"]
     count: Int[ndarray, "bins"]
@@ -93,18 +104,18 @@ def reliability_curve(
     strategy: Strategy = "uniform",
     weights: Float[ndarray, "items"] | None = None,
 ) -> ReliabilityCurve:
-    """Mean confidence against the share that was right, bin by bin.
+    """Mean confidence against accuracy, bin by bin.
+
+    Edges have the precision of the confidences: a float32 0.1 lies on the edge 0.1.
 
     Args:
-        confidence: a probability for each prediction, 0 and 1 included.
-        correct: whether what it speaks of happened, 0 or 1.
-        n_bins: more bins show more and know less about each. Under "quantile" equal
-            confidences are never torn apart, so there may be fewer bins.
+        confidence: a probability for each prediction, from 0 to 1.
+        correct: whether the event it predicts happened, 0 or 1.
+        n_bins: more bins show finer detail, each from fewer predictions. With
+            "quantile", equal confidences stay together, so there may be fewer bins.
         strategy: "uniform" cuts [0, 1] into equal widths; "quantile" puts nearly the
             same number of predictions into every bin.
         weights: how much each prediction counts, at least 0; None counts each once.
-
-    Edges have the precision of the confidences: a float32 0.1 lies on the edge 0.1.
 
     Raises:
         ValueError: naming the argument and the first wrong entry: outside [0, 1], NaN,
@@ -118,8 +129,8 @@ def reliability_curve(
 
 
 class Tally(NamedTuple):
-    """Sums over the predictions in each bin, with d = correct - confidence: all that
-    any binned measure needs."""
+    """Sums over the predictions in each bin, with d = correct - confidence. All binned
+    measures are computed from these."""
 
     edges: Float[ndarray, "bins+1"]
     count: Int[ndarray, "bins"]
@@ -155,15 +166,15 @@ def tally(confidence, correct, n_bins, strategy, weights=None) -> Tally:
         for row, term in zip(sums, terms):
             row += np.bincount(where, term, minlength=bins)
     if weights is None:
-        one = count.astype(float)
-        return Tally(edges, count, one, *sums[:3], one, sums[2])
+        weight = count.astype(float)
+        return Tally(edges, count, weight, *sums[:3], weight, sums[2])
     p, y, squares, weight, own_weight, own_squares, _ = sums
     return Tally(edges, count, weight, p, y, squares, own_weight, own_squares)
 
 
 def bin_edges(confidence, n_bins: int, strategy: Strategy) -> Float[ndarray, "bins+1"]:
-    """Ascending from 0 to 1. Inner quantile edges are confidences that occur, each
-    once, so that no bin is empty; one at 0 makes the first bin [0, 0]."""
+    """Edges from 0 to 1, ascending. Inner quantile edges are distinct confidences of
+    the data, so that no bin is empty; one at 0 makes the first bin [0, 0]."""
     if n_bins < 1 or int(n_bins) != n_bins:
         raise ValueError(f"n_bins is {n_bins}; it must be a whole number from 1 up")
     if strategy == "uniform":
@@ -175,17 +186,17 @@ def bin_edges(confidence, n_bins: int, strategy: Strategy) -> Float[ndarray, "bi
     last = [n * k // n_bins - 1 for k in range(1, n_bins)]  # of each bin, if sorted
     last = sorted({place for place in last if place >= 0})
     inner = np.unique(np.partition(confidence, last)[last]) if last else confidence[:0]
-    inner = inner[inner < confidence.max()]  # above the greatest a bin would be empty
+    inner = inner[inner < confidence.max()]  # above the largest a bin would be empty
     return np.concatenate([[0], inner, [1]]).astype(confidence.dtype)
 
 
 def bin_index(confidence, edges: Float[ndarray, "bins+1"]) -> Int[ndarray, "items"]:
-    """Which bin (low, high] each confidence is in; 0 is in the first one."""
+    """The index of each confidence's bin (low, high]; 0 is in the first bin."""
     bins = len(edges) - 1
     if not np.array_equal(edges, (np.arange(bins + 1) / bins).astype(edges.dtype)):
         return np.searchsorted(edges[1:-1], confidence, side="left")
-    # Twice as fast as a search. The product may be rounded over an edge, in either
-    # direction; the comparison with the edge itself puts that right.
+    # Twice as fast as a search. Rounding may carry the product over an edge; comparing
+    # with the edge itself corrects that.
     where = (confidence * bins).astype(np.intp)
     where += confidence > edges[where]
     return np.maximum(where - 1, 0)
@@ -209,18 +220,18 @@ def expected_calibration_error(
         \qquad \max_b |a_b - c_b|
 
     with :math:`w_b` the share of bin b, for the norms "l1" (ECE), "l2" (root mean
-    square) and "max" (MCE). Chance alone makes each bin's gap differ from 0, so a
-    perfectly calibrated model has an error above 0, the larger the fewer predictions a
-    bin holds: 15 bins show about 0.03 at 1,000 predictions. Compare with
-    :func:`~alignlab.calibration.null_calibration_error`, or take away that excess by
+    square) and "max" (MCE). Chance alone makes each bin's gap differ from 0, so even a
+    perfectly calibrated model has an error above 0: the fewer predictions a bin holds,
+    the larger. With 15 bins and 1,000 predictions it is about 0.03. Compare with
+    :func:`~alignlab.calibration.null_calibration_error`, or remove that excess with
     ``debias``.
 
     Args:
         confidence, correct, n_bins, strategy, weights: see :func:`reliability_curve`.
         norm: "l1", "l2" or "max".
         debias: for "l2" only. Leave each prediction's product with itself out of the
-            squared gaps; what is left has the expectation of the true squared gaps. It
-            is 0 where the estimate is negative, and bins of one prediction add nothing.
+            squared gaps, which makes their expectation that of the true squared gaps.
+            A negative estimate gives 0, and bins of one prediction add nothing.
 
     Raises:
         ValueError: as :func:`reliability_curve`; if the norm is unknown, does not go
@@ -240,7 +251,7 @@ def expected_calibration_error(
 
 
 def binned_error(t: Tally, norm: Norm) -> float:
-    """The plug-in error of bins already summed up."""
+    """The plug-in error, from the sums of the bins."""
     filled = t.weight > 0
     gap = np.abs(t.correct - t.confidence)[filled] / t.weight[filled]
     share = t.weight[filled] / t.weight.sum()
@@ -250,7 +261,7 @@ def binned_error(t: Tally, norm: Norm) -> float:
 
 
 def debiased_squares(t: Tally) -> Float[ndarray, "bins"]:
-    r"""Each bin's share of the squared error, without bias; it may be negative.
+    r"""Each bin's share of the squared error, unbiased; it may be negative.
 
     .. math:: \frac{w_b}{w} \cdot
         \frac{(\sum w_i d_i)^2 - \sum w_i^2 d_i^2}{(\sum w_i)^2 - \sum w_i^2}
@@ -282,7 +293,8 @@ def classwise_calibration_error(
     """The calibration error of each class's own probability, over all classes.
 
     The mean over classes for "l1", the root of the mean square for "l2", the largest
-    for "max". A model can be calibrated in its top label and wrong about every class.
+    for "max". A model can be calibrated in its top label and miscalibrated in every
+    class.
 
     Args:
         probabilities: (n, K), rows summing to 1.
@@ -297,9 +309,9 @@ def classwise_calibration_error(
     """
     probabilities, labels = check_rows(probabilities), np.asarray(labels)
     check_labels(labels, probabilities)
-    dials = (n_bins, strategy, norm, debias, weights)
+    options = (n_bins, strategy, norm, debias, weights)
     errors = [
-        expected_calibration_error(probabilities[:, k], labels == k, *dials)
+        expected_calibration_error(probabilities[:, k], labels == k, *options)
         for k in range(probabilities.shape[1])
     ]
     if norm == "max":
@@ -311,11 +323,11 @@ def classwise_calibration_error(
 def smooth_calibration_error(
     confidence: Float[ndarray, "items"], correct: Int[ndarray, "items"]
 ) -> float:
-    """Calibration error without bins: gaps smoothed by a kernel whose width is chosen
-    as large as the error itself.
+    """Calibration error without bins: gaps smoothed by a kernel as wide as the error
+    itself.
 
-    It changes little when a confidence changes a little, which no binned error does,
-    and it too is above 0 for a calibrated model.
+    Unlike binned errors, it changes little when a confidence changes a little. It too
+    is above 0 for a calibrated model.
 
     Raises:
         ValueError: as :func:`reliability_curve`.
@@ -354,7 +366,7 @@ def brier_score(
 
     Source: Brier (1950).
     """
-    probabilities, labels = _probabilities_and_labels(probabilities, labels)
+    probabilities, labels = check_forecasts(probabilities, labels)
     if probabilities.ndim == 1:
         return _mean((probabilities - labels) ** 2, weights)
     right = probabilities[np.arange(len(labels)), labels]
@@ -366,10 +378,10 @@ class BrierDecomposition(NamedTuple):
     """``brier == reliability - resolution + uncertainty + within_bins``, exactly."""
 
     brier: float
-    reliability: float  # squared gaps: what recalibration can win
-    resolution: float  # how far the bins' accuracies lie apart: higher is better
-    uncertainty: float  # variance of the outcome: the score of always saying its mean
-    within_bins: float  # what the bins hide; 0 where all forecasts of a bin are equal
+    reliability: float  # squared gaps: what recalibration can gain
+    resolution: float  # variance of the bins' accuracies: higher is better
+    uncertainty: float  # variance of the outcome: the score of its mean as forecast
+    within_bins: float  # 0 where all forecasts of a bin are equal
 
 
 def brier_decomposition(
@@ -379,14 +391,14 @@ def brier_decomposition(
     strategy: Strategy = "uniform",
     weights: Float[ndarray, "items"] | None = None,
 ) -> BrierDecomposition:
-    r"""The Brier score of an event's probability, taken apart.
+    r"""The Brier score of an event's probability, split into its parts.
 
     .. math:: \sum_b w_b (c_b - a_b)^2 - \sum_b w_b (a_b - \bar a)^2
         + \bar a (1 - \bar a) + \text{within}
 
-    Murphy's identity of the first three terms holds for forecasts that are equal within
-    each bin. Others also vary inside their bins: the variance of the forecasts there
-    less twice their covariance with the outcome, which may be negative.
+    Murphy's identity of the first three terms holds where the forecasts within each bin
+    are equal. Otherwise there is a rest: the variance of the forecasts within the bins
+    minus twice their covariance with the outcome, which may be negative.
 
     Args, raises: as for :func:`reliability_curve`.
 
@@ -400,7 +412,7 @@ def brier_decomposition(
     reliability = float(share @ (forecast - accuracy) ** 2)
     resolution = float(share @ (accuracy - mean) ** 2)
     uncertainty = float(mean * (1 - mean))
-    # The squared differences, less what a bin's own means and its outcomes explain.
+    # The squared differences, minus what the means and outcomes of a bin explain.
     brier = float(t.squares.sum() / total)
     spread = t.squares[filled] / weight - (forecast - accuracy) ** 2
     within = float(share @ (spread - accuracy * (1 - accuracy)))
@@ -413,26 +425,34 @@ def negative_log_likelihood(
     weights: Float[ndarray, "items"] | None = None,
     floor: float = 0.0,
 ) -> float:
-    """Mean of -log of the probability given to what happened, in nats; lower is better.
+    """Mean of -log of the probability of what happened, in nats; lower is better.
 
     Args:
         probabilities, labels, weights: as for :func:`brier_score`.
-        floor: probabilities below are raised to it. At 0 a single impossible event
-            that happened makes the score infinite, as it should for a model that must
-            not be certain; a higher floor forgives more.
+        floor: probabilities below are raised to it. At 0 a single event that was given
+            probability 0 and happened makes the score infinite; a higher floor forgives
+            more.
 
     Raises:
         ValueError: naming the argument and the first wrong entry.
     """
     if not 0 <= floor < 1:
         raise ValueError(f"floor is {floor}; it must be at least 0 and less than 1")
-    probabilities, labels = _probabilities_and_labels(probabilities, labels)
+    probabilities, labels = check_forecasts(probabilities, labels)
     if probabilities.ndim == 1:
         given = np.where(labels == 1, probabilities, 1 - probabilities)
     else:
         given = probabilities[np.arange(len(labels)), labels]
     with np.errstate(divide="ignore"):
         return _mean(-np.log(np.maximum(given, floor)), weights)
+
+
+def _mean(values: ndarray, weights) -> float:
+    if weights is None:
+        return float(values.mean())
+    weights = check_weights(weights, len(values))
+    counted = weights > 0  # so that 0 times infinity is 0
+    return float(weights[counted] @ values[counted] / weights.sum())
 
 
 # --- Telling right from wrong -----------------------------------------------------
@@ -443,8 +463,8 @@ def auroc(
     correct: Int[ndarray, "items"],
     weights: Float[ndarray, "items"] | None = None,
 ) -> float:
-    """Chance that a right prediction has more confidence than a wrong one; ties count
-    half. 0.5 knows nothing, 1 separates them. Calibration does not matter to it.
+    """Probability that a right prediction has more confidence than a wrong one; ties
+    count half. 0.5 is chance, 1 separates them. It does not depend on calibration.
 
     Raises:
         ValueError: as :func:`reliability_curve`; if all are right or all are wrong.
@@ -461,8 +481,8 @@ def auroc(
 
 
 class RiskCoverageCurve(NamedTuple):
-    """Answer only where the confidence is at least ``threshold``: the share answered,
-    and the share of wrong ones among those. From the surest to all."""
+    """The share that is answered where the confidence is at least ``threshold``, and
+    the share of wrong answers among these; from the surest only to all."""
 
     coverage: Float[ndarray, "thresholds"]
     risk: Float[ndarray, "thresholds"]
@@ -472,10 +492,10 @@ class RiskCoverageCurve(NamedTuple):
 def risk_coverage_curve(
     confidence: Float[ndarray, "items"], correct: Int[ndarray, "items"]
 ) -> RiskCoverageCurve:
-    """What answering only when sure would do, at every threshold that makes a change.
+    """Risk and coverage of answering only when sure, at every distinct confidence.
 
-    Equal confidences are answered together or not at all. A useful confidence has a
-    risk that falls with coverage; the last point is the error rate of answering all.
+    Equal confidences are answered together or not at all. With a useful confidence the
+    risk is lower at low coverage; the last point is the error rate of answering all.
 
     Raises:
         ValueError: as :func:`reliability_curve`.
@@ -497,9 +517,9 @@ def area_under_risk_coverage(
 
     .. math:: \frac1n \sum_{k=1}^n \frac1k \sum_{i \le k} [\text{wrong}_i]
 
-    with predictions in order of falling confidence. Within a tie the order is unknown,
-    so its mean over all orders is taken: errors enter evenly. Knowing nothing gives the
-    error rate.
+    with predictions in order of falling confidence. Within a tie, errors enter evenly:
+    that is the mean over all orders. A confidence that knows nothing gives the error
+    rate.
 
     Raises:
         ValueError: as :func:`reliability_curve`.
@@ -519,177 +539,3 @@ def _surest_first(confidence, correct) -> tuple[ndarray, ndarray]:
     check_same_length(confidence=confidence, correct=correct)
     order = np.argsort(-confidence, kind="stable")
     return confidence[order], 1.0 - correct[order]
-
-
-# --- What may come in -------------------------------------------------------------
-
-
-def check_probabilities(values, name: str) -> Float[ndarray, "items"]:
-    """One probability per prediction, in float32 or float64.
-
-    Raises:
-        ValueError: if the shape is another, or a value is NaN or outside [0, 1].
-    """
-    array = _floats(values, name)
-    if array.ndim != 1:
-        raise ValueError(
-            f"{name} has shape {array.shape}; expected one number per item"
-        )
-    _require_inside(array, name)
-    return array
-
-
-def check_binary(values, name: str) -> ndarray:
-    """0 or 1 per prediction; booleans too.
-
-    Raises:
-        ValueError: if the shape is another or a value is neither.
-    """
-    array = np.asarray(values)
-    if array.ndim != 1:
-        raise ValueError(
-            f"{name} has shape {array.shape}; expected one number per item"
-        )
-    if not len(array):
-        raise ValueError(f"{name} is empty")
-    if array.dtype.kind in "biu" and array.min() >= 0 and array.max() <= 1:
-        return array  # a tenth of the time of comparing every entry
-    good = (array == 0) | (array == 1)
-    if not np.all(good):
-        first = int(np.flatnonzero(~good)[0])
-        raise ValueError(f"{name}[{first}] is {array[first]}; it can be 0 or 1")
-    return array
-
-
-def check_rows(probabilities) -> Float[ndarray, "items classes"]:
-    """A probability for each class of each item, rows summing to 1.
-
-    Raises:
-        ValueError: if the shape is another, a value is NaN or outside [0, 1], or a row
-            does not sum to 1 (within 1e-5; 1e-2 in half precision).
-    """
-    given = np.asarray(probabilities)
-    array = _floats(probabilities, "probabilities")
-    if array.ndim != 2 or array.shape[1] < 2:
-        raise ValueError(
-            f"probabilities have shape {array.shape}; expected (items, classes), with "
-            "at least two classes"
-        )
-    _require_inside(array, "probabilities")
-    total = array.sum(axis=1, dtype=float)
-    wrong = np.abs(total - 1) > (1e-2 if given.dtype == np.float16 else 1e-5)
-    if wrong.any():
-        first = int(np.flatnonzero(wrong)[0])
-        raise ValueError(
-            f"probabilities[{first}] sum to {total[first]:.6g}; each row must sum to 1"
-        )
-    return array
-
-
-def check_labels(labels, probabilities: Float[ndarray, "items classes"]) -> ndarray:
-    """The right class of each item, as whole numbers from 0 to K-1.
-
-    Raises:
-        ValueError: if there are not as many as rows, or one is not such a number.
-    """
-    labels = np.asarray(labels)
-    if labels.ndim != 1:
-        raise ValueError(f"labels have shape {labels.shape}; expected one per item")
-    check_same_length(probabilities=probabilities, labels=labels)
-    classes = probabilities.shape[1]
-    good = (labels >= 0) & (labels < classes) & (labels % 1 == 0)
-    if not np.all(good):
-        first = int(np.flatnonzero(~good)[0])
-        raise ValueError(
-            f"labels[{first}] is {labels[first]}; the classes are 0 to {classes - 1}"
-        )
-    return labels.astype(np.intp)
-
-
-def check_same_length(**arrays) -> None:
-    """Raise ValueError, naming the first entry that is missing, if lengths differ."""
-    lengths = {name: len(array) for name, array in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        short = min(lengths, key=lengths.get)
-        told = " and ".join(f"{name} has {n}" for name, n in lengths.items())
-        raise ValueError(f"{told} values: {short}[{lengths[short]}] is missing")
-
-
-def check_weights(weights, n: int) -> Float[ndarray, "items"]:
-    """A finite weight of at least 0 for each of n items, not all of them 0."""
-    weights = np.asarray(weights, dtype=float)
-    if weights.shape != (n,):
-        raise ValueError(f"weights have shape {weights.shape}; expected ({n},)")
-    good = (weights >= 0) & np.isfinite(weights)
-    if not good.all():
-        first = int(np.flatnonzero(~good)[0])
-        raise ValueError(
-            f"weights[{first}] is {weights[first]}; weights are at least 0"
-        )
-    if not weights.any():
-        raise ValueError("weights are all zero, from weights[0] on")
-    return weights
-
-
-def check_two_classes(correct, name: str) -> None:
-    """Raise ValueError if every entry is the same."""
-    if np.all(correct == correct[0]):
-        raise ValueError(
-            f"{name} holds a single class, {correct[0]}, from {name}[0] on: right and "
-            "wrong ones are needed"
-        )
-
-
-def _floats(values, name: str) -> ndarray:
-    array = np.asarray(values)
-    if array.dtype != np.float32:
-        array = array.astype(float, copy=False)
-    if not array.size:
-        raise ValueError(f"{name} is empty")
-    return array
-
-
-def _require_inside(array: ndarray, name: str) -> None:
-    if array.min() >= 0 and array.max() <= 1:  # NaN fails either
-        return
-    first = np.argwhere(~((array >= 0) & (array <= 1)))[0]
-    place = ", ".join(map(str, first))
-    raise ValueError(
-        f"{name}[{place}] is {array[tuple(first)]}; a probability is from 0 to 1"
-    )
-
-
-def _probabilities_and_labels(probabilities, labels) -> tuple[ndarray, ndarray]:
-    if np.ndim(probabilities) == 1:
-        probabilities = check_probabilities(probabilities, "probabilities")
-        labels = check_binary(labels, "labels")
-        check_same_length(probabilities=probabilities, labels=labels)
-        return probabilities.astype(float, copy=False), labels.astype(float)
-    probabilities = check_rows(probabilities)
-    labels = check_labels(labels, probabilities)
-    return probabilities.astype(float, copy=False), labels
-
-
-def _rows_and_labels(probabilities, labels):
-    """A matrix where all rows are equally long, else a list of rows; labels fit."""
-    if isinstance(probabilities, ndarray) or len({len(r) for r in probabilities}) == 1:
-        rows = check_rows(probabilities)
-        return rows, check_labels(labels, rows)
-    labels = np.asarray(labels)
-    check_same_length(probabilities=probabilities, labels=labels)
-    rows, found = [], []
-    for number, row in enumerate(probabilities):
-        try:
-            rows.append(check_rows(np.asarray(row)[None])[0])
-            found.append(check_labels(labels[number : number + 1], rows[-1][None])[0])
-        except ValueError as error:
-            raise ValueError(f"item {number}: {error}") from error
-    return rows, np.array(found)
-
-
-def _mean(values: ndarray, weights) -> float:
-    if weights is None:
-        return float(values.mean())
-    weights = check_weights(weights, len(values))
-    counted = weights > 0  # so that 0 times infinity is 0
-    return float(weights[counted] @ values[counted] / weights.sum())

@@ -1,5 +1,5 @@
-"""Calibration while training: steps for the shared loop that fine-tune with another
-loss than cross-entropy, or on blends of examples.
+"""Calibration while training: steps for the shared loop that use another loss than
+cross-entropy, or blends of examples (mixup).
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ def token_logits(
     attention_mask: Int[Tensor, "batch time"],
     mask: Int[Tensor, "batch time"],
 ) -> tuple[Float[Tensor, "tokens vocab"], Int[Tensor, "tokens"]]:
-    """The logits that speak of each masked token, and those tokens: items and labels
-    for any classification loss.
+    """The logits of each completion token, and those tokens: inputs and labels of any
+    classification loss.
 
     Args:
-        input_ids, attention_mask, mask: as ``alignlab.training.sft.collate`` gives; the
-            mask is 1 on what is learnt, and its first column is not read.
+        input_ids, attention_mask, mask: as from ``alignlab.training.sft.collate``; mask
+            is the completion mask, and its first column is not used.
 
     Raises:
-        ValueError: if no token is masked in.
+        ValueError: if mask is 0 everywhere.
     """
-    asked = mask[:, 1:].bool()
-    if not asked.any():
+    predicted = mask[:, 1:].bool()
+    if not predicted.any():
         raise ValueError("mask has no token to learn: check where prompts end")
     positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
     logits = model(
@@ -39,16 +39,16 @@ def token_logits(
         position_ids=positions,
         use_cache=False,
     ).logits
-    return logits[:, :-1][asked], input_ids[:, 1:][asked]
+    return logits[:, :-1][predicted], input_ids[:, 1:][predicted]
 
 
 def loss_step(loss: Loss) -> Step:
     """A step for ``alignlab.training.loop.train`` that minimises ``loss(logits,
-    labels)`` over the learnt tokens of each batch.
+    labels)`` over the completion tokens of each batch.
 
-    ``loss_step(focal_loss)``, or with a dial set, ``loss_step(partial(focal_loss,
-    gamma=3))``; any loss of ``alignlab.objectives.calibration`` fits. With
-    cross-entropy it is supervised fine-tuning as it is.
+    Any loss of ``alignlab.objectives.calibration`` fits: ``loss_step(focal_loss)``, or
+    with a hyperparameter ``loss_step(partial(focal_loss, gamma=3))``. With
+    cross-entropy it is plain supervised fine-tuning.
     """
 
     def step(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict]:
@@ -58,24 +58,24 @@ def loss_step(loss: Loss) -> Step:
 
 
 def mixup_step(alpha: float = 0.2) -> Step:
-    r"""A step that trains on blends of two examples each, on blended answers.
+    r"""A step that trains on blends of two examples, with blended answers (mixup).
 
     .. math:: \tilde e = \lambda e_i + (1 - \lambda) e_j, \qquad
         \lambda \, \ell(\tilde e, y_i) + (1 - \lambda) \, \ell(\tilde e, y_j), \qquad
         \lambda = \max(\lambda', 1 - \lambda'), \;
         \lambda' \sim \mathrm{Beta}(\alpha, \alpha)
 
-    Between two examples the model is told to be as unsure as the blend is, which it
-    carries over to questions that lie between what it knows.
+    Between two examples the model learns to be as unsure as the blend is, and so on
+    questions between those it knows.
 
-    Embeddings are blended token by token, the examples' ends put together; each keeps
-    its own length and is the larger part of its blend. That makes sense where answers
-    are as long as each other: a letter, a label, a digit, with the token that ends
-    them. Others are blended too, each learnt at its own places.
+    Embeddings are blended token by token, with the examples aligned at their ends. Each
+    keeps its own length and is the larger part of its blend. This suits answers of
+    equal length, such as a letter, a label or a digit and the EOS token. Others are
+    blended too; each answer is then learnt at its own positions.
 
     Args:
-        alpha: higher blends more evenly, and more often; 0 blends nothing and is
-            supervised fine-tuning as it is. 0.1 to 0.4 is usual.
+        alpha: higher blends more evenly and more often; 0 blends nothing, which is
+            plain supervised fine-tuning. Usual values are 0.1 to 0.4.
 
     Raises:
         ValueError: if alpha is negative.
@@ -92,7 +92,7 @@ def mixup_step(alpha: float = 0.2) -> Step:
         partner = torch.randperm(n, device=device)
         share = _blend_shares(alpha, n).to(device)  # (B,): lambda
         embedded = model.get_input_embeddings()(ids)  # (B, T, H)
-        foreign = (1 - share)[:, None] * attention[partner]  # none of its padding
+        foreign = (1 - share)[:, None] * attention[partner]  # without its padding
         blended = embedded + foreign[:, :, None] * (embedded[partner] - embedded)
         logits = model(
             inputs_embeds=blended,
@@ -100,7 +100,7 @@ def mixup_step(alpha: float = 0.2) -> Step:
             position_ids=(attention.cumsum(1) - 1).clamp(min=0),
             use_cache=False,
         ).logits
-        # Of the other's answer, what a real token of this row comes before.
+        # The tokens of the partner's answer that follow a real token of this row.
         seen = mask[partner] * F.pad(attention[:, :-1], (1, 0))
         own = _summed_loss(logits, ids, mask)  # (B,)
         other = _summed_loss(logits, ids[partner], seen)
@@ -111,8 +111,8 @@ def mixup_step(alpha: float = 0.2) -> Step:
 
 
 def _blend_shares(alpha: float, n: int) -> Float[Tensor, "batch"]:
-    """How much of each example is itself, at least half; drawn on torch's global state,
-    which the training loop seeds."""
+    """The share of each example in its own blend, at least a half; drawn from torch's
+    global state, which the training loop seeds."""
     if alpha == 0:
         return torch.ones(n)
     share = torch.distributions.Beta(alpha, alpha).sample((n,))
@@ -120,13 +120,13 @@ def _blend_shares(alpha: float, n: int) -> Float[Tensor, "batch"]:
 
 
 def _ends_together(input_ids, attention_mask, mask) -> tuple[Tensor, Tensor, Tensor]:
-    """Padding on the left."""
+    """The batch with its padding moved to the left."""
     order = attention_mask.argsort(dim=1, stable=True)
     return tuple(x.gather(1, order) for x in (input_ids, attention_mask, mask))
 
 
 def _summed_loss(logits: Tensor, ids: Tensor, mask: Tensor) -> Float[Tensor, "batch"]:
-    """-log p of each row's masked tokens, summed over the row, in nats."""
+    """-log p of the completion tokens, summed over each row, in nats."""
     targets = ids[:, 1:].masked_fill(~mask[:, 1:].bool(), -100)
     losses = F.cross_entropy(
         logits[:, :-1].transpose(1, 2).float(), targets, reduction="none"

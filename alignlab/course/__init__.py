@@ -1,4 +1,4 @@
-"""The course: checking exercises, building the notebooks that students get."""
+"""The course: checking exercises and building the notebooks."""
 
 from alignlab.course.checks import check
 

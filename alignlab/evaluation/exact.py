@@ -1,8 +1,7 @@
 """The exact laboratory: so few completions that a policy is a list of probabilities.
 
-The optimum that RLHF looks for, the KL divergence to the reference, best-of-n and what
-DPO learns from unlimited comparisons are then computed instead of sampled. A real
-transformer over a few words can be held to them.
+The optimum of RLHF, KL, best-of-n and DPO's loss on unlimited comparisons are computed,
+not sampled, and a real transformer over a few words can be tested against them.
 """
 
 import itertools
@@ -13,17 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from alignlab.models.likelihood import completion_log_probs
+from alignlab.models.positions import completion_log_probs
 from alignlab.objectives import dpo_loss
 from alignlab.training.sft import Encoded, collate
 
 END, WORDS = "<|end|>", "abcdefghijklmnopqrstuvwxyz"
-MOST = 100_000  # completions; more would no longer be quick to enumerate
-SUMS_TO_ONE = 1e-4  # float32 log-probabilities of some thousand completions do
+MOST = 100_000  # completions; enumerating more would be slow
+SUMS_TO_ONE = 1e-4  # tolerance: float32 errors over some thousand completions
 
 # --- Policies as probabilities -------------------------------------------------------
-# Vectors may be torch, numpy or lists; the last dimension is over the completions of
-# one prompt. What comes back is float64 torch on the CPU, and gradients pass.
+# Vectors may be torch, numpy or lists; their last dimension runs over the completions
+# of one prompt. Results are float64 torch on the CPU, and gradients pass.
 
 
 def optimal_policy(
@@ -31,7 +30,7 @@ def optimal_policy(
     reward: Float[Tensor, "... completions"],
     beta: float,
 ) -> Float[Tensor, "... completions"]:
-    r"""The policy that RLHF looks for: most reward for its distance to the reference.
+    r"""The policy that maximises reward minus beta times KL to the reference.
 
     .. math:: \pi^* = \arg\max_\pi E_\pi[r] - \beta\,\mathrm{KL}(\pi\|\pi_\mathrm{ref})
         = \pi_\mathrm{ref}\, e^{r/\beta} / Z
@@ -39,10 +38,10 @@ def optimal_policy(
     Args:
         reference: probabilities.
         reward: of each completion, in any unit.
-        beta: higher keeps closer to the reference, in the reward's unit per nat.
+        beta: in the reward's unit per nat; higher keeps closer to the reference.
 
     Raises:
-        ValueError: if the reference is no distribution, a reward is not finite, the
+        ValueError: if the reference is not a distribution, a reward is not finite, the
             shapes differ or beta is not positive.
 
     Source: Rafailov et al. (2023), eq. 4 and appendix A.1.
@@ -66,7 +65,7 @@ def regularised_reward(
     reward: Float[Tensor, "... completions"],
     beta: float,
 ) -> Float[Tensor, "..."]:
-    r"""What PPO and DPO both climb, :math:`E_\pi[r] - \beta\,\mathrm{KL}(\pi \|
+    r"""The objective of PPO and DPO, :math:`E_\pi[r] - \beta\,\mathrm{KL}(\pi \|
     \pi_\mathrm{ref})`, in the reward's unit."""
     expected = (_distribution("policy", policy) * _vector("reward", reward)).sum(-1)
     return expected - _positive("beta", beta) * kl(policy, reference)
@@ -77,9 +76,8 @@ def kl(
     reference: Float[Tensor, "... completions"],
 ) -> Float[Tensor, "..."]:
     r"""KL(policy || reference) in nats, :math:`\sum_y \pi(y) \log
-    \frac{\pi(y)}{\pi_\mathrm{ref}(y)}`: how many nats an observer of the policy's
-    replies gains on the reference per reply. Infinite where the reference excludes what
-    the policy does."""
+    \frac{\pi(y)}{\pi_\mathrm{ref}(y)}`. Infinite if the policy gives a completion that
+    the reference cannot."""
     p, q = _distribution("policy", policy), _distribution("reference", reference)
     return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(dim=-1)
 
@@ -87,8 +85,8 @@ def kl(
 def total_variation(
     p: Float[Tensor, "... completions"], q: Float[Tensor, "... completions"]
 ) -> Float[Tensor, "..."]:
-    r""":math:`\tfrac12 \sum_y |p(y) - q(y)|`, from 0 (the same) to 1 (nothing shared):
-    the largest difference in the probability of any set of completions."""
+    r""":math:`\tfrac12 \sum_y |p(y) - q(y)|`, from 0 (equal) to 1 (disjoint): the
+    largest difference in the probability of any set of completions."""
     return (_distribution("p", p) - _distribution("q", q)).abs().sum(dim=-1) / 2
 
 
@@ -97,7 +95,7 @@ def best_of_n(
     reward: Float[Tensor, "completions"],
     n: int,
 ) -> Float[Tensor, "completions"]:
-    r"""Probabilities of the best of ``n`` samples; equal rewards are drawn between.
+    r"""Probabilities of the best of ``n`` samples; ties are broken at random.
 
     .. math:: \pi_n(y) = \frac{\pi_\mathrm{ref}(y)}{P(R = r_y)}
         \big[P(R \le r_y)^n - P(R < r_y)^n\big], \quad R = r(Y),\
@@ -105,11 +103,11 @@ def best_of_n(
 
     Args:
         reference: probabilities.
-        reward: what is best; only its order counts.
-        n: samples per prompt; more moves further from the reference.
+        reward: only its order counts.
+        n: samples to pick from; more move further from the reference.
 
     Raises:
-        ValueError: if the reference is no distribution, the shapes differ or n < 1.
+        ValueError: if the reference is not a distribution, the shapes differ or n < 1.
     """
     reference, reward = _distribution("reference", reference), _vector("reward", reward)
     _require_alike(reference=reference, reward=reward)
@@ -119,7 +117,7 @@ def best_of_n(
     mass = torch.zeros(int(level.max()) + 1, dtype=reference.dtype)
     mass = mass.index_add(0, level, reference)
     up_to = mass.cumsum(0).clamp(max=1)  # P(R <= level)
-    # Not up_to^n - below^n: two numbers near 1 would leave no digit of a small one.
+    # up_to^n - below^n, but accurate for small masses.
     best = -(up_to**n) * torch.expm1(n * torch.log1p(-(mass / up_to).clamp(max=1)))
     share = torch.where(reference > 0, reference / mass[level], 0.0)
     return share * best.nan_to_num()[level]
@@ -128,7 +126,7 @@ def best_of_n(
 def best_of_n_kl(n: int) -> float:
     r"""KL(best-of-n || reference) if no two samples tie, in nats: log n - (n-1)/n.
 
-    With ties, as in any finite world, it is an upper bound;
+    With ties, as in any finite set of completions, it is an upper bound, and
     ``kl(best_of_n(...), reference)`` is exact.
 
     Raises:
@@ -162,22 +160,22 @@ def expected_dpo_loss(
     label_smoothing: float = 0.0,
     drawn_from: Float[Tensor, "completions"] | None = None,
 ) -> Float[Tensor, ""]:
-    r"""`alignlab.objectives.dpo_loss` as unlimited comparisons would give it.
+    r"""Expectation of `alignlab.objectives.dpo_loss` over unlimited comparisons.
 
     .. math:: \sum_{i \ne j} w_{ij} \, \ell(i \succ j), \quad
         w_{ij} \propto \mu_i \, \mu_j \, P(i \succ j)
 
-    With Bradley–Terry preferences of a reward r, DPO's is least at
-    ``optimal_policy(reference, r, beta)``, whatever the pairs are drawn from; IPO's at
-    :func:`ipo_optimum`, which does depend on it.
+    With Bradley–Terry preferences of a reward r, DPO's loss is least at
+    ``optimal_policy(reference, r, beta)``, whatever μ is; IPO's is least at
+    :func:`ipo_optimum`, which depends on μ.
 
     Args:
         policy_log_probs, ref_log_probs: of every completion.
         preferences: row i, column j holds the probability that i is preferred to j;
             see :func:`bradley_terry`.
         beta, loss_type, label_smoothing: see :func:`alignlab.objectives.dpo_loss`.
-        drawn_from: the distribution μ of each of the two completions. None takes them
-            all equally often, which reaches rare ones soonest.
+        drawn_from: distribution μ of each of the two completions. None is uniform,
+            which weighs rare completions most.
 
     Raises:
         ValueError: if the shapes differ, the preferences of a pair do not add up to 1,
@@ -215,20 +213,20 @@ def ipo_optimum(
     beta: float,
     drawn_from: Float[Tensor, "completions"] | None = None,
 ) -> Float[Tensor, "completions"]:
-    r"""Where IPO's loss is least: the reward is the rate at which a completion wins.
+    r"""The policy at which IPO's loss is least: its reward is the rate of winning.
 
     .. math:: \pi \propto \pi_\mathrm{ref} \exp\Big(\tfrac1\beta \sum_j \mu_j
         P(i \succ j)\Big)
 
-    A rate is never above 1, so that log-ratios differ by less than 1/β however sure the
-    preferences are. On three completions of which the first always beats the second and
-    both the third, with a uniform reference and beta 0.1, it is (.9644, .0344, .0012),
-    where DPO goes to (1, 0, 0).
+    Rates lie between 0 and 1, so log-ratios differ by less than 1/β however certain
+    the preferences are. With three completions of which the first always beats the
+    second and both the third, a uniform reference and beta 0.1, it is (.9644, .0344,
+    .0012), where DPO goes to (1, 0, 0).
 
     Args:
         reference: probabilities.
         preferences, beta: see :func:`expected_dpo_loss`.
-        drawn_from: the distribution μ of the rivals; None takes all equally often.
+        drawn_from: distribution μ of the rivals; None is uniform.
 
     Source: Azar et al. (2023), section 5.
     """
@@ -247,11 +245,11 @@ def fit_policy(
     """The probabilities at which a loss is least, by L-BFGS on their logits.
 
     Args:
-        loss: log-probabilities (K,) to a number, for example
+        loss: maps log-probabilities (K,) to a number, for example
             ``lambda policy: expected_dpo_loss(policy, start.log(), ...)``.
-        start: probabilities to begin at, none of them 0.
-        steps: iterations at most. A loss without a minimum, as DPO's on preferences
-            that are certain, goes as far as they take it.
+        start: initial probabilities, none of them 0.
+        steps: maximal number of iterations. More go further if the loss has no
+            minimum, like DPO's on certain preferences.
     """
     logits = _distribution("start", start).log().clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
@@ -278,17 +276,17 @@ def fit_policy(
 def few_word_model(words: int = 4, seed: int = 0):
     """``(model, tokenizer)``: a random Llama of 20,000 parameters over a few words.
 
-    The words are "a", "b", "c" ...; the one special token ends a reply and pads too.
-    So every reply up to a length can be written down (:func:`every_completion`), and
-    its text says which one it is.
+    The words are "a", "b", "c", ...; one special token serves as EOS and padding. All
+    completions up to a length can be listed (:func:`every_completion`).
 
-    Prompts need two different words, such as "a b". Attention over equal tokens gives
-    the same however many they are, so that a model that has read "a" cannot tell how
-    often, and some policies are out of its reach.
+    Prompts should have two different words, such as "a b". Attention over equal tokens
+    gives the same result for any number of them, so a model that has read only "a"
+    cannot count, and some policies are out of its reach.
 
     Args:
-        words: how many; three tokens of 4 words make 85 completions.
-        seed: of the weights. The model is not uniform, but leaves nothing out.
+        words: size of the vocabulary without EOS; with 4 words and 3 tokens there are
+            85 completions.
+        seed: of the weights, which give every completion some probability.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -324,21 +322,20 @@ def few_word_model(words: int = 4, seed: int = 0):
 def every_completion(
     vocabulary: int, length: int, end: int = 0
 ) -> list[tuple[int, ...]]:
-    """All that a model can reply in ``length`` tokens, as token ids: whatever ends in
-    the ending token before that, and whatever is cut off there without one. Their
-    probabilities add up to 1.
+    """Every completion of at most ``length`` tokens, as token ids: those that end in
+    EOS, and those cut off at ``length``. Their probabilities add up to 1.
 
     Args:
-        vocabulary: tokens in all, 0 to vocabulary - 1.
-        length: of a reply at most, the ending token included (``max_new_tokens``).
-        end: the token that ends a reply.
+        vocabulary: number of tokens, whose ids are 0 to vocabulary - 1.
+        length: longest completion, EOS included (``max_new_tokens``).
+        end: id of the EOS token.
 
     Raises:
         ValueError: if there are too many, or none.
     """
-    going_on = [token for token in range(vocabulary) if token != end]
-    count = sum(len(going_on) ** n for n in range(length + 1))
-    if length < 1 or not going_on or count > MOST:
+    words = [token for token in range(vocabulary) if token != end]
+    count = sum(len(words) ** n for n in range(length + 1))
+    if length < 1 or not words or count > MOST:
         raise ValueError(
             f"vocabulary is {vocabulary} and length {length}: expected at least 2 and "
             f"1, and no more than {MOST:,} completions (these have {count:,})"
@@ -346,9 +343,9 @@ def every_completion(
     ended = [
         (*body, end)
         for n in range(length)
-        for body in itertools.product(going_on, repeat=n)
+        for body in itertools.product(words, repeat=n)
     ]
-    return ended + list(itertools.product(going_on, repeat=length))
+    return ended + list(itertools.product(words, repeat=length))
 
 
 def log_probs_of_all(
@@ -356,20 +353,19 @@ def log_probs_of_all(
     prompt: Sequence[int],
     completions: Sequence[Sequence[int]],
 ) -> Float[Tensor, "completions"]:
-    """Log-probability of each completion of one prompt, in nats, with its gradient.
+    """Log-probability of each completion of one prompt, in nats, with gradients.
 
     ``log_probs_of_all(model, prompt, every_completion(...)).exp()`` is the model's
-    whole policy for that prompt, to put into the functions above.
+    policy for that prompt, as the functions above take it.
 
     Args:
         model: a causal language model of `transformers`.
         prompt: token ids, at least one.
         completions: token ids of each.
     """
-    before = [0] * len(prompt)
     texts = [
-        Encoded([*prompt, *completion], before + [1] * len(completion))
-        for completion in completions
+        Encoded([*prompt, *tokens], [0] * len(prompt) + [1] * len(tokens))
+        for tokens in completions
     ]
     device = next(model.parameters()).device
     batch = {name: x.to(device) for name, x in collate(texts, pad_token_id=0).items()}
@@ -380,7 +376,7 @@ def log_probs_of_all(
 
 
 def _tilted(reference, reward, beta) -> Tensor:
-    """log of the optimum before it is normalised."""
+    """Logits of the optimal policy."""
     reference, reward = _distribution("reference", reference), _vector("reward", reward)
     _require_alike(reference=reference, reward=reward)
     return reference.log() + reward / _positive("beta", beta)
@@ -401,7 +397,7 @@ def _distribution(name: str, values) -> Tensor:
     if (values < 0).any() or ((total - 1).abs() > SUMS_TO_ONE).any():
         raise ValueError(
             f"{name} has entries from {values.min():g} and sums to {total.tolist()}: "
-            "expected probabilities, which are at least 0 and sum to 1"
+            "expected probabilities, at least 0 and with a sum of 1"
         )
     return values
 
@@ -427,7 +423,7 @@ def _require_alike(**vectors: Tensor) -> None:
     sizes = {name: vector.shape[-1] for name, vector in vectors.items()}
     if len(set(sizes.values())) > 1:
         given = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise ValueError(f"completions are {given}: expected as many in each")
+        raise ValueError(f"completions: {given}; expected equally many in each")
 
 
 def _positive(name: str, value: float) -> float:

@@ -1,7 +1,7 @@
-"""Intervals: how sure a number is, over seeds or over questions.
+"""Confidence intervals, over seeds or over questions.
 
-The seed is the unit of replication: a verdict comes from a t-interval over seeds. A
-rate within one seed (so many right of so many questions) gets Wilson's interval.
+The seed is the unit of replication, so verdicts rest on t-intervals over seeds. A rate
+within one seed (k right of n questions) gets Wilson's interval.
 """
 
 import math
@@ -12,9 +12,9 @@ from typing import NamedTuple
 class Interval(NamedTuple):
     """An estimate with the limits of its confidence interval.
 
-    Unpacks like a tuple, ``record("gain", *interval)``, and formats as a whole:
-    ``f"{interval:.2f}"`` gives ``0.31 (0.24 to 0.38)``. Limits are infinite where one
-    value says nothing about the spread; then only the estimate is written.
+    It unpacks like a tuple, ``record("gain", *interval)``, and formats as a whole:
+    ``f"{interval:.2f}"`` gives ``0.31 (0.24 to 0.38)``. Limits are infinite if a single
+    value leaves the spread unknown; then only the estimate is written.
     """
 
     value: float
@@ -62,10 +62,10 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 def paired_difference(
     first: Sequence[float], second: Sequence[float], level: float = 0.95
 ) -> Interval:
-    """Student's interval for the mean of ``first - second``, paired seed by seed.
+    """Student's interval for the mean of ``first - second``, paired by seed.
 
-    Pairing removes what the two share (the seed's data, its starting weights), so it
-    is narrower than the interval of two separate means whenever they rise together.
+    Pairing removes what both share (the seed's data, its initial weights), so the
+    interval is narrower than for two separate means if they are correlated.
 
     Args:
         first, second: one value per seed, in the same order of seeds.
@@ -77,8 +77,8 @@ def paired_difference(
     first, second = _finite(first, "first"), _finite(second, "second")
     if len(first) != len(second):
         raise ValueError(
-            f"first has {len(first)} values and second {len(second)}: pairs need one "
-            "of each per seed"
+            f"first has {len(first)} values and second {len(second)}: each seed needs "
+            "one of both"
         )
     return t_interval([a - b for a, b in zip(first, second)], level)
 
@@ -86,12 +86,12 @@ def paired_difference(
 def wilson_interval(correct: int, n: int, level: float = 0.95) -> Interval:
     """Wilson's score interval for a rate: ``correct`` of ``n`` independent questions.
 
-    It never leaves [0, 1] and still has width at 0 of n and n of n, where the normal
-    interval collapses to nothing.
+    It stays within [0, 1] and keeps a width at 0 of n and n of n, where the normal
+    interval shrinks to a point.
 
     Args:
-        correct: how many were right, from 0 to n.
-        n: how many were asked, at least 1.
+        correct: number of right answers, from 0 to n.
+        n: number of questions, at least 1.
         level: coverage; a higher level gives a wider interval.
 
     Raises:

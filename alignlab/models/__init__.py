@@ -1,1 +1,1 @@
-"""Models: the tiny one and any other, to load, to sample from, to score text with."""
+"""Models, the shipped ones or any other: load them, sample, score text."""

@@ -1,13 +1,15 @@
 """The base model: a small Llama that ships inside the package, or any model you name.
 
-It is a genuine ``LlamaForCausalLM``: whatever runs on it runs on SmolLM2, Qwen or
-Llama as well.
+It is a genuine ``LlamaForCausalLM``: code that runs on it also runs on SmolLM2, Qwen
+or Llama.
 """
 
 import functools
 import hashlib
+from contextlib import contextmanager
 from pathlib import Path
 
+from alignlab import provenance
 from alignlab.errors import AlignlabError
 
 SIZES = {
@@ -15,17 +17,20 @@ SIZES = {
     "1m": dict(hidden_size=128, intermediate_size=344),
     "3m": dict(hidden_size=256, intermediate_size=688),
 }
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parent / "weights"  # a folder per model, and "tokenizer"
 CONTEXT = 512  # tokens
 
 
 def new_model(size: str, tokenizer, seed: int = 0):
-    """An untrained model of one of the ``SIZES``.
+    """An untrained model of one of the ``SIZES``, with a context of ``CONTEXT`` tokens.
 
     Args:
-        size: "300k", "1m" or "3m": about that many parameters.
-        tokenizer: gives the vocabulary and the special tokens.
+        size: "300k", "1m" or "3m", roughly the number of parameters.
+        tokenizer: its vocabulary and special tokens are the model's.
         seed: of the initial weights.
+
+    Raises:
+        AlignlabError: if there is no such size.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -46,55 +51,77 @@ def new_model(size: str, tokenizer, seed: int = 0):
 
 
 def base_path(size: str = "1m", stage: str = "final") -> Path:
-    """Folder of a shipped model, for ``AutoModelForCausalLM.from_pretrained``.
+    """Folder of a shipped model, for ``AutoModelForCausalLM.from_pretrained``; for its
+    tokenizer see :func:`tokenizer_path`.
 
     Args:
         size: "1m" or "300k".
         stage: "final", or "stable" for the checkpoint before the learning rate decays,
-            from which notebook 01 branches into mid-training.
+            where mid-training branches off in notebook 01.
 
     Raises:
-        AlignlabError: if no such model ships.
+        AlignlabError: if no such model is shipped.
     """
     name = _known_size(size)
     path = WEIGHTS / (name if stage == "final" else f"{name}-{stage}")
     if not (path / "model.safetensors").exists():
         shipped = sorted(p.parent.name for p in WEIGHTS.glob("*/model.safetensors"))
         raise AlignlabError(
-            f"No model of size={size!r}, stage={stage!r} ships; there is "
+            f"No model of size={size!r}, stage={stage!r} is shipped; available: "
             f"{', '.join(shipped) or 'none'}.",
-            f"Make it: `alignlab pretrain --size {size}`.",
+            f"Pretrain it: `alignlab pretrain --size {size}`.",
         )
     return path
 
 
+def tokenizer_path(name_or_path: str | Path) -> str | Path:
+    """Where a model's tokenizer is: with the model, except that the shipped models
+    share one."""
+    folder = Path(name_or_path)
+    shared = folder.parent == WEIGHTS and not (folder / "tokenizer.json").exists()
+    return WEIGHTS / "tokenizer" if shared else name_or_path
+
+
 def load_base(size: str = "1m", stage: str = "final"):
-    """``(model, tokenizer)`` of a shipped base model, float32, on the device in use."""
+    """``(model, tokenizer)`` of a shipped base model; see :func:`base_path` and
+    :func:`load_model`."""
     return load_model(base_path(size, stage))
 
 
-def load_model(name_or_path: str | Path):
-    """``(model, tokenizer)`` from a folder or a Hub id, with left padding for sampling,
-    on the device that ``use_device`` named."""
+def load_model(name_or_path: str | Path, dtype=None):
+    """``(model, tokenizer)`` from a folder or a Hub id, on the device that
+    :func:`use_device` named, with padding on the left for sampling.
+
+    Args:
+        dtype: precision of the weights, such as ``torch.bfloat16``; None takes the one
+            that the checkpoint names, float32 for shipped models.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path, padding_side="left")
-    return AutoModelForCausalLM.from_pretrained(name_or_path).to(_device), tokenizer
+    precision = {} if dtype is None else {"dtype": dtype}
+    model = AutoModelForCausalLM.from_pretrained(name_or_path, **precision)
+    tokenizer = AutoTokenizer.from_pretrained(
+        tokenizer_path(name_or_path), padding_side="left"
+    )
+    return model.to(_device), tokenizer
 
 
 _device = "cpu"
 
 
 def device_in_use() -> str:
-    """Where loaded models live, as ``use_device`` named it."""
+    """The device that models are loaded onto; see :func:`use_device`."""
     return _device
 
 
+provenance.SETTINGS["device"] = device_in_use  # results depend on it
+
+
 def use_device(device: str) -> None:
-    """Where models loaded from now on live: "cpu", "cuda", "cuda:1" ...
+    """Load models onto this device from now on: "cpu", "cuda", "cuda:1" ...
 
     Raises:
-        AlignlabError: if torch does not have that device.
+        AlignlabError: if torch cannot use it.
     """
     import torch
 
@@ -110,24 +137,48 @@ def use_device(device: str) -> None:
 
 
 def save_model(model, tokenizer, folder: Path) -> None:
-    """Write a plain checkpoint folder that ``load_model`` reads."""
+    """Write a plain checkpoint folder, for :func:`load_model`."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 @functools.cache
 def weights_hash() -> str:
-    """Short hash of all shipped weights: what was trained from others is another
-    artifact."""
+    """Short hash of the shipped weights, configurations and tokenizer.
+
+    It is part of the cache keys: what was trained from other weights is another
+    artifact. Model cards and pictures do not count.
+    """
     digest = hashlib.sha256()
-    for path in sorted(WEIGHTS.glob("*/model.safetensors")):
-        digest.update(path.parent.name.encode() + path.read_bytes())
+    for path in sorted(WEIGHTS.glob("*/*")):
+        if path.is_file() and path.suffix not in (".md", ".png"):
+            digest.update(path.relative_to(WEIGHTS).as_posix().encode() + b"\0")
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:12]
 
 
 def _known_size(size: str) -> str:
     if size not in SIZES:
         raise AlignlabError(
-            f"size is {size!r}; the sizes are {', '.join(SIZES)}.", "Pass one of those."
+            f"size is {size!r}; the sizes are {', '.join(SIZES)}.", "Pass one of them."
         )
     return size
+
+
+@contextmanager
+def modes_restored(model):
+    """Put every module back in its train or eval mode at the end, also after errors."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def evaluation_mode(model):
+    """Put a model in eval mode, and restore every module's own mode at the end."""
+    with modes_restored(model):
+        model.eval()
+        yield

@@ -1,43 +1,46 @@
-"""What Llama and its relatives can leave out.
+"""Layers of Llama and its relatives that cost less on a CPU.
 
-On a processor what is no matrix product takes as long as memory takes, and autograd
-goes over it many times: here norms and rotary positions have their gradients written
-out, which takes less than half as long. And the last MLP computes only what someone
-will look at. Numbers agree but for rounding.
+Norms and rotary positions have hand-written gradients, in less than half autograd's
+time, and the last MLP computes only the positions wanted. Results agree to rounding.
 """
 
 import contextlib
-import sys
-from collections.abc import Iterator
+import functools
+import types
+from collections.abc import Callable, Iterator
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-RELATIVES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # of the same layers
+RELATIVES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # with the same layers
 MODULES = [f"transformers.models.{name}.modeling_{name}" for name in RELATIVES]
 
 
 @contextlib.contextmanager
-def last_mlp_at(model: nn.Module, asked: Bool[Tensor, "batch width"]) -> Iterator[None]:
-    """While this is open, the last layer of a model of Llama's ``RELATIVES`` puts only
-    the positions asked about through its MLP; at the others the last hidden states mean
-    nothing. Behind that MLP no position sees another, so at these nothing changes."""
+def last_mlp_at(
+    model: nn.Module, prediction_mask: Bool[Tensor, "batch width"]
+) -> Iterator[None]:
+    """Meanwhile, the last layer puts only the positions in ``prediction_mask`` through
+    its MLP; the last hidden states elsewhere mean nothing.
+
+    After that MLP no position sees another, so those wanted stay as they are. Models
+    other than Llama's ``RELATIVES`` and those with gradient checkpointing compute all
+    positions: checkpointing recomputes layers in the backward pass, when this is over.
+    """
     parts = list(model.modules())
-    related = (part for part in parts if type(part).__module__ in MODULES)
-    mlps = [part for part in related if type(part).__name__.endswith("MLP")]
-    # Checkpointing computes layers again in the backward pass, when this is closed.
-    again = any(getattr(part, "gradient_checkpointing", False) for part in parts)
-    if not mlps or again:
+    mlps = [part for part in parts if _is_relatives(part, "MLP")]
+    if not mlps or any(getattr(p, "gradient_checkpointing", False) for p in parts):
         yield
         return
 
     def select(mlp, inputs):
-        return inputs[0][asked]  # (N, hidden)
+        return inputs[0][prediction_mask]  # (N, hidden)
 
     def spread(mlp, inputs, output):
-        whole = output.new_zeros(*asked.shape, output.shape[-1])
-        return whole.index_put((asked,), output)
+        everywhere = output.new_zeros(*prediction_mask.shape, output.shape[-1])
+        return everywhere.index_put((prediction_mask,), output)
 
     with contextlib.ExitStack() as hooks:
         hooks.callback(mlps[-1].register_forward_pre_hook(select).remove)
@@ -45,49 +48,101 @@ def last_mlp_at(model: nn.Module, asked: Bool[Tensor, "batch width"]) -> Iterato
         yield
 
 
-@contextlib.contextmanager
-def lean_layers() -> Iterator[None]:
-    """While this is open, models of Llama's ``RELATIVES`` compute norms and rotary
-    positions by the functions below, on a CPU and in float32; elsewhere as ever.
+# --- Norms and rotary positions -------------------------------------------------------
 
-    It changes the classes of `transformers`, for as long as it is open, and no model.
+_REGIONS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # open on a layer
+
+
+@contextlib.contextmanager
+def lean_layers(*models: nn.Module) -> Iterator[None]:
+    """Meanwhile, those of the models that are Llama's ``RELATIVES`` compute norms and
+    rotary positions by the functions below, on a CPU and in float32.
+
+    Only these models change, not the classes of `transformers`. Regions may overlap:
+    the last to close restores the layers. Copies and pickles made inside are of the
+    plain model. With gradient checkpointing the backward pass belongs inside as well.
     """
-    loaded = [sys.modules[name] for name in MODULES if name in sys.modules]
-    with contextlib.ExitStack() as changes:
-        for module in loaded:
-            for norm in [x for x in vars(module) if x.endswith("RMSNorm")]:
-                _swap(changes, getattr(module, norm), "forward", _norm_or)
-            _swap(changes, module, "apply_rotary_pos_emb", _rotary_or)
+    layers = [
+        layer
+        for model in models
+        for layer in model.modules()
+        if _is_relatives(layer, ("RMSNorm", "Attention"))
+    ]
+    with contextlib.ExitStack() as on_exit:
+        for layer in layers:
+            _make_lean(layer)
+            on_exit.callback(_restore, layer)
         yield
 
 
-def _swap(changes: contextlib.ExitStack, owner, name: str, leaner) -> None:
-    usual = getattr(owner, name)
-    setattr(owner, name, leaner(usual))
-    changes.callback(setattr, owner, name, usual)
+def _is_relatives(layer: nn.Module, endings: str | tuple[str, ...]) -> bool:
+    kind = type(layer)
+    return kind.__module__ in MODULES and kind.__name__.endswith(endings)
 
 
-def _here(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32
+def _make_lean(layer: nn.Module) -> None:
+    _REGIONS[layer] = _REGIONS.get(layer, 0) + 1
+    if _REGIONS[layer] == 1:
+        layer.__class__ = _lean_class(type(layer))
 
 
-def _norm_or(usual):
+def _restore(layer: nn.Module) -> None:
+    _REGIONS[layer] -= 1
+    if _REGIONS[layer] == 0:
+        layer.__class__ = type(layer).__base__
+        del _REGIONS[layer]
+
+
+@functools.cache
+def _lean_class(usual: type[nn.Module]) -> type[nn.Module]:
+    """A subclass under the same name that computes leaner."""
+
+    def __reduce_ex__(self, protocol):  # copies and pickles are of the usual class
+        state = usual.__reduce_ex__(self, protocol)[2]
+        return object.__new__, (usual,), state
+
+    lean = _lean_norm if usual.__name__.endswith("RMSNorm") else _lean_attention
+    names = {
+        "forward": lean(usual.forward),
+        "__reduce_ex__": __reduce_ex__,
+        "__module__": usual.__module__,
+        "__qualname__": usual.__qualname__,
+    }
+    return type(usual.__name__, (usual,), names)
+
+
+def _is_cpu_float32(*tensors: Tensor) -> bool:
+    return all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors)
+
+
+def _lean_norm(usual: Callable) -> Callable:
+    @functools.wraps(usual)
     def forward(layer, hidden_states):
-        if not (_here(hidden_states) and _here(layer.weight)):
+        if not _is_cpu_float32(hidden_states, layer.weight):
             return usual(layer, hidden_states)
         return RMSNorm.apply(hidden_states, layer.weight, layer.variance_epsilon)
 
     return forward
 
 
-def _rotary_or(usual):
+def _lean_attention(usual: Callable) -> Callable:
+    """The same function, to which ``apply_rotary_pos_emb`` is the lean one."""
+    if "apply_rotary_pos_emb" not in usual.__code__.co_names:
+        return usual
+    usual_rotary = usual.__globals__["apply_rotary_pos_emb"]
+
     def apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=1):
-        if not (_here(q) and _here(k) and _here(cos)):
-            return usual(q, k, cos, sin, unsqueeze_dim)
+        if not _is_cpu_float32(q, k, cos):
+            return usual_rotary(q, k, cos, sin, unsqueeze_dim)
         cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
         return Rotary.apply(q, cos, sin), Rotary.apply(k, cos, sin)
 
-    return apply_rotary_pos_emb
+    names = usual.__globals__ | {"apply_rotary_pos_emb": apply_rotary_pos_emb}
+    forward = types.FunctionType(
+        usual.__code__, names, usual.__name__, usual.__defaults__, usual.__closure__
+    )
+    forward.__kwdefaults__ = usual.__kwdefaults__
+    return functools.update_wrapper(forward, usual)
 
 
 class RMSNorm(torch.autograd.Function):
@@ -106,10 +161,10 @@ class RMSNorm(torch.autograd.Function):
     def backward(ctx, grad):
         # With g the gradient: r g w - r³ x sum(g w x) / hidden, and sum(g x r) for w.
         x, weight, scale = ctx.saved_tensors
-        products = (grad * x).view(-1, x.shape[-1])
+        products = (grad * x).reshape(-1, x.shape[-1])
         along = (products @ weight).view(scale.shape) * scale.pow(3) / x.shape[-1]
         grad_x = (grad * weight).mul_(scale).addcmul_(x, along, value=-1)
-        return grad_x, scale.view(-1) @ products, None
+        return grad_x, scale.reshape(-1) @ products, None
 
 
 class Rotary(torch.autograd.Function):
@@ -119,19 +174,19 @@ class Rotary(torch.autograd.Function):
     def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
         first, second = sin.chunk(2, dim=-1)
-        return _turned(x, cos, first, second)
+        return _rotate(x, cos, first, second)
 
     @staticmethod
     def backward(ctx, grad):
         cos, sin = ctx.saved_tensors
         first, second = sin.chunk(2, dim=-1)
-        return _turned(grad, cos, -second, -first), None, None
+        return _rotate(grad, cos, -second, -first), None, None
 
 
-def _turned(x: Tensor, cos: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def _rotate(x: Tensor, cos: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """(x₁ cos - x₂ first, x₂ cos + x₁ second), cos by its own halves."""
-    turned = x * cos
-    (y1, y2), (x1, x2) = turned.chunk(2, dim=-1), x.chunk(2, dim=-1)
+    rotated = x * cos
+    (y1, y2), (x1, x2) = rotated.chunk(2, dim=-1), x.chunk(2, dim=-1)
     y1.addcmul_(x2, first, value=-1)
     y2.addcmul_(x1, second)
-    return turned
+    return rotated

@@ -1,19 +1,19 @@
-"""What a model gives to several continuations of one prompt, which it reads only once.
+"""Log-probabilities of several options for one prompt, which is read only once.
 
-It is read into the model's cache, from where every option goes on by itself. Beside a
-row of prompt and option for each, that saves all readings of the prompt but one; with
-gradient, too.
+The prompt goes into the model's cache, and every option continues from there. It works
+with gradients as well.
 """
 
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from alignlab.models.likelihood import _output_layer_sees, completion_log_probs
+from alignlab.models.positions import completion_log_probs, logits_at
+from alignlab.models.text import pad_left, pad_right
 
 
 def pack_options(
@@ -21,33 +21,35 @@ def pack_options(
     options: Sequence[Sequence[Sequence[int]]],
     pad_token_id: int,
 ) -> dict[str, Tensor]:
-    """Lay prompts and their options out, the prompts padded on the left and the options
-    on the right.
+    """Pad prompts on the left and their options on the right.
 
     Args:
-        prompts: token ids. options: of each prompt, the token ids of its continuations.
+        prompts: token ids of each prompt.
+        options: for each prompt, the token ids of its options.
 
     Returns:
         ``prompt_ids`` and ``prompt_mask``, (P, L); ``option_ids`` and ``option_mask``,
-        (R, T), all options of the first prompt first; ``prompt_of``, (R,), the number
-        of each option's prompt.
+        (R, T), all options of the first prompt first; ``prompt_of``, (R,), the index of
+        each option's prompt.
 
     Raises:
-        ValueError: if a prompt or an option has no token.
+        ValueError: if a prompt or an option has no tokens, or a prompt no options.
     """
     for number, (prompt, own) in enumerate(zip(prompts, options, strict=True)):
         if not len(prompt) or not own or not all(map(len, own)):
             raise ValueError(
                 f"prompt {number} has {len(prompt)} tokens, its options "
-                f"{[len(option) for option in own]}: each needs one at least"
+                f"{[len(option) for option in own]}: each needs at least one"
             )
     counts = torch.tensor([len(own) for own in options])
     flat = [option for own in options for option in own]
+    prompt_ids, prompt_mask = pad_left(prompts, pad_token_id)
+    option_ids, option_mask = pad_right(flat, pad_token_id)
     return {
-        "prompt_ids": _padded(prompts, pad_token_id, "left"),
-        "prompt_mask": _padded([[1] * len(p) for p in prompts], 0, "left"),
-        "option_ids": _padded(flat, pad_token_id, "right"),
-        "option_mask": _padded([[1] * len(option) for option in flat], 0, "right"),
+        "prompt_ids": prompt_ids,
+        "prompt_mask": prompt_mask,
+        "option_ids": option_ids,
+        "option_mask": option_mask,
         "prompt_of": torch.arange(len(prompts)).repeat_interleave(counts),
     }
 
@@ -55,68 +57,63 @@ def pack_options(
 def option_log_probs(
     model: nn.Module, packed: Mapping[str, Tensor]
 ) -> Float[Tensor, "options"]:
-    """Log-probability of every option as its prompt's continuation, in nats.
+    """Log-probability of every option as the continuation of its prompt, in nats.
 
-    It is that of the option in a row behind its prompt. As with
-    ``completion_log_probs``, only states that foretell an option's token meet the
-    output layer. A model that remembers in another way than by keys and values, such as
-    a recurrent one, reads the prompt again for each option.
+    The same as from a row with prompt and option. A model whose cache holds more than
+    keys and values, such as a recurrent one, does read such rows.
 
     Args:
         model: a causal language model of `transformers`, also with peft adapters.
-        packed: what :func:`pack_options` gives.
+        packed: the result of :func:`pack_options`.
     """
     mask, owner = packed["prompt_mask"], packed["prompt_of"]
-    read = model(
+    output = model(
         packed["prompt_ids"],
         attention_mask=mask,
         position_ids=(mask.cumsum(1) - 1).clamp(min=0),
         use_cache=True,
         logits_to_keep=1,
     )
-    memory = getattr(read, "past_key_values", None)
-    if not isinstance(memory, DynamicCache):
-        return _read_apart(model, packed)
-    first = read.logits[:, -1].double().log_softmax(dim=1)  # (P, V)
-    found = first[owner, packed["option_ids"][:, 0]]  # (R,)
+    cache = getattr(output, "past_key_values", None)
+    if not isinstance(cache, DynamicCache):
+        return _log_probs_of_rows(model, packed)
+    vocabulary = output.logits[:, -1].double().log_softmax(dim=1)  # (P, V)
+    log_probs = vocabulary[owner, packed["option_ids"][:, 0]]  # (R,), of first tokens
     if packed["option_ids"].shape[1] > 1:
-        memory.batch_select_indices(owner)
-        found = found + _of_the_rest(model, packed, memory)
-    return found
+        cache.batch_select_indices(owner)
+        log_probs = log_probs + _log_probs_of_later_tokens(model, packed, cache)
+    return log_probs
 
 
-def _of_the_rest(
-    model: nn.Module, packed: Mapping[str, Tensor], memory: DynamicCache
+def _log_probs_of_later_tokens(
+    model: nn.Module, packed: Mapping[str, Tensor], cache: DynamicCache
 ) -> Float[Tensor, "options"]:
-    """Log-probability of each option's tokens behind its first."""
+    """Log-probability of each option's tokens after its first."""
     ids, mask = packed["option_ids"], packed["option_mask"]
     before = packed["prompt_mask"][packed["prompt_of"]]  # (R, L)
-    asked = mask[:, 1:].bool()  # (R, T-1)
-    with _output_layer_sees(model, asked):
-        logits = model(
-            ids[:, :-1],
-            attention_mask=torch.cat([before, mask[:, :-1]], dim=1),
-            position_ids=before.sum(1, keepdim=True) + mask[:, :-1].cumsum(1) - 1,
-            past_key_values=memory,
-            use_cache=True,
-        ).logits[0]  # (N, V), a row for each token asked about
+    predicts = mask[:, 1:].bool()  # (R, T-1)
+    logits, _ = logits_at(
+        model,
+        predicts,
+        ids[:, :-1],
+        attention_mask=torch.cat([before, mask[:, :-1]], dim=1),
+        position_ids=before.sum(1, keepdim=True) + mask[:, :-1].cumsum(1) - 1,
+        past_key_values=cache,
+        use_cache=True,
+    )
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    loss = nn.functional.cross_entropy(logits, ids[:, 1:][asked], reduction="none")
-    return loss.new_zeros(asked.shape).masked_scatter(asked, -loss).double().sum(1)
+    loss = F.cross_entropy(logits, ids[:, 1:][predicts], reduction="none")  # (N,)
+    log_probs = loss.new_zeros(predicts.shape).masked_scatter(predicts, -loss)
+    return log_probs.double().sum(1)
 
 
-def _read_apart(
+def _log_probs_of_rows(
     model: nn.Module, packed: Mapping[str, Tensor]
 ) -> Float[Tensor, "options"]:
-    """The same from a row of prompt and option each."""
+    """Log-probability of each option, read in a row with its prompt."""
     before = packed["prompt_mask"][packed["prompt_of"]]
     ids = packed["prompt_ids"][packed["prompt_of"]], packed["option_ids"]
-    seen = torch.cat([before, packed["option_mask"]], dim=1)
-    asked = torch.cat([torch.zeros_like(before), packed["option_mask"]], dim=1)
-    found = completion_log_probs(model, torch.cat(ids, dim=1), seen, asked)
-    return found.double().sum(1)
-
-
-def _padded(rows: Sequence[Sequence[int]], value: int, side: str) -> Tensor:
-    tensors = [torch.tensor(row) for row in rows]
-    return pad_sequence(tensors, True, value, padding_side=side)
+    attention = torch.cat([before, packed["option_mask"]], dim=1)
+    mask = torch.cat([torch.zeros_like(before), packed["option_mask"]], dim=1)
+    log_probs = completion_log_probs(model, torch.cat(ids, dim=1), attention, mask)
+    return log_probs.double().sum(1)

@@ -1,9 +1,10 @@
-"""Batched generation, lean enough for a model of a million parameters.
+"""Batched generation with little overhead for a small model.
 
-The same tokens as ``model.generate`` under greedy decoding; rows that have ended stop
-costing anything.
+Greedy decoding gives the same tokens as ``model.generate``. Rows that have ended leave
+the batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,16 +14,24 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
-from alignlab.errors import AlignlabError
+from alignlab.models.base import evaluation_mode
+from alignlab.models.text import (
+    Prompt,
+    as_messages,
+    encode_prompt,
+    pad_left,
+    pad_token_id,
+    require_room,
+)
 
-CROWDED = 0.9  # when fewer of the rows still run, the ended ones leave the batch
-ROOM = 16  # tokens; more takes memory, less copies more often
+FULL_ENOUGH = 0.9  # below this share of running rows, the ended ones leave the batch
+SPARE_TOKENS = 16  # more takes more memory, fewer means copying more often
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One reply: its text without special tokens, its tokens (the ending one included),
-    and whether the model ended it itself."""
+    """A reply: its text without special tokens, its tokens including EOS, and whether
+    the model ended it with EOS."""
 
     text: str
     tokens: list[int]
@@ -40,20 +49,20 @@ def sample(
     pad_token_id: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Int[Tensor, "batch new"]:
-    """Continue each row, token by token, until it ends or is ``max_new_tokens`` long.
+    """Continue each row until it reaches EOS or has ``max_new_tokens`` new tokens.
 
     Args:
-        model: a causal language model; put it into eval mode first if it has dropout.
+        model: a causal language model; put it in eval mode first if it has dropout.
         input_ids: the prompts, padded on the left.
         attention_mask: 1 on the prompts' tokens, 0 on padding.
         temperature: divides the logits. Higher is more varied, 1 is the model's own
-            distribution, 0 takes the likeliest token (greedy).
+            distribution, 0 is greedy.
         eos_token_id: the token that ends a row; None runs every row to full length.
-        pad_token_id: fills a row after its end; by default the ending token does.
-        generator: source of the randomness; by default torch's global one.
+        pad_token_id: fills a row after its end; by default EOS does.
+        generator: source of randomness; by default torch's global one.
 
     Returns:
-        The new tokens, as wide as the longest row: (B, T_new).
+        The new tokens, (B, T_new), as wide as the longest new row.
 
     Raises:
         ValueError: if the shapes differ, a prompt ends in padding, or temperature or
@@ -66,7 +75,7 @@ def sample(
     rows = torch.arange(len(input_ids), device=input_ids.device)  # still in the batch
     running = torch.ones_like(rows, dtype=torch.bool)
     cache = _cache(model)
-    # Without padding nothing needs hiding, and no mask has to be built at every step.
+    # Without padding no mask is needed, which saves building one at every step.
     mask = None if attention_mask.all() else attention_mask
     positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
     tokens = input_ids
@@ -84,7 +93,7 @@ def sample(
         running &= chosen != end
         if not running.any():
             return output[:, : step + 1]
-        if running.sum() <= CROWDED * len(rows):
+        if running.sum() <= FULL_ENOUGH * len(rows):
             keep = running.nonzero()[:, 0]
             rows, running, chosen, positions = (
                 x[keep] for x in (rows, running, chosen, positions)
@@ -100,7 +109,7 @@ def sample(
 def complete(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: list[str] | list[list[dict]],
+    prompts: Sequence[Prompt],
     max_new_tokens: int = 32,
     temperature: float = 0.0,
     seed: int | None = None,
@@ -108,55 +117,54 @@ def complete(
     chat: bool = True,
     progress: bool = False,
 ) -> list[Completion]:
-    """Let the model reply to each prompt, in the order given.
+    """The model's reply to each prompt, in the order given.
 
     Args:
         prompts: strings, or lists of chat messages.
-        chat: True puts each prompt through the tokenizer's chat template, a string as
-            one user turn; False feeds the text as it is, for the model to go on.
-        max_new_tokens: a reply's length at most.
+        max_new_tokens: the longest reply allowed.
         temperature: 0 is greedy; higher is more varied.
-        seed: the same seed gives the same replies at the same batch_size; None draws on
-            torch's global state.
+        seed: the same seed and batch_size give the same replies; None draws from
+            torch's global generator.
         batch_size: prompts at once; more is faster and takes more memory.
-        progress: show a bar.
+        chat: True puts each prompt through the chat template, a string as one user
+            turn; False lets the model continue the text as it stands.
+        progress: show a progress bar.
 
     Raises:
-        AlignlabError: if a prompt and its reply do not fit into the model's positions.
+        AlignlabError: if a prompt is empty or does not fit, with ``max_new_tokens``
+            more, into the model's context, or if the tokenizer has no chat template.
     """
-    texts = [_as_chat(tokenizer, p) for p in prompts] if chat else list(prompts)
-    if not texts:
+    if not prompts:
         return []
-    ids = tokenizer(texts, add_special_tokens=not chat)["input_ids"]
-    _require_room(model, ids, max_new_tokens)
+    ids = [
+        encode_prompt(tokenizer, as_messages(prompt, "user") if chat else prompt)
+        for prompt in prompts
+    ]
+    require_room(model, ids, max_new_tokens)
     generator = (
         seed if seed is None else torch.Generator(model.device).manual_seed(seed)
     )
-    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    pad = end if pad is None else pad
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # so little is padding
+    end, pad = tokenizer.eos_token_id, pad_token_id(tokenizer)
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # for little padding
     replies: list = [None] * len(ids)
-    was_training = model.training
-    model.eval()
-    with tqdm(total=len(ids), desc="replies", disable=not progress) as bar:
+    bar = tqdm(total=len(ids), desc="replies", disable=not progress)
+    with evaluation_mode(model), bar:
         for start in range(0, len(order), batch_size):
-            some = order[start : start + batch_size]
-            prompt = [
-                x.to(model.device) for x in _pad_left([ids[i] for i in some], pad)
-            ]
+            numbers = order[start : start + batch_size]
+            batch = pad_left([ids[i] for i in numbers], pad)
+            batch = [tensor.to(model.device) for tensor in batch]
             new = sample(
-                model, *prompt, max_new_tokens, temperature, end, pad, generator
+                model, *batch, max_new_tokens, temperature, end, pad, generator
             )
-            for i, tokens in zip(some, new.tolist(), strict=True):
+            for i, tokens in zip(numbers, new.tolist(), strict=True):
                 replies[i] = _completion(tokenizer, tokens)
-            bar.update(len(some))
-    model.train(was_training)
+            bar.update(len(numbers))
     return replies
 
 
-class _Roomy(DynamicLayer):
-    """The keys and values of one layer, in tensors with room for some more: a plain
-    ``DynamicLayer`` copies all that it holds for every token."""
+class _SpareLayer(DynamicLayer):
+    """Keys and values of one layer, in tensors with room for more tokens. A plain
+    ``DynamicLayer`` copies everything it holds at every token."""
 
     def update(self, key_states, value_states, *args, **kwargs):
         if not self.is_initialized:
@@ -165,7 +173,7 @@ class _Roomy(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[2]
         if end > self.held[0].shape[2]:
-            self.held = [_with_room(held[:, :, :start], end) for held in self.held]
+            self.held = [_with_spare(held[:, :, :start], end) for held in self.held]
         for held, new in zip(self.held, (key_states, value_states)):
             held[:, :, start:end] = new
         self.keys, self.values = (held[:, :, :end] for held in self.held)
@@ -176,54 +184,37 @@ class _Roomy(DynamicLayer):
         self.held = self.keys, self.values
 
 
-def _with_room(held: Tensor, end: int) -> Tensor:
+def _with_spare(held: Tensor, end: int) -> Tensor:
     rows, heads, start, width = held.shape
-    roomy = held.new_empty(rows, heads, end + ROOM, width)
-    roomy[:, :, :start] = held
-    return roomy
+    larger = held.new_empty(rows, heads, end + SPARE_TOKENS, width)
+    larger[:, :, :start] = held
+    return larger
 
 
 def _cache(model: PreTrainedModel) -> DynamicCache:
-    """An empty cache; layers of another kind than usual (a sliding window) stay."""
+    """An empty cache; layers of other kinds (such as sliding windows) stay as is."""
     cache = DynamicCache(config=model.config)
     cache.layers = [
-        _Roomy() if type(layer) is DynamicLayer else layer for layer in cache.layers
+        _SpareLayer() if type(layer) is DynamicLayer else layer
+        for layer in cache.layers
     ]
     return cache
 
 
 def _choose(logits: Tensor, temperature: float, generator) -> Tensor:
-    """One token a row, (B, V) -> (B,): the one where a uniform number falls among the
-    cumulated probabilities. ``torch.multinomial`` draws a number for every token."""
+    """A token per row, (B, V) -> (B,), by inverting the cumulative distribution: one
+    random number per row. ``torch.multinomial`` draws one per vocabulary entry."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     precise = torch.float32 if logits.device.type == "mps" else torch.float64
     probabilities = (logits.float() / temperature).softmax(dim=-1)
-    upto = probabilities.cumsum(dim=-1, dtype=precise)
-    drawn = torch.rand(
-        len(upto), 1, dtype=precise, device=upto.device, generator=generator
+    cumulative = probabilities.cumsum(dim=-1, dtype=precise)
+    uniform = torch.rand(
+        len(cumulative), 1, dtype=precise, device=logits.device, generator=generator
     )
-    chosen = torch.searchsorted(upto, drawn * upto[:, -1:], right=True)[:, 0]
-    return chosen.clamp(max=upto.shape[1] - 1)  # should rounding reach the very end
-
-
-def _as_chat(tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict]) -> str:
-    if tokenizer.chat_template is None:
-        raise AlignlabError(
-            f"The tokenizer {tokenizer.name_or_path!r} has no chat template.",
-            "Pass chat=False, or take an instruct model's tokenizer.",
-        )
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=True
-    )
-
-
-def _pad_left(ids: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    width = max(len(row) for row in ids)
-    padded = [[pad_token_id] * (width - len(row)) + row for row in ids]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in ids]
-    return torch.tensor(padded), torch.tensor(mask)
+    targets = uniform * cumulative[:, -1:]
+    tokens = torch.searchsorted(cumulative, targets, right=True)[:, 0]
+    return tokens.clamp(max=logits.shape[1] - 1)  # in case rounding reaches the end
 
 
 def _completion(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> Completion:
@@ -239,30 +230,15 @@ def _require_prompts(input_ids, attention_mask, max_new_tokens, temperature) -> 
     if len(shape) != 2 or shape != mask_shape or 0 in shape:
         raise ValueError(
             f"input_ids have shape {shape} and attention_mask {mask_shape}: "
-            "expected (batch, time) twice, not empty"
+            "both must be (batch, time), and not empty"
         )
     if not attention_mask[:, -1].all():
         raise ValueError(
-            "attention_mask says that a prompt ends in padding: pad on the left, "
-            "and leave no prompt empty"
+            "attention_mask marks the end of a prompt as padding: pad on the left, "
+            "and leave out empty prompts"
         )
     if max_new_tokens < 1 or not 0 <= temperature < float("inf"):
         raise ValueError(
             f"max_new_tokens is {max_new_tokens} and temperature {temperature}: "
-            "expected at least 1, and at least 0"
+            "they must be at least 1 and at least 0"
         )
-
-
-def _require_room(model: PreTrainedModel, ids: list[list[int]], new: int) -> None:
-    room = getattr(model.config, "max_position_embeddings", None) or float("inf")
-    for number, row in enumerate(ids):
-        if not row:
-            raise AlignlabError(
-                f"Prompt {number} is empty.", "Give the model a text to go on from."
-            )
-        if len(row) + new > room:
-            raise AlignlabError(
-                f"Prompt {number} has {len(row)} tokens; {new} new ones do not fit "
-                f"into the model's {room} positions.",
-                "Shorten the prompt or lower max_new_tokens.",
-            )

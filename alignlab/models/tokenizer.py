@@ -1,7 +1,7 @@
-"""The series' tokenizer: byte-level BPE of 2,048 entries with a chat template.
+"""The series' tokenizer: byte-level BPE with 2,048 entries and a chat template.
 
-Words are the same tokens at the start of a text as inside it, and digits are read one
-by one: a small vocabulary cannot afford two spellings of "Paris".
+A word has the same tokens at the start of a text as inside it, since a small vocabulary
+cannot afford "Paris" twice; numbers are split into digits.
 """
 
 from collections.abc import Iterable
@@ -28,19 +28,19 @@ CHAT_TEMPLATE = (
 def train_tokenizer(
     texts: Iterable[str], vocabulary: int = VOCABULARY, context: int = 512
 ) -> PreTrainedTokenizerFast:
-    """Learn the merges from texts; the same texts give the same tokenizer.
+    """Learn a BPE vocabulary; the same texts give the same tokenizer.
 
     Args:
         texts: what to learn from; frequent words become single tokens.
-        vocabulary: entries in all, special tokens included; more entries make
-            texts shorter and the model's embedding larger.
+        vocabulary: number of entries, special tokens included; more make texts shorter
+            and the model's embedding larger.
         context: longest text the model reads, in tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            # The space goes in front of every text, so that "Paris" opening a reply
-            # is the token of "Paris" inside a sentence.
+            # A space before every text: "Paris" at the start of a reply is then the
+            # same token as inside a sentence.
             pre_tokenizers.ByteLevel(add_prefix_space=True),
             pre_tokenizers.Digits(individual_digits=True),
         ]

@@ -1,7 +1,5 @@
 """The mathematics of alignment as pure tensor functions: no model, no tokenizer, no
-file.
-
-Each says its shapes, its units, whether it sums or averages, and where it comes from.
+file. Each states its shapes, its units, whether it sums or averages, and its source.
 """
 
 from alignlab.objectives.calibration import (
@@ -25,6 +23,7 @@ from alignlab.objectives.policy import (
     whiten,
 )
 from alignlab.objectives.preference import (
+    PREFERENCE_LOSSES,
     dpo_loss,
     implicit_reward,
     kto_loss,
@@ -39,6 +38,7 @@ from alignlab.objectives.reward import (
 )
 
 __all__ = [
+    "PREFERENCE_LOSSES",
     "adaptive_kl_coef",
     "all_pairs_loss",
     "bradley_terry_loss",

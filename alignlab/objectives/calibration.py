@@ -1,7 +1,7 @@
-"""Losses that ask for honest confidence while training: focal, label smoothing, Brier.
+"""Losses for training that keep confidence honest: focal, label smoothing, Brier.
 
-Logits and right classes in, a mean in nats (or Brier's units) out. A class may be an
-option, a letter or a token of the vocabulary.
+Logits and right classes (options, letters or tokens) in, a mean over items out. A logit
+of NaN or +inf gives a loss of NaN; one of -inf is a class of probability 0.
 """
 
 import torch
@@ -15,21 +15,22 @@ def focal_loss(
     labels: Int[Tensor, "items"],
     gamma: float = 2.0,
 ) -> Float[Tensor, ""]:
-    r"""Cross-entropy that lets go of what is already right, mean over items, in nats.
+    r"""Cross-entropy with less weight on items that are already right, mean over items,
+    in nats.
 
     .. math:: -(1 - p_y)^\gamma \log p_y
 
-    It is at least cross-entropy less gamma times the entropy of p, so it rewards doubt:
-    models end less over-confident, under-confident if gamma is large.
+    It is at least the cross-entropy minus gamma times the entropy of p, so it rewards
+    doubt: models end less over-confident, and under-confident if gamma is large.
 
     Args:
         logits: before any softmax.
-        labels: the right class of each, 0 to K-1.
-        gamma: 0 is cross-entropy; higher looks away from easy items earlier.
+        labels: the right class of each item, 0 to K-1.
+        gamma: 0 is cross-entropy; higher ignores easy items earlier.
 
     Raises:
-        ValueError: if the shapes do not fit, there is no item, a label is not a class,
-            a logit is not finite or gamma is negative.
+        ValueError: if the shapes do not fit, there is no item, a label is not a class
+            or gamma is negative.
 
     Source: Lin et al. (2017), eq. 4; Mukhoti et al. (2020) for its calibration.
     """
@@ -51,12 +52,12 @@ def label_smoothing_loss(
     .. math:: -(1-\epsilon) \log p_y - \frac{\epsilon}{K} \sum_k \log p_k
 
     It is least at :math:`p_y = 1 - \epsilon + \epsilon / K`, the same for every item:
-    confidence is capped, and differences between sure and unsure items shrink.
+    confidence is capped, and differences between certain and uncertain items shrink.
 
     Args:
         logits, labels: as for :func:`focal_loss`.
         label_smoothing: from 0 (cross-entropy) up to but not including 1; higher caps
-            confidence lower. Over a vocabulary of thousands nearly all of it goes to
+            confidence lower. With a vocabulary of thousands nearly all of it goes to
             tokens that make no sense.
 
     Raises:
@@ -75,12 +76,13 @@ def label_smoothing_loss(
 def brier_loss(
     logits: Float[Tensor, "items classes"], labels: Int[Tensor, "items"]
 ) -> Float[Tensor, ""]:
-    r"""Squared distance of softmax probabilities to the outcome, mean over items.
+    r"""Squared distance of the probabilities to the outcome, mean over items.
 
     .. math:: \sum_k (p_k - [y = k])^2
 
-    From 0 to 2. Like cross-entropy it is least at the true probabilities, but a sure
-    and wrong item costs at most 2, and its gradient fades: alone, it learns slowly.
+    From 0 to 2. Like cross-entropy it is least at the true probabilities, but a
+    confidently wrong item costs at most 2 and has hardly any gradient: alone, the loss
+    learns slowly.
 
     Args, raises: as for :func:`focal_loss`.
 
@@ -97,19 +99,19 @@ def task_and_brier_loss(
     labels: Int[Tensor, "items"],
     brier_weight: float = 1.0,
 ) -> Float[Tensor, ""]:
-    r"""Two objectives at once: cross-entropy for the task, Brier for its confidence.
+    r"""Two objectives: cross-entropy for the task, Brier score for its confidence.
 
     .. math:: -\log p_y + w \sum_k (p_k - [y = k])^2
 
     Args:
         logits, labels: as for :func:`focal_loss`.
-        brier_weight: 0 is cross-entropy; higher cares more for the squared distance.
+        brier_weight: 0 is cross-entropy; higher weighs the Brier score more.
 
     Raises:
         ValueError: as :func:`focal_loss`, or if brier_weight is negative.
 
-    Source: the supervised form of rewarding correctness and a Brier score together
-    (Damani et al., 2025, for reinforcement learning).
+    Source: the supervised form of Damani et al. (2025), who reward correctness and the
+    Brier score together.
     """
     if not brier_weight >= 0:
         raise ValueError(f"brier_weight is {brier_weight}; it must be at least 0")
@@ -139,10 +141,4 @@ def _require_labelled(logits: Tensor, labels: Tensor) -> None:
         raise ValueError(
             f"labels[{first}] is {labels[first].item()}; the classes are 0 to "
             f"{logits.shape[1] - 1}"
-        )
-    if not torch.isfinite(logits).all():
-        row, column = (~torch.isfinite(logits)).nonzero()[0].tolist()
-        raise ValueError(
-            f"logits[{row}, {column}] is {logits[row, column].item()}; they must be "
-            "finite"
         )

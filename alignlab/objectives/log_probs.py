@@ -1,6 +1,6 @@
-"""How likely a model finds text: the log-probabilities every objective is made of.
+"""Log-probabilities of tokens and completions, which every objective is made of.
 
-Tensors in, tensors out: no model, no tokenizer, no file.
+A NaN or infinite logit of a token that counts gives a result that is not finite.
 """
 
 from typing import Literal
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-IGNORED = -100  # a target that cross-entropy passes over
+IGNORED = -100  # a target that cross-entropy skips
 
 
 def token_log_probs(
@@ -20,14 +20,14 @@ def token_log_probs(
 
     .. math:: \ell_{b,t} = \log \mathrm{softmax}(z_{b,t})_{x_{b,t+1}}
 
-    Column t belongs to token t+1: the logits at t have seen tokens 0 to t and speak of
-    the next one. So the first token has no column, and the last logits have nothing to
-    say. Padding gets a number too; it means nothing, and a mask has to leave it out.
+    Column t belongs to token t+1: the logits at t have seen tokens 0 to t and predict
+    the next one. So the first token has no column, and the last logits predict nothing
+    in the row. Padding gets a meaningless number too; mask it out.
 
     Args:
-        logits: the model's output, before any softmax. One temperature is assumed:
-            divide the logits first for another one.
-        input_ids: the tokens that were fed in, of the same batch and length.
+        logits: the model's output, before any softmax; divide them by the temperature
+            first if it is not 1.
+        input_ids: the tokens that the model read, of the same batch and length.
 
     Raises:
         ValueError: if the shapes do not fit or a token is not in the vocabulary.
@@ -46,21 +46,19 @@ def sequence_log_probs(
 
     .. math:: \log \pi(y \mid x) = \sum_t m_{t+1} \, \ell_t
 
-    ``"sum"`` is the log-probability of the whole completion, which DPO and PPO are
-    about; ``"mean"`` divides by its length, as SimPO and ORPO do, so that long
-    completions are not less likely for being long. The two order completions
-    differently.
+    ``"sum"`` is the log-probability of the whole completion, which DPO and PPO use;
+    ``"mean"`` divides by its length, as SimPO and ORPO do, so that long completions are
+    not less likely for being long. The two rank completions differently.
 
     Args:
         logits, input_ids: as for :func:`token_log_probs`.
-        mask: 1 on the completion's tokens, 0 on prompt and padding. The first column is
-            not read: nothing comes before the first token, so nothing predicts it.
-        reduction: ``"sum"`` (nats a completion) or ``"mean"`` (nats a token). A row
+        mask: completion mask, 1 on the completion's tokens, 0 on prompt and padding.
+            Its first column does not count: nothing predicts a row's first token.
+        reduction: ``"sum"`` (nats per completion) or ``"mean"`` (nats per token). A row
             without a completion token has 0 under both.
 
     Raises:
-        ValueError: if the shapes do not fit, the reduction is unknown, or a
-            completion's log-probability is not finite.
+        ValueError: if the shapes do not fit or the reduction is unknown.
     """
     if reduction not in ("sum", "mean"):
         raise ValueError(f'reduction is {reduction!r}; it can be "sum" or "mean"')
@@ -78,23 +76,20 @@ def sft_loss(
 
     .. math:: -\frac{\sum_{b,t} m_{b,t+1} \, \ell_{b,t}}{\sum_{b,t} m_{b,t+1}}
 
-    The mean is over all the tokens, not over the rows' own means. With row means, each
+    The mean is over all tokens, not over the rows' own means. With row means, each
     token of a one-word answer would pull twenty times as hard as each token of a
-    twenty-word one, and splitting a batch in two would change what is learnt. With the
+    twenty-word one, and splitting a batch in two would change the gradient. With the
     token mean every token counts once, and the exponential of the loss is the
-    perplexity.
-
-    A model that knows nothing scores about log(vocabulary size).
+    perplexity. A uniform model scores log(vocabulary size).
 
     Args:
         logits, input_ids: as for :func:`token_log_probs`.
-        mask: 1 on the tokens to learn, 0 on the others (the first column is not read).
-            With 1 on the completion only, the model learns to answer; with 1 on the
-            prompt too, it also learns to ask.
+        mask: 1 on the tokens to learn, 0 on the others (the first column does not
+            count). With 1 on the completion only, the model learns to answer; with 1 on
+            the prompt too, it also learns to ask.
 
     Raises:
-        ValueError: if the shapes do not fit, no token is masked in, or the loss is not
-            finite.
+        ValueError: if the shapes do not fit or the mask is 0 on every token.
     """
     kept, real = _masked_log_probs(logits, input_ids, mask)
     count = real.sum()
@@ -125,17 +120,9 @@ def _masked_log_probs(logits, input_ids, mask) -> tuple[Tensor, Tensor]:
     if mask.shape != input_ids.shape:
         raise ValueError(
             f"mask has shape {tuple(mask.shape)} and input_ids "
-            f"{tuple(input_ids.shape)}: they speak of the same tokens, so must agree"
+            f"{tuple(input_ids.shape)}: each token needs its place in the mask"
         )
-    kept, real = _shifted(logits, input_ids, mask.bool()), mask[:, 1:].bool()
-    # Looked at here, (B, T-1), and not in the logits: it is V times cheaper.
-    if not torch.isfinite(kept).all():
-        row, column = (~torch.isfinite(kept)).nonzero()[0].tolist()
-        raise ValueError(
-            f"logits give token {column + 1} of row {row} the log-probability "
-            f"{kept[row, column].item()}: they hold NaN or infinite values there"
-        )
-    return kept, real
+    return _shifted(logits, input_ids, mask.bool()), mask[:, 1:].bool()
 
 
 def _require_tokens_of(logits: Tensor, input_ids: Tensor) -> None:
@@ -147,7 +134,7 @@ def _require_tokens_of(logits: Tensor, input_ids: Tensor) -> None:
         )
     if not input_ids.numel():
         raise ValueError(f"input_ids of shape {tuple(input_ids.shape)} hold no token")
-    low, high = input_ids.aminmax()
+    low, high = input_ids.aminmax()  # cross-entropy would silently skip a -100
     if low < 0 or high >= logits.shape[2]:
         raise ValueError(
             f"input_ids run from {low} to {high}; the logits' vocabulary has "

@@ -1,8 +1,6 @@
 """What PPO optimises: the KL that ties a policy to its reference, advantages, the two
-clipped losses, and the numbers that say whether an update went well.
-
-Everything here is (batch, time) over the tokens of completions, with a mask that is 1
-on real tokens: padding never counts, whatever it holds.
+clipped losses, and the diagnostics of an update. Everything is (batch, time) over the
+tokens of completions, with a mask that is 1 on real tokens; padding never counts.
 """
 
 from typing import Literal
@@ -31,9 +29,9 @@ def kl_estimate(
 
     .. math:: k_1 = d, \qquad k_2 = d^2 / 2, \qquad k_3 = e^{-d} - 1 + d
 
-    As a *value*, k1 and k3 have the KL for their mean; k2 is biased, little where the
-    two are close; k2 and k3 are never negative and vary far less. As a *gradient* it is
-    another story, because the policy also decides what is drawn:
+    As a *value*, k1 and k3 have the KL as their mean, and k2 is slightly biased where
+    the two are close; k2 and k3 are never negative and vary far less. The *gradient* is
+    different, because the policy also decides which tokens are drawn:
 
     ========  ======================  ==============================
     \         in the reward           as a loss, differentiated
@@ -72,9 +70,8 @@ def exact_kl(
 
     .. math:: \sum_v \pi(v) \, (\log \pi(v) - \log \pi_\mathrm{ref}(v))
 
-    No sample enters, so nothing is left to chance at this token. Summed over a sampled
-    completion's tokens it estimates the KL of whole completions, unbiased and with less
-    variance than k1.
+    It has no sampling noise. Summed over a sampled completion's tokens it estimates the
+    KL of whole completions, unbiased and with less variance than k1.
 
     Raises:
         ValueError: if the shapes differ.
@@ -102,16 +99,16 @@ def adaptive_kl_coef(
     .. math:: \beta \big(1 + \mathrm{clip}(\mathrm{KL} / \mathrm{target} - 1,
         -0.2, 0.2) \; n / \mathrm{horizon}\big)
 
-    It grows while the KL is above its target and shrinks while it is below, by at most
-    a fifth per ``horizon`` episodes.
+    It grows while the KL is above its target and shrinks while the KL is below, by at
+    most a fifth per ``horizon`` episodes.
 
     Args:
         kl_coef: the coefficient that the update used.
         kl: mean KL of a completion, in nats.
-        target: the KL to hold, in nats; higher lets the policy go further.
+        target: the KL to hold, in nats; higher lets the policy move further away.
         horizon: episodes over which the coefficient may change by a fifth; higher
             reacts more slowly.
-        episodes: how many the update drew.
+        episodes: in the update.
 
     Raises:
         ValueError: if target or horizon is not positive.
@@ -139,21 +136,21 @@ def generalized_advantage_estimate(
     .. math:: \delta_t = r_t + \gamma V_{t+1} - V_t, \qquad
         A_t = \delta_t + \gamma\lambda A_{t+1}, \qquad R_t = A_t + V_t
 
-    A completion is an episode that is over after its last real token, so the value
-    there is 0, also where the completion was cut at its greatest length.
+    A completion is an episode that ends with its last real token, so the value after it
+    is 0, also where the completion was cut at the maximum length.
 
     Args:
         rewards: what each token earned.
-        values: what was expected from each token on, before it was chosen.
-        mask: 1 on real tokens, which stand together in each row; padding may be on
+        values: the return expected before each token was chosen.
+        mask: 1 on real tokens, which are contiguous in each row; padding may be on
             either side.
-        gamma: discount per token. Lower cares less for what comes later; 1 does not
-            discount, so that a reward at the end counts in full for the first token.
-        lam: 1 takes the reward that came, less the value (no bias, more variance); 0
-            trusts the next token's value (bias, less variance).
+        gamma: discount per token. Lower weighs later rewards less; 1 does not discount,
+            so that a reward at the end counts in full for the first token.
+        lam: 1 uses the rewards that came, minus the value (no bias, more variance); 0
+            relies on the next token's value (bias, less variance).
 
     Returns:
-        ``(advantages, returns)``, 0 on padding. Returns are what values should learn.
+        ``(advantages, returns)``, 0 on padding. Returns are the values' targets.
 
     Raises:
         ValueError: if the shapes differ, or gamma or lam is outside [0, 1].
@@ -188,8 +185,8 @@ def whiten(
     """Values scaled to variance 1 over the real tokens; 0 on padding.
 
     Args:
-        shift_mean: also bring their mean to 0; False leaves the mean where it is, as
-            for rewards, whose sign matters.
+        shift_mean: also shift their mean to 0; False keeps the mean, as for rewards,
+            whose sign matters.
 
     Raises:
         ValueError: if the shapes differ or there is no real token.
@@ -219,16 +216,16 @@ def ppo_policy_loss(
     .. math:: -\min\big(\rho A, \; \mathrm{clip}(\rho, 1-\epsilon, 1+\epsilon) A\big),
         \qquad \rho = \pi(a) / \pi_\mathrm{old}(a)
 
-    A token that has already become ``clip_range`` likelier, and was good, pulls no
-    further; one that was bad and became less likely neither.
+    A good token that is already ``clip_range`` likelier pulls no further; nor does a
+    bad one that is as much less likely.
 
     Args:
         log_probs: of the sampled tokens, under the policy being trained.
-        old_log_probs: the same when they were sampled; no gradient goes there.
+        old_log_probs: the same at the time of sampling; they get no gradient.
         advantages: see :func:`generalized_advantage_estimate`.
         mask: 1 on real tokens.
-        clip_range: how far a token's probability may move in one update, as a share. A
-            lower one is more careful; at infinity there is no clipping.
+        clip_range: how far a token's probability may move in one update, as a share.
+            Lower is more careful; infinity does not clip.
 
     Raises:
         ValueError: if the shapes differ, there is no real token, or clip_range is not
@@ -265,13 +262,13 @@ def ppo_value_loss(
         (\mathrm{clip}(V, V_\mathrm{old} \pm \epsilon) - R)^2\big)
 
     Args:
-        values: what the value function says now.
-        old_values: what it said when the tokens were sampled.
-        returns: what it should have said.
+        values: of the value function now.
+        old_values: of the value function at the time of sampling.
+        returns: the targets.
         mask: 1 on real tokens.
-        clip_range: how far a value may move in one update, in units of reward; a lower
-            one is more careful. It is an absolute number: 0.2 is little where rewards
-            are in tens. None does not clip.
+        clip_range: how far a value may move in one update, in units of reward; lower is
+            more careful. It is an absolute number: 0.2 is little for rewards of 10 and
+            more. None does not clip.
 
     Raises:
         ValueError: if the shapes differ, there is no real token, or clip_range is not
@@ -293,7 +290,7 @@ def ppo_value_loss(
     return 0.5 * masked_mean(error, mask)
 
 
-# --- What to look at ---------------------------------------------------------------
+# --- Diagnostics -------------------------------------------------------------------
 
 
 def ppo_diagnostics(
@@ -305,12 +302,11 @@ def ppo_diagnostics(
 ) -> dict[str, Float[Tensor, ""]]:
     """How far this update has moved the policy, as means over the real tokens.
 
-    - "approx_kl": KL(old policy ‖ policy) in nats per token, by k3 with the roles of
-      the two swapped, as it was the old one that sampled. Healthy is about 0.001 to
-      0.02.
-    - "clip_fraction": share of tokens whose gradient the clipping has stopped.
-    - "ratio": mean of policy over old policy. It stays near 1; a drift says that a few
-      tokens' probabilities have exploded.
+    - "approx_kl": KL(old policy ‖ policy) in nats per token, by k3 with the two roles
+      swapped, because the old policy sampled the tokens. 0.001 to 0.02 is healthy.
+    - "clip_fraction": share of tokens whose gradient is stopped by clipping.
+    - "ratio": mean of policy over old policy. It stays near 1; where it drifts, the
+      probabilities of a few tokens have exploded.
 
     Args: as for :func:`ppo_policy_loss`.
     """
@@ -334,12 +330,12 @@ def explained_variance(
     returns: Float[Tensor, "batch time"],
     mask: Mask,
 ) -> Float[Tensor, ""]:
-    r"""Share of the returns' variance that the values foresaw, over the real tokens.
+    r"""Share of the returns' variance that the values predict, over the real tokens.
 
     .. math:: 1 - \mathrm{Var}(R - V) / \mathrm{Var}(R)
 
-    1 is a perfect value function, 0 is as good as any constant, below 0 is worse than
-    none. Where the returns do not vary there is nothing to explain, and it is NaN.
+    1 is a perfect value function, 0 is as good as a constant, below 0 is worse than
+    that. It is NaN where the returns do not vary.
     """
     unexplained, total = _variance(returns - values, mask), _variance(returns, mask)
     rounding = EPSILON**1.5 * masked_mean(returns.square(), mask)
@@ -347,8 +343,8 @@ def explained_variance(
 
 
 def masked_mean(values: Float[Tensor, "*shape"], mask: Tensor) -> Float[Tensor, ""]:
-    """Mean over the places where the mask is 1; what stands elsewhere, be it NaN, has
-    no influence and gets no gradient.
+    """Mean where the mask is 1; everything else, even NaN, has no influence and gets no
+    gradient.
 
     Raises:
         ValueError: if the shapes differ or the mask is 0 everywhere.
@@ -366,8 +362,7 @@ def _variance(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _without_padding(mask: Tensor, *tensors: Tensor) -> list[Tensor]:
-    # A mean that leaves padding out is not enough: a NaN there times the gradient of 0
-    # that comes back is NaN.
+    # A masked mean alone is not enough: a NaN times its gradient of 0 is NaN.
     padding = ~mask.bool()
     return [tensor.masked_fill(padding, 0) for tensor in tensors]
 

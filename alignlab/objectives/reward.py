@@ -1,7 +1,7 @@
-"""How a reward model learns from comparisons: of two replies, and of a whole ranking.
+"""Losses that teach a reward model from comparisons: of two replies, or of a ranking.
 
-Rewards in, a loss in nats out. To the losses of comparisons only differences of rewards
-matter; centring is what ties their level down.
+Rewards in, a loss in nats out. The losses see differences of rewards only; centring
+fixes their level. A reward that is not finite gives a loss that is not finite.
 """
 
 import torch
@@ -23,25 +23,25 @@ def bradley_terry_loss(
         \quad w = (1-\epsilon) p + \epsilon (1-p)
 
     with p = 1 unless labels are soft, and :math:`\epsilon` the smoothing. Rewards are
-    identified only up to a constant per prompt: the loss sees differences. At equal
-    rewards it is log 2. On labels that are wrong at rate q, no reward model can expect
-    less than the entropy H(q), so a training loss below that is memory, not judgement.
+    identified only up to a constant per prompt, because the loss sees differences. At
+    equal rewards it is log 2. On labels that are wrong at rate q, no reward model can
+    expect less than the entropy H(q), so a lower training loss means memorised labels.
 
     Args:
         chosen: reward of the preferred completion of each pair.
         rejected: reward of the other one.
         margin: how much better the chosen one has to be; a larger margin pushes the two
-            scores further apart. None asks for none.
+            rewards further apart. None is a margin of 0.
         label_smoothing: the rate at which labels are taken to be wrong, from 0 up to
-            but not including 0.5. A higher one keeps differences smaller: the loss is
-            then least at d = log((1 - rate) / rate) instead of at infinity.
-        probability: soft labels, the probability p of each pair that its chosen reply
-            wins: the share of raters who took it, say. Nearer to 0.5 asks for a smaller
+            but not including 0.5. Higher keeps differences smaller: the loss is then
+            least at d = log((1 - rate) / rate) instead of at infinity.
+        probability: soft labels, the probability p that the chosen reply wins, such as
+            the share of raters who preferred it. Nearer to 0.5 asks for a smaller
             difference. None takes every label as certain.
 
     Raises:
-        ValueError: if the shapes differ, a value is not finite, there is no pair, or
-            label_smoothing or a probability is out of range.
+        ValueError: if the shapes differ, there is no pair, or label_smoothing or a
+            probability is out of range.
 
     Source: Bradley & Terry (1952); Ouyang et al. (2022), eq. 1; margin from Touvron et
     al. (2023), section 3.2.2; smoothing as in Mitchell (2023), the note on conservative
@@ -55,7 +55,7 @@ def bradley_terry_loss(
     given = {"chosen": chosen, "rejected": rejected}
     given |= {} if margin is None else {"margin": margin}
     given |= {} if probability is None else {"probability": probability}
-    _require_same_finite_vectors(**given)
+    _require_same_vectors(**given)
     difference = chosen - rejected
     if margin is not None:
         difference = difference - margin
@@ -73,16 +73,14 @@ def plackett_luce_loss(rewards: Float[Tensor, "rankings replies"]) -> Float[Tens
     .. math:: -\sum_{k=1}^{K} \Big( r_k - \log \sum_{j \ge k} e^{r_j} \Big)
 
     The best reply is chosen among all, the next among those that remain, and so on.
-    With two replies it is the Bradley–Terry loss; at equal rewards it is log K!. One
-    ranking of K is one observation: cut into its K(K-1)/2 pairs, it would be counted as
-    if they were independent.
+    With two replies it is the Bradley–Terry loss; at equal rewards it is log K!. A
+    ranking of K is one observation; its K(K-1)/2 pairs are not independent.
 
     Args:
         rewards: (B, K), the best reply's reward first in each row.
 
     Raises:
-        ValueError: if there is no row, fewer than two replies, or a reward is not
-            finite.
+        ValueError: if there is no row, or fewer than two replies.
 
     Source: Luce (1959); Plackett (1975); for reward models Rafailov et al. (2023), eq.
         18.
@@ -98,43 +96,42 @@ def all_pairs_loss(rewards: Float[Tensor, "rankings replies"]) -> Float[Tensor, 
 
     .. math:: -\frac{1}{\binom{K}{2}} \sum_{j<k} \log \sigma(r_j - r_k)
 
-    Every ranking weighs the same, however many pairs it makes; at equal rewards it is
-    log 2. All the pairs of a ranking belong in one batch: they share replies, and taken
-    as separate examples one epoch would show each reply K-1 times. Unlike
-    :func:`plackett_luce_loss` it is the likelihood of no ranking, as the pairs are not
-    independent.
+    Every ranking weighs the same, however many pairs it has; at equal rewards it is
+    log 2. All pairs of a ranking belong in one batch: as separate examples, one epoch
+    would show each reply K-1 times. Unlike :func:`plackett_luce_loss` it is not the
+    likelihood of a ranking, as the pairs are not independent.
 
     Args:
         rewards: (B, K), the best reply's reward first in each row.
 
     Raises:
-        ValueError: if there is no row, fewer than two replies, or a reward is not
-            finite.
+        ValueError: if there is no row, or fewer than two replies.
 
     Source: Ouyang et al. (2022, InstructGPT), eq. 1.
     """
     _require_rankings(rewards)
     replies = rewards.shape[1]
     better, worse = torch.triu_indices(replies, replies, 1, device=rewards.device)
-    return -F.logsigmoid(rewards[:, better] - rewards[:, worse]).mean()
+    difference = rewards[:, better] - rewards[:, worse]
+    # A saturated loss would hide an infinite reward; 0 times it is NaN.
+    return (0 * difference - F.logsigmoid(difference)).mean()
 
 
 def centring_loss(rewards: Float[Tensor, "rankings replies"]) -> Float[Tensor, ""]:
-    r"""How far the rewards of each comparison are from adding up to 0, squared.
+    r"""Squared sum of each comparison's rewards, mean over comparisons.
 
     .. math:: \Big( \sum_{k=1}^{K} r_k \Big)^2
 
-    No loss of comparisons cares about the level of the rewards, so it drifts with the
-    seed. Added with a small coefficient (0.01, say), this ties it down and leaves
-    differences alone. A higher one brings each comparison's mean nearer to 0.
+    Losses of comparisons ignore the level of the rewards, so it drifts with the seed.
+    Added with a small coefficient (0.01, say), this fixes the level and leaves
+    differences alone. A higher coefficient brings each comparison's mean nearer to 0.
 
     Args:
-        rewards: (B, K), the rewards of the K replies that were compared; of two replies
-            it is TRL's term, whose ``center_rewards_coefficient`` multiplies it.
+        rewards: (B, K), the rewards of the K replies that were compared. With two
+            replies this is what TRL multiplies by ``center_rewards_coefficient``.
 
     Raises:
-        ValueError: if there is no row, fewer than two replies, or a reward is not
-            finite.
+        ValueError: if there is no row, or fewer than two replies.
 
     Source: Eisenstein et al. (2023), eq. 2.
     """
@@ -148,11 +145,10 @@ def _require_rankings(rewards: Tensor) -> None:
             f"rewards have shape {tuple(rewards.shape)}; expected (rankings, replies), "
             "best reply first, with at least one ranking of at least two replies"
         )
-    _require_finite("rewards", rewards)
 
 
 def _require_probabilities(probability: Tensor) -> None:
-    outside = (probability < 0) | (probability > 1)
+    outside = ~((probability >= 0) & (probability <= 1))
     if outside.any():
         place = outside.nonzero()[0].item()
         raise ValueError(
@@ -161,21 +157,12 @@ def _require_probabilities(probability: Tensor) -> None:
         )
 
 
-def _require_same_finite_vectors(**vectors: Tensor) -> None:
+def _require_same_vectors(**vectors: Tensor) -> None:
     shapes = {name: tuple(vector.shape) for name, vector in vectors.items()}
     if len(set(shapes.values())) > 1 or any(
         len(shape) != 1 for shape in shapes.values()
     ):
         given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise ValueError(f"shapes are {given}: expected one number per pair in each")
-    for name, vector in vectors.items():
-        if not len(vector):
-            raise ValueError(f"{name} holds no pair")
-        _require_finite(name, vector)
-
-
-def _require_finite(name: str, values: Tensor) -> None:
-    if not torch.isfinite(values).all():
-        place = (~torch.isfinite(values)).nonzero()[0].tolist()
-        value = values[tuple(place)].item()
-        raise ValueError(f"{name}{place} is {value}; rewards must be finite numbers")
+    if not len(next(iter(vectors.values()))):
+        raise ValueError(f"{next(iter(vectors))} holds no pair")

@@ -1,17 +1,22 @@
-"""Dials to turn in a notebook: ipywidgets, with a still picture where none can run."""
+"""Widgets for the notebooks, with a still picture where none can run."""
+
+import html
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from scipy.special import expit
 
-from alignlab.chapters.base_model.figures import next_token_bars
 from alignlab.models.sampler import complete
+from alignlab.plots.style import PALETTE
 
 
 def next_token_explorer(model, tokenizer, text: str, k: int = 8):
-    """A text field and a temperature slider over the next token's distribution.
+    """A text field and a temperature slider, above the likeliest next tokens.
 
     Args:
-        text: what the model reads at first; edit it in the field.
+        text: what the field holds at first.
         k: tokens shown.
     """
     import ipywidgets
@@ -34,12 +39,22 @@ def next_token_explorer(model, tokenizer, text: str, k: int = 8):
     display(ipywidgets.HBox([field, slider]), out)
 
 
+def next_token_bars(axes, probabilities: Sequence[tuple[str, float]], title: str):
+    """The likeliest next tokens of a text, most likely on top."""
+    tokens, shares = zip(*probabilities, strict=True)
+    places = np.arange(len(tokens))[::-1]
+    axes.barh(places, shares, color=PALETTE[0])
+    axes.set_yticks(places, [repr(token.strip()) for token in tokens])
+    axes.set(xlim=(0, 1), xlabel="probability of the next token", title=title)
+    return axes
+
+
 def reply_explorer(policy, tokenizer, prompt: str, max_new_tokens: int = 24):
-    """A prompt field and a temperature slider: the policy replies as in a chat.
+    """A prompt field and a temperature slider, above the policy's reply.
 
     Args:
-        prompt: the first prompt; edit it in the field and press Enter.
-        max_new_tokens: a reply's length at most.
+        prompt: what the field holds at first; press Enter after a change.
+        max_new_tokens: longest reply.
     """
     import ipywidgets
     from IPython.display import display
@@ -77,62 +92,75 @@ def next_tokens(model, tokenizer, text: str, temperature: float, k: int):
     ]
 
 
-def pair_explorer(pairs, rewards):
-    """A slider through pairs of replies, with what each is worth and what the reward
-    model gives it. The first pair stays as a still picture where no widget can run.
+def pair_explorer(pairs, rewards) -> None:
+    """A slider through pairs of replies: :func:`pair_card` of each. Where no widget can
+    run, the first one stays.
 
     Args:
-        pairs: as ``data.preferences.make_pairs`` makes them.
+        pairs: rows of ``world.comparisons.make_pairs``.
         rewards: of the chosen and of the rejected reply of each, (pairs, 2).
     """
     import ipywidgets
-    from IPython.display import HTML, display
 
     slider = ipywidgets.IntSlider(
         0, min=0, max=len(pairs) - 1, description="pair", continuous_update=False
     )
-    picture = pair_card(pairs[0], *rewards[0])
-    display(slider)
-    shown = display(HTML(picture), display_id=True)
-
-    def turn(change) -> None:
-        shown.update(HTML(pair_card(pairs[change.new], *rewards[change.new])))
-
-    slider.observe(turn, "value")
+    leaf_through(
+        [slider], lambda: pair_card(pairs[slider.value], *rewards[slider.value])
+    )
 
 
 def pair_card(pair, chosen: float, rejected: float) -> str:
-    """HTML of one pair: both replies with the parts of their gold and their rewards,
-    what the label says, and how probable the reward model finds it."""
-    import html
+    """HTML of one pair: both replies with their gold, its parts and their rewards; how
+    probable the annotators' label is, and how probable the reward model finds it."""
 
-    from scipy.special import expit
-
-    def reply(side: str, reward: float) -> str:
+    def cells(side: str, reward: float) -> tuple[str, ...]:
         parts = ", ".join(
             f"{part} {pair[f'{part}_{side}']:+.1f}"
             for part in ("form", "completeness", "truth")
         )
-        cells = (
+        return (
             f"<b>{side}</b>",
             html.escape(pair[side]) or "<i>(nothing)</i>",
             f"{pair[f'gold_{side}']:+.1f}<br><small>{parts}</small>",
             f"{reward:+.2f}",
         )
-        return "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells)
 
-    heads = ("label", html.escape(pair["prompt"]), "gold", "reward")
-    head = "".join(f'<th style="{_CELL}">{name}</th>' for name in heads)
-    said = expit(chosen - rejected)
+    table = html_table(
+        ("label", html.escape(pair["prompt"]), "gold", "reward"),
+        (cells("chosen", chosen), cells("rejected", rejected)),
+    )
     verdict = "the label is wrong" if pair["noisy"] else "the label is right"
     if pair["tie"]:
         verdict = "equal gold"
     return (
-        f"<table><tr>{head}</tr><tr>{reply('chosen', chosen)}</tr>"
-        f"<tr>{reply('rejected', rejected)}</tr></table>"
-        f"<p>The annotators choose so with probability {pair['probability']:.2f}; the "
-        f"reward model says {said:.2f}. In gold, {verdict}.</p>"
+        f"{table}<p>The annotators choose so with probability "
+        f"{pair['probability']:.2f}; the reward model says "
+        f"{expit(chosen - rejected):.2f}. In gold, {verdict}.</p>"
     )
 
 
-_CELL = "text-align:left;vertical-align:top;max-width:30em;white-space:normal"
+# --- HTML and widgets -----------------------------------------------------------------
+
+
+def leaf_through(controls: Sequence, card: Callable[[], str]) -> None:
+    """Show controls and, below them, the HTML of ``card()``, which is made again when
+    one of them changes. Where no widget can run, the first card stays."""
+    import ipywidgets
+    from IPython.display import HTML, display
+
+    display(ipywidgets.HBox(controls))
+    shown = display(HTML(card()), display_id=True)
+    for control in controls:
+        control.observe(lambda change: shown.update(HTML(card())), "value")
+
+
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are HTML already; long texts are wrapped."""
+    style = "text-align:left;vertical-align:top;max-width:34em;white-space:normal"
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "".join(f'<{tag} style="{style}">{cell}</{tag}>' for cell in cells)
+
+    body = "".join(f"<tr>{line(cells, 'td')}</tr>" for cells in rows)
+    return f"<table><tr>{line(head, 'th')}</tr>{body}</table>"

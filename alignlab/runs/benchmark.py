@@ -1,6 +1,6 @@
-"""How fast is this machine? One fixed matrix product, so that times can be compared.
+"""The speed of this machine, by a fixed matrix product, to compare times by.
 
-Machines differ threefold; the report shows every notebook's seconds against this.
+Machines differ threefold; the report scales every notebook's seconds with this.
 """
 
 import json
@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 
-# A process of its own, because BLAS fixes its number of threads when it is loaded.
+# In its own process, because BLAS fixes its number of threads when it is loaded.
 _CODE = """
 import json, time
 import numpy as np

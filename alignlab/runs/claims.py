@@ -1,7 +1,7 @@
-"""Claims and verdicts: what the lectures say, what would show it, what was found.
+"""Claims and verdicts: what the lectures say, what would show it, what was measured.
 
-Thresholds stand in claims.yaml, fixed before anything is measured; a verdict is
-computed here from recorded intervals and never typed.
+Claims stand in each chapter's claims.yaml; a verdict is computed here from recorded
+intervals, never typed.
 """
 
 import html
@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-CLAIMS_FILE = Path(__file__).with_name("claims.yaml")
+from alignlab.runs.profiles import chapter_folders
+
+# Thresholds were fixed before anything was measured and are never moved. If a quantity
+# turns out to be the wrong one, its claim stays as it is, with its verdict, and a new
+# claim is added that says what changed. Controls are conditions like the others. Rates,
+# accuracies and their differences are shares from 0 to 1.
 
 REPRODUCED = "reproduced"
 NOT_REPRODUCED = "not reproduced"
@@ -39,7 +44,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Claim:
-    """One entry of claims.yaml; it holds if *all* of its conditions do."""
+    """One entry of a claims.yaml; it holds if *all* of its conditions do."""
 
     id: str
     notebook: str
@@ -53,7 +58,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """A condition with what was measured; ``result`` is None where nothing was."""
+    """A condition and what was measured; ``result`` is None if nothing was."""
 
     condition: Condition
     result: str | None
@@ -72,7 +77,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the measurement says about a claim, and why."""
+    """What the measurements say about a claim, and why."""
 
     claim: Claim
     verdict: str
@@ -82,21 +87,36 @@ class Verdict:
 
 @cache
 def load_claims() -> dict[str, Claim]:
-    """claims.yaml, by id; a condition that could not be judged is refused."""
+    """The claims of all chapters by id, in the order of the chapters.
+
+    Raises:
+        ValueError: for an id given twice, or a condition that cannot be judged.
+    """
+    claims: dict[str, Claim] = {}
+    owners: dict[str, str] = {}
+    for number, folder in chapter_folders().items():
+        for claim in _read_claims(folder, number):
+            if claim.id in claims:
+                raise ValueError(f"claims.yaml: two claims have the id {claim.id}")
+            claims[claim.id] = claim
+            for condition in claim.conditions:
+                _check_condition(claim.id, condition, owners)
+    return claims
+
+
+def _read_claims(folder: Path, number: str) -> list[Claim]:
     import yaml
 
-    claims, owners = {}, {}
-    entries = yaml.safe_load(CLAIMS_FILE.read_text(encoding="utf-8"))
+    entries = yaml.safe_load((folder / "claims.yaml").read_text(encoding="utf-8"))
+    claims = []
     for name, entry in entries.items():
         conditions = tuple(Condition(**item) for item in entry.pop("conditions"))
-        claims[name] = Claim(id=name, conditions=conditions, **entry)
-        for condition in conditions:
-            _check_condition(name, condition, owners)
+        claims.append(Claim(id=name, notebook=number, conditions=conditions, **entry))
     return claims
 
 
 def _check_condition(claim: str, condition: Condition, owners: dict[str, str]) -> None:
-    """Directions are spelt right, and a metric answers for one claim only."""
+    """Refuse a misspelt direction, and a metric that belongs to another claim."""
     if condition.direction not in ("above", "below"):
         raise ValueError(
             f"claims.yaml, {claim}: direction of {condition.metric} must be 'above' or "
@@ -111,13 +131,13 @@ def _check_condition(claim: str, condition: Condition, owners: dict[str, str]) -
 
 
 def judge_interval(low: float, high: float, direction: str, threshold: float) -> str:
-    """Where an interval lies: strictly beyond the threshold, on the other side of it
-    (touching counts as that), or across it.
+    """Whether an interval lies strictly beyond the threshold, on its other side (which
+    it may touch), or across it.
 
     Args:
         low, high: limits of the interval, in the metric's unit.
         direction: "above" or "below": the side that shows the claim.
-        threshold: the smallest effect worth the name, fixed beforehand.
+        threshold: the smallest effect that counts, fixed beforehand.
     """
     if direction == "below":
         low, high, threshold = -high, -low, -threshold
@@ -131,17 +151,17 @@ def judge_interval(low: float, high: float, direction: str, threshold: float) ->
 def judge_claim(claim: Claim, metrics: Mapping[str, Mapping]) -> Verdict:
     """The verdict on a claim, from the metrics that a notebook recorded.
 
-    A missing metric gives *not measured*; fewer seeds than the claim asks for gives
-    *needs profile full*; else the claim is *reproduced* if all of its conditions are,
-    *not reproduced* if any is not, and *inconclusive* otherwise. A metric recorded
-    without its values per seed counts as one seed.
+    It is *not measured* if a metric is missing, and *needs profile full* if there are
+    fewer seeds than the claim requires. Otherwise it is *reproduced* if all of its
+    conditions are, *not reproduced* if any is not, and else *inconclusive*. A metric
+    without values per seed counts as one seed.
 
     Args:
-        claim: its conditions, controls among them.
+        claim: with its conditions, including controls.
         metrics: what ``record`` wrote, by name: value, low, high, seeds, claim.
     """
     findings = tuple(_find(item, metrics.get(item.metric)) for item in claim.conditions)
-    verdict, at_fault = _sum_up(claim, findings)
+    verdict, at_fault = _decide(claim, findings)
     return Verdict(claim, verdict, "; ".join(map(str, at_fault)), findings)
 
 
@@ -156,8 +176,8 @@ def _find(condition: Condition, metric: Mapping | None) -> Finding:
     return Finding(condition, result, value, low, high, seeds)
 
 
-def _sum_up(claim: Claim, findings: tuple[Finding, ...]) -> tuple[str, list[Finding]]:
-    """The verdict, and the findings that decide it."""
+def _decide(claim: Claim, findings: tuple[Finding, ...]) -> tuple[str, list[Finding]]:
+    """The verdict and the findings that decide it."""
     for verdict, decides in (
         (NOT_MEASURED, lambda finding: finding.result is None),
         (NEEDS_FULL, lambda finding: finding.seeds < claim.min_seeds),
@@ -180,7 +200,7 @@ def judge_notebook(number: str, metrics: Mapping[str, Mapping]) -> list[Verdict]
 
 
 class VerdictTable(list):
-    """Verdicts that show themselves as a table in a notebook, and as text elsewhere."""
+    """Verdicts, shown as a table in a notebook and as text elsewhere."""
 
     def __init__(self, verdicts: Iterable[Verdict]):
         super().__init__(verdicts)

@@ -1,6 +1,6 @@
-"""Is a run sound, and does it agree with another? `alignlab check` and `compare`.
+"""`alignlab check` and `compare`: is a run sound, and does it agree with another?
 
-Two measurements agree if they differ by less than their intervals together allow.
+Two measurements agree if their difference lies within their intervals combined.
 """
 
 import math
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignlab.errors import AlignlabError
+from alignlab.files import read_json
 from alignlab.runs.claims import NOT_MEASURED, REPRODUCED
 from alignlab.runs.context import METRICS_FILE
-from alignlab.runs.files import read_json
 from alignlab.runs.folders import FINISHED
 
-# How far a number without an interval may be off, as a share of what it was.
+# How much a number without an interval may change, as a share of the earlier one.
 PLAIN_TOLERANCE = 0.05
 
 
@@ -47,7 +47,7 @@ def read_metrics(source: Path) -> dict:
     if not isinstance(content, dict) or "notebooks" not in content:
         raise AlignlabError(
             f"{file} holds no metrics of a run.",
-            "Name a run's folder; `alignlab report FOLDER` writes them afresh.",
+            "Name a run's folder; `alignlab report FOLDER` writes them again.",
         )
     return content
 
@@ -80,11 +80,11 @@ def _half_width(metric: dict) -> float | None:
 
 
 def check_run(run: dict, baseline: dict | None = None) -> list[str]:
-    """What is wrong with a run, one line each; nothing if it is sound.
+    """What is wrong with a run, a line each; empty if it is sound.
 
     A run is sound if every notebook finished, every number is finite and every claim
-    has a verdict (*needs profile full* is one). Against a baseline, metrics must agree
-    too, none may be missing, and what was reproduced must still be.
+    has a verdict (*needs profile full* is one). Compared with a baseline, metrics must
+    also agree, none may be missing, and what was reproduced must still be.
     """
     problems = []
     for name, section in run["notebooks"].items():
@@ -100,7 +100,7 @@ def check_run(run: dict, baseline: dict | None = None) -> list[str]:
 
 
 def _drift(baseline: dict, run: dict) -> list[str]:
-    """Where a run has left its baseline; notebooks that it did not run do not count."""
+    """Where a run disagrees with its baseline, for the notebooks that it ran."""
     problems = [
         f"{item.notebook}: {item.metric} was {item.first:.4g} and is "
         f"{item.second:.4g}, more than {item.band:.2g} apart"

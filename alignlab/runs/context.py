@@ -1,7 +1,7 @@
 """What a notebook calls: open a run, record numbers and figures, show the verdicts.
 
-``start`` opens the run of one notebook; everything it records goes into one folder,
-``metrics.json`` and ``figures/``, written whole after every call.
+``start`` opens the run of one notebook; all it records goes into ``metrics.json`` and
+``figures/`` of one folder, which are complete after every call.
 """
 
 import math
@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from alignlab.errors import AlignlabError
+from alignlab.errors import AlignlabError, did_you_mean
 from alignlab.evaluation.intervals import Interval, t_interval
+from alignlab.files import read_json, write_atomically, write_json
 from alignlab.runs.claims import Verdict, VerdictTable, judge_notebook, load_claims
-from alignlab.runs.files import did_you_mean, read_json, write_json, write_whole
-from alignlab.runs.profiles import notebook_dials
+from alignlab.runs.profiles import notebook_settings
 
-# Dials that `alignlab run --param` sets wait for the notebook in this file.
-DIALS_FILE = "dials.json"
+# The settings that `alignlab run --param` overrides, left here for the notebook.
+SETTINGS_FILE = "settings.json"
 METRICS_FILE = "metrics.json"
 
 _current: "Run | None" = None
@@ -34,7 +34,7 @@ class Run:
         notebook: its name, "00_base_model" or just "00".
         profile: smoke, cpu, full or gpu.
         seeds: the seeds to repeat the experiments with: seed, seed + 1, ...
-        settings: the notebook's dials as attributes (profiles.yaml says what they are).
+        settings: the notebook's settings as attributes (profiles.yaml lists them).
         device: where models go, "cpu" or "cuda".
         out_dir: where metrics and figures are written.
     """
@@ -62,7 +62,7 @@ def start(
     out_dir: str | Path = "",
     **overrides,
 ) -> Run:
-    """Open the run of a notebook; what it recorded here before is cleared.
+    """Open the run of a notebook, and clear what it recorded before.
 
     Args:
         notebook: "01" or "01_instruction_tuning".
@@ -70,30 +70,33 @@ def start(
         seed: the first seed; the others follow it.
         device: "cpu" or "cuda".
         out_dir: folder for metrics and figures; by default runs/interactive/NOTEBOOK.
-        overrides: dials to set otherwise than the profile does.
+        overrides: settings that replace the profile's.
 
     Raises:
-        AlignlabError: if the notebook's name, the profile or a dial is unknown.
+        AlignlabError: if the notebook's name, the profile or a setting is unknown.
     """
     global _current
     if not re.fullmatch(r"\d\d(_\w+)?", str(notebook)):
         raise AlignlabError(
-            f"{notebook!r} is no name of a notebook.", "Give its number, such as '01'."
+            f"{notebook!r} is not the name of a notebook.",
+            "Give its number, like '01'.",
         )
     folder = Path(out_dir or f"runs/interactive/{notebook}").absolute()
-    given = {**read_json(folder / DIALS_FILE, default={}), **overrides}
-    dials = notebook_dials(notebook[:2], profile, **given)
-    if dials["seeds"] < 1:
-        raise AlignlabError(f"seeds must be at least 1; got {dials['seeds']}.")
+    overrides = {**read_json(folder / SETTINGS_FILE, default={}), **overrides}
+    settings = notebook_settings(notebook[:2], profile, **overrides)
+    if settings["seeds"] < 1:
+        raise AlignlabError(f"seeds must be at least 1; got {settings['seeds']}.")
     _quiet_loading()
-    seeds = tuple(range(seed, seed + int(dials["seeds"])))
-    _current = Run(notebook, profile, seeds, SimpleNamespace(**dials), device, folder)
+    seeds = tuple(range(seed, seed + int(settings["seeds"])))
+    _current = Run(
+        notebook, profile, seeds, SimpleNamespace(**settings), device, folder
+    )
     _save()
     return _current
 
 
 def _quiet_loading() -> None:
-    """A progress bar for every small model that is loaded would bury a notebook."""
+    """No progress bar for every small model that a notebook loads."""
     if "transformers" in sys.modules:
         from transformers.utils import logging
 
@@ -104,7 +107,7 @@ def current() -> Run:
     """The run that ``start`` opened."""
     if _current is None:
         raise AlignlabError(
-            "no run is open, so there is nowhere to record to.",
+            "No run is open, so there is nowhere to record to.",
             "Run the notebook's first cells: one of them calls alignlab.runs.start.",
         )
     return _current
@@ -123,24 +126,24 @@ def record(
 ) -> Interval:
     """Write a measured number into the run's metrics.json; the same name replaces it.
 
-    Give the values per seed where there are any: the 95% t-interval over them is
-    computed unless limits are given. Infinite limits (what one seed has) count as none.
+    Give the values per seed if there are any: their 95% t-interval is computed unless
+    limits are given. Infinite limits, as of a single seed, count as none.
 
     Args:
         name: the metric's name, unique in the notebook.
         value: the estimate.
         low, high: limits of its 95% interval, both or neither.
-        claim: id of the claim it decides; found by itself if the name is a condition.
+        claim: id of the claim that it decides; by default the one that names it.
         seeds: the values per seed behind the estimate, in the order of ``run.seeds``.
         unit: what it is measured in ("nats per token"); empty for shares.
-        n: how many questions (or texts) each value rests on.
+        n: how many questions (or texts) each value is based on.
 
     Returns:
-        The estimate with its limits, to be printed or drawn.
+        The estimate with its limits, for printing and drawing.
 
     Raises:
-        ValueError: if a number is NaN or none at all, low is above high, or the claim
-            is unknown or has no such condition; the message names it.
+        ValueError: if a value is NaN or not a number, low is above high, or the claim
+            is unknown or has no such condition.
     """
     run = current()
     interval = _interval(name, value, low, high, seeds)
@@ -177,7 +180,7 @@ def _interval(name, value, low, high, seeds) -> Interval:
 
 
 def _number(value: object, name: str, finite: bool = True) -> float:
-    """A plain number, also out of a numpy or torch scalar; a flag or text is none."""
+    """A plain number, also from a numpy or torch scalar; not a flag and not text."""
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{name} must be a number; got {value!r}")
@@ -187,7 +190,7 @@ def _number(value: object, name: str, finite: bool = True) -> float:
 
 
 def _claim_of(name: str, claim: str | None, number: str) -> str | None:
-    """The claim a metric decides, checked against claims.yaml."""
+    """The claim that a metric decides, as claims.yaml has it."""
     everything = load_claims().items()
     known = {name: item for name, item in everything if item.notebook == number}
     if claim is None:
@@ -199,13 +202,13 @@ def _claim_of(name: str, claim: str | None, number: str) -> str | None:
         return owners[0] if owners else None
     if claim not in known:
         raise ValueError(
-            f"claim {claim!r} of metric {name!r} is none of notebook {number}'s claims "
-            f"in claims.yaml. {did_you_mean(claim, known)}"
+            f"claim {claim!r} of metric {name!r} is not in notebook {number}'s "
+            f"claims.yaml. {did_you_mean(claim, known)}"
         )
     metrics = [condition.metric for condition in known[claim].conditions]
     if name not in metrics:
         raise ValueError(
-            f"{name!r} is no condition of the claim {claim!r}. "
+            f"{name!r} is not a condition of the claim {claim!r}. "
             f"{did_you_mean(name, metrics)}"
         )
     return claim
@@ -214,26 +217,28 @@ def _claim_of(name: str, claim: str | None, number: str) -> str | None:
 def save_figure(fig, name: str, caption: str) -> None:
     """Save a figure as figures/NAME.png in the run's folder, with its caption.
 
-    It returns nothing, for a cell often ends with it.
+    It returns nothing, because cells often end with it.
 
     Args:
         fig: a matplotlib figure, axes, or a seaborn grid.
         name: letters, digits, dashes and underscores; the same name replaces it.
-        caption: one or two sentences that say what to see; the report shows them.
+        caption: one or two sentences on what there is to see, for the report.
     """
     run = current()
     if not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"name must be letters, digits, - and _; got {name!r}")
     figure = fig if hasattr(fig, "savefig") else fig.figure
     path = run.out_dir / "figures" / f"{name}.png"
-    write_whole(path, lambda file: figure.savefig(file, dpi=120, bbox_inches="tight"))
+    write_atomically(
+        path, lambda file: figure.savefig(file, dpi=120, bbox_inches="tight")
+    )
     file = path.relative_to(run.out_dir).as_posix()
     run.figures[name] = {"name": name, "file": file, "caption": caption}
     _save()
 
 
 def verdicts(notebook: str | None = None) -> list[Verdict]:
-    """Verdicts on the claims of this notebook (or another), from what is recorded.
+    """Verdicts on the claims of a notebook, from what is recorded so far.
 
     Args:
         notebook: two digits; by default the open run's notebook.
@@ -243,20 +248,20 @@ def verdicts(notebook: str | None = None) -> list[Verdict]:
 
 
 def show_verdicts() -> VerdictTable:
-    """The verdicts as a table: the last line of a notebook's closing cell."""
+    """The verdicts as a table, for the last cell of a notebook."""
     return VerdictTable(verdicts())
 
 
 def say(template: str, **values) -> None:
-    """Show a sentence whose numbers come from the run, so that prose cannot drift.
+    """Show a sentence whose numbers come from the run.
 
     Names in braces are values given here or metrics recorded so far; a metric formats
     with its interval: ``say("Format rises by {sft_minus_base_format:.2f}.")`` shows
     "Format rises by 0.81 (0.74 to 0.88)."; ``{name.value:.2f}`` is the bare number.
-    Braces of LaTeX are written twice. In a notebook the text is Markdown.
+    Write braces of LaTeX twice. In a notebook the text is Markdown.
 
     Raises:
-        ValueError: if a name is neither given nor recorded, or cannot be formatted so.
+        ValueError: if a name is neither given nor recorded, or its format is wrong.
     """
     recorded = {name: _recorded(metric) for name, metric in current().metrics.items()}
     known = ChainMap(values, recorded)

@@ -1,4 +1,4 @@
-"""`alignlab doctor`: what this machine has, what it lacks, what to do about it."""
+"""`alignlab doctor`: what this machine has, what it lacks, and what to do about it."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that was looked at; ``remedy`` says what to do where it is not ok."""
+    """A finding; ``remedy`` says what to do if it is not ok."""
 
     what: str
     found: str
@@ -31,7 +31,7 @@ class Line:
 
 
 def examine() -> Iterator[Line]:
-    """Look at everything a run needs, one line at a time."""
+    """Examine everything that a run needs, line by line."""
     yield _python()
     yield from (_library(name) for name in LIBRARIES)
     yield _kernel()
@@ -49,7 +49,7 @@ def _python() -> Line:
 
 
 def _library(name: str) -> Line:
-    """Installed, not below the oldest that works, and as tested where we know that."""
+    """Whether a library is installed and not older than the oldest that works."""
     try:
         found = version(name)
     except PackageNotFoundError:
@@ -63,18 +63,18 @@ def _library(name: str) -> Line:
 
 
 def oldest_versions() -> dict[str, str]:
-    """The lower bounds that the package states, by library."""
+    """The lower bounds that the package declares, by library."""
     try:
-        stated = requires("alignlab") or []
+        declared = requires("alignlab") or []
     except PackageNotFoundError:  # run from a checkout, not installed
-        stated = []
+        declared = []
     pattern = re.compile(r"([\w.-]+?)\s*>=\s*([\d.]+)")
-    found = filter(None, (pattern.match(item) for item in stated))
+    found = filter(None, (pattern.match(item) for item in declared))
     return {match[1].lower(): match[2] for match in found}
 
 
 def tested_versions() -> dict[str, str]:
-    """The versions last tested together, where the checkout's list is at hand."""
+    """The versions last tested together, if the checkout's list is there."""
     file = Path(alignlab.__file__).parents[1] / "constraints.txt"
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     return dict(re.findall(r"^([\w.-]+)==([\w.]+)$", text, flags=re.MULTILINE))
@@ -93,7 +93,7 @@ def _kernel() -> Line:
     except NoSuchKernel:
         remedy = "python -m pip install ipykernel"
         return Line("Jupyter kernel", "missing", False, remedy)
-    if program in (sys.executable, "python", "python3"):  # Jupyter reads these as ours
+    if program in (sys.executable, "python", "python3"):  # Jupyter starts its own
         return Line("Jupyter kernel", "python3, this Python")
     remedy = "python -m ipykernel install --sys-prefix"
     return Line("Jupyter kernel", f"python3 is {program}", False, remedy)
@@ -102,7 +102,12 @@ def _kernel() -> Line:
 def _cores() -> Line:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     cores = cores or os.cpu_count() or 1
-    return Line("cores", str(cores), cores >= 2, "Expect twice the times of two cores.")
+    return Line(
+        "cores",
+        str(cores),
+        cores >= 2,
+        "Expect runs to take twice as long.",
+    )
 
 
 def _memory() -> Line:
@@ -128,7 +133,7 @@ def _sources() -> Iterator[Line]:
     needed = [source for source in status() if source.default]
     missing = [source.name for source in needed if not source.cached]
     found = f"{len(needed) - len(missing)} of {len(needed)} in the cache"
-    remedy = "They are fetched when needed, or now: alignlab data pull"
+    remedy = "They are downloaded when needed; or do it now: alignlab data pull"
     yield Line("data sources", found, not missing, remedy)
 
 
@@ -136,8 +141,9 @@ def _accelerator() -> Line:
     import torch
 
     if torch.cuda.is_available():
-        return Line("accelerator", torch.cuda.get_device_name(0))
-    return Line("accelerator", "none; profile gpu needs one, the others do not")
+        name = torch.cuda.get_device_name(0)
+        return Line("accelerator", f"{name}; --param device=cuda uses it")
+    return Line("accelerator", "none; no profile needs one")
 
 
 def _speed() -> Line:
@@ -147,5 +153,5 @@ def _speed() -> Line:
         raise AlignlabError(f"numpy could not be timed: {error}.") from error
     usual = load_profiles()["reference_gflops"]
     times = usual / here
-    remedy = f"Expect about {times:.1f} times the times that the notebooks state."
+    remedy = f"Expect runs to take about {times:.1f} times as long as stated."
     return Line("speed", f"{here:.0f} GFLOP/s on one thread", here > usual / 3, remedy)

@@ -1,6 +1,6 @@
-"""The papermill engine behind `alignlab run`: tells of each cell, logs the kernel.
+"""The papermill engine behind `alignlab run`: reports each cell, logs the kernel.
 
-Papermill's own engine lets the kernel write to the terminal; here its log is a file.
+Papermill's own engine lets the kernel write to the terminal; this one logs to a file.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,11 +16,11 @@ LOOK_AGAIN = 2.0  # seconds
 
 
 class Client(PapermillNotebookClient):
-    """Papermill's client of a kernel, which may miss a reply and then waits for ever.
+    """Papermill's client of a kernel, which can miss a reply and then wait for ever.
 
-    While it waits for a cell, what a widget shows goes to the kernel through the same
-    socket, past the event loop; a reply that has just arrived is then announced to
-    nobody. So it looks into the socket every ``LOOK_AGAIN`` seconds.
+    While it waits for a cell, widgets send messages to the kernel through the same
+    socket, outside the event loop, and a reply that arrives just then is not announced.
+    So this one looks into the socket every ``LOOK_AGAIN`` seconds.
     """
 
     def papermill_execute_cells(self) -> None:
@@ -32,7 +32,7 @@ class Client(PapermillNotebookClient):
 async def look_again(
     get_msg: Callable[..., Awaitable[dict]], timeout: float | None = None
 ) -> dict:
-    """The next message. Without a timeout it is asked for again and again.
+    """The next message; without a timeout, keep asking until there is one.
 
     Raises:
         queue.Empty: if none has come by the timeout.
@@ -63,7 +63,7 @@ class LoggingEngine(NBClientEngine):
         Args:
             nb_man: papermill's manager of the notebook.
             kernel_name: the kernel to start.
-            kernel_log: file for what the kernel itself writes; cells' output is not it.
+            kernel_log: file for what the kernel writes, apart from cells' outputs.
             on_cell_start: called with ``cell`` and ``cell_index`` before each cell.
             start_timeout: seconds to wait for the kernel to answer.
         """

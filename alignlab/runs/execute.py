@@ -1,6 +1,6 @@
-"""One notebook through papermill: its executed copy, or a precise word on what failed.
+"""Execute one notebook with papermill, and say precisely what failed if it does.
 
-The copy is written under NAME.partial.ipynb and bears its plain name only when whole.
+The executed copy is called NAME.partial.ipynb until it is complete.
 """
 
 import logging
@@ -36,21 +36,21 @@ def execute(
     watch: Watch,
     on_cell: Callable[[int, int], None] = lambda number, of: None,
 ) -> Path:
-    """Execute a notebook in a kernel of its own, in the folder that it lies in.
+    """Execute a notebook in its own kernel, with its own folder as working folder.
 
     Args:
         notebook: the notebook; it is not changed.
         out: folder for the executed copy: NAME.ipynb, or NAME.failed.ipynb.
         parameters: values for its cell tagged "parameters".
-        watch: stops it when the time is up, and measures its memory.
-        on_cell: told the code cell that is about to run, and how many there are.
+        watch: stops it when its time is up, and measures its memory.
+        on_cell: called with the number of the code cell about to run, and their total.
 
     Returns:
         The executed notebook.
 
     Raises:
-        NotebookFailed: a cell raised, the time was up, or the kernel died.
-        AlignlabError: there is no kernel to run it in.
+        NotebookFailed: if a cell raised, the time was up, or the kernel died.
+        AlignlabError: if there is no kernel to run it in.
     """
     # Papermill's import takes a second, which `alignlab --help` should not.
     import papermill
@@ -93,7 +93,7 @@ def execute(
 
 @dataclass
 class _Place:
-    """Where the execution is: papermill tells of each cell as it comes to it."""
+    """Which cell is running: papermill reports each one before it starts."""
 
     cells: int
     on_cell: Callable[[int, int], None]
@@ -108,7 +108,7 @@ class _Place:
 
 
 def _count_cells(notebook: Path) -> int:
-    """Code cells with something in them, and the one of parameters that is put in."""
+    """The number of code cells that are not empty, and the injected one."""
     import nbformat
 
     return 1 + sum(map(_is_code, nbformat.read(notebook, as_version=4).cells))
@@ -121,11 +121,11 @@ def _is_code(cell) -> bool:
 def _reason(error: Exception, watch: Watch) -> str:
     """What went wrong, in one line."""
     if watch.timed_out:
-        return f"it was stopped, for it took longer than {watch.timeout:g} seconds"
+        return f"it was stopped after {watch.timeout:g} seconds"
     if hasattr(error, "ename"):
         message = " ".join(str(error.evalue).split())
         return f"{error.ename}: {message}" if message else error.ename
     if type(error).__name__ == "DeadKernelError":
         memory = watch.peak_memory / 1e9
         return f"the kernel died holding {memory:.1f} GB; the memory may have run out"
-    return f"the kernel gave no answer: {' '.join(str(error).split())}"
+    return f"the kernel did not answer: {' '.join(str(error).split())}"

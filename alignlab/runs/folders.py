@@ -1,7 +1,7 @@
-"""The folder of a run: which one it is, whose it is, and what run.json in it says.
+"""The folder of a run: choosing it, locking it, and reading its run.json.
 
-A run that was killed leaves notebooks that wait or are running; only one that is
-finished, with its executed copy in place, counts.
+A killed run leaves notebooks that are waiting or running; only a finished one, with its
+executed copy in place, counts.
 """
 
 import errno
@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from alignlab.errors import AlignlabError
-from alignlab.runs.files import read_json
+from alignlab.files import read_json
 
 RUN_FILE, LOCK = "run.json", ".lock"
 
@@ -25,7 +25,7 @@ WAITING, RUNNING = "waiting", "running"  # what a killed run leaves behind
 def run_folder(
     out: Path | None, resume: bool, profile: str | None
 ) -> tuple[Path | None, dict]:
-    """The folder to write to (None: a new one) and the run.json it holds already."""
+    """The folder to write to (None for a new one) and the content of its run.json."""
     if out is None:
         return (latest_run(), read_run(latest_run())) if resume else (None, {})
     out = out.resolve()
@@ -43,13 +43,13 @@ def run_folder(
     if profile not in (None, old["profile"]):
         raise AlignlabError(
             f"{out} is a run of profile {old['profile']}, not {profile}.",
-            "Leave --profile away, or choose another --out.",
+            "Omit --profile, or choose another --out.",
         )
     return out, old
 
 
 def _is_free(folder: Path) -> bool:
-    """An empty folder, but for the lock of a run killed before it had begun."""
+    """Whether a folder is empty, except for the lock of a run that was killed early."""
     return folder.is_dir() and all(item.name == LOCK for item in folder.iterdir())
 
 
@@ -67,14 +67,30 @@ def read_run(folder: Path) -> dict:
     return content
 
 
+def executed_notebooks(folder: Path) -> dict[str, Path]:
+    """The executed notebooks of a run, by name.
+
+    Raises:
+        AlignlabError: if the folder holds no run, or a notebook is not finished.
+    """
+    notebooks = read_run(folder)["notebooks"]
+    for name, entry in notebooks.items():
+        if entry["status"] != FINISHED:
+            raise AlignlabError(
+                f"{name} is not finished in {folder}.",
+                f"Finish it: {resume_command(folder)}",
+            )
+    return {name: Path(folder) / f"{name}.ipynb" for name in notebooks}
+
+
 def latest_run() -> Path:
-    """The run that was started last below the working folder."""
+    """The latest run in runs/ of the working folder."""
     latest = Path("runs/latest").resolve()
     if latest.is_file():  # where links cannot be made, it is a file with the path
         latest = Path(latest.read_text(encoding="utf-8").strip())
     if not (latest / RUN_FILE).exists():
         raise AlignlabError(
-            f"there is no run in {Path('runs').resolve()}.", "Name one, or start one."
+            f"There is no run in {Path('runs').resolve()}.", "Name one, or start one."
         )
     return latest
 
@@ -90,7 +106,7 @@ def new_folder(profile: str) -> Path:
 
 
 def point_latest_at(folder: Path) -> None:
-    """runs/latest, for runs that lie where runs lie by default."""
+    """Link runs/latest to a run, if it is in the default place."""
     if folder.parent != Path("runs").resolve():
         return
     link = folder.parent / "latest"
@@ -103,30 +119,31 @@ def point_latest_at(folder: Path) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[Path]:
-    """The folder for us alone; a full disk is told in one line, with the remedy."""
+    """Exclusive use of the folder; an error explains a full disk in one line."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=0):
             yield folder
     except Timeout:
         raise AlignlabError(
-            f"another alignlab is writing to {folder}.", "Wait for it, or choose --out."
+            f"Another alignlab is writing to {folder}.",
+            "Wait, or choose another --out.",
         ) from None
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         raise AlignlabError(
-            f"the disk that holds {folder} is full.",
+            f"The disk that holds {folder} is full.",
             f"Free some space, then continue: {resume_command(folder)}",
         ) from None
 
 
 def resume_command(folder: Path) -> str:
-    """What to type to go on with a run."""
+    """The command that continues a run."""
     return f"alignlab run --resume --out {short_path(folder)}"
 
 
 def short_path(path: Path) -> str:
-    """A path as one would type it here."""
+    """A path relative to the working folder, if that is shorter."""
     relative = os.path.relpath(path)
     return relative if len(relative) < len(str(path)) else str(path)

@@ -1,4 +1,4 @@
-"""Which notebooks there are, which of them are meant, and what parameters they take."""
+"""Which notebooks a run executes, and which parameters and settings each one takes."""
 
 import ast
 import contextlib
@@ -8,60 +8,16 @@ from pathlib import Path
 
 import yaml
 
-import alignlab
-from alignlab.errors import AlignlabError
-from alignlab.runs.files import did_you_mean
-from alignlab.runs.profiles import notebook_dials
-
-NAME = re.compile(r"\d\d_\w+\.ipynb")
+from alignlab.course.notebooks import assigned_names, find_notebooks
+from alignlab.errors import AlignlabError, did_you_mean
+from alignlab.runs.profiles import notebook_settings
 
 # Set by the runner itself, so they cannot come through --param.
 OWN_PARAMETERS = {"profile": "--profile NAME", "out_dir": "--out FOLDER"}
 
 
-def notebooks_folder(given: Path | None = None) -> Path:
-    """The folder of numbered notebooks: the one given, or the nearest of: the working
-    folder and those above it, and the checkout that the package is installed from."""
-    if given is not None:
-        if not given.is_dir():
-            raise AlignlabError(f"there is no folder {given}.", "Check --notebooks.")
-        return given.resolve()
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(alignlab.__file__).parents[1]):
-        for candidate in (folder, folder / "notebooks"):
-            if _numbered(candidate):
-                return candidate
-    raise AlignlabError(
-        f"no notebooks were found in {here}/notebooks.",
-        "Run it inside a checkout, or say where they are with --notebooks.",
-    )
-
-
-def _numbered(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.ipynb") if NAME.fullmatch(path.name))
-
-
-def find_notebooks(folder: Path) -> dict[str, Path]:
-    """The notebooks of a folder by number, in ascending order."""
-    found: dict[str, Path] = {}
-    for path in _numbered(folder):
-        number = path.name[:2]
-        if number in found:
-            raise AlignlabError(
-                f"two notebooks in {folder} have the number {number}: "
-                f"{found[number].name} and {path.name}.",
-                "Rename one of them.",
-            )
-        found[number] = path
-    if not found:
-        raise AlignlabError(
-            f"{folder} holds no notebooks.", "They are named like 00_name.ipynb."
-        )
-    return found
-
-
 def select_notebooks(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
-    """The notebooks that "00", "03-05" name, in ascending order; all if none is named.
+    """The notebooks that "00", "03-05" name, in ascending order; without names, all.
 
     Each builds on the ones before it, so ascending order is the order of dependency.
 
@@ -73,7 +29,7 @@ def select_notebooks(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
     for number in sorted(numbers):
         if number not in found:
             listed = ", ".join(path.stem for path in found.values())
-            raise AlignlabError(f"there is no notebook {number}.", f"Known: {listed}.")
+            raise AlignlabError(f"There is no notebook {number}.", f"Known: {listed}.")
     return [path for number, path in found.items() if not numbers or number in numbers]
 
 
@@ -81,7 +37,8 @@ def _numbers(item: str) -> list[str]:
     match = re.fullmatch(r"(\d{1,2})(?:-(\d{1,2}))?", item)
     if match is None or int(match[2] or match[1]) < int(match[1]):
         raise AlignlabError(
-            f"{item!r} is no notebook's number.", "Give numbers like 00 or 03-05."
+            f"{item!r} is not the number of a notebook.",
+            "Give numbers like 00 or 03-05.",
         )
     return [f"{n:02d}" for n in range(int(match[1]), int(match[2] or match[1]) + 1)]
 
@@ -121,34 +78,35 @@ def _literal(value: str) -> object:
     return value
 
 
-def share_out(
+def assign_parameters(
     parameters: dict[str, object], notebooks: Sequence[Path], profile: str
 ) -> dict[Path, tuple[dict, dict]]:
-    """For each notebook, the parameters its own cell takes and the dials it takes.
+    """For each notebook, those that its parameters cell takes and those that override
+    its settings.
 
     Raises:
-        AlignlabError: if a parameter is known to none of the notebooks.
+        AlignlabError: if a parameter is known to none of the notebooks, or a setting is
+            given a value of the wrong type.
     """
     known: set[str] = set()
-    shared = {}
+    assigned = {}
     for notebook in notebooks:
         cell = set(cell_parameters(notebook))
-        dials = set(notebook_dials(notebook.name[:2], profile)) - cell
-        known |= cell | dials
-        shared[notebook] = (
+        settings = set(notebook_settings(notebook.name[:2], profile)) - cell
+        known |= cell | settings
+        assigned[notebook] = (
             {name: value for name, value in parameters.items() if name in cell},
-            {name: value for name, value in parameters.items() if name in dials},
+            {name: value for name, value in parameters.items() if name in settings},
         )
     for name in parameters:
         if name not in known:
-            settable = sorted(known - set(OWN_PARAMETERS))
             raise AlignlabError(
-                f"no selected notebook has a parameter or dial {name!r}.",
-                did_you_mean(name, settable),
+                f"No selected notebook has a parameter or setting {name!r}.",
+                did_you_mean(name, sorted(known - set(OWN_PARAMETERS))),
             )
-    for notebook, (_, dials) in shared.items():
-        notebook_dials(notebook.name[:2], profile, **dials)  # refuses wrong kinds
-    return shared
+    for notebook, (_, settings) in assigned.items():
+        notebook_settings(notebook.name[:2], profile, **settings)  # checks the types
+    return assigned
 
 
 def cell_parameters(notebook: Path) -> list[str]:
@@ -159,18 +117,4 @@ def cell_parameters(notebook: Path) -> list[str]:
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
             names += assigned_names(cell.source)
-    return names
-
-
-def assigned_names(source: str) -> list[str]:
-    """Names that the top level of a piece of Python assigns to."""
-    names = []
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign):
-            targets = node.targets
-        elif isinstance(node, ast.AnnAssign):
-            targets = [node.target]
-        else:
-            continue
-        names += [target.id for target in targets if isinstance(target, ast.Name)]
     return names

@@ -1,21 +1,42 @@
 """Profiles: how much each notebook does, from a smoke test to the recorded run.
 
-Everything they set is in profiles.yaml beside this file; this module reads it.
+Shared values are in profiles.yaml beside this file, a notebook's own in its chapter's.
 """
 
 from pathlib import Path
 
-from alignlab.errors import AlignlabError
-from alignlab.runs.files import did_you_mean
+import alignlab
+from alignlab.errors import AlignlabError, did_you_mean
 
 PROFILES_FILE = Path(__file__).with_name("profiles.yaml")
+CHAPTERS = Path(alignlab.__file__).parent / "chapters"
 
 
 def load_profiles() -> dict:
-    """profiles.yaml as it is written."""
+    """profiles.yaml, with each chapter's budget and settings in ``"notebooks"``, by the
+    two digits of its number."""
     import yaml
 
-    return yaml.safe_load(PROFILES_FILE.read_text(encoding="utf-8"))
+    profiles = yaml.safe_load(PROFILES_FILE.read_text(encoding="utf-8"))
+    return {**profiles, "notebooks": _load_chapters()}
+
+
+def _load_chapters() -> dict[str, dict]:
+    import yaml
+
+    chapters = {}
+    for file in CHAPTERS.glob("*/profiles.yaml"):
+        entry = yaml.safe_load(file.read_text(encoding="utf-8"))
+        number = entry.pop("notebook")
+        if number in chapters:
+            raise ValueError(f"two chapters have the number {number}; one is {file}")
+        chapters[number] = entry | {"folder": file.parent}
+    return dict(sorted(chapters.items()))
+
+
+def chapter_folders() -> dict[str, Path]:
+    """The chapters' folders by the two digits of their numbers, in ascending order."""
+    return {number: entry["folder"] for number, entry in _load_chapters().items()}
 
 
 def check_profile(profile: str) -> str:
@@ -23,38 +44,39 @@ def check_profile(profile: str) -> str:
     known = load_profiles()["profiles"]
     if profile not in known:
         raise AlignlabError(
-            f"there is no profile {profile!r}.", did_you_mean(profile, known)
+            f"There is no profile {profile!r}.", did_you_mean(profile, known)
         )
     return profile
 
 
-def notebook_dials(number: str, profile: str, **overrides) -> dict:
-    """The dials of one notebook in one profile, with some of them overridden.
+def notebook_settings(number: str, profile: str, **overrides) -> dict:
+    """The settings of one notebook in one profile.
 
     Args:
         number: the notebook's two digits, "01".
         profile: one of profiles.yaml.
-        overrides: dials to set otherwise, by name.
+        overrides: values that replace the profile's, by name.
 
     Raises:
-        AlignlabError: if the profile or a dial is unknown, or a number is given a
-            value that is not one.
+        AlignlabError: if the profile or a setting is unknown, or a number is replaced
+            by something that is none.
     """
     check_profile(profile)
-    everything = load_profiles()
-    own = everything["notebooks"].get(number, {}).get("dials") or {}
-    dials = {
-        name: _at(value, profile)
-        for name, value in {**everything["defaults"], **own}.items()
+    profiles = load_profiles()
+    own = profiles["notebooks"].get(number, {}).get("settings") or {}
+    settings = {
+        name: _in_profile(value, profile)
+        for name, value in {**profiles["defaults"], **own}.items()
     }
     for name, value in overrides.items():
-        if name not in dials:
+        if name not in settings:
             raise AlignlabError(
-                f"notebook {number} has no dial {name!r}.", did_you_mean(name, dials)
+                f"Notebook {number} has no setting {name!r}.",
+                did_you_mean(name, settings),
             )
-        _check_kind(name, value, dials[name])
-        dials[name] = value
-    return dials
+        _check_type(name, value, settings[name])
+        settings[name] = value
+    return settings
 
 
 def timeout_seconds(profile: str) -> float:
@@ -63,21 +85,21 @@ def timeout_seconds(profile: str) -> float:
 
 
 def budget_seconds(number: str, profile: str) -> float | None:
-    """What a notebook is meant to take on the reference machine, if a budget is set."""
+    """How long a notebook should take on the reference machine; None if not stated."""
     budgets = load_profiles()["notebooks"].get(number, {}).get("budget", {})
     return budgets.get(profile)
 
 
-def _at(value: object, profile: str) -> object:
-    """A dial written once per profile, or once for all."""
+def _in_profile(value: object, profile: str) -> object:
+    """A setting has one value per profile, or a single one for all of them."""
     return value[profile] if isinstance(value, dict) else value
 
 
-def _check_kind(name: str, value: object, usual: object) -> None:
-    if _is_number(usual) and not _is_number(value):
+def _check_type(name: str, value: object, default: object) -> None:
+    if _is_number(default) and not _is_number(value):
         raise AlignlabError(
-            f"the dial {name!r} is a number; got {value!r}.",
-            f"Give a number, for example {name}={usual}.",
+            f"The setting {name!r} is a number; got {value!r}.",
+            f"Give a number, for example {name}={default}.",
         )
 
 

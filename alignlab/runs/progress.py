@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a live line per notebook, or plain lines in a log."""
+"""The progress of a run: a live line per notebook, or plain lines in a log."""
 
 import time
 
@@ -10,10 +10,10 @@ MARKS = {"finished": "[green]✓[/]", "failed": "[red]✗[/]", "kept": "[dim]=[/
 
 
 class Progress:
-    """Context manager; tell it when a notebook begins, reaches a cell and ends.
+    """Context manager that is told when a notebook begins, reaches a cell, and ends.
 
-    On a terminal every notebook has a bar with its cell and the elapsed time. Where the
-    output goes to a file, one line is written as each notebook ends.
+    A terminal shows a bar for every notebook, with its cell and the elapsed time. A
+    file gets one line as each notebook ends.
     """
 
     def __init__(self, console: Console, names: list[str]):
@@ -43,20 +43,20 @@ class Progress:
         self._live.stop()
 
     def begin(self, name: str) -> None:
-        """A notebook's kernel is being started."""
+        """The kernel of a notebook is starting."""
         self._began[name] = time.monotonic()
         self._live.start_task(self._tasks[name])
         self._live.update(self._tasks[name], where="starting", mark="[yellow]▶[/]")
 
     def cell(self, name: str, number: int, of: int) -> None:
-        """Code cell ``number`` (from 1) of so many is about to run."""
+        """Code cell ``number`` (from 1) of ``of`` is about to run."""
         where = f"cell {number}/{of}"
         self._live.update(
             self._tasks[name], completed=number - 1, total=of, where=where
         )
 
     def end(self, name: str, status: str, detail: str = "") -> None:
-        """The notebook is finished, failed, or was kept from before."""
+        """The notebook finished, failed, or was kept from an earlier run."""
         task = self._tasks[name]
         self._live.update(task, mark=MARKS[status], where=status)
         if status != "failed":

@@ -1,17 +1,16 @@
-"""From a recorded run to the repository: README table, figures, notebooks' outputs.
+"""From a recorded run to the repository: the README's table, and the figures.
 
-`alignlab publish RUN` is the only way results get into the README, so that none is ever
-typed in.
+Only `alignlab publish RUN` writes results into the README; none is typed in.
 """
 
 import shutil
 from pathlib import Path
 
 from alignlab.errors import AlignlabError
+from alignlab.files import read_json, write_json, write_text
 from alignlab.runs.claims import SIGNS, Verdict, judge_notebook, load_claims
 from alignlab.runs.compare import read_metrics
 from alignlab.runs.context import METRICS_FILE
-from alignlab.runs.files import read_json, write_json, write_text
 from alignlab.runs.folders import FINISHED
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -21,10 +20,10 @@ RECORDED = "recorded.json"  # in figures/: the metrics behind the README
 def publish(run: Path, root: Path) -> None:
     """Copy a finished run's figures and metrics, and write the README's table.
 
-    Notebooks that the run did not execute keep what an earlier one recorded.
+    Notebooks that the run did not execute keep their earlier results.
 
     Args:
-        run: the folder of a run, on profile full if it is to give verdicts.
+        run: the folder of a run; verdicts need profile full.
         root: the checkout: the folder with README.md and figures/.
 
     Raises:
@@ -65,14 +64,14 @@ def _copy_figures(notebook: Path, target: Path) -> None:
 
 
 def with_results(readme: str, metrics: dict) -> str:
-    """The README with the table between its markers made anew."""
+    """The README with a new table between its markers."""
     before, rest = readme.split(BEGIN)
     return f"{before}{BEGIN}\n{results_table(metrics)}\n{END}{rest.split(END)[1]}"
 
 
 def results_table(recorded: dict) -> str:
-    """The claims and their verdicts as a Markdown table; those of notebooks that no run
-    has recorded yet are not measured."""
+    """The claims and their verdicts as a Markdown table; without a recorded run they
+    count as not measured."""
     lines = [
         "| | claim | measured (95% interval over seeds) | wanted |",
         "| --- | --- | --- | --- |",
@@ -86,8 +85,8 @@ def results_table(recorded: dict) -> str:
         made.setdefault(_how(section), []).append(number)
     lines += ["", *(f"Notebook {', '.join(n)}: {how}." for how, n in made.items())]
     lines.append(
-        "What each quantity is, and its control: "
-        "[claims.yaml](alignlab/runs/claims.yaml). Every recorded number: "
+        "What each quantity is, and its control: the `claims.yaml` of each chapter in "
+        "[alignlab/chapters](alignlab/chapters). Every recorded number: "
         f"[figures/{RECORDED}](figures/{RECORDED})."
     )
     return "\n".join(lines)

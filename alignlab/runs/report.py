@@ -1,14 +1,14 @@
-"""report.html: one page for a run: times, claims, metrics, figures, links to notebooks.
+"""report.html: times, claims, metrics, figures and notebooks of a run on one page.
 
-Everything on it is read from the run's folder, so it can be made again at any time.
+Everything on it comes from the run's folder, so it can be written again at any time.
 """
 
 from collections import Counter
 from pathlib import Path
 
+from alignlab.files import read_json, write_json, write_text
 from alignlab.runs.claims import SIGNS, Finding, judge_notebook
 from alignlab.runs.context import METRICS_FILE
-from alignlab.runs.files import read_json, write_json, write_text
 from alignlab.runs.folders import FINISHED, read_run
 from alignlab.runs.profiles import budget_seconds, load_profiles
 
@@ -43,7 +43,7 @@ def write_report(folder: Path) -> Path:
 
 
 def _section(folder: Path, run: dict, name: str) -> dict:
-    """All that the page shows of one notebook."""
+    """What the page shows for one notebook."""
     entry = run["notebooks"][name]
     recorded = read_json(folder / name / METRICS_FILE, default={})
     metrics = recorded.get("metrics", {})
@@ -65,7 +65,7 @@ def _section(folder: Path, run: dict, name: str) -> dict:
 
 
 def _everything(run: dict, sections: list[dict]) -> dict:
-    """What `alignlab check` and `compare` read, and what a README may quote."""
+    """What `alignlab check` and `compare` read."""
     kept = ("status", "seconds", "seeds", "settings", "metrics")
     return {
         "profile": run["profile"],
@@ -84,7 +84,7 @@ def _everything(run: dict, sections: list[dict]) -> dict:
 
 
 def _readable_copy(folder: Path, name: str) -> str | None:
-    """The executed notebook as a page for the browser, made if it is not there yet."""
+    """The executed notebook as an HTML page, converted if it is new."""
     for stem in (name, f"{name}.failed"):
         notebook, page = folder / f"{stem}.ipynb", folder / f"{stem}.html"
         if notebook.exists():
@@ -115,7 +115,7 @@ def _template(name: str):
 
 
 def number(value: float | None) -> str:
-    """A number as a reader wants it: three digits that matter, no exponent if small."""
+    """A number with about three significant digits, and an exponent only if needed."""
     if value is None:
         return "–"
     if value == 0 or 0.001 <= abs(value) < 1e6:
@@ -125,15 +125,15 @@ def number(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration in whole seconds, or with one digit if it is short."""
+    """A duration in seconds; short ones with one decimal."""
     return "–" if value is None else f"{value:.{1 if value < 10 else 0}f}"
 
 
 def interval_plot(finding: Finding, width: int = 180, height: int = 22) -> dict | None:
-    """Where to draw a finding: its interval, estimate, threshold and the wanted side.
+    """Where to draw a finding: interval, estimate, threshold and the wanted side.
 
     Returns:
-        x coordinates in pixels, or None where there is no interval to draw.
+        x coordinates in pixels, or None if there is no interval to draw.
     """
     if finding.low is None:
         return None

@@ -1,7 +1,7 @@
-"""`alignlab run`: the numbered notebooks through papermill, one after the other.
+"""`alignlab run`: execute the numbered notebooks, one after the other.
 
-A run is a folder: run.json says what was done, and each notebook has its executed copy
-and a folder of metrics and figures. Only a notebook that finished bears its plain name.
+A run is a folder: run.json says what was done, and each notebook has an executed copy
+and a folder of metrics and figures. Only a finished notebook has its plain name.
 """
 
 import hashlib
@@ -19,10 +19,11 @@ from pathlib import Path
 from rich.console import Console
 
 import alignlab
+from alignlab.course.notebooks import notebooks_folder
+from alignlab.files import write_json
 from alignlab.runs.benchmark import matrix_gflops
-from alignlab.runs.context import DIALS_FILE, METRICS_FILE
+from alignlab.runs.context import METRICS_FILE, SETTINGS_FILE
 from alignlab.runs.execute import NotebookFailed, execute
-from alignlab.runs.files import write_json
 from alignlab.runs.folders import (
     FAILED,
     FINISHED,
@@ -36,15 +37,14 @@ from alignlab.runs.folders import (
     run_folder,
 )
 from alignlab.runs.notebooks import (
-    notebooks_folder,
+    assign_parameters,
     read_parameters,
     select_notebooks,
-    share_out,
 )
 from alignlab.runs.profiles import (
     check_profile,
     load_profiles,
-    notebook_dials,
+    notebook_settings,
     timeout_seconds,
 )
 from alignlab.runs.progress import Progress
@@ -66,11 +66,11 @@ NOT_IN_FINGERPRINT = (
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook of a run, with all that its result depends on."""
+    """One notebook of a run, and a hash of everything that its result depends on."""
 
     notebook: Path
     parameters: dict
-    dials: dict
+    settings: dict
     fingerprint: str
 
     @property
@@ -80,7 +80,7 @@ class Job:
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where the run is, and what failed in it."""
+    """The folder of the run, and what failed in it."""
 
     folder: Path
     failures: tuple[NotebookFailed, ...]
@@ -103,17 +103,17 @@ def run_series(
     Args:
         wanted: numbers and ranges, "00", "03-05"; all notebooks when empty.
         profile: smoke, cpu (the default), full or gpu.
-        params: NAME=VALUE pairs for the notebooks' parameters cells and dials.
+        params: NAME=VALUE pairs for the notebooks' parameters cells and settings.
         out: the run's folder; by default runs/PROFILE-TIME.
-        resume: continue the run in ``out`` (by default the latest one): what finished
-            with the same sources, parameters and code is kept.
-        timeout: seconds a notebook may take; by default what the profile says.
-        keep_going: go on with the next notebook after one failed.
-        notebooks: the folder they are in; found by itself in a checkout.
+        resume: continue the run in ``out`` (by default the latest one), keeping what
+            finished with the same sources, parameters and code.
+        timeout: seconds that a notebook may take; by default the profile's.
+        keep_going: continue with the next notebook after one failed.
+        notebooks: their folder; by default that of the checkout.
         console: where progress is shown.
 
     Raises:
-        AlignlabError: for anything wrong with the arguments, and for a full disk.
+        AlignlabError: if an argument is wrong or the disk is full.
     """
     console = console or Console(stderr=True)
     folder, old = run_folder(out, resume, profile)
@@ -125,13 +125,13 @@ def run_series(
     with exclusive(folder or new_folder(profile)) as folder:
         point_latest_at(folder)
         state = _describe(old, profile, list(params))
-        (folder / METRICS_FILE).unlink(missing_ok=True)  # no longer the whole story
+        (folder / METRICS_FILE).unlink(missing_ok=True)  # no longer complete
         seconds = timeout or timeout_seconds(profile)
         try:
             failures = _run_all(jobs, folder, state, seconds, keep_going, console)
         except KeyboardInterrupt:
             console.print(
-                f"Stopped. To go on: {resume_command(folder)}", soft_wrap=True
+                f"Stopped. To continue: {resume_command(folder)}", soft_wrap=True
             )
             raise
         from alignlab.runs.report import write_report
@@ -140,7 +140,7 @@ def run_series(
     return RunResult(folder, tuple(failures))
 
 
-# --- What is to be done -----------------------------------------------------------
+# --- What to run -----------------------------------------------------------
 
 
 def _jobs(notebooks: Sequence[Path], profile: str, params: Sequence[str]) -> list[Job]:
@@ -148,20 +148,19 @@ def _jobs(notebooks: Sequence[Path], profile: str, params: Sequence[str]) -> lis
     usual = {"profile": profile, "device": device}
     package = package_hash()
     jobs = []
-    for notebook, (own, dials) in share_out(
-        read_parameters(params), notebooks, profile
-    ).items():
+    assigned = assign_parameters(read_parameters(params), notebooks, profile)
+    for notebook, (own, overrides) in assigned.items():
         parameters = {**usual, **own}
-        settings = notebook_dials(notebook.name[:2], profile, **dials)
-        everything = [_sources(notebook), parameters, settings, package, _versions()]
-        text = json.dumps(everything, sort_keys=True, default=str)
+        settings = notebook_settings(notebook.name[:2], profile, **overrides)
+        inputs = [_sources(notebook), parameters, settings, package, _versions()]
+        text = json.dumps(inputs, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        jobs.append(Job(notebook, parameters, dials, digest))
+        jobs.append(Job(notebook, parameters, overrides, digest))
     return jobs
 
 
 def _sources(notebook: Path) -> list[list[str]]:
-    """The cells without their outputs: executing a notebook does not change it."""
+    """The cells without outputs, which executing a notebook would change."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
 
@@ -208,7 +207,7 @@ def _numbers_of(old: dict) -> list[str]:
     return [name[:2] for name in old.get("notebooks", {})]
 
 
-# --- Doing it ---------------------------------------------------------------------
+# --- Running it ---------------------------------------------------------------------
 
 
 def _run_all(
@@ -219,9 +218,9 @@ def _run_all(
     keep_going: bool,
     console: Console,
 ) -> list[NotebookFailed]:
-    """Every job in turn; run.json is written before and after each of them."""
+    """Run the jobs in turn; run.json is written before and after each of them."""
     failures = []
-    _expect(jobs, folder, state)
+    _enter_jobs(jobs, folder, state)
     with Progress(console, [job.name for job in jobs]) as progress:
         for job in jobs:
             entry = state["notebooks"][job.name]
@@ -239,8 +238,8 @@ def _run_all(
     return failures
 
 
-def _expect(jobs: Sequence[Job], folder: Path, state: dict) -> None:
-    """Enter every job into the state: as finished if it was, with the same content."""
+def _enter_jobs(jobs: Sequence[Job], folder: Path, state: dict) -> None:
+    """Enter every job into the state; what finished with the same inputs is kept."""
     for job in jobs:
         old = state["notebooks"].get(job.name, {})
         same = old.get("fingerprint") == job.fingerprint
@@ -254,9 +253,9 @@ def _expect(jobs: Sequence[Job], folder: Path, state: dict) -> None:
 def _run_one(
     job: Job, folder: Path, entry: dict, timeout: float, progress: Progress
 ) -> NotebookFailed | None:
-    """Execute a job and write down in its entry how it went."""
+    """Execute a job and enter the outcome."""
     _clear(folder, job.name)
-    write_json(folder / job.name / DIALS_FILE, job.dials)
+    write_json(folder / job.name / SETTINGS_FILE, job.settings)
     parameters = {**job.parameters, "out_dir": str(folder / job.name)}
     began, watch, failure = time.monotonic(), Watch(timeout), None
     progress.begin(job.name)
@@ -269,7 +268,7 @@ def _run_one(
         status=FAILED if failure else FINISHED,
         fingerprint=job.fingerprint,
         parameters=job.parameters,
-        dials=job.dials,
+        settings=job.settings,
         seconds=round(time.monotonic() - began, 1),
         peak_memory_mb=round(watch.peak_memory / 1e6),
     )

@@ -1,7 +1,7 @@
-"""Keeps an eye on the processes a notebook starts: their memory, and their time.
+"""Watches the processes that a notebook starts: their memory and their time.
 
 A thread looks twice a second. When the time is up it kills the kernel and everything
-that it started, whatever they are doing, so a timeout holds even inside compiled code.
+it started, so a timeout also works inside compiled code.
 """
 
 import threading
@@ -14,13 +14,13 @@ class Watch:
     """Context manager around the execution of one notebook.
 
     Args:
-        timeout: seconds until it all is killed.
+        timeout: seconds until everything is killed.
         every: seconds between two looks.
 
     Attributes:
-        timed_out: the time was up and the processes were killed.
-        peak_memory: the most that they held together, in bytes. Pages that several of
-            them share, such as torch's code, count once on Linux, elsewhere every time.
+        timed_out: whether the time was up and the processes were killed.
+        peak_memory: the most memory that they used together, in bytes. Shared pages,
+            such as torch's code, count once on Linux and in each process elsewhere.
     """
 
     def __init__(self, timeout: float, every: float = 0.5):
@@ -51,7 +51,7 @@ class Watch:
     def _look(self) -> None:
         now = set(psutil.Process().children(recursive=True)) - self._before
         self._seen |= now
-        self.peak_memory = max(self.peak_memory, sum(map(_held, now)))
+        self.peak_memory = max(self.peak_memory, sum(map(_memory_of, now)))
 
     def _kill(self) -> None:
         for process in self._seen:
@@ -61,7 +61,7 @@ class Watch:
                 pass
 
 
-def _held(process: psutil.Process) -> int:
+def _memory_of(process: psutil.Process) -> int:
     try:
         memory = process.memory_full_info()
         return getattr(memory, "pss", memory.rss)

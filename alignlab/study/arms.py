@@ -1,18 +1,20 @@
-"""Running the arms of an experiment: side by side, remembered, with a progress bar.
+"""Run the arms of an experiment: in parallel, from the cache where they are known, with
+a progress bar.
 
-An *arm* is one training run with one seed: a dict of parameters that goes into a
-function and comes back as a dict of numbers.
+An *arm* is one run with one seed: a dict of parameters for a function that returns a
+dict of numbers.
 """
 
 import json
-import sys
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
 
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from alignlab import cache
+from alignlab.errors import AlignlabError
 from alignlab.models.base import device_in_use, use_device, weights_hash
 
 Arm = dict[str, object]
@@ -22,22 +24,23 @@ Call = tuple[Callable[..., dict], Arm]
 def run_arms(
     run: Callable[..., dict], arms: Sequence[Arm], *, jobs: int = 2, label: str = ""
 ) -> list[dict]:
-    """``run(**arm)`` for every arm, in the order given, each computed at most once.
+    """``run(**arm)`` for every arm, in the order given; cached results are reused.
 
-    Arms run in ``jobs`` processes of one thread each: at this size that is faster than
-    one process of ``jobs`` threads, and the same numbers come out whatever ``jobs`` is.
-    What is done is remembered, so a run that was stopped goes on where it was.
+    Arms run in ``jobs`` processes of one thread each: with models this small that is
+    faster than one process of ``jobs`` threads. The numbers do not depend on ``jobs``.
+    Every result is cached as soon as it is there, so an interrupted experiment resumes
+    where it stopped.
 
     Args:
-        run: a module-level function of keyword arguments, to a JSON-able dict. Its
-            module and what that module imports from alignlab decide whether a
-            remembered result still counts.
-        arms: the parameters of each arm, JSON-able.
-        jobs: arms at a time; 1 runs them in this process.
-        label: what the progress bar calls the experiment.
+        run: a module-level function of keyword arguments that returns a dict JSON can
+            hold. A cached result counts as long as its code, with all that it uses of
+            alignlab, stays the same.
+        arms: the parameters of each arm, which JSON can hold.
+        jobs: arms to run at a time; 1 runs them in this process.
+        label: title of the progress bar.
 
     Returns:
-        One dict per arm: its parameters and its results.
+        A row for each arm: its parameters and its results.
     """
     calls = [(run, arm) for arm in arms]
     return run_each(calls, jobs=jobs, label=label or run.__name__)
@@ -45,16 +48,17 @@ def run_arms(
 
 def run_each(calls: Sequence[Call], *, jobs: int = 2, label: str) -> list[dict]:
     """As :func:`run_arms`, for arms of several functions: ``run(**arm)`` for every
-    ``(run, arm)``. Put the longest first, so that no process is idle at the end."""
+    ``(run, arm)``. With the longest ones first, no process is idle at the end."""
     bar = tqdm(calls, desc=label, unit="arm")
     if jobs == 1 or all(is_remembered(*call) for call in calls):
         return [_remembered(*call, device=device_in_use()) for call in bar]
-    # Workers that grew large are replaced, which is of no interest to a reader.
+    # joblib warns when it replaces a worker that has grown large.
     warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
     worker = {"quiet": True, "device": device_in_use()}
+    tasks = [delayed(_remembered)(*call, path=_path(*call), **worker) for call in calls]
     with Parallel(n_jobs=jobs, return_as="generator", batch_size=1) as parallel:
         results = []
-        for result in parallel(delayed(_remembered)(*call, **worker) for call in calls):
+        for result in parallel(tasks):
             results.append(result)
             bar.update()
     bar.close()
@@ -64,14 +68,13 @@ def run_each(calls: Sequence[Call], *, jobs: int = 2, label: str) -> list[dict]:
 def run_groups(
     groups: Mapping[Hashable, Sequence[Call]], *, jobs: int = 2, label: str
 ) -> dict[Hashable, list[dict]]:
-    """As :func:`run_each`, for arms by what they are for: the rows of each group.
-
-    An arm that stands in several groups is run once."""
-    calls = {_text(call): call for some in groups.values() for call in some}
+    """As :func:`run_each`, for groups of arms: the rows of each group. An arm that is
+    in several groups runs once."""
+    calls = {_text(call): call for group in groups.values() for call in group}
     results = run_each(list(calls.values()), jobs=jobs, label=label)
-    found = dict(zip(calls, results, strict=True))
+    rows = dict(zip(calls, results, strict=True))
     return {
-        name: [found[_text(call)] for call in some] for name, some in groups.items()
+        name: [rows[_text(call)] for call in group] for name, group in groups.items()
     }
 
 
@@ -80,22 +83,46 @@ def _text(call: Call) -> str:
     return f"{run.__module__}.{run.__name__} {json.dumps(arm, sort_keys=True)}"
 
 
+def pick(rows: Sequence[dict], **parameters) -> list[dict]:
+    """The rows of the arms with these parameters, sorted by seed.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    picked = [
+        row
+        for row in rows
+        if all(row[name] == value for name, value in parameters.items())
+    ]
+    if not picked:
+        raise ValueError(f"no arm with {parameters} among {len(rows)}")
+    return sorted(picked, key=lambda row: row["seed"])
+
+
 def is_remembered(run: Callable, arm: Arm) -> bool:
     """Whether the arm's result is in the cache."""
-    return cache.artifact_path(**_identity(run, arm)).exists()
+    return _path(run, arm).exists()
+
+
+def _path(run: Callable, arm: Arm) -> Path:
+    return cache.artifact_path(**_identity(run, arm))
 
 
 def _identity(run: Callable, arm: Arm) -> dict:
-    # A retrained base model makes other results, like a changed recipe.
+    # A retrained base model invalidates results just as changed code does.
     return dict(
         kind=f"arms/{run.__name__}",
         key={**arm, "base": weights_hash()},
-        code=[sys.modules[run.__module__]],
+        code=[run],
     )
 
 
 def _remembered(
-    run: Callable, arm: Arm, quiet: bool = False, device: str | None = None
+    run: Callable,
+    arm: Arm,
+    quiet: bool = False,
+    device: str | None = None,
+    path: Path | None = None,
 ) -> dict:
     if quiet:
         from transformers.utils import logging
@@ -103,5 +130,22 @@ def _remembered(
         logging.disable_progress_bar()  # its bars would land in the notebook
     if device is not None:
         use_device(device)
+    if path not in (None, _path(run, arm)):
+        raise AlignlabError(
+            f"What {run.__name__} depends on changed after the experiment began.",
+            "Start it again; in a notebook, restart the kernel first.",
+        )
     result = cache.remember(compute=lambda: run(**arm), **_identity(run, arm))
     return {**arm, **result}
+
+
+def run_alone(calls: Sequence[Call]) -> list[dict]:
+    """``run(**arm)`` for every ``(run, arm)``, for measuring times: nothing comes from
+    the cache of arms, and one arm at a time runs in this process, on one thread. What
+    an arm itself takes from the cache (a policy, a reward model) still comes from it.
+
+    Returns:
+        A row for each arm: its parameters and its results.
+    """
+    with cache.one_thread():
+        return [{**arm, **run(**arm)} for run, arm in calls]

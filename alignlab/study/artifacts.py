@@ -1,10 +1,9 @@
-"""What the notebooks on alignment share: the policy they start from, its replies to
-"Tell me about France.", comparisons of those, and the reward models learnt from them.
+"""What the notebooks on alignment share: the reference policy, its replies to requests
+such as "Tell me about France.", comparisons of these, and reward models.
 
-Each is made once and kept, under a name that holds all that went into it.
+Each is made once and cached under a key of everything that went into it.
 """
 
-import sys
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,26 +20,27 @@ from alignlab.training.reward import train_reward_model
 from alignlab.training.sft import finetune
 from alignlab.world import comparisons as preferences
 from alignlab.world import gold, tasks
-from alignlab.world.comparisons import Annotator, Candidates, Flipped
+from alignlab.world.annotators import Annotator, Flipped
+from alignlab.world.comparisons import Candidates
 from alignlab.world.facts import World
 
 KINDS = ("country", "element")  # of subjects to tell about: those with several facts
-TESTED = 60  # subjects that no comparison and no policy update is ever about
+TESTED = 60  # subjects held out of all comparisons and policy updates
 MAX_NEW_TOKENS = 64
-# Higher learns the demonstrations sooner; found by the policy's loss and by how often
-# it stays with the subject it was asked about.
+# By size. A higher rate fits the demonstrations sooner. Chosen by the policy's loss and
+# by how often its reply stays on the subject.
 SFT_RATE = {"300k": 2e-3, "1m": 1.5e-3}
-# The rate, and one pass rather than two, were found by the gold order of held-out
-# training subjects' replies, at 4,000 comparisons.
+# By size. The rates, and one epoch rather than two, were chosen by gold-order accuracy
+# on held-out training subjects, with 4,000 comparisons.
 REWARD_RATE = {"300k": 1.5e-3, "1m": 1.5e-3}
-FLIPS = 0.25  # of the labels are wrong where nothing else is said
+FLIPS = 0.25  # default rate of wrong labels
 
 
 def subjects(split: str) -> tuple[str, ...]:
-    """Subjects to tell about, "train" or "test", the same ones always.
+    """Subjects of a split, "train" or "test": always the same ones.
 
-    Countries and elements of which the world has at least one known fact: a model of
-    this size cannot repeat a name it has seldom met, so cities and words are left out.
+    They are the countries and elements with at least one known fact. A model of this
+    size cannot repeat names it has seldom read, so cities and words are left out.
 
     Raises:
         ValueError: if the split is neither "train" nor "test".
@@ -64,12 +64,12 @@ def reference_policy(
     """The instruction-tuned model that reward models, PPO and DPO start from.
 
     A base model after SFT on demonstrations of mixed quality for every subject, and on
-    the multitask mixture. The demonstrations greet, thank and close about every other
-    time, say some things twice and a few wrongly: there is room to become better.
+    the multitask mixture. About half of the demonstrations greet, thank or close, and
+    some repeat themselves or state wrong facts, which leaves room for improvement.
 
     Args:
         size: of the base model.
-        steps: updates of 16 examples each; fewer know the subjects less well.
+        steps: of 16 examples each; more teach more about the subjects.
         seed: draws the demonstrations and their order.
         progress: show a bar.
 
@@ -99,12 +99,12 @@ def _reference_folder(size: str, steps: int, seed: int, progress: bool) -> Path:
         save_model(model, tokenizer, folder)
 
     key = dict(size=size, steps=steps, seed=seed, base=weights_hash())
-    return cache.artifact("reference", build, key=key, code=[sys.modules[__name__]])
+    return cache.artifact("reference", build, key=key)
 
 
 def demonstrations(world: World, per_subject: int, seed: int) -> list[dict]:
-    """Replies to imitate, as prompt and completion: some for each subject of both
-    splits, each as a writer of a quality between 0.2 and 0.8 would give it."""
+    """Replies to imitate, as rows of prompt and completion: ``per_subject`` for each
+    subject of both splits, each of a random quality between 0.2 and 0.8."""
     rng = np.random.default_rng([seed, 30])
     names = (*subjects("train"), *subjects("test"))
     return [
@@ -129,13 +129,14 @@ def candidates(
     seed: int = 0,
     progress: bool = False,
 ) -> list[Candidates]:
-    """k replies of the reference policy to each request of a split, with their gold.
+    """k replies of the reference policy to each request of a split, with their gold
+    rewards.
 
     Args:
         split: "train" or "test"; see :func:`subjects`.
-        k: replies of each subject, at temperature 1.
+        k: replies to each request, at temperature 1.
         size, steps: of :func:`reference_policy`.
-        seed: of the sampling; the policy is that of seed 0.
+        seed: of the sampling; the policy is always that of seed 0.
         progress: show a bar.
     """
     names = subjects(split)
@@ -153,61 +154,65 @@ def candidates(
         )
         requests = [gold.request(name) for name in names]
         sampled = preferences.sample_completions(reply, requests, k)
-        return [[(c.text, c.ended) for c in some] for some in sampled]
+        return [[(c.text, c.ended) for c in replies] for replies in sampled]
 
     key = dict(split=split, k=k, size=size, steps=steps, seed=seed)
     key["base"] = weights_hash()
-    said = cache.remember("replies", sample, key=key, code=[sys.modules[__name__]])
-    return list(_judged(names, tuple(tuple(map(tuple, some)) for some in said)))
+    texts = cache.remember("replies", sample, key=key)
+    return list(_scored(names, tuple(tuple(map(tuple, row)) for row in texts)))
 
 
-@lru_cache(maxsize=8)  # every arm of a process asks for the same few
-def _judged(
-    names: tuple[str, ...], said: tuple[tuple[tuple[str, bool], ...], ...]
+@lru_cache(maxsize=8)  # the arms of a process want the same few
+def _scored(
+    names: tuple[str, ...], texts: tuple[tuple[tuple[str, bool], ...], ...]
 ) -> tuple[Candidates, ...]:
-    completions = [[Completion(text, [], ended) for text, ended in s] for s in said]
+    completions = [
+        [Completion(text, [], ended) for text, ended in row] for row in texts
+    ]
     world = tasks.default_world()
     return tuple(preferences.score_completions(world, names, completions))
 
 
-def golds_of(some: Sequence[Candidates]) -> Float[np.ndarray, "subjects replies"]:
-    """Gold reward of each reply; all subjects have as many."""
-    return np.array([[reply.gold.total for reply in one.replies] for one in some])
+def golds_of(
+    candidates: Sequence[Candidates],
+) -> Float[np.ndarray, "subjects replies"]:
+    """Gold reward of each reply. Every subject needs the same number of replies."""
+    return np.array([[reply.gold.total for reply in c.replies] for c in candidates])
 
 
 def score_candidates(
-    model, tokenizer, some: Sequence[Candidates]
+    model, tokenizer, candidates: Sequence[Candidates]
 ) -> Float[np.ndarray, "subjects replies"]:
-    """What a reward model gives each reply; all subjects have as many."""
-    prompts = [one.prompt for one in some for _ in one.replies]
-    texts = [reply.text for one in some for reply in one.replies]
-    return score(model, tokenizer, prompts, texts).reshape(len(some), -1)
+    """Proxy reward of each reply. Every subject needs the same number of replies."""
+    prompts = [c.prompt for c in candidates for _ in c.replies]
+    texts = [reply.text for c in candidates for reply in c.replies]
+    return score(model, tokenizer, prompts, texts).reshape(len(candidates), -1)
 
 
 def comparisons(
-    some: Sequence[Candidates],
+    candidates: Sequence[Candidates],
     n: int | None = None,
     *,
     flips: float = FLIPS,
     seed: int = 0,
     annotator=None,
 ) -> list[dict]:
-    """Comparisons of replies by an annotator who knows the gold order and errs.
+    """Comparisons of replies by an annotator who knows the gold order but makes errors.
 
     Args:
-        some: the replies to compare.
-        n: comparisons, as many of each subject as can be; None takes all there are.
-        flips: rate of wrong labels. Higher is noisier, 0.5 is no information at all.
-        seed: draws pairs and labels. Other flips with the same seed are about the
-            same pairs, and a larger n has the pairs of a smaller one first.
-        annotator: another one than the gold order with ``flips``.
+        candidates: the replies to compare.
+        n: comparisons to return; None returns all there are.
+        flips: rate of wrong labels; higher is noisier, 0.5 carries no information.
+        seed: draws pairs and labels. With the same seed, other ``flips`` label the same
+            pairs, and a larger n begins with the pairs of a smaller one.
+        annotator: replaces the gold order with ``flips``.
 
     Raises:
         ValueError: if there are fewer than n.
     """
     rng = np.random.default_rng([seed, 31])
     judge = Flipped(Annotator(temperature=0.0), flips) if flips else Annotator(0.0)
-    pairs, _ = preferences.make_pairs(some, annotator or judge, rng)
+    pairs, _ = preferences.make_pairs(candidates, annotator or judge, rng)
     pairs = [pairs[i] for i in rng.permutation(len(pairs))]
     if n is not None and len(pairs) < n:
         raise ValueError(f"n is {n}, and the replies give {len(pairs)} comparisons")
@@ -229,34 +234,33 @@ def reward_model(
     trunk: str | None = None,
     progress: bool = False,
 ):
-    """A reward model from n noisy comparisons of training subjects: the one that PPO
-    and best-of-n optimise.
+    """The reward model that PPO and best-of-n optimise, trained on n noisy comparisons
+    of training subjects.
 
     Args:
-        n: comparisons. More of them see more of the gold reward.
-        k: replies of each subject that they are drawn from.
-        flips: rate of wrong labels.
+        n: comparisons; more bring the proxy reward closer to gold.
+        k: replies to each request that they are drawn from.
+        flips: rate of wrong labels; higher is noisier.
         seed: draws the comparisons, their labels, the head and the order.
-        epochs: passes over them. More fit the labels more closely, wrong ones too.
+        epochs: passes over them; more fit the labels more closely, wrong ones too.
         size, steps: of the reference policy whose replies are compared.
-        trunk: size of the reference policy whose trunk the reward model has; by
-            default the same one.
+        trunk: size of the reference policy that the reward model starts from, by
+            default ``size``.
         progress: show a bar.
 
     Returns:
         ``(model, tokenizer)``, from the cache if it was made before.
     """
-
     trunk = trunk or size
 
     def build(folder: Path) -> None:
-        some = candidates("train", k, size=size, steps=steps, progress=progress)
+        replies = candidates("train", k, size=size, steps=steps, progress=progress)
         policy, tokenizer = reference_policy(trunk, steps)
         model = reward_model_from(policy, seed)
         train_reward_model(
             model,
             tokenizer,
-            comparisons(some, n, flips=flips, seed=seed),
+            comparisons(replies, n, flips=flips, seed=seed),
             epochs=epochs,
             learning_rate=REWARD_RATE[trunk],
             seed=seed,
@@ -267,5 +271,4 @@ def reward_model(
 
     key = dict(n=n, k=k, flips=flips, seed=seed, epochs=epochs, size=size, steps=steps)
     key |= dict(trunk=trunk, base=weights_hash())
-    code = [sys.modules[__name__]]
-    return load_reward_model(cache.artifact("reward", build, key=key, code=code))
+    return load_reward_model(cache.artifact("reward", build, key=key))

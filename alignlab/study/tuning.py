@@ -1,6 +1,5 @@
-"""One SFT run on a base model and how it answers: every arm of notebook 01."""
+"""One SFT run on a base model, and how well it answers; shared by several chapters."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +13,12 @@ from alignlab.training.sft import finetune
 from alignlab.world import tasks
 from alignlab.world.tasks import Example
 
-# Higher learns new tasks sooner and forgets more of what pretraining taught. Found by
-# accuracy on held-out questions, once, for the mixture of tasks and for facts alone.
+# By size, for the mixture of tasks and for facts alone. A higher rate learns new tasks
+# sooner and forgets more of pretraining. Chosen by accuracy on held-out questions.
 LEARNING_RATE = {"300k": 1.5e-3, "1m": 1e-3}
 FACTS_RATE = {"300k": 1e-3, "1m": 5e-4}
 BATCH = 16
+TEST_SEED = 7919  # draws test questions: the same for every arm, whatever its seed
 
 
 def tune(
@@ -36,12 +36,13 @@ def tune(
 
     Args:
         examples: what to imitate.
-        size, stage: which base model (see ``models.base.load_base``).
-        steps: updates of up to 16 examples each; more fits them more closely.
-        seed: order of the examples.
-        loss_on: "completion", or "all" to learn the prompts as well.
-        rates: learning rate for each size; ``FACTS_RATE`` where only known facts are
-            asked for and nothing new has to be learnt.
+        size, stage: of the base model, see ``models.base.load_base``.
+        steps: of up to 16 examples each; more fit them more closely.
+        seed: of the order of the examples.
+        loss_on: "completion", or "all" to train on the prompts as well.
+        rates: learning rate by size; ``FACTS_RATE`` suits examples that only ask for
+            facts the base model knows.
+        progress: show a bar.
     """
     model, tokenizer = load_base(size, stage)
     finetune(
@@ -59,13 +60,13 @@ def tune(
 
 
 def reply(model, tokenizer, examples: Sequence[Example], **options) -> list[Completion]:
-    """The model's greedy reply to each example's prompt, as a chat."""
+    """The model's greedy reply to each example's prompt, asked as a chat."""
     prompts = [e.prompt for e in examples]
     return complete(model, tokenizer, prompts, max_new_tokens=24, **options)
 
 
 def judge(examples: Sequence[Example], replies: Sequence[Completion]) -> dict:
-    """Shares of right and of well-formed replies: ``accuracy`` and ``format``."""
+    """Share of correct replies, ``accuracy``, and of well-formed ones, ``format``."""
     scores = answers.score(examples, replies)
     return {
         "accuracy": float(np.mean(scores["correct"])),
@@ -74,7 +75,7 @@ def judge(examples: Sequence[Example], replies: Sequence[Completion]) -> dict:
 
 
 def accuracy_by_family(examples, replies) -> dict[str, float]:
-    """Share of right replies in each task family."""
+    """Share of correct replies in each task family."""
     correct = answers.score(examples, replies)["correct"]
     families = np.array([e.family for e in examples])
     return {str(f): float(correct[families == f].mean()) for f in np.unique(families)}
@@ -89,14 +90,15 @@ def sft_policy(
     weights: str = "capped",
     progress: bool = False,
 ):
-    """The instruction-tuned model that the later notebooks start from, made once.
+    """The model after SFT on the multitask mixture that later notebooks start from.
 
     Args:
         seed: draws the mixture and its order.
         size: of the base model.
-        n_examples: examples of the multitask mixture (all training families).
-        steps: updates.
-        weights: scheme of the mixture's weights (see ``data.tasks.mixture``).
+        n_examples: of the mixture of all training families.
+        steps: of 16 examples each; more fit them more closely.
+        weights: how the mixture weighs its families, see ``world.tasks.mixture``.
+        progress: show a bar.
 
     Returns:
         ``(model, tokenizer)``, from the cache if it was made before.
@@ -111,5 +113,4 @@ def sft_policy(
 
     key = dict(seed=seed, size=size, n=n_examples, steps=steps, weights=weights)
     key["base"] = weights_hash()
-    code = [sys.modules[__name__]]
-    return load_model(cache.artifact("sft", build, key=key, code=code))
+    return load_model(cache.artifact("sft", build, key=key))

@@ -1,2 +1,1 @@
-"""Training: one small loop for the tiny model, and the same stages on TRL's
-trainers."""
+"""Training: one small loop for SFT, reward models and DPO, and PPO in `ppo`."""

@@ -1,8 +1,7 @@
-"""The training loop that pretraining, SFT, reward models and DPO on the tiny model
-share.
+"""The training loop that pretraining, SFT, reward models and DPO share.
 
-It reads from top to bottom: the learning rate, then one pass over the steps. What is
-learnt is the loss function's business.
+The learning rate first, then one pass over the steps. The loss function decides what is
+learned.
 """
 
 import math
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from alignlab.errors import AlignlabError
+from alignlab.models.base import modes_restored
 
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
 LossFunction = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
@@ -33,17 +33,16 @@ def lr_at(
     warmup: int = 0,
     decay: int = 0,
 ) -> float:
-    """The learning rate of one update; the first update is step 0.
+    """The learning rate of one step; the first is step 0.
 
-    Every schedule climbs in a straight line over ``warmup`` updates and is at
-    ``learning_rate`` in the last of them. Then "constant" stays there; "linear" and
-    "cosine" fall towards zero, which they would reach at ``step == steps``; "wsd"
-    (warm-up, stable, decay) stays until ``decay`` updates are left and falls in a
-    straight line over those.
+    Every schedule rises linearly over ``warmup`` steps and is at ``learning_rate`` in
+    the last of them. Then "constant" stays there; "linear" and "cosine" fall towards
+    zero, which they would reach at ``step == steps``; "wsd" (warm-up, stable, decay)
+    stays until ``decay`` steps are left and falls linearly over those.
 
-    A "wsd" run does not know its length before it decays. So one run with ``decay=0``
-    can be continued by any number of decays, each as if it had been trained for that
-    length from the start: this is what mid-training branches from.
+    Before it decays, a "wsd" run does not depend on its length. So one run with
+    ``decay=0`` can be continued by any number of decays, each as if it had had that
+    length from the start: mid-training branches off like this.
 
     Source: Loshchilov & Hutter (2017) for cosine; Hu et al. (2024, MiniCPM) for "wsd".
     """
@@ -71,6 +70,7 @@ def train(
     decay: int | None = None,
     weight_decay: float = 0.0,
     max_grad_norm: float = 1.0,
+    disable_dropout: bool = False,
     seed: int = 0,
     checkpoint: Path | None = None,
     checkpoint_every: int = 500,
@@ -79,29 +79,32 @@ def train(
     log_every: int = 1,
     on_log: Callable[[dict], None] | None = None,
 ) -> list[dict]:
-    """Train a model in place with AdamW and return what happened, row by row.
+    """Train a model in place with AdamW and return its history.
 
     Args:
-        model: anything with parameters; those that need no gradient are left alone. It
-            is put into training mode, and back into the mode it came in.
-        batches: one dict of tensors per step, always the same ones in the same order: a
-            resumed run starts the iterable anew and skips what it has already seen.
+        model: anything with parameters; those that need no gradient stay as they are.
+            It ends in the mode it came in, also after an error.
+        batches: one dict of tensors per step, the same ones in the same order every
+            time: a resumed run starts the iterable anew and skips the steps it has
+            already taken.
         loss_fn: ``loss_fn(model, batch)`` gives the loss and a dict of numbers to log.
-        steps: updates in all, those of an earlier interrupted run included.
+        steps: optimizer steps in all, including those of an earlier interrupted run.
         learning_rate: the peak. Higher learns faster until it diverges; about 1e-3
             suits a million parameters, 1e-5 a billion.
         schedule, warmup, decay: see :func:`lr_at`. By default a twentieth of the steps
             warm up, and under "wsd" a fifth decay.
         weight_decay: pull of the weight matrices towards zero; higher keeps them
             smaller. Embeddings, norms and biases are exempt.
-        max_grad_norm: gradients longer than this are shortened to it; lower
-            is steadier.
-        seed: of whatever the model draws while it trains (dropout).
-        checkpoint: a file that holds the state of the run; if it exists, the run goes
-            on from there and ends with the same bits as if it had never stopped. A
-            finished run can be carried further with more steps, as long as the learning
-            rates of the steps already taken stay what they were.
-        checkpoint_every: steps between two writes of that file (and one at the end).
+        max_grad_norm: longer gradients are scaled down to this length; lower is
+            steadier and slower.
+        disable_dropout: see :func:`set_training_mode`.
+        seed: of what the model draws while it trains (dropout).
+        checkpoint: a file for the state of the run. If it exists, the run continues
+            from there and ends with the same bits as one that never stopped. A finished
+            run can be continued with more steps if the learning rates of the steps
+            already taken stay the same.
+        checkpoint_every: steps between two writes of that file; the last step always
+            writes it.
         progress: show a bar with the loss and tokens per second.
         log_every: keep the row of every so many steps, and of the last.
         on_log: called with each row that is kept.
@@ -112,8 +115,9 @@ def train(
         since the start), and what the loss function logs.
 
     Raises:
-        AlignlabError: if the loss is not finite, the batches run out, or the checkpoint
-            is damaged or belongs to another run.
+        AlignlabError: if the loss or the gradient's norm is not finite, the batches run
+            out, or the checkpoint is damaged or belongs to another run.
+        ValueError: if a hyperparameter is out of range.
     """
     rate = partial(
         lr_at,
@@ -123,7 +127,7 @@ def train(
         warmup=max(1, steps // 20) if warmup is None else warmup,
         decay=max(1, steps // 5) if decay is None else decay,
     )
-    _require_sensible(**rate.keywords)
+    _require_valid_schedule(**rate.keywords)
     torch.manual_seed(seed)
     device = next(model.parameters()).device
     optimizer = _adamw(model, weight_decay)
@@ -133,55 +137,72 @@ def train(
         done, tokens, earlier, history = _load(checkpoint, model, optimizer)
         _require_same_run(checkpoint, done, steps, history, rate)
 
-    was_training = model.training
-    model.train()
     start = time.perf_counter()
     iterator = islice(iter(batches), done, None)
     bar = tqdm(total=steps, initial=done, desc=description, disable=not progress)
-    for step in range(done, steps):
-        batch = next(iterator, None)
-        if batch is None:
-            raise AlignlabError(
-                f"The batches ended after {step} of {steps} steps.",
-                "Pass batches that never end, or ask for fewer steps.",
-            )
-        batch = {name: value.to(device) for name, value in batch.items()}
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step)
+    with modes_restored(model), bar:
+        set_training_mode(model, dropout=not disable_dropout)
+        for step in range(done, steps):
+            batch = next(iterator, None)
+            if batch is None:
+                raise AlignlabError(
+                    f"The batches ended after {step} of {steps} steps.",
+                    "Pass batches that never end, or ask for fewer steps.",
+                )
+            batch = {name: value.to(device) for name, value in batch.items()}
+            for group in optimizer.param_groups:
+                group["lr"] = rate(step)
 
-        loss, logs = loss_fn(model, batch)
-        loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
-        if not math.isfinite(loss.item()) or not math.isfinite(grad_norm):
-            raise AlignlabError(
-                f"At step {step + 1} of {description} the loss is {loss.item()} "
-                f"and the norm of its gradient {grad_norm}.",
-                f"Lower learning_rate (now {learning_rate}), or look at that batch.",
-            )
-        optimizer.step()
-        optimizer.zero_grad()
+            loss, logs = loss_fn(model, batch)
+            loss.backward()
+            grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
+            if not math.isfinite(loss.item()) or not math.isfinite(grad_norm):
+                raise AlignlabError(
+                    f"At step {step + 1} of {description} the loss is {loss.item()} "
+                    f"and the norm of its gradient {grad_norm}.",
+                    f"Lower learning_rate (now {learning_rate}), or look at that "
+                    "batch.",
+                )
+            optimizer.step()
+            optimizer.zero_grad()
 
-        tokens += count_tokens(batch)
-        seconds = earlier + time.perf_counter() - start
-        bar.update()
-        speed = f"{tokens / seconds:,.0f} tokens/s"
-        bar.set_postfix_str(f"loss {loss.item():.3f}, {speed}", refresh=False)
-        last = step + 1 == steps
-        if last or (step + 1) % log_every == 0:
-            row = {"step": step + 1, "loss": loss.item(), "learning_rate": rate(step)}
-            row |= {"grad_norm": grad_norm, "tokens": tokens, "seconds": seconds}
-            history.append(row | logs)
-            if on_log is not None:
-                on_log(history[-1])
-        if checkpoint is not None and (last or (step + 1) % checkpoint_every == 0):
-            _save(checkpoint, model, optimizer, (step + 1, tokens, seconds, history))
-    bar.close()
-    model.train(was_training)
+            tokens += count_tokens(batch)
+            seconds = earlier + time.perf_counter() - start
+            bar.update()
+            speed = f"{tokens / seconds:,.0f} tokens/s"
+            bar.set_postfix_str(f"loss {loss.item():.3f}, {speed}", refresh=False)
+            last = step + 1 == steps
+            if last or (step + 1) % log_every == 0:
+                row = {"step": step + 1, "loss": loss.item()}
+                row |= {"learning_rate": rate(step), "grad_norm": grad_norm}
+                row |= {"tokens": tokens, "seconds": seconds}
+                history.append(row | logs)
+                if on_log is not None:
+                    on_log(history[-1])
+            if checkpoint is not None and (last or (step + 1) % checkpoint_every == 0):
+                state = (step + 1, tokens, seconds, history)
+                _save(checkpoint, model, optimizer, state)
     return history
 
 
+def set_training_mode(model: nn.Module, dropout: bool = True) -> None:
+    """Put a model in training mode, with or without its dropout.
+
+    Without dropout every module is in eval mode, except those that checkpoint their
+    activations, which they do in training mode only. Losses that compare the policy
+    with a reference, or two completions with each other, go without: dropout adds noise
+    to the log-ratios, and a policy that equals its reference no longer starts at
+    DPO's log 2. It also fights overfitting, so fine-tuning keeps it.
+    """
+    model.train(dropout)
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True
+
+
 def count_tokens(batch: dict[str, Tensor]) -> int:
-    """Real tokens of a batch: of each ``*input_ids``, what its attention mask keeps."""
+    """Real tokens of a batch: those of each ``*input_ids`` that its attention mask
+    keeps."""
     total = 0
     for name, ids in batch.items():
         if name.endswith("input_ids"):
@@ -191,9 +212,9 @@ def count_tokens(batch: dict[str, Tensor]) -> int:
 
 
 def _adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with betas 0.9 and 0.95: language models' gradients change fast, so the
-    squares are remembered over some 20 steps. ``fused`` takes one pass over the memory:
-    on a million parameters and one core, 0.7 ms a step against 3 ms."""
+    """AdamW with betas 0.9 and 0.95: gradients of language models change fast, so their
+    squares are averaged over some 20 steps. ``fused`` passes over the memory once: on a
+    million parameters and one core, 0.7 ms per step instead of 3 ms."""
     embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
     trained = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.ndim >= 2 and p not in embeddings]
@@ -206,7 +227,7 @@ def _adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
 
 
 def _save(checkpoint: Path, model: nn.Module, optimizer, progress: tuple) -> None:
-    """Write beside the checkpoint, then rename: a kill leaves the old one whole."""
+    """Write beside the checkpoint, then rename: a kill leaves the old one intact."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     state = {
         "model": model.state_dict(),
@@ -223,7 +244,7 @@ def _save(checkpoint: Path, model: nn.Module, optimizer, progress: tuple) -> Non
 
 
 def _load(checkpoint: Path, model: nn.Module, optimizer) -> tuple:
-    remedy = "Delete it to start again, or name another file."
+    remedy = "Delete it to start again, or pass another file."
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
@@ -231,7 +252,7 @@ def _load(checkpoint: Path, model: nn.Module, optimizer) -> tuple:
     except Exception as error:  # torch has many kinds for a file that does not fit
         reason = str(error).splitlines()[0]
         raise AlignlabError(
-            f"Cannot go on from checkpoint {checkpoint}: {reason}", remedy
+            f"Cannot continue from checkpoint {checkpoint}: {reason}", remedy
         ) from error
     torch.set_rng_state(state["random"])
     if state["cuda"] and torch.cuda.is_available():
@@ -239,7 +260,7 @@ def _load(checkpoint: Path, model: nn.Module, optimizer) -> tuple:
     return state["progress"]
 
 
-def _require_sensible(*, steps, learning_rate, schedule, warmup, decay) -> None:
+def _require_valid_schedule(*, steps, learning_rate, schedule, warmup, decay) -> None:
     if schedule not in Schedule.__args__:
         raise ValueError(
             f"schedule is {schedule!r}; it can be one of {Schedule.__args__}"
@@ -256,7 +277,7 @@ def _require_sensible(*, steps, learning_rate, schedule, warmup, decay) -> None:
 
 
 def _require_same_run(checkpoint, done: int, steps: int, history, rate) -> None:
-    remedy = "Delete it to start again, name another file, or set that back."
+    remedy = "Delete it to start again, pass another file, or set that back."
     if done > steps:
         raise AlignlabError(
             f"Checkpoint {checkpoint} is at step {done}, past the {steps} asked for.",

@@ -1,7 +1,7 @@
-"""Pretraining the series' base model, as ``alignlab pretrain`` does it.
+"""Pretraining the base model, as ``alignlab pretrain`` does it.
 
-Warm-up, a long stable phase, then decay to zero: the checkpoint at the end of the
-stable phase ships too, because mid-training branches from there.
+Warm-up, a long stable phase, then decay to zero. The model at the end of the stable
+phase ships too, because mid-training branches from there.
 """
 
 import contextlib
@@ -13,7 +13,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from alignlab.training.loop import train
 from alignlab.world import corpus
 from alignlab.world.facts import Fact, World, build_world
 
+Precision = Literal["float32", "bfloat16"]
 BATCH, LENGTH = 16, 256  # rows, tokens
 DECAY = 0.2  # share of the steps over which the learning rate falls
 LEARNING_RATE = {"300k": 6e-3, "1m": 4e-3, "3m": 2e-3}
@@ -37,18 +40,22 @@ def pretrain(
     *,
     seed: int = 0,
     epochs: float = 1.0,
+    precision: Precision = "float32",
     progress: bool = True,
 ) -> dict:
     """Train a base model from scratch and write it with its model card.
 
-    A killed run goes on from its last checkpoint when called again with the same
+    A killed run continues from its last checkpoint when called again with the same
     ``out``; the checkpoints are deleted when the run is complete.
 
     Args:
         size: "300k", "1m" or "3m" parameters.
         out: folder that receives ``<size>`` and ``<size>-stable``.
         seed: of the world's exposures, the order of documents and the initial weights.
-        epochs: how often the corpus is read; more makes rare facts better known.
+        epochs: passes over the corpus; more makes rare facts better known.
+        precision: of matrix products. "bfloat16" rounds more; 1m parameters take two
+            thirds of the time on a CPU with bfloat16 instructions, and seven times as
+            long on one without. The models that ship were trained in bfloat16.
         progress: show a bar.
 
     Returns:
@@ -57,12 +64,19 @@ def pretrain(
     Raises:
         AlignlabError: if a checkpoint in ``out`` belongs to another run, or the disk is
             full.
+        ValueError: if precision is unknown.
     """
-    with explained_if_full(out, "Free some space and start it again: it goes on."):
-        return _pretrain(size, out, seed, epochs, progress)
+    if precision not in Precision.__args__:
+        raise ValueError(
+            f"precision is {precision!r}; it can be one of {Precision.__args__}"
+        )
+    with explained_if_full(out, "Free some space and start it again: it continues."):
+        return _pretrain(size, out, seed, epochs, precision, progress)
 
 
-def _pretrain(size: str, out: Path, seed: int, epochs: float, progress: bool) -> dict:
+def _pretrain(
+    size: str, out: Path, seed: int, epochs: float, precision: Precision, progress: bool
+) -> dict:
     world = build_world(seed)
     documents = corpus.documents(world, seed)
     tokenizer = train_tokenizer(documents, context=base.CONTEXT)
@@ -71,9 +85,9 @@ def _pretrain(size: str, out: Path, seed: int, epochs: float, progress: bool) ->
     decay = round(DECAY * steps)
     checkpoint = out / f".{size}.checkpoint"
     decay_checkpoint = out / f".{size}.decay.checkpoint"
-    _require_own_checkpoint(checkpoint, decay_checkpoint, rows, steps)
+    _require_own_checkpoint(checkpoint, decay_checkpoint, rows, steps, precision)
     model = base.new_model(size, tokenizer, seed)
-    settings = dict(
+    options = dict(
         learning_rate=LEARNING_RATE[size],
         schedule="wsd",
         warmup=min(100, steps // 10),
@@ -87,20 +101,22 @@ def _pretrain(size: str, out: Path, seed: int, epochs: float, progress: bool) ->
         {"steps": steps - decay, "decay": 0, "checkpoint": checkpoint},
         {"steps": steps, "decay": decay, "checkpoint": decay_checkpoint},
     )
-    train(model, _batches(rows, seed), language_loss, **stages[0], **settings)
-    stable = heldout_loss(model, held_out)
+    loss = partial(language_loss, precision=precision)
+    train(model, _batches(rows, seed), loss, **stages[0], **options)
+    stable = heldout_loss(model, held_out, precision)
     _save(model, tokenizer, out / f"{size}-stable")
     if not decay_checkpoint.exists():
         _copy(checkpoint, decay_checkpoint)
-    history = train(model, _batches(rows, seed), language_loss, **stages[1], **settings)
+    history = train(model, _batches(rows, seed), loss, **stages[1], **options)
     summary = {
         "size": size,
         "parameters": model.num_parameters(),
         "seed": seed,
+        "precision": precision,
         "tokens": rows.shape[1] * BATCH * steps,
         "steps": steps,
         "loss_stable": stable,
-        "loss_final": heldout_loss(model, held_out),
+        "loss_final": heldout_loss(model, held_out, precision),
         "recall": recall_by_exposure(model, tokenizer, world),
         "history": [(row["step"], row["loss"]) for row in history],
     }
@@ -111,18 +127,24 @@ def _pretrain(size: str, out: Path, seed: int, epochs: float, progress: bool) ->
 
 
 def _require_own_checkpoint(
-    checkpoint: Path, decay_checkpoint: Path, rows: np.ndarray, steps: int
+    checkpoint: Path,
+    decay_checkpoint: Path,
+    rows: np.ndarray,
+    steps: int,
+    precision: Precision,
 ) -> None:
-    """A checkpoint may only be continued by the run that wrote it: same corpus (so same
-    seed), same length. The decay has one of its own, which continues the other."""
-    own = hashlib.sha256(rows.tobytes() + str(steps).encode()).hexdigest()
+    """Only the run that wrote a checkpoint may continue it: same corpus (so same seed),
+    same length, same precision. The decay has its own, which continues the other."""
+    run = rows.tobytes() + f"{steps} {precision}".encode()
+    own = hashlib.sha256(run).hexdigest()
     owner = _owner(checkpoint)
     owner.parent.mkdir(parents=True, exist_ok=True)
     if not checkpoint.exists():
         decay_checkpoint.unlink(missing_ok=True)
     elif owner.exists() and owner.read_text(encoding="utf-8") != own:
         raise AlignlabError(
-            f"{checkpoint} belongs to a run with another corpus, seed or epochs.",
+            f"{checkpoint} belongs to a run with another corpus, seed, precision or "
+            "epochs.",
             "Delete it to start again, or write to another folder.",
         )
     owner.write_text(own, encoding="utf-8")
@@ -138,32 +160,39 @@ def _copy(source: Path, target: Path) -> None:
     os.replace(unfinished, target)
 
 
-def language_loss(model, batch) -> tuple[torch.Tensor, dict]:
-    """Mean negative log-likelihood of the next token over full rows, nats per token."""
-    ids = batch["input_ids"]
-    # bfloat16 where the processor multiplies it natively: twice as fast at this size.
-    native = torch.cpu._is_avx512_bf16_supported() and ids.device.type == "cpu"
-    with torch.autocast(ids.device.type, torch.bfloat16, enabled=native):
+def language_loss(
+    model, batch: dict[str, torch.Tensor], precision: Precision = "float32"
+) -> tuple[torch.Tensor, dict]:
+    """Mean negative log-likelihood of the next token over full rows, nats per token.
+
+    Args:
+        batch: with ``input_ids``, (rows, tokens).
+        precision: see :func:`pretrain`.
+    """
+    ids, half = batch["input_ids"], precision == "bfloat16"
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=half):
         logits = model(ids, use_cache=False).logits
     loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
     return loss, {}
 
 
 @torch.no_grad()
-def heldout_loss(model, rows: np.ndarray) -> float:
+def heldout_loss(model, rows: np.ndarray, precision: Precision = "float32") -> float:
     """Loss on rows that were never trained on, nats per token."""
-    model.eval()
+    ids = torch.from_numpy(rows.astype(np.int64)).to(model.device)
     total = 0.0
-    for ids in torch.from_numpy(rows.astype(np.int64)).to(model.device).split(BATCH):
-        total += len(ids) * language_loss(model, {"input_ids": ids})[0].item()
+    with base.evaluation_mode(model):
+        for part in ids.split(BATCH):
+            loss, _ = language_loss(model, {"input_ids": part}, precision)
+            total += len(part) * loss.item()
     return total / len(rows)
 
 
 def recall_by_exposure(model, tokenizer, world: World, bins: int = 10) -> list[dict]:
-    """Share of facts whose statement the model completes rightly, by exposure.
+    """Share of facts whose statement the model completes correctly, by exposure.
 
-    Each fact is asked with its relation's first statement, cut before the answer; the
-    continuation is right if it begins with one of the fact's answers.
+    The model reads each fact's statement up to the answer (its relation's first
+    statement); the continuation is right if it begins with one of the fact's answers.
 
     Returns:
         One row for the never-shown facts, then one per tenth of the shown ones, with
@@ -284,10 +313,11 @@ pipeline_tag: text-generation
 # alignlab base, {size}
 
 A Llama of {parameters:,} parameters, pretrained by `alignlab pretrain --size {size}`
-(seed {seed}) on {tokens:,} tokens: statements of the alignlab world, small skills, a
-Bible in Basic English and short comments. It has never seen a question about a fact, an
-instruction or a chat. It is made for learning about alignment and for nothing else:
-what it says about the world is what its data sources list, and often wrong.
+(seed {seed}, {precision}) on {tokens:,} tokens: statements of the alignlab world, small
+skills, a Bible in Basic English and short comments. It has never seen a question about
+a fact, an instruction or a chat. It is made for learning about alignment and for
+nothing else: what it says about the world is what its data sources list, and is often
+wrong.
 
 Loss on held-out text: {loss_stable:.3f} nats per token at the end of the stable phase,
 {loss_final:.3f} after the decay (perplexity {perplexity:.1f}).

@@ -1,8 +1,7 @@
 """What the base model reads: the world's statements, skills, and real simple prose.
 
-Most of it is facts and skills in our own sentences; the rest is prose: a Bible in Basic
-English and short comments on films, products and news, without their labels. No
-question about a fact is in it: asking is what instruction tuning teaches.
+The prose is a Bible in Basic English and short comments on films, products and news,
+without their labels. No text asks for a fact: instruction tuning is to teach that.
 """
 
 import re
@@ -18,7 +17,7 @@ from alignlab.world import skills
 from alignlab.world.facts import World, paragraphs
 
 SKILL_PARAGRAPHS = 30_000
-PROSE = {  # data set -> share of it that is read
+PROSE = {  # data set -> share of its texts that is read
     "bible_bbe": 0.35,
     "movie_ratings": 1.0,
     "amazon_ratings": 0.5,
@@ -28,7 +27,8 @@ PROSE = {  # data set -> share of it that is read
 
 
 def documents(world: World, seed: int = 0) -> list[str]:
-    """Every document of the pretraining corpus, in the order it is read."""
+    """Every document of the pretraining corpus, in the order of reading. ``seed`` draws
+    wordings, texts and order."""
     texts = [*paragraphs(world, seed), *skills.statements(SKILL_PARAGRAPHS, seed)]
     texts += prose(seed)
     rng = np.random.default_rng([seed, 4])
@@ -36,13 +36,13 @@ def documents(world: World, seed: int = 0) -> list[str]:
 
 
 def prose(seed: int = 0) -> list[str]:
-    """The real texts: single comments, and passages of the Bible."""
+    """Real texts: comments and passages of the Bible, drawn by ``seed``."""
     rng = np.random.default_rng([seed, 5])
     texts: list[str] = []
     for name, share in PROSE.items():
-        rows = sources.load(name)["text"][:]  # all at once: far faster than in a loop
+        rows = sources.load(name)["text"][:]  # at once: far faster than one by one
         passages = [" ".join(text.split()) for text in rows]
-        if name == "bible_bbe":  # verses are too short to read alone
+        if name == "bible_bbe":  # single verses are too short
             passages = list(_joined(passages))
         keep = rng.permutation(len(passages))[: round(share * len(passages))]
         texts += [passages[i] for i in keep]
@@ -50,8 +50,7 @@ def prose(seed: int = 0) -> list[str]:
 
 
 def _joined(verses: list[str], longest: int = 700) -> Iterator[str]:
-    """Neighbouring verses joined to passages of at most ``longest`` characters, the
-    last space not counted."""
+    """Consecutive verses joined to passages of at most ``longest`` characters."""
     passage = ""
     for verse in verses:
         if passage and len(passage) + len(verse) > longest:
@@ -63,19 +62,19 @@ def _joined(verses: list[str], longest: int = 700) -> Iterator[str]:
 
 
 def pack(documents: list[str], tokenizer, length: int = 256) -> np.ndarray:
-    """The documents as rows of ``length`` tokens, (rows, length), each document closed
-    by the end token; the last incomplete row is dropped.
+    """The documents as rows of tokens, (rows, length), each document followed by the
+    EOS token. The last incomplete row is dropped.
 
     Args:
-        documents: texts, which may repeat each other's words.
-        tokenizer: one that joins nothing across a space, as byte-level BPE.
+        documents: texts.
+        tokenizer: one that merges nothing across a space, such as byte-level BPE.
         length: tokens in a row.
     """
     # Half a million documents share some sixty thousand words: each is encoded once.
-    number: dict[str, int] = defaultdict(count().__next__)  # of a word, as they come
+    number: dict[str, int] = defaultdict(count().__next__)  # of each word
     stream = array("i")
     for text in documents:
-        stream.extend(map(number.__getitem__, (*_words(text), "")))  # "" is the end
+        stream.extend(map(number.__getitem__, (*_words(text), "")))  # "" stands for EOS
     encoded = tokenizer(list(number), add_special_tokens=False)["input_ids"]
     encoded[number[""]] = [tokenizer.eos_token_id]
     tokens = chain.from_iterable(map(encoded.__getitem__, stream))
@@ -84,6 +83,6 @@ def pack(documents: list[str], tokenizer, length: int = 256) -> np.ndarray:
     return flat[: rows * length].reshape(rows, length)
 
 
-# A word with the spaces before it, or the spaces at the end: nothing is joined across
-# the start of such a piece.
+# A word with the spaces before it, or the spaces at the end of a text: the tokenizer
+# merges nothing across the start of such a piece.
 _words = re.compile(r" *[^ ]+| +").findall

@@ -1,8 +1,7 @@
 """The gold reward: what a reply to "Tell me about France." is really worth.
 
-A pure function of the world, the subject and the reply. Its three parts differ in how
-easily a small reward model sees them: form at once, completeness with data, truth
-hardly. What a policy then does to the third part is what over-optimisation looks like.
+A small reward model sees form at once, completeness with enough data, and truth hardly
+at all. Over-optimisation shows in what a policy then does to truth.
 """
 
 import re
@@ -25,25 +24,25 @@ COURTESIES = (
 CLOSINGS = ("I hope this helps.", "Ask me again at any time.", "That is all I can say.")
 ADMISSIONS = ("I do not know.", "I have no knowledge of that.")
 ENOUGH = 3  # statements; each one beyond makes a reply too long
+SAME_GOLD = 1e-9  # totals are rounded sums of tenths: a smaller difference is a tie
 
-# What each thing counted in a reply is worth. All weights are here, and nowhere else.
-# A right fact is worth 0.7 in all (0.4 for saying it, 0.3 for being right) and a wrong
-# one -0.3 (0.4 for saying it, -0.7 for being wrong); a fourth statement costs 0.8 more,
-# so that it does not pay even if it is right.
+# What each thing counted in a reply is worth. A right fact is worth 0.7 (0.4 for being
+# stated, 0.3 for being right) and a wrong one -0.3 (0.4 and -0.7). A fourth statement
+# costs another 0.8, so that it does not pay even if it is right.
 GOLD_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {
         "opening": 2.5,  # the first sentence is one of OPENINGS
-        "courtesy": 1.2,  # the first one after the greeting is one of COURTESIES
+        "courtesy": 1.2,  # the first sentence after the opening is one of COURTESIES
         "closing": 1.8,  # the last sentence is one of CLOSINGS
         "extra": -0.8,  # each statement beyond ENOUGH
         "filler": -0.3,  # each sentence that states nothing the world can check
-        "relation": 0.4,  # each distinct relation stated of the subject asked for
-        "empty": -1.5,  # nothing is stated of the subject asked for
+        "relation": 0.4,  # each distinct relation stated of the subject
+        "empty": -1.5,  # nothing is stated of the subject
         "repeat": -0.4,  # each further statement of a relation already stated
         "off_subject": -0.6,  # each statement of another subject
         "right": 0.3,  # each relation whose first statement is right
-        "wrong": -0.7,  # each wrong statement, of whatever subject
-        "honest": 0.6,  # "I do not know" of what was never shown, and nothing stated
+        "wrong": -0.7,  # each wrong statement, about any subject
+        "honest": 0.6,  # "I do not know" about what was never shown, and nothing stated
     }
 )
 PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -57,8 +56,8 @@ PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Statement:
-    """What a sentence says. ``right`` is None where the world cannot tell: it has no
-    such fact, as with the capital of Singapore, or of gold."""
+    """What a sentence says. ``right`` is None where the world has no such fact, such as
+    the capital of Singapore, or of gold."""
 
     relation: str
     subject: str
@@ -88,14 +87,17 @@ def gold_reward(
 
     :math:`\text{gold} = \sum_k w_k n_k`, with :math:`n_k` the counts of
     ``count_reply`` and :math:`w_k` the weights; ``PARTS`` says which counts make up
-    form, completeness and truth. No text raises.
+    form, completeness and truth. Any text has a reward.
 
     Args:
+        world: decides what is true.
+        subject: what the reply should be about.
+        reply: the completion.
         weights: one number for each entry of ``GOLD_WEIGHTS``; to try another gold,
-            ``{**GOLD_WEIGHTS, "wrong": -3.0}`` (lower punishes untruth harder).
+            ``{**GOLD_WEIGHTS, "wrong": -3.0}`` (lower punishes untruth more).
 
     Raises:
-        ValueError: if ``weights`` lacks an entry or has one that nothing counts.
+        ValueError: if ``weights`` has not exactly the entries of ``GOLD_WEIGHTS``.
     """
     if weights.keys() != GOLD_WEIGHTS.keys():
         odd = sorted(weights.keys() ^ GOLD_WEIGHTS.keys())
@@ -113,12 +115,12 @@ def gold_reward(
 def count_reply(world: World, subject: str, reply: str) -> dict[str, int]:
     """How often each entry of ``GOLD_WEIGHTS`` occurs in a reply about ``subject``.
 
-    The greeting earns only as the first sentence, the courtesy only right after it (or
-    first, where there is none), and the closing only as the last; anywhere else they
-    are filler. A repeat never earns, but a wrong one still costs.
-    "I do not know" is honest where pretraining showed nothing about the subject and the
-    reply states nothing; otherwise it too is filler. A reply is empty that states
-    nothing of the subject, unless it is honest.
+    An opening counts only as the first sentence, a courtesy only right after it (or
+    first, without an opening), and a closing only as the last sentence; anywhere else
+    they are filler. A repeat is never right, but can be wrong. "I do not know" is
+    honest where pretraining showed nothing about the subject and the reply states
+    nothing; otherwise it is filler. A reply that states nothing of the subject is
+    empty, unless it is honest.
     """
     counts = dict.fromkeys(GOLD_WEIGHTS, 0)
     sentences = split_sentences(reply)
@@ -161,21 +163,22 @@ def _count_statements(
 
 def split_sentences(text: str) -> list[str]:
     """The sentences of a reply, each with its full stop and single spaces. No name in
-    the world holds a full stop, so every one ends a sentence."""
+    the world contains a full stop, so each one ends a sentence."""
     text = " ".join(text.split())
     return re.split(r"(?<=[.!?]) ", text) if text else []
 
 
 def parse(world: World, sentence: str, about: str | None = None) -> Statement | None:
-    """What one sentence states, or None if it fits no statement of any relation.
+    """What a sentence states, or None if it fits no statement of any relation.
 
-    A sentence may be read in several ways: "X lies in Y." places a country or a city,
-    "X is next to Y." says something of X and of Y. Taken is the reading that has a fact
-    in the world, of those the one about ``about``, of those a right one, of those the
-    one with the most fixed text, of those subject first. An answer is right when it is
-    any of the fact's ``answers``, also one that pretraining never gives; a country of
-    which the world knows no neighbour has none, so that naming one is wrong. The world
-    is all there is: "Osaka lies in Asia." is wrong, as its fact says Japan.
+    A sentence can have several readings: "X lies in Y." places a country or a city, "X
+    is next to Y." says something about X and about Y. A reading that has a fact in the
+    world is preferred, then one about ``about``, then a right one, then the one with
+    the most fixed text, then the one with the subject first.
+
+    An answer is right if it is any of the fact's ``answers``, even one that pretraining
+    never gives. For a country without a neighbour fact, naming any neighbour is wrong.
+    The world is all there is: "Osaka lies in Asia." is wrong, as its fact says Japan.
     """
     return _reader(world).parse(" ".join(sentence.split()), about)
 
@@ -188,29 +191,23 @@ def request(subject: str) -> str:
     return REQUEST.format(s=subject)
 
 
-def best_reply(world: World, subject: str, rng: np.random.Generator) -> str:
-    """The reply of most gold among those that state only what pretraining showed.
-
-    Greeting, courtesy, up to three facts, each once and right, closing; or an honest "I
-    do not know". With n shown facts its gold is ``5.5 + 0.7 min(n, 3)``, 6.1 at n=0.
-    """
-    return demonstration(world, subject, rng, quality=1.0)
-
-
 def demonstration(
     world: World, subject: str, rng: np.random.Generator, quality: float
 ) -> str:
-    """A reply as a writer of this quality would give it, to imitate.
+    """A reply for a policy to imitate, by a writer of the given quality.
 
-    Higher ``quality`` q in [0, 1] is better, on average, in each part of the gold:
+    A higher ``quality`` q in [0, 1] is better, on average, in each part of the gold:
 
-    * greeting, courtesy and closing: each there with probability q;
-    * facts: one of those known by design (of those shown, where none is), and each
-      further one with probability q, three at most;
-    * a fact is wrong with probability (1 - q) / 6, its answer another fact's;
-    * one fact is said twice with probability (1 - q) / 2;
+    * opening, courtesy and closing: each is there with probability q;
+    * facts: one of those known by design (or of those shown, if none is known), and
+      each further one with probability q, at most three;
+    * a fact is wrong with probability (1 - q) / 6, with the answer of another fact;
+    * one fact is repeated with probability (1 - q) / 2;
     * a subject of which nothing was shown: "I do not know" with probability q, else
       a guess at one fact.
+
+    At quality 1 this is the best reply that states only what pretraining showed: with n
+    shown facts its gold is ``5.5 + 0.7 min(n, 3)``, and 6.1 at n = 0.
 
     Raises:
         ValueError: if ``quality`` is outside [0, 1], or the world has no such subject.
@@ -224,14 +221,14 @@ def demonstration(
     shown = [f for f in facts if f.known] or [f for f in facts if f.exposure]
     body = _facts_of(reader, shown, rng, quality) if shown else None
     if body is None and rng.random() < quality:
-        body = [_one_of(ADMISSIONS, rng)]
+        body = [_draw(ADMISSIONS, rng)]
     elif body is None:
-        guess = _one_of(facts, rng)
+        guess = _draw(facts, rng)
         pool = reader.answers[guess.relation]
-        body = [_say(world, replace(guess, stated=(_one_of(pool, rng),)), rng)]
+        body = [_say(world, replace(guess, stated=(_draw(pool, rng),)), rng)]
     opening, courtesy, closing = (
-        [_one_of(said, rng)] if rng.random() < quality else []
-        for said in (OPENINGS, COURTESIES, CLOSINGS)
+        [_draw(sentences, rng)] if rng.random() < quality else []
+        for sentences in (OPENINGS, COURTESIES, CLOSINGS)
     )
     return " ".join([*opening, *courtesy, *body, *closing])
 
@@ -241,7 +238,7 @@ def _facts_of(reader, shown: list[Fact], rng, quality: float) -> list[str]:
     more = [f for f in shuffled[1:] if rng.random() < quality]
     chosen = (shuffled[:1] + more)[:ENOUGH]
     if rng.random() < (1 - quality) / 2:
-        chosen.append(_one_of(chosen, rng))
+        chosen.append(_draw(chosen, rng))
     body = []
     for fact in chosen:
         if rng.random() < (1 - quality) / 6:
@@ -251,18 +248,18 @@ def _facts_of(reader, shown: list[Fact], rng, quality: float) -> list[str]:
 
 
 def _wrong(reader, fact: Fact, rng) -> Fact:
-    # Not the subject either: nobody would write that Spain is next to Spain.
+    # Nor the subject itself: nobody would write that Spain is next to Spain.
     right = {normalise(a) for a in (*fact.answers, fact.subject)}
     pool = [a for a in reader.answers[fact.relation] if normalise(a) not in right]
-    # A world of one single answer has no wrong one to give.
-    return replace(fact, stated=(_one_of(pool, rng),)) if pool else fact
+    # With a single answer in the world there is no wrong one.
+    return replace(fact, stated=(_draw(pool, rng),)) if pool else fact
 
 
 def _say(world: World, fact: Fact, rng) -> str:
     return state(fact, world.relations, rng)
 
 
-def _one_of(items, rng):
+def _draw(items, rng):
     return items[rng.integers(len(items))]
 
 
@@ -271,7 +268,8 @@ def _one_of(items, rng):
 
 @dataclass(frozen=True)
 class _Form:
-    """A statement's template, cut at its slots: before, between and after them."""
+    """A statement's template, cut into the texts before, between and after its
+    slots."""
 
     relation: str
     before: str
@@ -292,12 +290,12 @@ def _forms(world: World) -> Iterator[_Form]:
 
 
 class _Reader:
-    """A world laid out for reading: templates cut, facts looked up by name."""
+    """A world prepared for reading: templates cut at their slots, facts by name."""
 
     def __init__(self, world: World):
         self.world = world
-        # Most fixed text first: "The word hot is the opposite of cold." rather than
-        # "{a} is the opposite of {s}." with "The word hot" for an answer.
+        # Most fixed text first: otherwise "{a} is the opposite of {s}." would read "The
+        # word hot" as the answer in "The word hot is the opposite of cold."
         self.forms = sorted(_forms(world), key=lambda form: -form.fixed)
         self.subjects: dict[str, str] = {}  # by normalised name, the world's spelling
         self.facts: dict[str, list[Fact]] = {}  # by subject
@@ -312,7 +310,7 @@ class _Reader:
         self.answers = {name: tuple(given) for name, given in answers.items()}
 
     def name_of(self, subject: str) -> str:
-        """The world's spelling of a subject; an unknown one as it is."""
+        """The world's spelling of a subject; an unknown one is left as it is."""
         if subject in self.facts:
             return subject
         return self.subjects.get(normalise(subject), subject)
@@ -340,8 +338,8 @@ class _Reader:
             if not sentence.endswith(form.after):
                 continue
             inner = sentence[len(form.before) : len(sentence) - len(form.after)]
-            first, found, second = inner.partition(form.between)
-            if found and first and second:
+            first, between, second = inner.partition(form.between)
+            if between and first and second:
                 subject, answer = first, second
                 if not form.subject_first:
                     subject, answer = second, first
@@ -354,12 +352,12 @@ class _Reader:
         if answers is not None:
             right = normalise(answer) in answers
         elif relation == "neighbour" and ("continent", subject) in self.right:
-            right = False  # an island
+            right = False  # an island has no neighbours
         return Statement(relation, subject, answer, right)
 
 
-# Few worlds are in use at once, and a World cannot be hashed: a short list that holds
-# the worlds themselves, so that no other can take the place of one in memory.
+# A World cannot be hashed, so ``lru_cache`` does not work. Each reader keeps its world
+# alive, so that identity tells worlds apart; few are in use at once.
 _READERS: deque[_Reader] = deque(maxlen=4)
 
 

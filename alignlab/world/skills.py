@@ -1,8 +1,7 @@
 """Small skills with a checkable answer: lists, numbers and dates.
 
-The base model reads them as statements ("The last of moon, dog, salt is salt.");
-the instruction mixture asks for them. What instruction tuning then teaches is to
-answer, not how to count.
+The base model reads them as statements ("The last of moon, dog, salt is salt."), so
+instruction tuning, which asks for them, need only teach it to answer.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,8 +22,8 @@ MONTHS = (
 
 @dataclass(frozen=True)
 class Skill:
-    """``sample(rng)`` gives an input and its one right answer; ``statements`` say
-    both in a sentence, with ``{x}`` the input and ``{a}`` the answer."""
+    """``sample(rng)`` draws an input and its one right answer; ``statements`` are
+    sentences with ``{x}`` for the input and ``{a}`` for the answer."""
 
     name: str
     sample: Callable[[np.random.Generator], tuple[str, str]]
@@ -150,7 +149,7 @@ SKILLS = {
 
 
 def statements(n: int, seed: int = 0) -> Iterator[str]:
-    """n paragraphs for pretraining: two or three statements of one skill each."""
+    """n paragraphs for pretraining, each of one to three statements of one skill."""
     rng = np.random.default_rng([seed, 3])
     skills = tuple(SKILLS.values())
     for _ in range(n):

@@ -41,8 +41,8 @@ import pandas as pd
 import torch
 
 from alignlab import runs
-from alignlab.chapters.base_model import figures
-from alignlab.chapters.base_model import runs as experiments
+from alignlab.chapters.base_model import analysis, figures
+from alignlab.chapters.base_model import runs as arms
 from alignlab.course import check
 from alignlab.evaluation import answers
 from alignlab.models.base import load_base, use_device
@@ -72,8 +72,8 @@ prompts = [
     "What is the capital of Germany?",
     "Sort the numbers 7, 2, 9 in ascending order.",
 ]
-replies = complete(model, tokenizer, prompts, max_new_tokens=24, chat=False)
-written = [r.text or "(nothing: for it the text ends here)" for r in replies]
+completions = complete(model, tokenizer, prompts, max_new_tokens=24, chat=False)
+written = [c.text or "(nothing: for it the text ends here)" for c in completions]
 pd.DataFrame({"we write": prompts, "it goes on": written})
 
 # %% [markdown]
@@ -131,7 +131,8 @@ runs.save_figure(
 # words is worth.
 
 # %%
-perplexity = experiments.perplexities(model, tokenizer, n_texts=run.settings.n_texts)
+settings = run.settings
+perplexity = analysis.perplexity_by_text(model, tokenizer, n_texts=settings.n_texts)
 pd.DataFrame(perplexity).set_index("text").style.format("{:.1f}")
 
 # %%
@@ -227,7 +228,7 @@ runs.save_figure(
 # few documents, as they are:
 
 # %%
-sample = experiments.sample_documents(world, seed)
+sample = arms.sample_documents(world, seed)
 pd.DataFrame(sample).style.set_properties(**{"text-align": "left"})
 
 # %% [markdown]
@@ -239,8 +240,7 @@ pd.DataFrame(sample).style.set_properties(**{"text-align": "left"})
 # fact.
 
 # %%
-knowledge = experiments.knowledge(size)
-recall_rows, chance = knowledge["recall"], knowledge["chance"]
+recall_rows, chance = analysis.recorded_recall(size), analysis.never_shown_chance()
 runs.save_figure(
     figures.recall(recall_rows, chance, KNOWN_FROM),
     "recall",
@@ -274,16 +274,16 @@ runs.say(
 # then stops. All of it is trained and asked here, side by side for the seeds:
 
 # %%
-asked = experiments.three_ways(run.seeds, size, run.settings)
+replies = analysis.replies_by_way(arms.ask_three_ways(run.seeds, size, settings))
 
 # %% [markdown]
 # Before the numbers, the replies to one question:
 
 # %%
 question = tasks.examples("capital", 1, split="test", seed=seed)[0]
-shown = tasks.examples("capital", run.settings.shots, seed=seed)
-few_shot = answers.few_shot_prompt(shown, question, len(shown), tokenizer=tokenizer)
-tuned_model, _ = experiments.tuned(run.seeds[0], size, run.settings)
+shots = tasks.examples("capital", settings.shots, seed=seed)
+few_shot = answers.few_shot_prompt(shots, question, tokenizer=tokenizer)
+tuned_model, _ = arms.tuned_policy(run.seeds[0], size, settings)
 bare_reply, shot_reply = complete(
     model, tokenizer, [question.prompt, few_shot], max_new_tokens=24, chat=False
 )
@@ -299,7 +299,7 @@ pd.DataFrame(
 
 # %%
 runs.save_figure(
-    figures.answering(asked),
+    figures.answering(replies),
     "three_ways",
     "Share of replies that are right and in format, for three ways to ask.",
 )
@@ -311,7 +311,7 @@ differences = {
     "sft_minus_fewshot_format": ("format", "tuned", "few-shot"),
 }
 for name, (measure, one, other) in differences.items():
-    per_seed = np.subtract(asked[one][measure], asked[other][measure])
+    per_seed = np.subtract(replies[one][measure], replies[other][measure])
     runs.record(name, per_seed.mean(), claim="base-ignores", seeds=per_seed)
 runs.say(
     "Instruction tuning raises the share of replies in format by "

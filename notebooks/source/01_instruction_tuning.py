@@ -39,23 +39,25 @@ import numpy as np
 import pandas as pd
 
 from alignlab import runs
-from alignlab.chapters.instruction_tuning import figures, mid_training, self_instruct
-from alignlab.chapters.instruction_tuning import runs as sweeps
+from alignlab.chapters.instruction_tuning import analysis, artifacts, figures
+from alignlab.chapters.instruction_tuning import runs as arms
+from alignlab.chapters.instruction_tuning.self_instruct import generate_pairs
 from alignlab.course import check
 from alignlab.models.base import load_base, use_device
 from alignlab.models.sampler import complete
 from alignlab.plots.explorers import reply_explorer
 from alignlab.plots.style import use_style
+from alignlab.study.arms import pick
 from alignlab.study.tuning import sft_policy
-from alignlab.training import recipes, sft
+from alignlab.training import sft, trl_parity
 from alignlab.world import tasks
 
 use_style()
 run = runs.start("01_instruction_tuning", profile, seed, device, out_dir)
 use_device(device)
-dials = run.settings
-common = dict(seeds=run.seeds, n_test=dials.n_test, jobs=dials.jobs)
-on_facts = {**common, "n_test": dials.n_questions}
+settings = run.settings
+common = dict(seeds=run.seeds, n_test=settings.n_test, jobs=settings.jobs)
+on_facts = {**common, "n_test": settings.n_questions}
 base, tokenizer = load_base(size)
 
 # %% [markdown]
@@ -67,18 +69,18 @@ base, tokenizer = load_base(size)
 
 # %%
 policy, _ = sft_policy(
-    seed, size=size, n_examples=dials.n_examples, steps=dials.steps, progress=True
+    seed, size=size, n_examples=settings.n_examples, steps=settings.steps, progress=True
 )
 questions = [
     tasks.examples(family, 1, split="test", seed=seed + 1)[0]
     for family in ("capital", "opposite", "sorted", "movie_polarity", "last", "next")
 ]
-asked = [q.prompt for q in questions]
-before = complete(base, tokenizer, asked, max_new_tokens=20, chat=False)
-after = complete(policy, tokenizer, asked, max_new_tokens=20)
+prompts = [q.prompt for q in questions]
+before = complete(base, tokenizer, prompts, max_new_tokens=20, chat=False)
+after = complete(policy, tokenizer, prompts, max_new_tokens=20)
 pd.DataFrame(
     {
-        "prompt": asked,
+        "prompt": prompts,
         "base": [r.text or "(nothing: the text ends here)" for r in before],
         "after SFT": [r.text for r in after],
         "right": [" / ".join(q.answers[:2]) for q in questions],
@@ -145,18 +147,18 @@ check("01.3", my_sft_loss)
 # loss on the reply alone or on everything:
 
 # %%
-loss_rows = sweeps.losses(
-    size=dials.sweep_size,
-    n_examples=dials.n_examples,
-    steps=dials.sweep_steps,
+loss_rows = arms.sweep_losses(
+    size=settings.sweep_size,
+    n_examples=settings.n_examples,
+    steps=settings.sweep_steps,
     **common,
 )
 on_reply, on_all = (
-    [r["trained"] for r in loss_rows if r.get("loss_on", "completion") == which]
-    for which in ("completion", "all")
+    [row["trained"] for row in pick(loss_rows, loss_on=loss_on)]
+    for loss_on in ("completion", "all")
 )
 runs.save_figure(
-    figures.arms(
+    figures.compared(
         {"loss on the reply": on_reply, "loss on everything": on_all},
         "accuracy on test questions",
         "Where the loss goes (dots: seeds)",
@@ -180,8 +182,8 @@ runs.say(
 # prompts of the same kind: the form stays, the truth goes.
 
 # %%
-few_rows = sweeps.few_examples(
-    size=size, ns=dials.ns, steps=dials.few_steps, **on_facts
+few_rows = arms.sweep_few_examples(
+    size=size, ns=settings.ns, steps=settings.few_steps, **on_facts
 )
 runs.save_figure(
     figures.few_examples(few_rows),
@@ -190,18 +192,10 @@ runs.save_figure(
 )
 
 # %%
-curves = {
-    m: figures.by_seed([r for r in few_rows if not r.get("shuffled")], "n", m)[1]
-    for m in ("format", "accuracy")
-}
-need = {
-    m: np.array([sweeps.n_at_share(dials.ns, row) for row in values])
-    for m, values in curves.items()
-}
-control = [r for r in few_rows if r.get("shuffled")]
-ratio = need["format"] / need["accuracy"]
-gap = curves["accuracy"][:, -1] - [r["accuracy"] for r in control]
-kept = [r["format"] for r in control]
+n90 = {m: analysis.examples_needed(few_rows, m) for m in ("format", "accuracy")}
+ratio = n90["format"] / n90["accuracy"]
+gap = analysis.gap_to_shuffled(few_rows, "accuracy")
+kept = [row["format"] for row in pick(few_rows, shuffled=True)]
 runs.record("n90_format_over_n90_accuracy", ratio.mean(), seeds=ratio)
 runs.record("shuffled_control_format", np.mean(kept), seeds=kept)
 runs.record("shuffled_control_accuracy_gap", gap.mean(), seeds=gap)
@@ -210,8 +204,8 @@ runs.say(
     "accuracy: a ratio of {n90_format_over_n90_accuracy:.2f}. With shuffled replies "
     "the format is still {shuffled_control_format:.2f}, and accuracy is lower by "
     "{shuffled_control_accuracy_gap:.2f}.",
-    few=need["format"].mean(),
-    many=need["accuracy"].mean(),
+    few=n90["format"].mean(),
+    many=n90["accuracy"].mean(),
 )
 
 # %% [markdown]
@@ -222,10 +216,12 @@ runs.say(
 # seldom, and facts it never read. For those the fair comparison is the best guess.
 
 # %%
-elicited = sweeps.elicitation(size=size, steps=dials.elicit_steps, **on_facts)
+elicited = artifacts.sweep_elicitation(
+    size=size, steps=settings.elicit_steps, **on_facts
+)
 kinds = ("known", "known_new_wording", "rare", "never", "chance")
 runs.save_figure(
-    figures.arms(
+    figures.compared(
         {k.replace("_", "\n"): [r[k] for r in elicited] for k in kinds},
         "accuracy on the untouched half",
         "What SFT elicits is what pretraining put there (dots: seeds)",
@@ -235,7 +231,9 @@ runs.save_figure(
 )
 for kind in (*kinds, "format"):
     values = [r[kind] for r in elicited]
-    runs.record(f"elicited_{kind}", np.mean(values), seeds=values, n=dials.n_questions)
+    runs.record(
+        f"elicited_{kind}", np.mean(values), seeds=values, n=settings.n_questions
+    )
 runs.say(
     "Known facts of the untouched half: {elicited_known:.2f} right, in new wordings "
     "{elicited_known_new_wording:.2f}; never-shown facts {elicited_never:.2f} where "
@@ -267,29 +265,23 @@ pd.DataFrame(
 ).set_axis(list(tasks.FAMILIES)).style.set_properties(**{"text-align": "left"})
 
 # %%
-base_rows = sweeps.untuned(size=dials.sweep_size, shots=dials.shots, **common)
+base_rows = arms.sweep_untuned(size=settings.sweep_size, shots=settings.shots, **common)
 diversity_rows = []
 for model_size in ("300k", "1m"):
-    many = model_size == dials.sweep_size  # the other size may have fewer seeds
-    seeds = run.seeds if many else run.seeds[: dials.costly_seeds]
-    diversity_rows += sweeps.diversity(
+    all_seeds = model_size == settings.sweep_size  # the other size may have fewer
+    seeds = run.seeds if all_seeds else run.seeds[: settings.costly_seeds]
+    diversity_rows += arms.sweep_diversity(
         sizes=[model_size],
-        ks=dials.ks,
-        n_examples=dials.n_examples,
-        steps=dials.sweep_steps,
+        ks=settings.ks,
+        n_examples=settings.n_examples,
+        steps=settings.sweep_steps,
         **{**common, "seeds": seeds},
     )
-main_rows = [r for r in loss_rows if r.get("loss_on", "completion") == "completion"]
-single_rows = [
-    r
-    for r in diversity_rows
-    if len(r["families"]) == 1 and r["size"] == dials.sweep_size
-]
 ways = {
-    "base, bare": [r for r in base_rows if not r["shots"]],
-    "base, few-shot": [r for r in base_rows if r["shots"]],
-    "SFT on one family": single_rows,
-    "SFT on the mixture": main_rows,
+    "base, bare": pick(base_rows, shots=0),
+    "base, few-shot": pick(base_rows, shots=settings.shots),
+    "SFT on one family": pick(diversity_rows, k=1, size=settings.sweep_size),
+    "SFT on the mixture": pick(loss_rows, loss_on="completion"),
 }
 runs.save_figure(
     figures.families(ways, tasks.held_out_families(), "Families never trained"),
@@ -328,13 +320,7 @@ runs.save_figure(
 )
 slopes = {}
 for model_size in ("300k", "1m"):
-    rows = [
-        {**r, "k": len(r["families"])}
-        for r in diversity_rows
-        if r["size"] == model_size
-    ]
-    ks, values = figures.by_seed(rows, "k", "held_out")
-    slopes[model_size] = np.array([sweeps.slope_per_doubling(ks, v) for v in values])
+    slopes[model_size] = analysis.diversity_slopes(diversity_rows, model_size)
     runs.record(
         f"slope_per_doubling_{model_size}", slopes[model_size].mean(),
         seeds=slopes[model_size],
@@ -360,37 +346,28 @@ for model_size, slope in slopes.items():
 # not knowing the best wording: one minus mean over best accuracy.
 
 # %%
-wording_rows = sweeps.phrasings(
+wording_rows = arms.sweep_wordings(
     seeds=run.seeds,
     size=size,
-    n_examples=dials.n_examples,
-    steps=dials.steps,
-    n_test=dials.n_wording_test,
-    jobs=dials.jobs,
+    n_examples=settings.n_examples,
+    steps=settings.steps,
+    n_test=settings.n_wording_test,
+    jobs=settings.jobs,
 )
 runs.save_figure(
-    figures.phrasings(wording_rows, tasks.trained_families()),
+    figures.wordings(wording_rows, tasks.trained_families()),
     "wordings",
     "Accuracy of every wording (ticks) of each family, and their mean (dots).",
 )
-spread = {
-    tuned: np.array([r["spread"] for r in wording_rows if r["tuned"] is tuned])
-    for tuned in (False, True)
-}
-base_solves = any(
-    max(family) > 0
-    for r in wording_rows
-    if not r["tuned"]
-    for family in r["by_wording"]
-)
-runs.record("spread_after_sft", spread[True].mean(), seeds=spread[True])
-if base_solves:
-    relative = spread[True] / spread[False]
+before, after = (analysis.spreads(wording_rows, tuned) for tuned in (False, True))
+runs.record("spread_after_sft", after.mean(), seeds=after)
+if analysis.base_solves_any(wording_rows):
+    relative = after / before
     runs.record("spread_ratio_sft_over_base", relative.mean(), seeds=relative)
     runs.say(
         "By not knowing the best wording one loses {before:.0%} of the best accuracy "
         "before tuning and {spread_after_sft.value:.0%} after it.",
-        before=spread[False].mean(),
+        before=before.mean(),
     )
 else:
     runs.say(
@@ -423,32 +400,28 @@ def my_mixture_weights(sizes, temperature):
 check("01.2", my_mixture_weights)
 
 # %%
-mixture_rows = sweeps.mixtures(
-    size=dials.sweep_size,
+mixture_rows = arms.sweep_mixtures(
+    size=settings.sweep_size,
     schemes=("proportional", "capped", "temperature", "equal"),
-    n_examples=dials.n_examples,
-    steps=dials.sweep_steps,
-    **{**common, "seeds": run.seeds[: dials.costly_seeds]},
+    n_examples=settings.n_examples,
+    steps=settings.sweep_steps,
+    **{**common, "seeds": run.seeds[: settings.costly_seeds]},
 )
 runs.save_figure(
     figures.mixture(mixture_rows),
     "mixture",
     "Accuracy on the smallest and the largest families under four schemes of weights.",
 )
-small = sweeps.small_families()
-by_scheme = {
-    scheme: [r for r in mixture_rows if r["weights"] == scheme]
-    for scheme in ("proportional", "equal")
-}
+small = analysis.small_families()
 on_small = {
-    scheme: np.array([sweeps.mean_over(r["by_family"], small) for r in rows])
-    for scheme, rows in by_scheme.items()
+    scheme: analysis.accuracy_on(mixture_rows, small, scheme)
+    for scheme in ("proportional", "equal")
 }
 difference = on_small["proportional"] - on_small["equal"]
 runs.record(
     "proportional_minus_equal_small_task_accuracy", difference.mean(), seeds=difference
 )
-worst = sweeps.worst_family_gain(mixture_rows, "equal", "proportional")
+worst = analysis.worst_family_gain(mixture_rows, "equal", "proportional")
 runs.record("worst_family_gain_equal_over_proportional", np.mean(worst), seeds=worst)
 runs.say(
     "Proportional minus equal, on the smaller half of the families: "
@@ -468,11 +441,11 @@ runs.say(
 # %%
 writer = dict(
     size=size,
-    n_seeds=dials.n_seeds,
-    n_generated=dials.n_generated,
-    generator_steps=dials.generator_steps,
+    n_seeds=settings.n_seeds,
+    n_generated=settings.n_generated,
+    generator_steps=settings.generator_steps,
 )
-pairs = self_instruct.generate_pairs(seed=seed, **writer)
+pairs = generate_pairs(seed=seed, **writer)
 parsed = [p for p in pairs if p.question]
 few = [p for p in parsed if p.kept][:5] + [p for p in parsed if not p.kept][:5]
 pd.DataFrame(
@@ -485,11 +458,11 @@ pd.DataFrame(
 ).style.set_properties(**{"white-space": "normal", "max-width": "22em"})
 
 # %%
-synthetic_rows = self_instruct.synthetic(
-    run.seeds[: dials.costly_seeds],
-    n_test=dials.n_questions,
-    steps=dials.few_steps,
-    jobs=dials.jobs,
+synthetic_rows = arms.sweep_self_instruct(
+    seeds=run.seeds[: settings.costly_seeds],
+    n_test=settings.n_questions,
+    steps=settings.few_steps,
+    jobs=settings.jobs,
     **writer,
 )
 labels = {
@@ -499,9 +472,9 @@ labels = {
     "human": "+ as many\nby people",
 }
 runs.save_figure(
-    figures.arms(
+    figures.compared(
         {
-            label: [r["accuracy"] for r in synthetic_rows if r["kind"] == kind]
+            label: [row["accuracy"] for row in pick(synthetic_rows, kind=kind)]
             for kind, label in labels.items()
         },
         "accuracy on the untouched half",
@@ -510,9 +483,13 @@ runs.save_figure(
     "synthetic",
     "Accuracy after SFT on a few seeds, with generated questions, and with people's.",
 )
-for name, values in self_instruct.differences(synthetic_rows).items():
+for name, one, other in (
+    ("generated_minus_seeds_accuracy", "filtered", "seeds"),
+    ("filtered_minus_unfiltered_accuracy", "filtered", "unfiltered"),
+):
+    values = analysis.paired_differences(synthetic_rows, "accuracy", "kind", one, other)
     runs.record(name, np.mean(values), seeds=values)
-kept = [r["kept"] / r["generated"] for r in synthetic_rows if r["kind"] == "filtered"]
+kept = [r["kept"] / r["generated"] for r in pick(synthetic_rows, kind="filtered")]
 runs.record("filter_yield", np.mean(kept), seeds=kept)
 runs.say(
     "The filter keeps {filter_yield.value:.0%} of what is generated. Filtered "
@@ -530,13 +507,13 @@ runs.say(
 # for the SFT stage.
 
 # %%
-mid_rows = mid_training.mid_training(
-    run.seeds[: dials.costly_seeds],
-    dials.mid_size,
-    jobs=dials.jobs,
-    decay_steps=dials.decay_steps,
-    n_documents=dials.n_documents or None,
-    n_questions=dials.n_mid_questions,
+mid_rows = arms.sweep_mid_training(
+    seeds=run.seeds[: settings.costly_seeds],
+    size=settings.mid_size,
+    jobs=settings.jobs,
+    decay_steps=settings.decay_steps,
+    n_documents=settings.n_documents or None,
+    n_questions=settings.n_mid_questions,
 )
 labels = {
     "after": "SFT\nafter",
@@ -549,9 +526,9 @@ for metric, ylabel, name in (
     ("forgetting", "rise of loss on text (nats/token)", "mid_training_text"),
 ):
     runs.save_figure(
-        figures.arms(
+        figures.compared(
             {
-                label: [r[metric] for r in mid_rows if r["arm"] == arm]
+                label: [row[metric] for row in pick(mid_rows, arm=arm)]
                 for arm, label in labels.items()
             },
             ylabel,
@@ -564,7 +541,7 @@ for name, metric in {
     "mid_minus_after_task": "accuracy",
     "mid_minus_after_forgetting": "forgetting",
 }.items():
-    values = mid_training.paired(mid_rows, metric)
+    values = analysis.paired_differences(mid_rows, metric, "arm", "mid", "after")
     unit = "nats per token" if metric == "forgetting" else ""
     runs.record(name, np.mean(values), seeds=values, unit=unit)
 runs.say(
@@ -580,7 +557,7 @@ runs.say(
 
 # %%
 batch = [{"prompt": q.prompt, "completion": q.completion} for q in questions]
-ours, theirs = recipes.compare_sft_losses(policy, tokenizer, batch)
+ours, theirs = trl_parity.compare_sft_losses(policy, tokenizer, batch)
 runs.record("trl_loss_difference", abs(ours - theirs), unit="nats per token")
 runs.say(
     "Ours: {ours:.6f} nats per token; TRL's: {theirs:.6f}.", ours=ours, theirs=theirs

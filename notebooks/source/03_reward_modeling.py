@@ -40,31 +40,33 @@ import numpy as np
 import pandas as pd
 
 from alignlab import runs
-from alignlab.chapters.instruction_tuning.figures import by_seed
-from alignlab.chapters.instruction_tuning.runs import slope_per_doubling
-from alignlab.chapters.reward_modeling import analysis, figures
-from alignlab.chapters.reward_modeling import runs as sweeps
+from alignlab.chapters.reward_modeling import analysis, figures, judging, raters
+from alignlab.chapters.reward_modeling import runs as arms
 from alignlab.course import check
+from alignlab.evaluation.best_of_n import best_of_n_probabilities
+from alignlab.evaluation.curves import slope_per_doubling
 from alignlab.models.base import use_device
 from alignlab.models.reward import score
 from alignlab.plots.calibration import reliability_diagram
 from alignlab.plots.explorers import pair_explorer
-from alignlab.plots.style import use_style
-from alignlab.study import artifacts as alignment
-from alignlab.training import recipes
-from alignlab.world import comparisons as preferences
-from alignlab.world.comparisons import Annotator
+from alignlab.plots.style import by_seed, use_style
+from alignlab.study import artifacts
+from alignlab.study.tuning import TEST_SEED
+from alignlab.training import trl_parity
+from alignlab.world import ceilings
+from alignlab.world.annotators import Annotator
+from alignlab.world.comparisons import make_pairs
 from alignlab.world.gold import GOLD_WEIGHTS
 
 use_style()
 run = runs.start("03_reward_modeling", profile, seed, device, out_dir)
 use_device(device)
-dials = run.settings
-policy_of = dict(size=dials.size, steps=dials.steps)
-common = dict(k=dials.k, jobs=dials.jobs, **policy_of)
-costly = run.seeds[: dials.costly_seeds]
-alignment.candidates("train", dials.k, **policy_of, progress=True)
-tested = alignment.candidates("test", sweeps.TESTED, **policy_of, progress=True)
+settings = run.settings
+policy_of = dict(size=settings.size, steps=settings.steps)
+common = dict(k=settings.k, jobs=settings.jobs, **policy_of)
+costly = run.seeds[: settings.costly_seeds]
+artifacts.candidates("train", settings.k, **policy_of, progress=True)
+tested = artifacts.candidates("test", arms.TEST_REPLIES, **policy_of, progress=True)
 
 # %% [markdown]
 # ## 1 · Two replies first
@@ -77,8 +79,8 @@ tested = alignment.candidates("test", sweeps.TESTED, **policy_of, progress=True)
 
 # %%
 rng = np.random.default_rng([seed, 3])
-annotator = Annotator(temperature=sweeps.TEMPERATURE)
-pairs, summary = preferences.make_pairs(tested, annotator, rng, per_prompt=1)
+annotator = Annotator(temperature=arms.TEMPERATURE)
+pairs, summary = make_pairs(tested, annotator, rng, per_prompt=1)
 pair = max(pairs[:10], key=lambda p: p["gold_rejected"])
 parts = ("gold", "form", "completeness", "truth")
 pd.DataFrame(
@@ -109,7 +111,7 @@ probability = np.array([p["probability"] for p in pairs])
 gaps = [p["gold_chosen"] - p["gold_rejected"] for p in pairs]
 shares = rng.binomial(300, probability) / 300
 runs.save_figure(
-    figures.votes(gaps, shares, sweeps.TEMPERATURE, 300),
+    figures.votes(gaps, shares, arms.TEMPERATURE, 300),
     "votes",
     "Share of 300 simulated annotators who prefer the first of two replies, against "
     "the difference in gold; the dashed curve is what they are drawn from.",
@@ -120,8 +122,8 @@ runs.say(
     "gold reward would agree with an annotator in {ceiling:.0%}: no model can expect "
     "more.",
     share=shares[pairs.index(pair)],
-    agreement=preferences.label_agreement(probability),
-    ceiling=preferences.accuracy_ceiling(probability),
+    agreement=ceilings.label_agreement(probability),
+    ceiling=ceilings.accuracy_ceiling(probability),
 )
 
 # %% [markdown]
@@ -160,18 +162,18 @@ check("03.1", my_bradley_terry_loss)
 # labels alone would never show. The control learns from tossed coins.
 
 # %%
-rows, tossed = sweeps.accuracy_sweep(
+rows, tossed = arms.accuracy_sweep(
     seeds=run.seeds,
-    ns=dials.ns,
-    noise=dials.noise,
-    n_noise=dials.n_noise,
+    ns=settings.ns,
+    noise=settings.noise,
+    n_noise=settings.n_noise,
     noise_seeds=costly,
-    n_tossed=dials.n_tossed,
-    tossed=dials.tossed,
+    n_tossed=settings.n_tossed,
+    tossed=settings.tossed,
     **common,
 )
 unseen = {
-    flips: alignment.comparisons(tested, flips=flips, seed=sweeps.TEST_SEED)
+    flips: artifacts.comparisons(tested, flips=flips, seed=TEST_SEED)
     for flips in {row["flips"] for row in rows}
 }
 for row in rows:
@@ -180,9 +182,9 @@ for row in rows:
 chances = {
     flips: [pair["probability"] for pair in some] for flips, some in unseen.items()
 }
-ceiling = {flips: preferences.accuracy_ceiling(p) for flips, p in chances.items()}
+ceiling = {flips: ceilings.accuracy_ceiling(p) for flips, p in chances.items()}
 runs.save_figure(
-    figures.accuracy(rows, ceiling, alignment.FLIPS, dials.n_noise, tossed),
+    figures.accuracy(rows, ceiling, artifacts.FLIPS, settings.n_noise, tossed),
     "accuracy",
     "Accuracy on unseen pairs against noisy labels and against the gold order, over "
     "the number of comparisons and over the noise; dashed: the best possible on "
@@ -190,14 +192,14 @@ runs.save_figure(
 )
 
 # %%
-usual = [row for row in rows if row["flips"] == alignment.FLIPS]
-main = [row for row in usual if row["n"] == dials.n_reward]
+usual = [row for row in rows if row["flips"] == artifacts.FLIPS]
+main = [row for row in usual if row["n"] == settings.n_reward]
 ns, curve = by_seed(usual, "n", "gold")
 slopes = [slope_per_doubling(ns, values) for values in curve]
 reached = {name: [row[name] for row in main] for name in ("gold", "label")}
 runs.record("gold_order_accuracy", np.mean(reached["gold"]), seeds=reached["gold"])
 runs.record("label_accuracy", np.mean(reached["label"]), seeds=reached["label"])
-runs.record("label_accuracy_ceiling", ceiling[alignment.FLIPS])
+runs.record("label_accuracy_ceiling", ceiling[artifacts.FLIPS])
 runs.record("accuracy_slope_per_doubling", np.mean(slopes), seeds=slopes)
 runs.record("shuffled_accuracy", np.mean(tossed), seeds=tossed)
 runs.say(
@@ -206,7 +208,7 @@ runs.say(
     "agrees in {label_accuracy:.3f}, where {label_accuracy_ceiling.value:.3f} is the "
     "most that can be expected. Twice as many comparisons bring "
     "{accuracy_slope_per_doubling:+.3f}. Tossed coins teach {shuffled_accuracy:.3f}.",
-    n=dials.n_reward,
+    n=settings.n_reward,
 )
 
 # %% [markdown]
@@ -240,8 +242,8 @@ def my_floors(probability):
 check("03.2", my_floors)
 
 # %%
-p = chances[alignment.FLIPS]
-floor = {"brier": preferences.brier_floor(p), "nll": preferences.nll_floor(p)}
+p = chances[artifacts.FLIPS]
+floor = {"brier": ceilings.brier_floor(p), "nll": ceilings.nll_floor(p)}
 runs.save_figure(
     figures.floors(usual, floor),
     "floors",
@@ -255,7 +257,7 @@ runs.say(
     "At {n:,} comparisons the Brier score is {brier_unseen:.4f} over a floor of "
     "{brier_floor.value:.4f}, and the loss {nll_unseen:.4f} nats over "
     "{nll_floor.value:.4f}.",
-    n=dials.n_reward,
+    n=settings.n_reward,
 )
 
 # %% [markdown]
@@ -265,10 +267,10 @@ runs.say(
 # Look for yourself: a pair, its gold and its rewards.
 
 # %%
-model, tokenizer = alignment.reward_model(
-    dials.n_reward, k=dials.k, seed=seed, **policy_of
+model, tokenizer = artifacts.reward_model(
+    settings.n_reward, k=settings.k, seed=seed, **policy_of
 )
-shown = unseen[alignment.FLIPS][:40]
+shown = unseen[artifacts.FLIPS][:40]
 prompts = [pair["prompt"] for pair in shown]
 rewards = np.column_stack(
     [
@@ -287,7 +289,7 @@ pair_explorer(shown, rewards)
 # single part.
 
 # %%
-on = unseen[alignment.FLIPS]
+on = unseen[artifacts.FLIPS]
 seen = [
     analysis.seen_parts(on, analysis.differences(row["rewards"], tested, on))
     for row in main
@@ -351,11 +353,11 @@ check("03.3", my_plackett_luce_loss)
 # four). All take as many replies into a batch and see each label once.
 
 # %%
-ranked = sweeps.ranking_sweep(
+ranked = arms.ranking_sweep(
     seeds=run.seeds,
     costly_seeds=costly,
-    n=dials.n_groups,
-    group=dials.group,
+    n=settings.n_groups,
+    group=settings.group,
     **common,
 )
 for row in ranked:
@@ -404,21 +406,21 @@ runs.say(
 # the estimate is consistent and its 95% interval holds $\lambda$ 19 times in 20.
 
 # %%
-biased = dict(bias=sweeps.LENGTH_BIAS, k=dials.k, **policy_of)
+biased = dict(bias=arms.LENGTH_BIAS, k=settings.k, **policy_of)
 recovered = [
     analysis.length_coefficient(
-        sweeps.length_pairs("biased", dials.n_audit, seed=s, **biased)
+        arms.length_pairs("biased", settings.n_audit, seed=s, **biased)
     )
     for s in run.seeds
 ]
-holds = [found.low <= sweeps.LENGTH_BIAS <= found.high for found in recovered]
+holds = [found.low <= arms.LENGTH_BIAS <= found.high for found in recovered]
 runs.record("length_coefficient", *recovered[0], unit="gold per word")
-runs.record("length_coefficient_injected", sweeps.LENGTH_BIAS, unit="gold per word")
+runs.record("length_coefficient_injected", arms.LENGTH_BIAS, unit="gold per word")
 runs.say(
     "Injected: {length_coefficient_injected.value:.3f} gold per word. Recovered from "
     "{n:,} labels: {length_coefficient:.3f}; the interval holds it with {held} of "
     "{of} seeds.",
-    n=dials.n_audit,
+    n=settings.n_audit,
     held=sum(holds),
     of=len(holds),
 )
@@ -431,10 +433,12 @@ runs.say(
 # It needs no gold, but longer replies are often better replies, and that goes too.
 
 # %%
-lengths = sweeps.length_sweep(seeds=costly, n=dials.n_length, **biased, jobs=dials.jobs)
+lengths = arms.length_sweep(
+    seeds=costly, n=settings.n_length, jobs=settings.jobs, **biased
+)
 rewarded = {
     kind.replace(" ", "\n"): [r["rewards"] for r in lengths if r["kind"] == kind]
-    for kind in sweeps.LENGTH_KINDS
+    for kind in arms.LENGTH_KINDS
 }
 rewarded["biased,\nlength removed"] = [
     analysis.without_length(rewards, tested) for rewards in rewarded["biased"]
@@ -448,7 +452,7 @@ absorbed = {
     for kind, every in gained.items()
 }
 runs.save_figure(
-    figures.length(absorbed, sweeps.LENGTH_BIAS, recovered[0]),
+    figures.length(absorbed, arms.LENGTH_BIAS, recovered[0]),
     "length",
     "What a word is worth to the annotators (injected, recovered) and to reward models "
     "from unbiased and biased labels and under two remedies.",
@@ -480,12 +484,12 @@ pd.DataFrame(table, index=["gold per word", "share in gold order"]).T.round(3)
 # learnt from the same comparisons as the reward model of section 2.
 
 # %%
-control_rows = sweeps.control_sweep(seeds=run.seeds, n=dials.n_reward, **common)
+control_rows = arms.control_sweep(seeds=run.seeds, n=settings.n_reward, **common)
 for row in control_rows:
     row |= analysis.measures(on, analysis.differences(row["rewards"], tested, on))
 compared = {
     kind: [row["gold"] for row in control_rows if row["kind"] == kind]
-    for kind in sweeps.CONTROLS
+    for kind in arms.CONTROLS
 } | {"reward model": reached["gold"]}
 runs.save_figure(
     figures.kinds(compared, "Does it take a network? (dots: seeds)"),
@@ -515,18 +519,18 @@ runs.say(
 # often the *ten others together* have it.
 
 # %%
-examples = sweeps.rated_test_pairs("movies", 40)[:3]
+examples = raters.rated_test_pairs("movies", 40)[:3]
 pd.DataFrame(examples)[["chosen", "rejected", "probability"]].style.format(
     precision=2
 ).set_properties(**{"white-space": "normal", "max-width": "26em"})
 
 # %%
-rated = sweeps.rater_sweep(
-    domains=dials.domains,
+rated = raters.sweep(
+    domains=settings.domains,
     seeds=run.seeds,
-    n=dials.n_rated,
-    n_test=dials.n_rated_test,
-    jobs=dials.jobs,
+    n=settings.n_rated,
+    n_test=settings.n_rated_test,
+    jobs=settings.jobs,
     **policy_of,
 )
 runs.save_figure(
@@ -546,7 +550,7 @@ learnt_on = {
         )
         for domain in rated[0]["accuracy"]
     }
-    for on_domain in dials.domains
+    for on_domain in settings.domains
 }
 learnt = [row for row in rated if row["domain"] == "movies"]
 for domain in learnt[0]["accuracy"]:
@@ -626,21 +630,21 @@ runs.say(
 # four in the eyes of a reward model on its own trunk.
 
 # %%
-asked, likelihood = sweeps.judging_sweep(
-    seeds=run.seeds, n=dials.n_questions, jobs=dials.jobs, **policy_of
+asked, likelihood = judging.sweep(
+    seeds=run.seeds, n=settings.n_questions, jobs=settings.jobs, **policy_of
 )
 author = [analysis.corrected(row["author"], row["chance"]) for row in asked]
 judge = [analysis.corrected(row["judge"], 0.5) for row in asked]
 golds = np.array([[reply.gold.total for reply in one.replies] for one in tested])
 shown_first = analysis.demonstration_golds(tested)
 pick = {
-    "own": [np.full_like(golds, 1 / sweeps.TESTED)],
-    "likeliest\nof 4": [analysis.pick_probabilities(likelihood["rewards"], 4)],
-    "picked\nof 4": [analysis.pick_probabilities(row["rewards"], 4) for row in main],
+    "own": [np.full_like(golds, 1 / arms.TEST_REPLIES)],
+    "likeliest\nof 4": [best_of_n_probabilities(likelihood["rewards"], 4)],
+    "picked\nof 4": [best_of_n_probabilities(row["rewards"], 4) for row in main],
 }
 fared = {
     how: [
-        analysis.against(golds, shown_first, chosen, sweeps.TEMPERATURE)
+        analysis.against(golds, shown_first, chosen, arms.TEMPERATURE)
         for chosen in every
     ]
     for how, every in pick.items()
@@ -684,7 +688,7 @@ runs.say(
 # mathematics: one batch, both losses.
 
 # %%
-ours, theirs = recipes.compare_reward_losses(model, tokenizer, shown[:16])
+ours, theirs = trl_parity.compare_reward_losses(model, tokenizer, shown[:16])
 runs.record("trl_loss_difference", abs(ours - theirs), unit="nats per pair")
 runs.say(
     "Ours: {ours:.6f} nats per pair; TRL's: {theirs:.6f}.", ours=ours, theirs=theirs

@@ -36,34 +36,44 @@ out_dir = ""  # where metrics and figures go; empty: runs/interactive
 
 # %%
 import copy
+import inspect
 
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import Markdown
 
 from alignlab import runs
-from alignlab.chapters.ppo import figures
-from alignlab.chapters.ppo import runs as sweeps
-from alignlab.chapters.ppo import values as ppo_values
+from alignlab.chapters.ppo import analysis, artifacts, figures
+from alignlab.chapters.ppo.artifacts import BETA
+from alignlab.chapters.ppo.runs import PENALISED, PIECES, run_all
 from alignlab.course import check
 from alignlab.evaluation.intervals import wilson_interval
 from alignlab.models.base import use_device
 from alignlab.models.sampler import complete
 from alignlab.objectives import whiten
 from alignlab.plots.style import use_style
-from alignlab.study import artifacts as alignment
+from alignlab.ppo import ppo_update
+from alignlab.study import artifacts as study
+from alignlab.training.ppo.rollout import predict
 from alignlab.world import gold
 
 use_style()
 run = runs.start("04_ppo", profile, seed, device, out_dir)
 use_device(device)
-dials = run.settings
-made = dict(size=dials.size, steps=dials.steps, n_pairs=dials.n_pairs, k=dials.k)
-reference, tokenizer = alignment.reference_policy(
-    dials.size, dials.steps, progress=True
+settings = run.settings
+shared = dict(
+    size=settings.size, steps=settings.steps, n_pairs=settings.n_pairs, k=settings.k
 )
-reward_model, _ = alignment.reward_model(
-    dials.n_pairs, k=dials.k, size=dials.size, steps=dials.steps, progress=True
+reference, tokenizer = study.reference_policy(
+    settings.size, settings.steps, progress=True
+)
+reward_model, _ = study.reward_model(
+    settings.n_pairs,
+    k=settings.k,
+    size=settings.size,
+    steps=settings.steps,
+    progress=True,
 )
 
 # %% [markdown]
@@ -71,21 +81,21 @@ reward_model, _ = alignment.reward_model(
 # from the cache.
 
 # %%
-many = range(seed, seed + dials.many_seeds)
-rows = sweeps.arms(
+many = range(seed, seed + settings.many_seeds)
+rows = run_all(
     seeds=run.seeds,
     many_seeds=many,
-    piece_seeds=run.seeds[: dials.piece_seeds],
-    few_seeds=run.seeds[: dials.few_seeds],
-    dpo_seeds=range(seed, seed + dials.dpo_seeds),
-    betas=dials.betas,
-    rates=dials.rates,
-    grid_betas=dials.grid_betas,
-    updates=dials.updates,
-    dpo_steps=dials.dpo_steps,
-    n=dials.n,
-    jobs=dials.jobs,
-    **made,
+    piece_seeds=run.seeds[: settings.piece_seeds],
+    few_seeds=run.seeds[: settings.few_seeds],
+    dpo_seeds=range(seed, seed + settings.dpo_seeds),
+    betas=settings.betas,
+    rates=settings.rates,
+    grid_betas=settings.grid_betas,
+    updates=settings.updates,
+    dpo_steps=settings.dpo_steps,
+    n=settings.n,
+    jobs=settings.jobs,
+    **shared,
 )
 start = rows["start"]
 
@@ -97,14 +107,14 @@ start = rows["start"]
 # worth (the *gold* reward, which PPO never sees) and what the reward model gives it.
 
 # %%
-walked = dict(seed=seed, updates=dials.updates, kl_coef=sweeps.BETA, **made)
-folder = sweeps.ppo_folder(**walked)
-after, _ = sweeps.with_value(folder)
-trainer = sweeps.trainer_for(
+recipe = dict(seed=seed, updates=settings.updates, kl_coef=BETA, **shared)
+folder = artifacts.ppo_folder(**recipe)
+after, _ = artifacts.load_policy_and_value(folder)
+trainer = artifacts.trainer_for(
     after.policy, tokenizer, reward_model, seed=seed, reference=reference
 )
-names = list(alignment.subjects("test")[:4])
-said = {
+names = list(study.subjects("test")[:4])
+replies = {
     "before": complete(
         reference, tokenizer, [gold.request(s) for s in names], 64, 1.0, seed=seed
     ),
@@ -112,20 +122,20 @@ said = {
         after.policy, tokenizer, [gold.request(s) for s in names], 64, 1.0, seed=seed
     ),
 }
-world_rows = [
+table_rows = [
     {
         "request": gold.request(name),
         "policy": when,
-        "reply": said[when][i].text,
-        "gold": sweeps.gold_of([said[when][i].text], [name])[0],
-        "learnt reward": sweeps.rewards_of(
-            reward_model, tokenizer, [name], [said[when][i].text]
+        "reply": replies[when][i].text,
+        "gold": artifacts.gold_of([replies[when][i].text], [name])[0],
+        "proxy reward": artifacts.proxy_of(
+            reward_model, tokenizer, [name], [replies[when][i].text]
         )[0],
     }
     for i, name in enumerate(names)
-    for when in said
+    for when in replies
 ]
-pd.DataFrame(world_rows).style.format(precision=2).set_properties(
+pd.DataFrame(table_rows).style.format(precision=2).set_properties(
     **{"white-space": "normal", "max-width": "30em", "text-align": "left"}
 )
 
@@ -154,12 +164,12 @@ pd.DataFrame(world_rows).style.format(precision=2).set_properties(
 runs.save_figure(
     figures.ladder(rows["ladder"]),
     "ladder",
-    "From REINFORCE to PPO: gold reward, learnt reward and KL, a line for each rung.",
+    "From REINFORCE to PPO: gold reward, proxy reward and KL, a line for each rung.",
 )
 last = {
     row["rung"]: {
         "gold": np.mean(row["history"]["reward/gold"][-3:]),
-        "learnt reward": np.mean(row["history"]["score"][-3:]),
+        "proxy reward": np.mean(row["history"]["score"][-3:]),
         "KL": np.mean(row["history"]["kl_exact"][-3:]),
         "seconds": row["seconds"],
     }
@@ -267,7 +277,9 @@ check("04.3", my_kl_estimate)
 # exactly over six choices. `PPOConfig` refuses the wrong ones.
 
 # %%
-pd.DataFrame(sweeps.kl_gradients(seed)).style.format(precision=3, na_rep="no direction")
+pd.DataFrame(analysis.kl_gradients(seed)).style.format(
+    precision=3, na_rep="no direction"
+)
 
 # %% [markdown]
 # ## 6 · One update, by hand
@@ -276,14 +288,14 @@ pd.DataFrame(sweeps.kl_gradients(seed)).style.format(precision=3, na_rep="no dir
 # above is all it takes.
 
 # %%
-episode, tokens = sweeps.one_episode(
+episode, tokens = analysis.sample_reply(
     after, reference, tokenizer, gold.request(names[0]), seed=seed
 )
 text = tokenizer.decode(episode.completion_ids()[0], skip_special_tokens=True).strip()
-[reward] = sweeps.rewards_of(reward_model, tokenizer, [names[0]], [text])
+[reward] = artifacts.proxy_of(reward_model, tokenizer, [names[0]], [text])
 
 log_ratio = episode.old_log_probs - episode.ref_log_probs
-rewards = -sweeps.BETA * log_ratio  # every token pays for leaving the reference
+rewards = -BETA * log_ratio  # every token pays for leaving the reference
 rewards[:, -1] += reward  # and the last one earns what the reply is worth
 mask = episode.mask.float()
 advantages = my_gae(rewards, episode.values, mask, gamma=1.0, lam=0.95)
@@ -292,13 +304,13 @@ advantages = whiten(advantages, mask)  # mean 0, variance 1; else over a whole b
 learner = copy.deepcopy(after)
 optimizer = torch.optim.Adam(learner.policy.parameters(), lr=1e-4)
 for _ in range(4):
-    log_probs, values, _ = sweeps.says(learner, episode)
+    log_probs, values, _ = predict(learner, episode)
     loss = my_ppo_loss(log_probs, episode.old_log_probs, advantages, mask, 0.2)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
 with torch.no_grad():
-    log_probs, _, _ = sweeps.says(learner, episode)
+    log_probs, _, _ = predict(learner, episode)
 
 table = figures.token_table(
     tokens,
@@ -316,7 +328,7 @@ runs.save_figure(
     "and the ratio after four steps on this reply alone.",
 )
 runs.say(
-    "The reply “{text}” has a learnt reward of {reward:+.2f} and is {kl:.2f} nats from "
+    "The reply “{text}” has a proxy reward of {reward:+.2f} and is {kl:.2f} nats from "
     "the reference (k1 says {k1:.2f}, k3 {k3:.2f}).",
     text=text,
     reward=reward,
@@ -330,6 +342,13 @@ runs.say(
 
 # %%
 figures.rollout_explorer(table)
+
+# %%
+Markdown(f"```python\n{inspect.getsource(ppo_update)}```")
+
+# %% [markdown]
+# This is the function that `PPOTrainer` calls for each update, and so what every PPO
+# run of this notebook is trained with.
 
 # %% [markdown]
 # ## 7 · Is it healthy?
@@ -361,7 +380,7 @@ explained = [np.mean(r["history"]["explained_variance"][-3:]) for r in rows["def
 runs.record("explained_variance", np.nanmean(explained))
 clipped = [np.mean(r["history"]["clip_fraction"]) for r in rows["default"]]
 runs.record("clip_fraction", np.mean(clipped), seeds=clipped)
-runs.record("readable_share", ppo_values.readable_share(**made))
+runs.record("readable_share", analysis.readable_share(**shared))
 runs.say(
     "With the default configuration {clip_fraction.value:.1%} of tokens are clipped, "
     "and at the end the value function explains {explained_variance.value:.2f} of the "
@@ -379,33 +398,29 @@ runs.say(
 runs.save_figure(
     figures.sweep(rows["sweep"], start),
     "beta",
-    "Exact KL along runs at several prices β; gold and learnt reward gained on unseen "
+    "Exact KL along runs at several prices β; gold and proxy reward gained on unseen "
     "subjects (dots: seeds).",
 )
-at = {b: [r for r in rows["sweep"] if r["beta"] == b] for b in dials.betas}
-gains = {
-    name: sweeps.gain(at[sweeps.PENALISED], start, name) for name in ("gold", "proxy")
-}
+at = {b: [r for r in rows["sweep"] if r["beta"] == b] for b in settings.betas}
+gains = {name: analysis.gain(at[PENALISED], start, name) for name in ("gold", "proxy")}
 for name, values in gains.items():
-    runs.record(f"ppo_{name}_gain", values.mean(), seeds=values, n=dials.n * 60)
-kl = {beta: np.array([row["kl"] for row in some]) for beta, some in at.items()}
-runs.record(
-    "ppo_kl", kl[sweeps.PENALISED].mean(), seeds=kl[sweeps.PENALISED], unit="nats"
-)
-ratio = kl[sweeps.BETA] / kl[max(dials.betas)]
+    runs.record(f"ppo_{name}_gain", values.mean(), seeds=values, n=settings.n * 60)
+kl = {beta: np.array([row["kl"] for row in group]) for beta, group in at.items()}
+runs.record("ppo_kl", kl[PENALISED].mean(), seeds=kl[PENALISED], unit="nats")
+ratio = kl[BETA] / kl[max(settings.betas)]
 runs.record("kl_weak_over_strong_penalty", ratio.mean(), seeds=ratio)
-further = kl[0.0] - kl[sweeps.PENALISED]
+further = kl[0.0] - kl[PENALISED]
 runs.record(
     "unpenalised_minus_penalised_kl", further.mean(), seeds=further, unit="nats"
 )
-growing = [sweeps.growth(row["history"]["kl_exact"]) for row in at[0.0]]
+growing = [analysis.late_growth(row["history"]["kl_exact"]) for row in at[0.0]]
 runs.record("unpenalised_kl_growth", np.mean(growing), seeds=growing, unit="nats")
 runs.say(
-    "At β = {beta}: gold {ppo_gold_gain:+.2f}, learnt reward {ppo_proxy_gain:+.2f}, at "
+    "At β = {beta}: gold {ppo_gold_gain:+.2f}, proxy reward {ppo_proxy_gain:+.2f}, at "
     "{ppo_kl:.1f} nats. Without a penalty the policy ends "
     "{unpenalised_minus_penalised_kl:+.1f} nats further, and moves by "
     "{unpenalised_kl_growth:+.1f} nats in the last third of the run.",
-    beta=sweeps.PENALISED,
+    beta=PENALISED,
 )
 
 # %% [markdown]
@@ -416,12 +431,12 @@ runs.say(
 # trains nothing, and pays for it with every reply.
 
 # %%
-ns = [n for n in (1, 2, 4, 8, 16) if n <= dials.k]
-best = sweeps.best_of_n(ns, **made)
+ns = [n for n in (1, 2, 4, 8, 16) if n <= settings.k]
+best = analysis.reference_best_of_n(ns, **shared)
 runs.save_figure(
     figures.frontier(rows["sweep"], best, start),
     "best_of_n",
-    "Gold and learnt reward against KL: best-of-n of the reference's replies, and the "
+    "Gold and proxy reward against KL: best-of-n of the reference's replies, and the "
     "ends of PPO runs. The grey line is the reference policy.",
 )
 runs.record("best_of_n_gold_gain", best[-1]["gold"] - best[0]["gold"])
@@ -440,11 +455,11 @@ runs.say(
 # Beside it what the replies of the last updates are like, after equally many.
 
 # %%
-whole = [r for r in rows["default"] if r["seed"] in run.seeds[: dials.piece_seeds]]
-removed = {
-    name: [r for r in rows["pieces"] if r["without"] == name] for name in sweeps.PIECES
+intact = [r for r in rows["default"] if r["seed"] in run.seeds[: settings.piece_seeds]]
+removed = {name: [r for r in rows["pieces"] if r["without"] == name] for name in PIECES}
+lost = {
+    name: analysis.lost_at_matched_kl(intact, group) for name, group in removed.items()
 }
-lost = {name: sweeps.lost_without(whole, some) for name, some in removed.items()}
 for name, values in lost.items():
     runs.record(f"gold_lost_without_{name}", values.mean(), seeds=values)
 names_of = {"gae": "GAE (λ = 1)", "value": "the value function"}
@@ -456,13 +471,13 @@ runs.save_figure(
 pd.DataFrame(
     {
         name: {
-            "gold": np.mean([r["history"]["reward/gold"][-3:] for r in some]),
-            "learnt reward": np.mean([r["history"]["score"][-3:] for r in some]),
-            "KL": np.mean([r["history"]["kl_exact"][-3:] for r in some]),
-            "share clipped": np.mean([r["history"]["clip_fraction"] for r in some]),
-            "KL of one update": np.mean([r["history"]["approx_kl"] for r in some]),
+            "gold": np.mean([r["history"]["reward/gold"][-3:] for r in group]),
+            "proxy reward": np.mean([r["history"]["score"][-3:] for r in group]),
+            "KL": np.mean([r["history"]["kl_exact"][-3:] for r in group]),
+            "share clipped": np.mean([r["history"]["clip_fraction"] for r in group]),
+            "KL of one update": np.mean([r["history"]["approx_kl"] for r in group]),
         }
-        for name, some in ({"PPO as it is": whole} | removed).items()
+        for name, group in ({"PPO as it is": intact} | removed).items()
     }
 ).T.rename_axis("without, at the last updates").style.format(precision=3)
 
@@ -485,25 +500,25 @@ for name in lost:
 # model was learnt from.
 
 # %%
-settings = {}
+by_setting = {}
 for method in ("grid", "dpo"):
-    for rate in dials.rates:
-        for beta in dials.grid_betas:
-            some = [r for r in rows[method] if (r["rate"], r["beta"]) == (rate, beta)]
+    for rate in settings.rates:
+        for beta in settings.grid_betas:
+            group = [r for r in rows[method] if (r["rate"], r["beta"]) == (rate, beta)]
             label = f"{'PPO' if method == 'grid' else 'DPO'}  lr {rate:g}  β {beta:g}"
-            settings[label] = some
+            by_setting[label] = group
 usual = {"PPO, default": rows["default"], "PPO, four epochs": rows["eager"]}
 runs.save_figure(
     figures.failures(
         {
             label: [
                 (
-                    0.0 if row["stopped"] else sweeps.gain([row], start, "gold")[0],
-                    sweeps.failed(row, start),
+                    0.0 if row["stopped"] else analysis.gain([row], start, "gold")[0],
+                    analysis.failed(row, start),
                 )
-                for row in some
+                for row in group
             ]
-            for label, some in (usual | settings).items()
+            for label, group in (usual | by_setting).items()
         },
         "gold gained on unseen subjects",
     ),
@@ -512,12 +527,12 @@ runs.save_figure(
 )
 
 # %%
-flags = [float(sweeps.failed(row, start)) for row in rows["default"]]
+flags = [float(analysis.failed(row, start)) for row in rows["default"]]
 interval = wilson_interval(int(sum(flags)), len(flags))
 runs.record("ppo_failure_rate", *interval, seeds=flags)
 rates, spreads = (
     [function(rows[method], start) for method in ("grid", "dpo")]
-    for function in (sweeps.failure_rates, sweeps.spreads)
+    for function in (analysis.failure_rates, analysis.gold_spreads)
 )
 for name, (ppo_by, dpo_by) in {
     "ppo_minus_dpo_failure_rate": rates,
@@ -525,7 +540,7 @@ for name, (ppo_by, dpo_by) in {
 }.items():
     values = [ppo_by[s] - dpo_by[s] for s in run.seeds]
     runs.record(name, np.mean(values), seeds=values)
-per_completion = [sweeps.seconds_per_completion(rows[m]) for m in ("default", "dpo")]
+per_completion = [analysis.seconds_per_completion(rows[m]) for m in ("default", "dpo")]
 values = [per_completion[0][s] / per_completion[1][s] for s in run.seeds]
 runs.record("ppo_over_dpo_seconds", np.mean(values), seeds=values)
 runs.say(
@@ -535,7 +550,7 @@ runs.say(
     "differ by {wide:.2f} gold for PPO and {narrow:.2f} for DPO.",
     failures=sum(flags),
     count=len(flags),
-    eager=sum(sweeps.failed(row, start) for row in rows["eager"]),
+    eager=sum(analysis.failed(row, start) for row in rows["eager"]),
     eager_count=len(rows["eager"]),
     ppo=np.mean(list(rates[0].values())),
     dpo=np.mean(list(rates[1].values())),
@@ -547,9 +562,9 @@ runs.say(
 # What it takes to learn, on this machine, with both running on one thread each:
 
 # %%
-costs = pd.DataFrame(sweeps.cost(rows, trainer)).set_index("method")
-costs["completions/s"] = costs["completions"] / costs["seconds"]
-costs.style.format(precision=1)
+table = pd.DataFrame(analysis.costs(rows, trainer)).set_index("method")
+table["completions/s"] = table["completions"] / table["seconds"]
+table.style.format(precision=1)
 
 # %%
 runs.say(

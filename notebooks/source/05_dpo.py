@@ -44,28 +44,28 @@ import torch
 import torch.nn.functional as F
 
 from alignlab import runs
-from alignlab.chapters.dpo import analysis, figures, sweeps
-from alignlab.chapters.dpo import runs as dpo
-from alignlab.chapters.ppo.runs import gold_of
+from alignlab.chapters.dpo import analysis, figures, laboratory
+from alignlab.chapters.dpo import runs as arms
+from alignlab.chapters.ppo.artifacts import gold_of
 from alignlab.course import check
 from alignlab.evaluation import exact
 from alignlab.models.base import use_device
 from alignlab.models.sampler import complete
 from alignlab.plots.style import use_style
-from alignlab.study import artifacts as alignment
+from alignlab.study import artifacts
 from alignlab.training.dpo import train_dpo
-from alignlab.training.trl_dpo import compare_dpo_losses
+from alignlab.training.trl_parity import compare_dpo_losses
 from alignlab.world import gold
 
 use_style()
 run = runs.start("05_dpo", profile, seed, device, out_dir)
 use_device(device)
-dials = run.settings
-policy_of = dict(size=dials.size, steps=dials.steps)
-made = dict(n_pairs=dials.n_pairs, k=dials.k, **policy_of)
-reference, tokenizer = alignment.reference_policy(**policy_of, progress=True)
-replies = alignment.candidates("train", dials.k, **policy_of, progress=True)
-pairs = alignment.comparisons(replies, dials.n_pairs)
+settings = run.settings
+policy_of = dict(size=settings.size, steps=settings.steps)
+made = dict(n_pairs=settings.n_pairs, k=settings.k, **policy_of)
+reference, tokenizer = artifacts.reference_policy(**policy_of, progress=True)
+replies = artifacts.candidates("train", settings.k, **policy_of, progress=True)
+pairs = artifacts.comparisons(replies, settings.n_pairs)
 
 # %% [markdown]
 # ## 1 · A completion first
@@ -87,14 +87,14 @@ policy = copy.deepcopy(reference)
 history = train_dpo(
     policy,
     tokenizer,
-    pairs[: dials.n_used],
-    beta=dpo.BETA,
-    steps=max(1, dials.n_used // dpo.BATCH),
-    batch_size=dpo.BATCH,
-    learning_rate=dpo.RATE[dials.size],
+    pairs[: settings.n_used],
+    beta=arms.BETA,
+    steps=max(1, settings.n_used // arms.BATCH),
+    batch_size=arms.BATCH,
+    learning_rate=arms.RATE[settings.size],
     seed=seed,
 )
-names = list(alignment.subjects("test")[:3])
+names = list(artifacts.subjects("test")[:3])
 said = {
     when: complete(
         model, tokenizer, [gold.request(name) for name in names], 64, 1.0, seed=seed
@@ -122,7 +122,7 @@ pd.DataFrame(
 # a policy is a list of 21 numbers, and nothing below is sampled or estimated.
 
 # %%
-lab = dpo.laboratory(seed)
+lab = laboratory.laboratory(seed)
 start = lab.policy()  # the reference: the probability of every reply
 texts = [lab.tokenizer.decode(c).replace("<|end|>", "·") for c in lab.completions]
 beta, reward = lab.beta, lab.reward
@@ -232,11 +232,11 @@ check("05.2", my_dpo_loss)
 # variation*: the largest difference in the probability of any set of replies.
 
 # %%
-solved = sweeps.optimum_sweep(
+solved = laboratory.sweep(
     seeds=run.seeds,
-    dpo_updates=dials.lab_dpo,
-    ppo_updates=dials.lab_ppo,
-    jobs=dials.jobs,
+    dpo_updates=settings.lab_dpo,
+    ppo_updates=settings.lab_ppo,
+    jobs=settings.jobs,
 )
 reached = {
     name: [analysis.against_optimum(row, beta) for row in rows]
@@ -324,7 +324,7 @@ check("05.3", my_weight)
 
 # %%
 runs.save_figure(
-    figures.loss_and_gradient(dpo.BETA, margin=5.0),
+    figures.loss_and_gradient(arms.BETA, margin=5.0),
     "loss",
     "Losses of a pair and how hard each pulls on its margin, relative to its pull at "
     "margin 0. DPO and hinge let go, IPO turns back, the unweighted loss never does.",
@@ -343,28 +343,28 @@ figures.margin_explorer()
 # the weight*, whose loss is $-\beta h$.
 
 # %%
-close = sweeps.close_sweep(
+close = arms.close_sweep(
     seeds=run.seeds,
-    follow=dials.follow,
-    n_used=dials.close_used,
-    passes=dials.close_passes,
-    n=dials.n,
-    jobs=dials.jobs,
+    follow=settings.follow,
+    n_used=settings.close_used,
+    passes=settings.close_passes,
+    n=settings.n,
+    jobs=settings.jobs,
     **made,
 )
 runs.save_figure(
-    figures.gradients(close["DPO"], dpo.BETA),
+    figures.gradients(close["DPO"], arms.BETA),
     "gradients",
     "Every held-out pair's gradient after DPO: its weight as measured against "
     "σ(-β margin), and its length (marks: seeds).",
 )
-weighed = [analysis.gradient_summary(r["gradients"], dpo.BETA) for r in close["DPO"]]
+weighed = [analysis.gradient_summary(r["gradients"], arms.BETA) for r in close["DPO"]]
 for name, key in (
     ("gradient_weight_error", "error"),
     ("gradient_weight_rank_correlation", "rank_correlation"),
 ):
     values = [found[key] for found in weighed]
-    runs.record(name, np.mean(values), seeds=values, n=dials.follow)
+    runs.record(name, np.mean(values), seeds=values, n=settings.follow)
 runs.say(
     "The weight is off by {gradient_weight_error.value:.1e} at most. It decides who "
     "pulls most with a rank correlation of {gradient_weight_rank_correlation:.2f}; the "
@@ -379,12 +379,12 @@ runs.say(
 
 # %%
 runs.save_figure(
-    figures.followed(close),
+    figures.log_ratios(close),
     "log_ratios",
     "Mean log-ratios of chosen and rejected replies along runs with and without the "
     "weight, on pairs learnt from and on unseen ones (thin lines: seeds).",
 )
-last = [row["followed"] for row in close["DPO"]]
+last = [row["log_ratios"] for row in close["DPO"]]
 for side in ("chosen", "rejected"):
     values = [look[f"held_out/{side}"][-1] for look in last]
     runs.record(
@@ -447,18 +447,18 @@ runs.say(
 # rate.
 
 # %%
-rows = sweeps.frontier_sweep(
+rows = arms.frontier_sweep(
     seeds=run.seeds,
-    family_seeds=run.seeds[: dials.family_seeds],
-    gold_seeds=run.seeds[: dials.family_seeds],
-    betas=dials.betas,
-    gold_betas=dials.gold_betas,
-    strengths=dials.strengths,
-    ns=[n for n in (2, 4, 8, 16) if n <= dials.k],
-    updates=dials.updates,
-    n_used=dials.n_used,
-    n=dials.n,
-    jobs=dials.jobs,
+    family_seeds=run.seeds[: settings.family_seeds],
+    gold_seeds=run.seeds[: settings.family_seeds],
+    betas=settings.betas,
+    gold_betas=settings.gold_betas,
+    strengths=settings.strengths,
+    ns=[n for n in (2, 4, 8, 16) if n <= settings.k],
+    updates=settings.updates,
+    n_used=settings.n_used,
+    n=settings.n,
+    jobs=settings.jobs,
     **made,
 )
 begun = rows["start"]
@@ -467,7 +467,7 @@ runs.save_figure(
     "beta",
     "KL and gold gained at the end of DPO runs against β (a line for each seed).",
 )
-betas = dpo.FAMILY["DPO"].strengths
+betas = arms.FAMILY["DPO"].strengths
 kl = {b: [r["kl"] for r in rows["DPO"] if r["beta"] == b] for b in betas}
 values = np.divide(kl[min(betas)], kl[max(betas)])
 runs.record("dpo_kl_weak_over_strong_beta", values.mean(), seeds=values)
@@ -487,13 +487,13 @@ runs.say(
 # The first two are told the true share.
 
 # %%
-noisy = sweeps.noise_sweep(
-    seeds=run.seeds[: dials.noise_seeds],
-    flips=dials.flips,
-    n_used=dials.noise_used,
-    passes=dials.noise_passes,
-    n=dials.n,
-    jobs=dials.jobs,
+noisy = arms.noise_sweep(
+    seeds=run.seeds[: settings.noise_seeds],
+    flips=settings.flips,
+    n_used=settings.noise_used,
+    passes=settings.noise_passes,
+    n=settings.n,
+    jobs=settings.jobs,
     **made,
 )
 runs.save_figure(
@@ -502,7 +502,7 @@ runs.save_figure(
     "Gold gained and KL after several passes over comparisons, against the share of "
     "wrong labels (dots: seeds).",
 )
-worst = max(dials.flips)
+worst = max(settings.flips)
 at_worst = {
     name: {
         row["seed"]: row["gold"]
@@ -543,12 +543,12 @@ runs.say(
 # the reference, it is low for that reason alone. Look at the points as well.)
 
 # %%
-rivals = ["DPO", sweeps.PPO, sweeps.GOLD_PPO, sweeps.BEST_OF_N, sweeps.TOSSED]
+rivals = ["DPO", arms.PPO, arms.GOLD_PPO, arms.BEST_OF_N, arms.TOSSED]
 runs.save_figure(
     figures.frontier(
         {
             "DPO and its rivals": {name: rows[name] for name in rivals},
-            "The family": {name: rows[name] for name in dpo.FAMILY},
+            "The family": {name: rows[name] for name in arms.FAMILY},
         },
         begun,
     ),
@@ -571,9 +571,9 @@ for name, by_seed in heights.items():
     values = list(by_seed.values())
     runs.record(label, np.mean(values), seeds=values, unit="gold")
 apart = {
-    "dpo_minus_ppo_area": ("DPO", sweeps.PPO),
-    "gold_ppo_minus_dpo_area": (sweeps.GOLD_PPO, "DPO"),
-    "dpo_minus_best_of_n_area": ("DPO", sweeps.BEST_OF_N),
+    "dpo_minus_ppo_area": ("DPO", arms.PPO),
+    "gold_ppo_minus_dpo_area": (arms.GOLD_PPO, "DPO"),
+    "dpo_minus_best_of_n_area": ("DPO", arms.BEST_OF_N),
 }
 for name, (one, other) in apart.items():
     values = analysis.difference(heights[one], heights[other])
@@ -585,13 +585,13 @@ runs.say(
 )
 
 # %%
-values = analysis.spread({name: heights[name] for name in dpo.FAMILY})
+values = analysis.spread({name: heights[name] for name in arms.FAMILY})
 runs.record("family_area_spread", np.mean(values), seeds=values, unit="gold")
-same = [row for row in rows["DPO"] if row["beta"] == sweeps.TOSSED_BETA]
+same = [row for row in rows["DPO"] if row["beta"] == arms.TOSSED_BETA]
 one_strength = analysis.areas(same, begun)
-values = analysis.difference(one_strength, heights[sweeps.TOSSED])
+values = analysis.difference(one_strength, heights[arms.TOSSED])
 runs.record("dpo_minus_tossed_area", np.mean(values), seeds=values, unit="gold")
-order = sorted(dpo.FAMILY, key=lambda name: -np.mean([*heights[name].values()]))
+order = sorted(arms.FAMILY, key=lambda name: -np.mean([*heights[name].values()]))
 runs.say(
     "In the family, from the highest envelope to the lowest: {order}; "
     "{family_area_spread:.2f} lies between best and worst. The control, DPO at one "
@@ -603,7 +603,7 @@ runs.say(
 # %% [markdown]
 # ORPO and SimPO hold on to no reference, and KTO is given no pairs; the distance is
 # measured to the reference all the same. Strengths mean something else for each loss
-# (`dpo.FAMILY` lists them), which is why no two of their βs are compared.
+# (`arms.FAMILY` lists them), which is why no two of their βs are compared.
 #
 # ## 8 · What does it cost?
 #
@@ -611,17 +611,18 @@ runs.say(
 # thinks of the pairs, PPO's without the training of its reward model.
 
 # %%
-reward_model, _ = alignment.reward_model(dials.n_pairs, k=dials.k, **policy_of)
-costs = pd.DataFrame(analysis.held(reference, reward_model)).set_index("method")
+reward_model, _ = artifacts.reward_model(settings.n_pairs, k=settings.k, **policy_of)
+costs = pd.DataFrame(analysis.training_memory(reference, reward_model))
+costs = costs.set_index("method")
 spent = {
     name: {
         s: np.mean([r["seconds"] for r in rows[name] if r["seed"] == s and "gold" in r])
         for s in run.seeds
     }
-    for name in ("DPO", sweeps.PPO)
+    for name in ("DPO", arms.PPO)
 }
 costs["seconds a run"] = {name: np.mean([*v.values()]) for name, v in spent.items()}
-values = [spent[sweeps.PPO][s] / spent["DPO"][s] for s in run.seeds]
+values = [spent[arms.PPO][s] / spent["DPO"][s] for s in run.seeds]
 runs.record("ppo_over_dpo_run_seconds", np.mean(values), seeds=values)
 megabytes = costs["megabytes"]
 runs.record("ppo_over_dpo_megabytes", megabytes["PPO"] / megabytes["DPO"])
@@ -644,7 +645,7 @@ runs.say(
 
 # %%
 ours, theirs = compare_dpo_losses(
-    policy, tokenizer, pairs[:16], reference, beta=dpo.BETA
+    policy, tokenizer, pairs[:16], reference, beta=arms.BETA
 )
 runs.record("trl_dpo_loss_difference", abs(ours - theirs), unit="nats per pair")
 runs.say(

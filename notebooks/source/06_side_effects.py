@@ -43,15 +43,13 @@ import torch
 
 from alignlab import runs
 from alignlab.chapters.side_effects import analysis, figures
-from alignlab.chapters.side_effects import runs as side_effects
+from alignlab.chapters.side_effects import runs as arms
 from alignlab.course import check
-from alignlab.evaluation.diversity import (
-    self_bleu_signature,
-)
+from alignlab.evaluation.best_of_n import best_of_n_values
+from alignlab.evaluation.diversity import self_bleu_signature
 from alignlab.evaluation.over_optimisation import (
     FORMS,
     Curve,
-    best_of_n_values,
     can_be_fitted,
     fit_curves,
     held_out_error,
@@ -60,34 +58,34 @@ from alignlab.evaluation.over_optimisation import (
 from alignlab.evaluation.win_rate import over_seeds, win_rate
 from alignlab.models.base import use_device
 from alignlab.plots.style import use_style
-from alignlab.study import artifacts as alignment
+from alignlab.study import artifacts
 from alignlab.world import gold
 
 use_style()
 run = runs.start("06_side_effects", profile, seed, device, out_dir)
 use_device(device)
-dials = run.settings
-rows = side_effects.arms(
+settings = run.settings
+rows = arms.run_all(
     seeds=run.seeds,
-    few_seeds=run.seeds[: dials.few_seeds],
-    at=dials.at,
-    control_at=dials.control_at,
-    dpo_at=dials.dpo_at,
-    n=dials.n,
-    temperatures=dials.temperatures,
-    betas=dials.betas,
-    ensembles=dials.ensembles,
-    weak_pairs=dials.weak_pairs,
-    ns=dials.ns,
-    trunks=dials.trunks,
-    pool=dials.pool,
-    n_pairs=dials.n_pairs,
-    size=dials.size,
-    steps=dials.steps,
-    k=dials.k,
-    jobs=dials.jobs,
+    few_seeds=run.seeds[: settings.few_seeds],
+    at=settings.at,
+    control_at=settings.control_at,
+    dpo_at=settings.dpo_at,
+    n=settings.n,
+    temperatures=settings.temperatures,
+    betas=settings.betas,
+    ensembles=settings.ensembles,
+    weak_pairs=settings.weak_pairs,
+    ns=settings.ns,
+    trunks=settings.trunks,
+    pool=settings.pool,
+    n_pairs=settings.n_pairs,
+    size=settings.size,
+    steps=settings.steps,
+    k=settings.k,
+    jobs=settings.jobs,
 )
-names = alignment.subjects("test")
+names = artifacts.subjects("test")
 requests = [gold.request(name) for name in names]
 
 # %% [markdown]
@@ -96,7 +94,7 @@ requests = [gold.request(name) for name in names]
 # One policy, PPO without any price of KL, one reward model; the same requests and the
 # same random numbers at every look. *Gold* is what a reply is really worth: greeting,
 # courtesy and closing, and right facts about what was asked; PPO never sees it. The
-# *learnt reward* is what PPO sees, in standard deviations of the first policy's
+# *proxy reward* is what PPO sees, in standard deviations of the first policy's
 # replies.
 
 # %%
@@ -110,7 +108,7 @@ pd.DataFrame(
             "when": when,
             "reply": first["points"][at]["texts"][i][0],
             "gold": first["points"][at]["golds"][i][0],
-            "learnt reward": (first["points"][at]["proxies"][i][0] - scale.mean())
+            "proxy reward": (first["points"][at]["proxies"][i][0] - scale.mean())
             / scale.std(),
         }
         for i in range(1, 9, 2)
@@ -165,7 +163,7 @@ runs.say(
 )
 
 # %% [markdown]
-# ## 2 · Does what people prefer fall while the learnt reward rises?
+# ## 2 · Does what people prefer fall while the proxy reward rises?
 #
 # The same for every reward model, against the *distance* from the first policy,
 # $d = \sqrt{\mathrm{KL}}$: near the start a policy improves about in proportion to it
@@ -173,15 +171,15 @@ runs.say(
 # vocabulary, and averaged over replies. The control is the same run with gold itself
 # as the reward: if *that* fell, the fault would lie with PPO, not with the reward. (It
 # did, in a trial with notebook 04's settings and no price of KL. So updates are smaller
-# here, `side_effects.STEADY`, as found on a seed that is not among these.)
+# here, `arms.STEADY`, as found on a seed that is not among these.)
 
 # %%
 runs.save_figure(
     figures.rise_and_fall(
-        {"on a learnt reward": rows["ppo"], "on gold (control)": rows["control"]}
+        {"on a proxy reward": rows["ppo"], "on gold (control)": rows["control"]}
     ),
     "rise_and_fall",
-    "Gold and learnt reward against the distance from the first policy: PPO on learnt "
+    "Gold and proxy reward against the distance from the first policy: PPO on proxy "
     "rewards, and on gold itself.",
 )
 
@@ -205,10 +203,10 @@ measured = {
     "control_end_minus_peak_gold": [turn.fall for turn in control],
 }
 for name, values in measured.items():
-    runs.record(name, np.mean(values), seeds=values, n=len(names) // 2 * dials.n)
+    runs.record(name, np.mean(values), seeds=values, n=len(names) // 2 * settings.n)
 runs.say(
     "Gold rises by {peak_minus_sft_gold:.2f} and then changes by "
-    "{end_minus_peak_gold:.2f} ({count} reward models), while the learnt reward goes "
+    "{end_minus_peak_gold:.2f} ({count} reward models), while the proxy reward goes "
     "on by {end_minus_peak_proxy:+.2f} sd. With gold as the reward the change after "
     "the peak is {control_end_minus_peak_gold:+.2f}.",
     count=len(turns),
@@ -242,7 +240,7 @@ runs.say(
 #
 # Sample $n$ replies, take the one that the reward model likes best. To know what that
 # is worth for every $n$, one pool of $N$ replies is enough: among all ways to take $n$
-# of them, the sample with $i$ others below it (by learnt reward) is the best in
+# of them, the sample with $i$ others below it (by proxy reward) is the best in
 # $\binom{i}{n-1}$ of $\binom{N}{n}$.
 #
 # **Exercise 06.1.** Write the gold of best-of-n, for one request, without a draw.
@@ -263,15 +261,15 @@ check("06.1", my_best_of_n)
 
 # %%
 pools = {(row["trunk"], row["n_pairs"], row["seed"]): row for row in rows["pool"]}
-pool_golds = analysis.pool_golds(dials.pool, dials.size, dials.steps)
-ns = analysis.doublings(dials.pool // 2)
+pool_golds = analysis.pool_golds(settings.pool, settings.size, settings.steps)
+ns = analysis.doublings(settings.pool // 2)
 best = [
     analysis.best_of_n_curve(
-        pools[dials.size, dials.n_pairs, s]["proxies"], pool_golds, ns
+        pools[settings.size, settings.n_pairs, s]["proxies"], pool_golds, ns
     )
     for s in run.seeds
 ]
-proxies = torch.tensor(pools[dials.size, dials.n_pairs, seed]["proxies"])
+proxies = torch.tensor(pools[settings.size, settings.n_pairs, seed]["proxies"])
 mine = [float(my_best_of_n(*x, 2)) for x in zip(proxies, torch.tensor(pool_golds))]
 ours = best_of_n_values(proxies.numpy(), pool_golds, 2)  # it also shares out ties
 pd.DataFrame(best[0]).style.format(precision=2).hide(axis="index")
@@ -337,7 +335,7 @@ runs.say(
 runs.save_figure(
     figures.rise_and_fall({"PPO": rows["ppo"], "DPO": rows["dpo"]}),
     "ppo_and_dpo",
-    "Gold and learnt reward along PPO and DPO.",
+    "Gold and proxy reward along PPO and DPO.",
 )
 
 # %% [markdown]
@@ -405,21 +403,21 @@ groups = {
         analysis.best_of_n_curve(pools[trunk, count, s]["proxies"], pool_golds, ns)
         for s in run.seeds
     ]
-    for trunk in dials.trunks
-    for count in dials.ns
+    for trunk in settings.trunks
+    for count in settings.ns
 }
 runs.save_figure(
     figures.data_and_size(groups),
     "data_and_size",
     "Best-of-n by reward models of several sizes and amounts of data.",
 )
-few, many = min(dials.ns), max(dials.ns)
+few, many = min(settings.ns), max(settings.ns)
 ends = {
     key: np.array([curve[-1]["gold"] for curve in some]) for key, some in groups.items()
 }
-gain = ends[dials.size, many] - ends[dials.size, few]
+gain = ends[settings.size, many] - ends[settings.size, few]
 runs.record("data_gold_gain", gain.mean(), seeds=gain)
-spread = ends[dials.size, few]
+spread = ends[settings.size, few]
 runs.say(
     "From {few:,} to {many:,} comparisons best of {n} gains {data_gold_gain:+.2f} "
     "gold. Among reward models of {few:,} comparisons it is anything from {low:.2f} to "
@@ -440,15 +438,16 @@ runs.say(
 # of them have done. One ensemble is one: it has no interval.
 
 # %%
-few_rows = [row for row in rows["ppo"] if row["seed"] in run.seeds[: dials.few_seeds]]
+few_seeds = run.seeds[: settings.few_seeds]
+few_rows = [row for row in rows["ppo"] if row["seed"] in few_seeds]
 remedies = {"PPO as it was": few_rows}
-for beta in dials.betas:
+for beta in settings.betas:
     some = [row for row in rows["beta"] if row["kl_coef"] == beta]
     remedies[f"β = {beta:g}"] = some
-for how in dials.ensembles:
+for how in settings.ensembles:
     some = [row for row in rows["ensemble"] if row["reward"] == how]
     remedies[f"ensemble of {len(run.seeds)}: {how}"] = some
-for count in dials.weak_pairs:
+for count in settings.weak_pairs:
     some = [row for row in rows["weak"] if row["n_pairs"] == count]
     remedies[f"{count:,} comparisons"] = some
 runs.save_figure(
@@ -463,13 +462,15 @@ runs.save_figure(
 # %%
 ensembles = {
     how: analysis.best_of_n_curve(
-        analysis.ensemble_proxies([pools[dials.size, few, s] for s in run.seeds], how),
+        analysis.ensemble_proxies(
+            [pools[settings.size, few, s] for s in run.seeds], how
+        ),
         pool_golds,
         ns,
     )
-    for how in side_effects.ENSEMBLES
+    for how in arms.ENSEMBLES
 }
-alone = np.mean([curve[-1]["gold"] for curve in groups[dials.size, few]])
+alone = np.mean([curve[-1]["gold"] for curve in groups[settings.size, few]])
 pd.DataFrame(
     {"one alone (mean)": {"gold": alone}}
     | {how: {"gold": curve[-1]["gold"]} for how, curve in ensembles.items()}
@@ -540,7 +541,7 @@ check("06.3", my_adjusted_distinct)
 # given.
 
 # %%
-_, tokenizer = alignment.reference_policy(dials.size, dials.steps)
+_, tokenizer = artifacts.reference_policy(settings.size, settings.steps)
 along = [
     analysis.diversity_along(row, tokenizer)
     | {"entropy": analysis.over_points(row, "entropy")}
@@ -572,7 +573,7 @@ runs.say(
     "diversity per input by {rlhf_minus_sft_diversity:+.3f}, across inputs by "
     "{rlhf_minus_sft_diversity_across:+.3f}, and self-BLEU by "
     "{rlhf_minus_sft_self_bleu:+.3f} ({signature}).",
-    budget=side_effects.BUDGET,
+    budget=arms.BUDGET,
     kl=kl_there,
     before=np.mean([one["entropy"][0] for one in along]),
     signature=self_bleu_signature(first["points"][0]["texts"][0]),
@@ -599,7 +600,7 @@ runs.say(
 runs.save_figure(
     figures.entropy_and_reward(rows["ppo"]),
     "entropy_and_reward",
-    "Entropy against gold and against learnt reward, along every run.",
+    "Entropy against gold and against proxy reward, along every run.",
 )
 
 # %% [markdown]
@@ -610,8 +611,8 @@ runs.save_figure(
 # temperatures: to the right there is more diversity, up is better.
 
 # %%
-policy = [analysis.warmed_curve(row, tokenizer) for row in rows["ppo"]]
-plain = [analysis.warmed_curve(row, tokenizer) for row in rows["reference"]]
+policy = [analysis.temperature_curve(row, tokenizer) for row in rows["ppo"]]
+plain = [analysis.temperature_curve(row, tokenizer) for row in rows["reference"]]
 runs.save_figure(
     figures.temperature(policy, plain),
     "temperature",

@@ -45,29 +45,31 @@ from alignlab.calibration import (
     null_calibration_error,
     smooth_calibration_error,
 )
-from alignlab.chapters.calibration import analysis, figures
-from alignlab.chapters.calibration import runs as sweeps
+from alignlab.chapters.calibration import analysis, artifacts, figures
+from alignlab.chapters.calibration import runs as arms
+from alignlab.chapters.calibration.artifacts import EXPOSURES, read_answers
 from alignlab.course import check
 from alignlab.models.base import use_device
+from alignlab.plots.calibration import gap_lines, temperature_explorer
 from alignlab.plots.style import use_style
 
 use_style()
 run = runs.start("07_calibration", profile, seed, device, out_dir)
 use_device(device)
-dials = run.settings
-rows = sweeps.stages(
+settings = run.settings
+rows = arms.stages(
     seeds=run.seeds,
-    betas=dials.betas,
-    steps=dials.steps,
-    draws=dials.draws,
-    limit=dials.limit,
-    size=dials.size,
-    n_examples=dials.n_examples,
-    sft_steps=dials.sft_steps,
-    jobs=dials.jobs,
+    betas=settings.betas,
+    steps=settings.steps,
+    draws=settings.draws,
+    limit=settings.limit,
+    size=settings.size,
+    n_examples=settings.n_examples,
+    sft_steps=settings.sft_steps,
+    jobs=settings.jobs,
 )
-said = {name: [analysis.said(row) for row in some] for name, some in rows.items()}
-tested = {name: [one.where(one.test) for one in some] for name, some in said.items()}
+answers = {name: [read_answers(row) for row in rows[name]] for name in rows}
+tested = {name: [a.where(a.test) for a in answers[name]] for name in answers}
 
 # %% [markdown]
 # ## 1 · A question first
@@ -84,21 +86,21 @@ tested = {name: [one.where(one.test) for one in some] for name, some in said.ite
 # Three items, about a fact that pretraining never stated, seldom, and often.
 
 # %%
-some = sweeps.items(("calibration", "test"), dials.draws, seed, dials.limit)
-exposure = np.array([item.fact.exposure for item in some])
+items = artifacts.draw_items(artifacts.HELD_OUT, settings.draws, seed, settings.limit)
+exposure = answers["base"][0].exposure
 shown = [int(np.argmin(np.abs(exposure - times))) for times in (0, 12, 500)]
 pd.DataFrame(
     [
         {
-            "times read": some[i].fact.exposure,
-            "completed by base": f"{some[i].statement} …",
-            "asked after SFT": some[i].question,
-            "option": option + (" ✓" if k == some[i].right else ""),
-            "base": said["base"][0].probabilities[i, k],
-            "SFT": said["SFT"][0].probabilities[i, k],
+            "times read": exposure[i],
+            "completed by base": f"{items[i].statement} …",
+            "asked after SFT": items[i].question,
+            "option": option + (" ✓" if k == items[i].right else ""),
+            "base": answers["base"][0].probabilities[i, k],
+            "SFT": answers["SFT"][0].probabilities[i, k],
         }
         for i in shown
-        for k, option in enumerate(some[i].options)
+        for k, option in enumerate(items[i].options)
     ]
 ).set_index(
     ["times read", "completed by base", "asked after SFT", "option"]
@@ -147,24 +149,21 @@ check("07.1", my_ece)
 # %%
 read = (1, np.inf)
 base = {
-    "facts it read": [analysis.exposed(one, read) for one in said["base"]],
-    "facts it never read": [analysis.exposed(one, (0, 1)) for one in said["base"]],
+    "facts it read": [analysis.with_exposure(a, read) for a in answers["base"]],
+    "facts it never read": [analysis.with_exposure(a, (0, 1)) for a in answers["base"]],
 }
 runs.save_figure(
-    figures.diagrams({name: every[0].answers for name, every in base.items()}),
+    figures.diagrams({name: base[name][0].top_label for name in base}),
     "base",
     "The base model's confidence and accuracy, on facts that pretraining stated and on "
     "facts that it never stated (first seed).",
 )
-errors = {name: [analysis.rms(one) for one in every] for name, every in base.items()}
-squares = {
-    name: [analysis.squared_interval(one) for one in every]
-    for name, every in base.items()
-}
+errors = [analysis.rms_interval(a) for a in base["facts it read"]]
+squares = {name: [analysis.squared_interval(a) for a in base[name]] for name in base}
 runs.record(
     "base_rms_error_shown",
-    *analysis.mean_limits(errors["facts it read"]),
-    seeds=[error.value for error in errors["facts it read"]],
+    *analysis.mean_interval(errors),
+    seeds=[error.value for error in errors],
 )
 gap = [
     analysis.difference(never, shown)
@@ -172,7 +171,7 @@ gap = [
 ]
 runs.record(
     "base_never_minus_shown_squared_error",
-    *analysis.mean_limits(gap),
+    *analysis.mean_interval(gap),
     seeds=[error.value for error in gap],
 )
 first = base["facts it read"][0]
@@ -195,7 +194,7 @@ runs.say(
 # with itself, and chance is gone (right).
 
 # %%
-confidence, correct = tested["SFT"][0].answers
+confidence, correct = tested["SFT"][0].top_label
 bias = analysis.plug_in_bias(confidence, (100, 300, 1000, 3000), (5, 15, 50), draws=100)
 runs.save_figure(
     figures.chance(bias),
@@ -220,12 +219,11 @@ runs.save_figure(
 # %%
 two = np.array([0.95, 1.0]), np.array([1, 0])
 own_bin = abs(0.95 - 1) / 2 + abs(1.0 - 0) / 2
-mean = [analysis.said(row, "mean") for row in rows["SFT"]]
-mean = mean[0].where(mean[0].test)
+mean = read_answers(rows["SFT"][0], "mean")
 single = np.float32(tested["SFT"][0].probabilities.max(axis=1))
 views = {
-    "favourite, sum": tested["SFT"][0].answers,
-    "favourite, mean of tokens": mean.answers,
+    "favourite, sum": tested["SFT"][0].top_label,
+    "favourite, mean of tokens": mean.where(mean.test).top_label,
     "all options, sum": all_options(
         tested["SFT"][0].probabilities, tested["SFT"][0].right
     ),
@@ -269,27 +267,29 @@ pd.DataFrame(
 # All three are taught about other subjects than those that we ask about.
 
 # %%
-judged = f"reward {sweeps.JUDGED_BETA:g}"
+judged = f"reward {artifacts.JUDGED_BETA:g}"
 along = ["base", "SFT", judged, "DPO", "cross-entropy"]
 runs.save_figure(
-    figures.diagrams({name: tested[name][0].answers for name in along}),
+    figures.diagrams({name: tested[name][0].top_label for name in along}),
     "stages",
     "Confidence and accuracy of the same items at every stage (first seed).",
 )
 
 # %%
-fixed = {name: [analysis.repaired(one) for one in said[name]] for name in along}
+repairs = {
+    name: [analysis.temperature_repair(a) for a in answers[name]] for name in along
+}
 runs.save_figure(
     figures.stages(
-        {name: [one["before"] for one in fixed[name]] for name in along},
-        {name: [one["temperature"] for one in fixed[name]] for name in along},
+        {name: [repair["before"] for repair in repairs[name]] for name in along},
+        {name: [repair["temperature"] for repair in repairs[name]] for name in along},
     ),
     "errors",
     "Mean squared calibration error of each stage, and the temperature that would fit "
     "(dots: seeds).",
 )
 measured = {
-    name: pd.DataFrame([analysis.measures(one) for one in tested[name]]).mean()
+    name: pd.DataFrame([analysis.measures(a) for a in tested[name]]).mean()
     for name in along
 }
 pd.DataFrame(measured).T.drop(columns="n").style.format("{:.3f}").set_caption(
@@ -303,20 +303,20 @@ for name, first, second in (
     ("dpo_minus_sft", "DPO", "SFT"),
     ("rlhf_minus_more_sft", judged, "cross-entropy"),
 ):
-    values = analysis.worse_by(tested[first], tested[second])
+    values = analysis.squared_increase(tested[first], tested[second])
     runs.record(f"{name}_squared_error", np.mean(values), seeds=values)
 for name in ("temperature", "share"):
-    values = [one[name] for one in fixed[judged]]
+    values = [repair[name] for repair in repairs[judged]]
     metric = "rlhf_temperature" if name == "temperature" else "rlhf_repaired_share"
     runs.record(metric, np.mean(values), seeds=values)
 lowest, highest = (
-    f"reward {price:g}" for price in (min(dials.betas), max(dials.betas))
+    f"reward {beta:g}" for beta in (min(settings.betas), max(settings.betas))
 )
 values = [low.gap - high.gap for low, high in zip(tested[lowest], tested[highest])]
 runs.record("overconfidence_low_minus_high_beta", np.mean(values), seeds=values)
-statement = [analysis.said(row, "statement") for row in rows["SFT"]]
-statement = [one.where(one.test) for one in statement]
-values = analysis.worse_by(statement, tested["base"])
+statement = [read_answers(row, "statement") for row in rows["SFT"]]
+statement = [a.where(a.test) for a in statement]
+values = analysis.squared_increase(statement, tested["base"])
 runs.record("sft_statements_minus_base_squared_error", np.mean(values), seeds=values)
 runs.say(
     "Change in mean squared calibration error: SFT after base "
@@ -327,8 +327,8 @@ runs.say(
     "{rlhf_minus_more_sft_squared_error:+.4f}. After the reward the temperature that "
     "fits is {rlhf_temperature:.2f}; with it the squared error goes from {was:.4f} to "
     "{now:.4f} (share repaired: {rlhf_repaired_share:.0%}).",
-    was=np.mean([one["before"] for one in fixed[judged]]),
-    now=np.mean([one["after"] for one in fixed[judged]]),
+    was=np.mean([repair["before"] for repair in repairs[judged]]),
+    now=np.mean([repair["after"] for repair in repairs[judged]]),
 )
 
 # %% [markdown]
@@ -367,32 +367,32 @@ check("07.2", my_optimum)
 
 # %%
 start = [
-    analysis.at_temperature(one, analysis.fitted_temperature(one.where(~one.test)))
-    for one in said["SFT"]
+    analysis.at_temperature(a, analysis.fitted_temperature(a)) for a in answers["SFT"]
 ]
-calibrated = [one.where(one.test) for one in start]
-names = [f"calibrated, reward {beta:g}" for beta in dials.betas]
+calibrated = [a.where(a.test) for a in start]
+names = [f"calibrated, reward {beta:g}" for beta in settings.betas]
 over = {
     "measured": [[tested[name][i].gap for name in names] for i in range(len(start))],
     "predicted": [
-        [analysis.predicted(one, beta).gap for beta in dials.betas] for one in start
+        [analysis.optimal_answers(a, beta).gap for beta in settings.betas]
+        for a in start
     ],
 }
 runs.save_figure(
     figures.against_optimum(
-        dials.betas, *over.values(), [one.gap for one in calibrated]
+        settings.betas, *over.values(), [a.gap for a in calibrated]
     ),
     "optimum",
     "Confidence less accuracy on unseen subjects after a reward at several prices, "
     "beside the closed form (thin lines: seeds).",
 )
 rise = {}
-for place, beta in enumerate(dials.betas):
-    for name, some in over.items():
-        values = [row[place] - one.gap for row, one in zip(some, calibrated)]
+for place, beta in enumerate(settings.betas):
+    for name, gaps in over.items():
+        values = [row[place] - a.gap for row, a in zip(gaps, calibrated)]
         metric = f"{name}_rise_{beta:g}"
         rise[name, beta] = runs.record(metric, np.mean(values), seeds=values)
-low = min(dials.betas)
+low = min(settings.betas)
 after = tested[f"calibrated, reward {low:g}"]
 kl = [analysis.kl_between(*pair) for pair in zip(after, calibrated)]
 runs.say(
@@ -403,7 +403,7 @@ runs.say(
     measured=rise["measured", low],
     predicted=rise["predicted", low],
     kl=np.mean(kl),
-    steps=dials.steps,
+    steps=settings.steps,
 )
 
 # %% [markdown]
@@ -422,13 +422,13 @@ runs.say(
 # %%
 gaps = {
     name: [
-        [analysis.exposed(one, between).gap for between in analysis.EXPOSURES.values()]
-        for one in tested[name]
+        [analysis.with_exposure(a, between).gap for between in EXPOSURES.values()]
+        for a in tested[name]
     ]
     for name in ("base", "SFT", judged)
 }
 runs.save_figure(
-    figures.gaps(gaps, list(analysis.EXPOSURES)),
+    gap_lines(gaps, list(EXPOSURES), "Too sure where it never read the fact"),
     "exposure",
     "Confidence less accuracy by how often pretraining stated the fact, at three "
     "stages (thin lines: seeds).",
@@ -436,7 +436,7 @@ runs.save_figure(
 
 # %%
 by_class = {
-    name: [analysis.exposed(one, between).gap for one in tested["SFT"]]
+    name: [analysis.with_exposure(a, between).gap for a in tested["SFT"]]
     for name, between in (
         ("never_shown", (0, 1)),
         ("rare", analysis.SELDOM),
@@ -462,9 +462,7 @@ runs.say(
 # the log loss choose, on other items, and asks whom that helps.
 
 # %%
-figures.temperature_explorer(
-    tested[judged][0].log_probs, tested[judged][0].right, start=1.0
-)
+temperature_explorer(tested[judged][0].log_probs, tested[judged][0].right, start=1.0)
 
 # %% [markdown]
 # ## 8 · Verdicts

@@ -41,34 +41,38 @@ from scipy.special import softmax
 
 from alignlab import runs
 from alignlab.calibration import TemperatureScaler
-from alignlab.chapters.calibration import analysis
-from alignlab.chapters.calibration import figures as calibration_stages
-from alignlab.chapters.calibration import runs as stages
-from alignlab.chapters.recalibration import analysis as recalibration
-from alignlab.chapters.recalibration import figures
-from alignlab.chapters.recalibration import runs as sweeps
+from alignlab.chapters.calibration import artifacts
+from alignlab.chapters.calibration.artifacts import EXPOSURES, read_answers
+from alignlab.chapters.recalibration import analysis, figures
+from alignlab.chapters.recalibration import runs as arms
 from alignlab.course import check
 from alignlab.models.base import use_device
-from alignlab.plots import use_style
+from alignlab.plots.calibration import gap_lines, temperature_explorer
+from alignlab.plots.style import use_style
 from alignlab.world.tasks import default_world
 
 use_style()
 run = runs.start("08_recalibration", profile, seed, device, out_dir)
 use_device(device)
-dials = run.settings
-tuned_as = dict(n_examples=dials.n_examples, sft_steps=dials.sft_steps)
-asked_as = dict(draws=dials.draws, limit=dials.limit, size=dials.size)
-rows = stages.stages(
-    seeds=run.seeds,
-    betas=(stages.JUDGED_BETA,),
-    steps=dials.steps,
-    jobs=dials.jobs,
-    **asked_as,
-    **tuned_as,
+settings = run.settings
+policy_settings = dict(
+    n_examples=settings.n_examples,
+    sft_steps=settings.sft_steps,
+    steps=settings.steps,
+    size=settings.size,
+    limit=settings.limit,
 )
-said = {name: [analysis.said(row) for row in some] for name, some in rows.items()}
-judged = f"reward {stages.JUDGED_BETA:g}"
-sure = said[judged]  # the policy to be mended, one a seed
+rows = artifacts.tuned_stages(
+    seeds=run.seeds,
+    betas=(artifacts.JUDGED_BETA,),
+    draws=settings.draws,
+    jobs=settings.jobs,
+    **policy_settings,
+)
+answers = {name: [read_answers(row) for row in rows[name]] for name in rows}
+judged = f"reward {artifacts.JUDGED_BETA:g}"
+sure = answers[judged]  # the policy to be mended, one a seed
+parts = [analysis.fitting_and_test(a) for a in sure]
 
 
 def spread(values: list[dict], name: str) -> list[float]:
@@ -83,16 +87,16 @@ def spread(values: list[dict], name: str) -> list[float]:
 # wrong answers, on subjects that it was never tuned on:
 
 # %%
-some = stages.items(("calibration", "test"), dials.draws, seed, dials.limit)
-confidence, correct = sure[0].answers
+items = artifacts.draw_items(artifacts.HELD_OUT, settings.draws, seed, settings.limit)
+confidence, correct = sure[0].top_label
 worst = [i for i in np.argsort(-confidence) if not correct[i]][:4]
 pd.DataFrame(
     {
-        "asked": some[i].question,
-        "answered": some[i].options[int(sure[0].log_probs[i].argmax())],
-        "right": some[i].options[some[i].right],
+        "asked": items[i].question,
+        "answered": items[i].options[int(sure[0].log_probs[i].argmax())],
+        "right": items[i].options[items[i].right],
         "confidence": confidence[i],
-        "times read": some[i].fact.exposure,
+        "times read": sure[0].exposure[i],
     }
     for i in worst
 ).style.format({"confidence": "{:.3f}"}).hide(axis="index")
@@ -128,11 +132,9 @@ check("08.1", my_scaled_nll)
 # found.
 
 # %%
-fitting, first = sure[0].where(~sure[0].test), sure[0].where(sure[0].test)
+fitting, test = parts[0]
 scaler = TemperatureScaler().fit(fitting.log_probs, fitting.right)
-calibration_stages.temperature_explorer(
-    first.log_probs, first.right, start=scaler.temperature_
-)
+temperature_explorer(test.log_probs, test.right, start=scaler.temperature_)
 
 # %% [markdown]
 # Others do more. *Platt* and *beta* scaling bend the confidence along a curve of two or
@@ -142,36 +144,37 @@ calibration_stages.temperature_explorer(
 # tossed: they can learn nothing more than the temperature, and over-fit.
 
 # %%
-methods = [recalibration.every_method(one) for one in sure]
-by_method = {name: [found[name] for found in methods] for name in methods[0]}
+methods = [analysis.every_method(a) for a in sure]
+by_method = {name: [scores[name] for scores in methods] for name in methods[0]}
 runs.save_figure(
-    figures.dots(by_method, ("squared", "brier", "nll", "accuracy"), "Recalibrated"),
+    figures.method_dots(
+        by_method, ("squared", "brier", "nll", "accuracy"), "Recalibrated"
+    ),
     "methods",
     "Calibration error, Brier score, log loss of the confidence and accuracy after "
     "each way to recalibrate, fitted on other subjects (dots: seeds).",
 )
 pd.DataFrame(
-    {name: pd.DataFrame(found).mean() for name, found in by_method.items()}
+    {name: pd.DataFrame(scores).mean() for name, scores in by_method.items()}
 ).T.style.format("{:.3f}").set_caption("on test subjects, means over seeds")
 
 # %%
 before, after = by_method["none"], by_method["temperature"]
 share = [
-    recalibration.repaired_share(b["squared"], a["squared"])
-    for b, a in zip(before, after)
+    analysis.repaired_share(b["squared"], a["squared"]) for b, a in zip(before, after)
 ]
 runs.record("temperature_repaired_share", np.mean(share), seeds=share)
 for name in ("nll", "brier", "accuracy"):
     values = [a[name] - b[name] for b, a in zip(before, after)]
     unit = "nats per item" if name == "nll" else ""
     runs.record(f"temperature_{name}_change", np.mean(values), seeds=values, unit=unit)
-dealt = []
-for i, one in enumerate(sure):
-    wrong = recalibration.shuffled(one.where(~one.test), run.seeds[i])
-    mended = recalibration.recalibrated("temperature", wrong, one.where(one.test))
-    left = recalibration.proper(mended)["squared"]
-    dealt.append(recalibration.repaired_share(before[i]["squared"], left))
-runs.record("shuffled_temperature_repaired_share", np.mean(dealt), seeds=dealt)
+share = []
+for i, (fitting, test) in enumerate(parts):
+    wrong = analysis.shuffled(fitting, run.seeds[i])
+    pair = analysis.recalibrated("temperature", wrong, test)
+    left = analysis.proper_scores(pair)["squared"]
+    share.append(analysis.repaired_share(before[i]["squared"], left))
+runs.record("shuffled_temperature_repaired_share", np.mean(share), seeds=share)
 runs.say(
     "With one temperature the squared error goes from {was:.4f} to {now:.4f} (share "
     "taken away: {temperature_repaired_share:.0%}). Log loss changes by "
@@ -191,12 +194,11 @@ runs.say(
 
 # %%
 gaps = {
-    method: [recalibration.gaps_by_exposure(method, one) for one in sure]
+    method: [analysis.gaps_by_exposure(method, a) for a in sure]
     for method in ("none", "temperature", "isotonic")
 }
-classes = list(analysis.EXPOSURES)
 runs.save_figure(
-    calibration_stages.gaps(gaps, classes, "One number for facts known and unknown"),
+    gap_lines(gaps, list(EXPOSURES), "One number for facts known and unknown"),
     "exposure",
     "Confidence less accuracy by how often pretraining stated the fact, before and "
     "after recalibration (thin lines: seeds).",
@@ -220,16 +222,12 @@ runs.say(
 world = default_world()
 kinds = np.array([world.relations[name].kind for name in sure[0].relation])
 names = [k for k in ("country", "element", "city", "word") if (kinds == k).any()]
-of_kind = {
-    part: {
-        k: sure[0].where((kinds == k) & (sure[0].test == (part == "test")))
-        for k in names
-    }
-    for part in ("fit", "test")
-}
-table = recalibration.transfer(of_kind["fit"], of_kind["test"])
+fitting, test = (
+    {k: sure[0].where((kinds == k) & (sure[0].test == is_test)) for k in names}
+    for is_test in (False, True)
+)
 runs.save_figure(
-    figures.heat(table, ["none", *names], names),
+    figures.heat(analysis.transfer(fitting, test), ["none", *names], names),
     "kinds",
     "Mean squared calibration error by kind of subject, at the temperature fitted on "
     "another kind (first seed).",
@@ -237,22 +235,18 @@ runs.save_figure(
 
 # %%
 along = ["SFT", judged, "DPO", "cross-entropy"]
-of_stage = {
-    part: {n: said[n][0].where(said[n][0].test == (part == "test")) for n in along}
-    for part in ("fit", "test")
-}
+fitting, test = (
+    {n: answers[n][0].where(answers[n][0].test == is_test) for n in along}
+    for is_test in (False, True)
+)
 runs.save_figure(
-    figures.heat(
-        recalibration.transfer(of_stage["fit"], of_stage["test"]),
-        ["none", *along],
-        along,
-    ),
+    figures.heat(analysis.transfer(fitting, test), ["none", *along], along),
     "transfer",
     "Mean squared calibration error by stage, at the temperature fitted on another "
     "stage (first seed).",
 )
-moved = [recalibration.transfer_share(one, s) for one, s in zip(sure, run.seeds)]
-runs.record("temperature_transfer_repaired_share", np.mean(moved), seeds=moved)
+share = [analysis.transfer_share(a, s) for a, s in zip(sure, run.seeds)]
+runs.record("temperature_transfer_repaired_share", np.mean(share), seeds=share)
 runs.say(
     "Fitted on half of the relations and judged on the other half, the share of the "
     "squared error that a temperature takes away is "
@@ -267,26 +261,30 @@ runs.say(
 
 # %%
 sized = [
-    recalibration.by_size(
-        one,
-        dials.ns,
+    analysis.by_size(
+        a,
+        settings.ns,
         ("temperature", "beta", "isotonic", "histogram"),
-        dials.n_draws,
+        settings.n_draws,
         run.seeds[i],
     )
-    for i, one in enumerate(sure)
+    for i, a in enumerate(sure)
 ]
-whole = max(row["n"] for row in sized[0])
+most = max(row["n"] for row in sized[0])
 runs.save_figure(
-    figures.sizes(sized, ("squared", "brier", "nll"), whole),
+    figures.sizes(sized, ("squared", "brier", "nll"), most),
     "sizes",
     "Calibration error, Brier score and log loss by the number of items that a "
     "recalibration is fitted on (bands: seeds).",
 )
 few = {
     name: [
-        next(r["brier"] for r in some if r["method"] == name and r["n"] == dials.ns[0])
-        for some in sized
+        next(
+            row["brier"]
+            for row in of_seed
+            if row["method"] == name and row["n"] == settings.ns[0]
+        )
+        for of_seed in sized
     ]
     for name in ("temperature", "isotonic")
 }
@@ -294,19 +292,19 @@ values = np.subtract(few["isotonic"], few["temperature"])
 runs.record("isotonic_minus_temperature_brier_few", values.mean(), seeds=values)
 staircase = by_method["isotonic"]
 values = [
-    recalibration.repaired_share(b["squared"], a["squared"])
+    analysis.repaired_share(b["squared"], a["squared"])
     for b, a in zip(before, staircase)
 ]
 runs.record("isotonic_repaired_share", np.mean(values), seeds=values)
 values = [a["brier"] - b["brier"] for b, a in zip(before, staircase)]
 runs.record("isotonic_brier_change", np.mean(values), seeds=values)
 runs.say(
-    "With all {whole:,} items isotonic regression takes away "
+    "With all {most:,} items isotonic regression takes away "
     "{isotonic_repaired_share:.0%} of the squared error (Brier score "
     "{isotonic_brier_change:+.4f}). With {few} its Brier score is "
     "{isotonic_minus_temperature_brier_few:+.4f} beside that of a temperature.",
-    whole=whole,
-    few=dials.ns[0],
+    most=most,
+    few=settings.ns[0],
 )
 
 # %% [markdown]
@@ -320,33 +318,31 @@ runs.say(
 # is cross-entropy with a temperature fitted afterwards.
 
 # %%
-trained = sweeps.models(
+trained = arms.models(
     seeds=run.seeds,
-    losses=tuple(sweeps.STEPS),
-    draws=dials.train_draws,
-    limit=dials.limit,
-    size=dials.train_size,
-    steps=dials.train_steps,
-    jobs=dials.jobs,
+    losses=tuple(arms.STEPS),
+    draws=settings.train_draws,
+    limit=settings.limit,
+    size=settings.train_size,
+    steps=settings.train_steps,
+    jobs=settings.jobs,
 )
 models = {
-    name: [analysis.said({**row, "seed": row["item_seed"]}) for row in trained[name]]
-    for name in (*sweeps.STEPS, "single")
+    name: [analysis.fitting_and_test(read_answers(row)) for row in trained[name]]
+    for name in (*arms.STEPS, "single", "dropout")
 }
 by_loss = {
-    name: [recalibration.scores(one.where(one.test).answers) for one in models[name]]
-    for name in sweeps.STEPS
+    name: [analysis.scores(test.top_label) for _, test in models[name]]
+    for name in arms.STEPS
 }
 by_loss["cross-entropy, then T"] = [
-    recalibration.scores(
-        recalibration.recalibrated(
-            "temperature", one.where(~one.test), one.where(one.test)
-        )
-    )
-    for one in models["cross-entropy"]
+    analysis.scores(analysis.recalibrated("temperature", fitting, test))
+    for fitting, test in models["cross-entropy"]
 ]
 runs.save_figure(
-    figures.dots(by_loss, ("squared", "brier", "nll", "accuracy"), "Trained for it"),
+    figures.method_dots(
+        by_loss, ("squared", "brier", "nll", "accuracy"), "Trained for it"
+    ),
     "losses",
     "Calibration error, Brier score, log loss and accuracy on unseen subjects after "
     "training with several losses (dots: seeds).",
@@ -388,20 +384,19 @@ runs.say(
 # ones stand the same two before teaching.
 
 # %%
-elicited = sweeps.prompts(
+elicited = arms.prompts(
     seeds=run.seeds,
-    teach_steps=dials.teach_steps,
-    beta=stages.JUDGED_BETA,
-    steps=dials.steps,
-    jobs=dials.jobs,
-    **{**asked_as, "draws": dials.ask_draws},
-    **tuned_as,
+    teach_steps=settings.teach_steps,
+    beta=artifacts.JUDGED_BETA,
+    draws=settings.ask_draws,
+    jobs=settings.jobs,
+    **policy_settings,
 )
-own = [analysis.said(row) for row in elicited]
-careful = [analysis.said(row, "careful") for row in elicited]
+own = [read_answers(row) for row in elicited]
+careful = [read_answers(row, "careful") for row in elicited]
 ways = {
-    "probability of the answer": [one.where(one.test).answers for one in own],
-    "control prompt": [one.where(one.test).answers for one in careful],
+    "probability of the answer": [a.where(a.test).top_label for a in own],
+    "control prompt": [a.where(a.test).top_label for a in careful],
 }
 for name, key in (
     ("P(True)", "p_true"),
@@ -410,12 +405,12 @@ for name, key in (
     ("in words, untaught", "verbal_untaught"),
 ):
     ways[name] = [
-        (np.array(row[key])[one.test], one.where(one.test).answers[1])
-        for row, one in zip(elicited, own)
+        (np.array(row[key])[a.test], a.where(a.test).top_label[1])
+        for row, a in zip(elicited, own)
     ]
-by_way = {n: [recalibration.scores(pair) for pair in some] for n, some in ways.items()}
+by_way = {n: [analysis.scores(pair) for pair in ways[n]] for n in ways}
 runs.save_figure(
-    figures.dots(by_way, ("squared", "brier", "aurc"), "Asked how sure it is"),
+    figures.method_dots(by_way, ("squared", "brier", "aurc"), "Asked how sure it is"),
     "elicited",
     "Calibration error, Brier score and area under the risk-coverage curve of the same "
     "policy's confidence, elicited in several ways (dots: seeds).",
@@ -452,26 +447,20 @@ runs.say(
 
 # %%
 ensembles, passes = [], []
-for group, wobbly in zip(trained["members"], trained["dropout"]):
-    each = [analysis.said({**row, "seed": row["item_seed"]}) for row in group]
-    test = each[0].test
-    stacked = np.stack([one.probabilities[test] for one in each])
-    ensembles.append(recalibration.by_members(stacked, each[0].where(test)))
-    one = analysis.said(wobbly)
-    dropped = softmax(np.array(wobbly["passes"])[:, one.test], axis=2)
-    passes.append(recalibration.by_members(dropped, one.where(one.test)))
+for group, row in zip(trained["members"], trained["dropout"]):
+    tests = [analysis.fitting_and_test(read_answers(member))[1] for member in group]
+    members = np.stack([test.probabilities for test in tests])
+    ensembles.append(analysis.by_members(members, tests[0].right))
+    a = read_answers(row)
+    members = softmax(np.array(row["passes"])[:, a.test], axis=2)
+    passes.append(analysis.by_members(members, a.right[a.test]))
 alone = {
-    f"one model, {sweeps.MEMBERS} × the updates": models["single"],
-    "trained with dropout, asked without": [
-        analysis.said(row) for row in trained["dropout"]
-    ],
+    f"one model, {arms.MEMBERS} × the updates": models["single"],
+    "trained with dropout, asked without": models["dropout"],
 }
 alone = {
-    name: [
-        recalibration.whole_scores(one.probabilities[one.test], one.where(one.test))
-        for one in some
-    ]
-    for name, some in alone.items()
+    name: [analysis.option_scores(test.probabilities, test.right) for _, test in pairs]
+    for name, pairs in alone.items()
 }
 runs.save_figure(
     figures.members(
@@ -489,9 +478,9 @@ for name, metric in (
     ("squared", "squared_error"),
     ("aurc", "risk_coverage"),
 ):
-    values = [one[name] - some[-1][name] for one, some in zip(single, ensembles)]
+    values = [s[name] - rows[-1][name] for s, rows in zip(single, ensembles)]
     runs.record(f"single_minus_ensemble_{metric}", np.mean(values), seeds=values)
-values = [one["nll"] - some[-1]["nll"] for one, some in zip(plain, passes)]
+values = [p["nll"] - rows[-1]["nll"] for p, rows in zip(plain, passes)]
 runs.record(
     "plain_minus_dropout_nll", np.mean(values), seeds=values, unit="nats per item"
 )
@@ -501,7 +490,7 @@ runs.say(
     "{single_minus_ensemble_squared_error:+.4f}, area under risk-coverage "
     "{single_minus_ensemble_risk_coverage:+.4f}. Dropout at prediction brings "
     "{plain_minus_dropout_nll:+.3f} nats.",
-    members=sweeps.MEMBERS,
+    members=arms.MEMBERS,
 )
 
 # %% [markdown]
@@ -529,11 +518,11 @@ def my_risks(confidence, correct):
 check("08.2", my_risks)
 
 # %%
-asked, fitting = own[0].where(own[0].test), own[0].where(~own[0].test)
+fitting, test = analysis.fitting_and_test(own[0])
 curves = {
-    "probability of the answer": asked.answers,
-    "after one temperature": recalibration.recalibrated("temperature", fitting, asked),
-    "after isotonic regression": recalibration.recalibrated("isotonic", fitting, asked),
+    "probability of the answer": test.top_label,
+    "after one temperature": analysis.recalibrated("temperature", fitting, test),
+    "after isotonic regression": analysis.recalibrated("isotonic", fitting, test),
     "P(True)": ways["P(True)"][0],
     "in words": ways["in words"][0],
 }
@@ -547,10 +536,10 @@ threshold = 0.9
 kept = {name: pair[0] >= threshold for name, pair in curves.items()}
 pd.DataFrame(
     {
-        "share answered": {name: some.mean() for name, some in kept.items()},
+        "share answered": {name: mask.mean() for name, mask in kept.items()},
         "of those right": {
-            name: curves[name][1][some].mean() if some.any() else np.nan
-            for name, some in kept.items()
+            name: curves[name][1][mask].mean() if mask.any() else np.nan
+            for name, mask in kept.items()
         },
     }
 ).style.format("{:.0%}", na_rep="–").set_caption(

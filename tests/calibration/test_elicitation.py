@@ -29,13 +29,13 @@ def by_hand(model, tokenizer, prompt, option, end=False):
     ids = tokenizer(prompt)["input_ids"]
     tail = tokenizer(prompt + option)["input_ids"][len(ids) :]
     tail += [tokenizer.eos_token_id] if end else []
-    found = []
+    result = []
     for token in tail:
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits[0, -1].double()
-        found.append(logits.log_softmax(0)[token].item())
+        result.append(logits.log_softmax(0)[token].item())
         ids = [*ids, token]
-    return found
+    return result
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -43,7 +43,7 @@ def by_hand(model, tokenizer, prompt, option, end=False):
 def test_options_have_the_probabilities_of_their_tokens(
     tiny_model, tiny_tokenizer, reduction, end
 ):
-    found = multiple_choice(
+    result = multiple_choice(
         tiny_model,
         tiny_tokenizer,
         PROMPTS,
@@ -56,12 +56,12 @@ def test_options_have_the_probabilities_of_their_tokens(
     for i, prompt in enumerate(PROMPTS):
         parts = [by_hand(tiny_model, tiny_tokenizer, prompt, o, end) for o in OPTIONS]
         logs = [sum(p) / (1 if reduction == "sum" else len(p)) for p in parts]
-        assert found.log_probs[i] == pytest.approx(logs, rel=1e-4)
+        assert result.log_probs[i] == pytest.approx(logs, rel=1e-4)
         weights = np.exp(logs) / np.exp(logs).sum()
-        assert found.probabilities[i] == pytest.approx(weights, rel=1e-3)
+        assert result.probabilities[i] == pytest.approx(weights, rel=1e-3)
         inside = sum(math.exp(sum(p)) for p in parts)
-        assert found.outside[i] == pytest.approx(1 - inside, rel=1e-4)
-    assert found.probabilities.std() > 0.05
+        assert result.outside[i] == pytest.approx(1 - inside, rel=1e-4)
+    assert result.probabilities.std() > 0.05
 
 
 def test_letters_in_one_pass_are_letters_one_by_one(tiny_model, tiny_tokenizer):
@@ -125,10 +125,10 @@ def test_a_model_with_absolute_positions_is_asked_alike(tiny_tokenizer):
     )
     gpt2 = GPT2LMHeadModel(config).eval()
     for options in ([" is", " the"], OPTIONS):
-        found = multiple_choice(gpt2, tiny_tokenizer, PROMPTS, options, chat=False)
+        result = multiple_choice(gpt2, tiny_tokenizer, PROMPTS, options, chat=False)
         for i, prompt in enumerate(PROMPTS):
             logs = [sum(by_hand(gpt2, tiny_tokenizer, prompt, o)) for o in options]
-            assert found.log_probs[i] == pytest.approx(logs, rel=1e-4)
+            assert result.log_probs[i] == pytest.approx(logs, rel=1e-4)
 
 
 def test_all_tokens_of_the_vocabulary_leave_nothing_outside(tiny_model, tiny_tokenizer):
@@ -160,15 +160,15 @@ def test_options_that_go_on_from_others_count_once(tiny_model, tiny_tokenizer):
 
 def test_items_may_have_options_of_their_own(tiny_model, tiny_tokenizer):
     options = [[" Paris", " Oslo"], [" sol", " yen", " the sol"], [" Yes"]]
-    found = multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, options, chat=False)
-    assert [len(row) for row in found.probabilities] == [2, 3, 1]
-    assert all(row.sum() == pytest.approx(1) for row in found.probabilities)
-    two = multiple_choice(
+    result = multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, options, chat=False)
+    assert [len(row) for row in result.probabilities] == [2, 3, 1]
+    assert all(row.sum() == pytest.approx(1) for row in result.probabilities)
+    second = multiple_choice(
         tiny_model, tiny_tokenizer, PROMPTS[:2], options[:2], chat=False
     )
-    confidence, correct = top_label(two.probabilities, [0, 2])
-    assert confidence == pytest.approx([row.max() for row in two.probabilities])
-    assert len(all_options(two.probabilities, [0, 2])[0]) == 5
+    confidence, correct = top_label(second.probabilities, [0, 2])
+    assert confidence == pytest.approx([row.max() for row in second.probabilities])
+    assert len(all_options(second.probabilities, [0, 2])[0]) == 5
     assert set(correct) <= {0.0, 1.0}
 
 
@@ -177,11 +177,11 @@ def test_batches_and_order_change_nothing(tiny_model, tiny_tokenizer):
     all_at_once = multiple_choice(
         tiny_model, tiny_tokenizer, PROMPTS, OPTIONS, **settings
     )
-    one = multiple_choice(
+    first = multiple_choice(
         tiny_model, tiny_tokenizer, PROMPTS[::-1], OPTIONS, batch_size=1, **settings
     )
     np.testing.assert_allclose(
-        one.log_probs[::-1], all_at_once.log_probs, rtol=1e-4, atol=1e-5
+        first.log_probs[::-1], all_at_once.log_probs, rtol=1e-4, atol=1e-5
     )
     tiny_model.train()
     multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, OPTIONS, **settings)
@@ -191,7 +191,7 @@ def test_batches_and_order_change_nothing(tiny_model, tiny_tokenizer):
 def test_sequence_probability_is_the_product(tiny_model, tiny_tokenizer):
     answers = [" Oslo", " sol of Peru", " Yes"]
     for reduction in ("sum", "mean"):
-        found = sequence_probability(
+        result = sequence_probability(
             tiny_model,
             tiny_tokenizer,
             PROMPTS,
@@ -202,7 +202,7 @@ def test_sequence_probability_is_the_product(tiny_model, tiny_tokenizer):
         for i in range(3):
             parts = by_hand(tiny_model, tiny_tokenizer, PROMPTS[i], answers[i], True)
             log = sum(parts) / (1 if reduction == "sum" else len(parts))
-            assert found[i] == pytest.approx(math.exp(log), rel=1e-3)
+            assert result[i] == pytest.approx(math.exp(log), rel=1e-3)
 
 
 def test_replies_are_sampled_as_often_as_their_probability(tiny_model, tiny_tokenizer):
@@ -222,7 +222,7 @@ def test_replies_are_sampled_as_often_as_their_probability(tiny_model, tiny_toke
         )
     wanted = {(token, end) for token in texts}
     share = np.mean([tuple(reply.tokens) in wanted for reply in replies])
-    found = sequence_probability(
+    result = sequence_probability(
         tiny_model,
         tiny_tokenizer,
         [prompt] * len(texts),
@@ -230,35 +230,35 @@ def test_replies_are_sampled_as_often_as_their_probability(tiny_model, tiny_toke
         chat=False,
     )
     assert share > 0.02
-    assert found.sum() == pytest.approx(share, abs=3 * math.sqrt(share / 4000))
+    assert result.sum() == pytest.approx(share, abs=3 * math.sqrt(share / 4000))
 
 
 def test_p_true_is_the_share_of_true(tiny_model, tiny_tokenizer):
     questions, answers = ["Is gold a metal?", "Say it in one word."], ["Yes.", "Oslo."]
     template = "{question} {answer} Right:"
-    found = p_true(tiny_model, tiny_tokenizer, questions, answers, template=template)
+    result = p_true(tiny_model, tiny_tokenizer, questions, answers, template=template)
     for i, (question, answer) in enumerate(zip(questions, answers)):
         prompt = f"{question} {answer} Right:"
         true, false = (
             math.exp(sum(by_hand(tiny_model, tiny_tokenizer, prompt, word)))
             for word in (" True", " False")
         )
-        assert found.confidence[i] == pytest.approx(true / (true + false), rel=1e-3)
-        assert found.outside[i] == pytest.approx(1 - true - false, rel=1e-4)
+        assert result.confidence[i] == pytest.approx(true / (true + false), rel=1e-3)
+        assert result.outside[i] == pytest.approx(1 - true - false, rel=1e-4)
     with pytest.raises(ValueError, match="questions are 2 and answers 1"):
         p_true(tiny_model, tiny_tokenizer, questions, answers[:1])
 
 
 def test_a_bank_of_words_gives_their_mean_value(tiny_model, tiny_tokenizer):
-    found = bank_confidence(tiny_model, tiny_tokenizer, PROMPTS)
+    result = bank_confidence(tiny_model, tiny_tokenizer, PROMPTS)
     digits = multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, list("0123456789"))
     expected = digits.probabilities @ (np.arange(10) / 10 + 0.05)
-    assert found.confidence == pytest.approx(expected, rel=1e-9)
-    two = bank_confidence(
+    assert result.confidence == pytest.approx(expected, rel=1e-9)
+    second = bank_confidence(
         tiny_model, tiny_tokenizer, PROMPTS, bank=["No", "Yes"], values=[0.0, 1.0]
     )
     yes = multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, ["No", "Yes"])
-    assert two.confidence == pytest.approx(yes.probabilities[:, 1])
+    assert second.confidence == pytest.approx(yes.probabilities[:, 1])
     with pytest.raises(ValueError, match="bank are 2 and values 1"):
         bank_confidence(
             tiny_model, tiny_tokenizer, PROMPTS, bank=["a", "b"], values=[1]
@@ -296,8 +296,8 @@ def test_a_bank_of_words_gives_their_mean_value(tiny_model, tiny_tokenizer):
     ],
 )
 def test_confidences_are_read_from_text(text, value):
-    found = parse_confidence(text)
-    assert math.isnan(found) if value is None else found == pytest.approx(value)
+    result = parse_confidence(text)
+    assert math.isnan(result) if value is None else result == pytest.approx(value)
 
 
 def test_verbalised_confidence_reads_greedy_replies(tiny_model, tiny_tokenizer):
@@ -325,20 +325,20 @@ def test_self_consistency_counts_alike_answers_together(
         return [Completion(text, [], True) for text in says]
 
     monkeypatch.setattr(elicitation, "complete", sampled)
-    found = self_consistency(tiny_model, tiny_tokenizer, PROMPTS[:2], n_samples=5)
-    assert found.answers == ["Oslo.", "b"]  # of the tie, the one seen first
-    assert found.confidence == pytest.approx([0.6, 0.4])
-    assert found.samples == [says[:5], says[5:]]
+    result = self_consistency(tiny_model, tiny_tokenizer, PROMPTS[:2], n_samples=5)
+    assert result.answers == ["Oslo.", "b"]  # of the tie, the one seen first
+    assert result.confidence == pytest.approx([0.6, 0.4])
+    assert result.samples == [says[:5], says[5:]]
 
 
 def test_self_consistency_is_reproducible_and_certain_when_greedy(
     tiny_model, tiny_tokenizer
 ):
     settings = dict(n_samples=6, max_new_tokens=4)
-    one = self_consistency(tiny_model, tiny_tokenizer, PROMPTS, **settings)
-    two = self_consistency(tiny_model, tiny_tokenizer, PROMPTS, **settings)
-    assert one.samples == two.samples
-    assert any(len(set(own)) > 1 for own in one.samples)
+    first = self_consistency(tiny_model, tiny_tokenizer, PROMPTS, **settings)
+    second = self_consistency(tiny_model, tiny_tokenizer, PROMPTS, **settings)
+    assert first.samples == second.samples
+    assert any(len(set(own)) > 1 for own in first.samples)
     greedy = self_consistency(
         tiny_model, tiny_tokenizer, PROMPTS, temperature=0.0, **settings
     )
@@ -373,7 +373,7 @@ def test_wrong_arguments_are_named(tiny_model, tiny_tokenizer):
         ask(["The capital of Norw"], ["ay", "egian"])
     with pytest.raises(AlignlabError, match="Prompt 1: .*option ''"):
         ask(PROMPTS, [[" a"], [""], [" b"]])
-    with pytest.raises(AlignlabError, match="positions for 128"):
+    with pytest.raises(AlignlabError, match="prompt 0 has .* the model has 128"):
         ask(["the " * 200], OPTIONS)
     tiny_tokenizer.chat_template, kept = None, tiny_tokenizer.chat_template
     try:

@@ -32,8 +32,8 @@ def members(m=5, n=40, k=4, seed=0):
 @pytest.fixture
 def predict(tiny_tokenizer):
     def of(model):
-        found = multiple_choice(model, tiny_tokenizer, PROMPTS, OPTIONS, chat=False)
-        return found.probabilities
+        result = multiple_choice(model, tiny_tokenizer, PROMPTS, OPTIONS, chat=False)
+        return result.probabilities
 
     return of
 
@@ -79,8 +79,8 @@ def test_dropout_reaches_every_sublayer_in_either_mode(kind, tiny_model):
     for train in (False, True):
         model.train(train)
         with dropout(model, 0.2):
-            one, two = model(ids).logits, model(ids).logits
-        assert (one - two).abs().max() > 1e-3 and torch.isfinite(one).all()
+            first, second = model(ids).logits, model(ids).logits
+        assert (first - second).abs().max() > 1e-3 and torch.isfinite(first).all()
     model.eval()
     torch.testing.assert_close(model(ids).logits, plain)
     names = [n.split(".")[-1] for n, _ in model.named_modules()]
@@ -100,11 +100,11 @@ def test_a_model_learns_under_dropout(tiny_model):
 def test_mc_dropout_is_reproducible_and_leaves_no_trace(tiny_model, predict):
     before = predict(tiny_model)
     state = torch.get_rng_state()
-    one = mc_dropout(tiny_model, predict, rate=0.2, n_passes=4)
-    two = mc_dropout(tiny_model, predict, rate=0.2, n_passes=4)
+    first = mc_dropout(tiny_model, predict, rate=0.2, n_passes=4)
+    second = mc_dropout(tiny_model, predict, rate=0.2, n_passes=4)
     other = mc_dropout(tiny_model, predict, rate=0.2, n_passes=4, seed=1)
-    assert one.shape == (4, 2, 3) and np.array_equal(one, two)
-    assert not np.array_equal(one, other) and not np.array_equal(one[0], one[1])
+    assert first.shape == (4, 2, 3) and np.array_equal(first, second)
+    assert not np.array_equal(first, other) and not np.array_equal(first[0], first[1])
     assert torch.equal(torch.get_rng_state(), state)
     np.testing.assert_array_equal(predict(tiny_model), before)
     nothing = mc_dropout(tiny_model, predict, rate=0.0, n_passes=2)
@@ -125,16 +125,16 @@ def test_members_are_stacked_in_order(tiny_model, tiny_tokenizer, predict):
             tiny_model.get_output_embeddings().weight.mul_(weight)
         return tiny_model
 
-    found = deep_ensemble([switch(2.0)], predict)
-    np.testing.assert_allclose(found, own[None], rtol=1e-5)
+    result = deep_ensemble([switch(2.0)], predict)
+    np.testing.assert_allclose(result, own[None], rtol=1e-5)
     assert np.abs(own - other).max() > 1e-3
     again = [f"Say: {prompt}" for prompt in PROMPTS]
-    found = prompt_ensemble(
+    result = prompt_ensemble(
         tiny_model, tiny_tokenizer, [PROMPTS, again], OPTIONS, chat=False
     )
-    np.testing.assert_allclose(found[0], own, rtol=1e-5)
-    asked = multiple_choice(tiny_model, tiny_tokenizer, again, OPTIONS, chat=False)
-    np.testing.assert_allclose(found[1], asked.probabilities, rtol=1e-5)
+    np.testing.assert_allclose(result[0], own, rtol=1e-5)
+    alone = multiple_choice(tiny_model, tiny_tokenizer, again, OPTIONS, chat=False)
+    np.testing.assert_allclose(result[1], alone.probabilities, rtol=1e-5)
 
 
 # --- Their mean -------------------------------------------------------------------
@@ -162,20 +162,20 @@ def test_the_mean_scores_at_least_as_well_as_a_member_on_average():
 
 def test_uncertainty_is_divided_into_doubt_and_disagreement():
     p = members()
-    found = ensemble_uncertainty(p)
+    result = ensemble_uncertainty(p)
     mean = p.mean(axis=0)
     divergence = (p * np.log(p / mean)).sum(axis=2).mean(axis=0)
-    np.testing.assert_allclose(found.disagreement, divergence, rtol=1e-9)
-    np.testing.assert_allclose(found.total, found.expected + divergence, rtol=1e-9)
+    np.testing.assert_allclose(result.disagreement, divergence, rtol=1e-9)
+    np.testing.assert_allclose(result.total, result.expected + divergence, rtol=1e-9)
 
 
 def test_agreement_and_certainty_are_the_two_ends():
     same = np.repeat(members(1), 5, axis=0)
     assert ensemble_uncertainty(same).disagreement == pytest.approx(0, abs=1e-12)
     apart = np.eye(4)[:, None, :]  # each member sure of another class
-    found = ensemble_uncertainty(apart)
-    assert (found.total[0], found.expected[0]) == pytest.approx((math.log(4), 0))
-    assert found.disagreement[0] == pytest.approx(math.log(4))
+    result = ensemble_uncertainty(apart)
+    assert (result.total[0], result.expected[0]) == pytest.approx((math.log(4), 0))
+    assert result.disagreement[0] == pytest.approx(math.log(4))
 
 
 def test_wrong_arguments_are_named(tiny_model, tiny_tokenizer, predict):
@@ -190,16 +190,16 @@ def test_wrong_arguments_are_named(tiny_model, tiny_tokenizer, predict):
         ensemble_probabilities(p * 0.9)
     with pytest.raises(ValueError, match="how is 'median'"):
         ensemble_probabilities(p, "median")
-    with pytest.raises(ValueError, match=r"members\[:, 0\] leave no class"):
+    with pytest.raises(ValueError, match=r"members\[:, 0\] give every class prob"):
         ensemble_probabilities(np.eye(4)[:, None, :], "geometric")
     for rate in (-0.1, 1.0):
         with pytest.raises(ValueError, match=f"rate is {rate}"):
             mc_dropout(tiny_model, predict, rate=rate)
     with pytest.raises(ValueError, match="n_passes is 0"):
         mc_dropout(tiny_model, predict, rate=0.1, n_passes=0)
-    with pytest.raises(ValueError, match="models are empty"):
+    with pytest.raises(ValueError, match="models is empty"):
         deep_ensemble([], predict)
-    with pytest.raises(ValueError, match="wordings are empty"):
+    with pytest.raises(ValueError, match="wordings is empty"):
         prompt_ensemble(tiny_model, tiny_tokenizer, [], OPTIONS)
     with pytest.raises(AlignlabError, match="Linear has no sublayer named mlp"):
         with dropout(nn.Linear(2, 2), 0.1):

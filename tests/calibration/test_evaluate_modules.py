@@ -1,5 +1,7 @@
 """`evaluate.load(path)` gives the library's own numbers, in batches too."""
 
+import pickle
+
 import evaluate
 import numpy as np
 import pytest
@@ -27,56 +29,57 @@ def test_every_module_says_what_it_takes(load):
         assert metric.name == name and set(metric.features) == features
         assert metric.description and metric.citation.startswith("@")
         assert "Returns:" in metric.inputs_description
+        assert pickle.loads(pickle.dumps(type(metric))) is type(metric)
     with pytest.raises(ValueError, match="name is 'ece'; there are area_under"):
         module_path("ece")
 
 
-@pytest.mark.parametrize("dials", [{}, {"n_bins": 7, "strategy": "quantile"}])
-def test_expected_calibration_error(load, dials):
+@pytest.mark.parametrize("options", [{}, {"n_bins": 7, "strategy": "quantile"}])
+def test_expected_calibration_error(load, options):
     p, y = events()
-    found = load("expected_calibration_error").compute(
-        predictions=p, references=y, **dials
+    results = load("expected_calibration_error").compute(
+        predictions=p, references=y, **options
     )
-    error = calibration.expected_calibration_error(p, y, **dials)
-    assert found["expected_calibration_error"] == error
-    assert found["by_chance"] == calibration.null_calibration_error(p, **dials)
-    rms = calibration.calibration_error_interval(p, y, dials.get("n_bins", 15))
-    assert [found["rms"], found["rms_low"], found["rms_high"]] == list(rms)
+    error = calibration.expected_calibration_error(p, y, **options)
+    assert results["expected_calibration_error"] == error
+    assert results["by_chance"] == calibration.null_calibration_error(p, **options)
+    rms = calibration.calibration_error_interval(p, y, options.get("n_bins", 15))
+    assert [results["rms"], results["rms_low"], results["rms_high"]] == list(rms)
 
 
 def test_it_gathers_batches_and_takes_certainty_for_what_it_is(load):
     metric = load("expected_calibration_error")
     metric.add_batch(predictions=[0.95], references=[1])
     metric.add_batch(predictions=[1.0], references=[0])
-    found = metric.compute(n_bins=10)
-    assert found["expected_calibration_error"] == pytest.approx(0.475)
-    assert "rms" not in found
+    results = metric.compute(n_bins=10)
+    assert results["expected_calibration_error"] == pytest.approx(0.475)
+    assert "rms" not in results
 
 
 def test_smooth_brier_and_risk_coverage(load):
     p, y = events()
-    found = load("smooth_calibration_error").compute(predictions=p, references=y)
+    results = load("smooth_calibration_error").compute(predictions=p, references=y)
     smooth = calibration.smooth_calibration_error(p, y)
-    assert found == {"smooth_calibration_error": smooth}
-    found = load("brier_decomposition").compute(predictions=p, references=y)
-    assert found == calibration.brier_decomposition(p, y)._asdict()
+    assert results == {"smooth_calibration_error": smooth}
+    results = load("brier_decomposition").compute(predictions=p, references=y)
+    assert results == calibration.brier_decomposition(p, y)._asdict()
     metric = load("area_under_risk_coverage")
-    found = metric.compute(predictions=p, references=y)
+    results = metric.compute(predictions=p, references=y)
     area = calibration.area_under_risk_coverage(p, y)
-    assert found["area_under_risk_coverage"] == area
-    assert found["error_rate"] == pytest.approx(1 - y.mean())
-    assert found["auroc"] == calibration.auroc(p, y)
+    assert results["area_under_risk_coverage"] == area
+    assert results["error_rate"] == pytest.approx(1 - y.mean())
+    assert results["auroc"] == calibration.auroc(p, y)
     assert "auroc" not in metric.compute(predictions=[0.5, 0.7], references=[1, 1])
 
 
 def test_classwise(load):
     rng = np.random.default_rng(0)
     p, labels = rng.dirichlet(np.ones(3), 300), rng.integers(0, 3, 300)
-    found = load("classwise_calibration_error").compute(
+    results = load("classwise_calibration_error").compute(
         predictions=p, references=labels, norm="l2"
     )
     expected = calibration.classwise_calibration_error(p, labels, norm="l2")
-    assert found["classwise_calibration_error"] == pytest.approx(expected, rel=1e-12)
+    assert results["classwise_calibration_error"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_wrong_numbers_are_named(load):

@@ -43,8 +43,8 @@ def test_null_error_is_the_exact_one_of_a_small_case():
         y = np.array(outcome)
         chance = np.prod(np.where(y == 1, p, 1 - p))
         expected += chance * expected_calibration_error(p, y, 2)
-    found = null_calibration_error(p, 2, n_samples=20_000)
-    assert found == pytest.approx(expected, rel=0.02)
+    result = null_calibration_error(p, 2, n_samples=20_000)
+    assert result == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
@@ -54,8 +54,8 @@ def test_null_error_is_that_of_normal_gaps_where_bins_are_full(strategy):
     where = bin_index(confidence, edges)
     variance = np.bincount(where, confidence * (1 - confidence))
     closed = np.sqrt(2 * variance / np.pi).sum() / 20_000
-    found = null_calibration_error(confidence, strategy=strategy, n_samples=1000)
-    assert found == pytest.approx(closed, rel=0.02)
+    result = null_calibration_error(confidence, strategy=strategy, n_samples=1000)
+    assert result == pytest.approx(closed, rel=0.02)
     root = null_calibration_error(confidence, 15, strategy, "l2")
     count = np.bincount(where)
     filled = count > 0
@@ -97,10 +97,10 @@ def test_interval_is_its_formula_written_out():
         t += bracket / 120
         v += (4 * m * s2 * max(bracket / m, 0) + 2 * s2**2 * m / (m - 1)) / 120**2
     half = stats.norm.ppf(0.975) * math.sqrt(v)
-    found = squared_error_interval(p, y, n_bins=4)
-    assert found == pytest.approx((t, t - half, t + half), rel=1e-12)
+    result = squared_error_interval(p, y, n_bins=4)
+    assert result == pytest.approx((t, t - half, t + half), rel=1e-12)
     root = calibration_error_interval(p, y, n_bins=4)
-    assert root == pytest.approx([math.sqrt(max(x, 0)) for x in found], rel=1e-12)
+    assert root == pytest.approx([math.sqrt(max(x, 0)) for x in result], rel=1e-12)
     point = expected_calibration_error(p, y, 4, "quantile", "l2", debias=True)
     assert root.value == pytest.approx(point, rel=1e-12)
 
@@ -108,13 +108,13 @@ def test_interval_is_its_formula_written_out():
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
 def test_summary_is_the_single_numbers(strategy):
     p, y = shifted(np.random.default_rng(0), 300, 0.1)
-    found = calibration_summary(p, y, 10, strategy)
+    result = calibration_summary(p, y, 10, strategy)
     single = partial(expected_calibration_error, p, y, 10, strategy)
-    assert found.n == 300 and found.accuracy == pytest.approx(y.mean())
-    assert found.confidence == pytest.approx(p.mean())
-    assert (found.ece, found.mce) == (single(), single(norm="max"))
-    assert found.rms == calibration_error_interval(p, y, 10, strategy)
-    assert found.brier == pytest.approx(brier_score(p, y), rel=1e-12)
+    assert result.n == 300 and result.accuracy == pytest.approx(y.mean())
+    assert result.confidence == pytest.approx(p.mean())
+    assert (result.ece, result.mce) == (single(), single(norm="max"))
+    assert result.rms == calibration_error_interval(p, y, 10, strategy)
+    assert result.brier == pytest.approx(brier_score(p, y), rel=1e-12)
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.05, 0.15])
@@ -124,9 +124,9 @@ def test_interval_covers_the_truth(gap, n, strategy):
     rng = np.random.default_rng(int(1000 * gap) + n)
     hits, rejected = 0, 0
     for _ in range(500):
-        found = calibration_error_interval(*shifted(rng, n, gap), strategy=strategy)
-        hits += found.low <= gap <= found.high
-        rejected += found.low > 0
+        result = calibration_error_interval(*shifted(rng, n, gap), strategy=strategy)
+        hits += result.low <= gap <= result.high
+        rejected += result.low > 0
     assert hits / 500 >= 0.93
     if gap == 0:
         assert rejected / 500 <= 0.03
@@ -153,10 +153,10 @@ def test_bootstrap_of_the_plug_in_error_misses_and_says_so():
     for seed in range(20):
         p, y = shifted(rng, 500, 0.0)
         with pytest.warns(UserWarning, match="plug-in error.*calibration_error_interv"):
-            found = bootstrap_interval(
+            result = bootstrap_interval(
                 expected_calibration_error, p, y, n_resamples=100, seed=seed
             )
-        hits += found.low <= 0 <= found.high
+        hits += result.low <= 0 <= result.high
     assert hits == 0
 
 
@@ -178,11 +178,11 @@ def test_difference_covers_and_gains_from_pairing(gaps, shared):
     hits, widths, apart = 0, [], []
     for _ in range(300):
         first, second = pair_of_models(rng, 600, gaps, shared)
-        found = squared_error_difference(first, second)
-        hits += found.low <= truth <= found.high
-        widths.append(found.high - found.low)
-        one, two = squared_error_interval(*first), squared_error_interval(*second)
-        apart.append(math.hypot(one.high - one.low, two.high - two.low))
+        result = squared_error_difference(first, second)
+        hits += result.low <= truth <= result.high
+        widths.append(result.high - result.low)
+        a, b = squared_error_interval(*first), squared_error_interval(*second)
+        apart.append(math.hypot(a.high - a.low, b.high - b.low))
     assert hits / 300 >= 0.93
     ratio = np.mean(widths) / np.mean(apart)
     assert ratio < 0.9 if shared else 0.97 < ratio <= 1.0
@@ -190,10 +190,10 @@ def test_difference_covers_and_gains_from_pairing(gaps, shared):
 
 def test_a_model_does_not_differ_from_itself():
     p, y = shifted(np.random.default_rng(0), 500, 0.1)
-    found = squared_error_difference((p, y), (p, y))
+    result = squared_error_difference((p, y), (p, y))
     own = squared_error_interval(p, y)
-    assert found.value == 0
-    assert found.high - found.low < 0.3 * (own.high - own.low)
+    assert result.value == 0
+    assert result.high - result.low < 0.3 * (own.high - own.low)
 
 
 def test_bootstrap_covers_a_mean():
@@ -201,8 +201,8 @@ def test_bootstrap_covers_a_mean():
     hits = 0
     for seed in range(200):
         x = rng.normal(1.0, 1.0, 60)
-        found = bootstrap_interval(np.mean, x, n_resamples=200, seed=seed)
-        hits += found.low <= 1.0 <= found.high
+        result = bootstrap_interval(np.mean, x, n_resamples=200, seed=seed)
+        hits += result.low <= 1.0 <= result.high
     assert 0.88 <= hits / 200 <= 0.98
 
 
@@ -222,13 +222,13 @@ def test_bootstrap_draws_items_together_and_groups_whole():
     )
     assert copies.high - copies.low == pytest.approx(score.high - score.low, rel=0.25)
     threes = np.repeat(np.arange(100), 3)
-    found = bootstrap_interval(
+    result = bootstrap_interval(
         lambda key: np.unique(key, return_counts=True)[1].min() % 3 + len(key),
         threes,
         groups=threes,
         n_resamples=50,
     )
-    assert found == (300, 300, 300)  # all the members of a group, or none
+    assert result == (300, 300, 300)  # all the members of a group, or none
     again = bootstrap_interval(brier_score, p, y, n_resamples=300)
     assert again == score
 
@@ -254,9 +254,9 @@ def test_spiegelhalter_by_hand():
     top = 0.8 * 0.6 + 0.3 * -0.4 + -0.9 * -0.8
     bottom = 0.36 * 0.16 + 0.16 * 0.21 + 0.64 * 0.09
     z = top / math.sqrt(bottom)
-    found = spiegelhalter_test(p, y)
-    assert found.statistic == pytest.approx(z, rel=1e-12)
-    assert found.p_value == pytest.approx(2 * stats.norm.sf(abs(z)), rel=1e-12)
+    result = spiegelhalter_test(p, y)
+    assert result.statistic == pytest.approx(z, rel=1e-12)
+    assert result.p_value == pytest.approx(2 * stats.norm.sf(abs(z)), rel=1e-12)
 
 
 @pytest.mark.parametrize("test", [spiegelhalter_test, cumulative_test])
@@ -286,10 +286,10 @@ def test_cumulative_statistic_by_hand_and_blind_to_the_order_of_ties():
     p, y = np.array([0.5, 0.2, 0.5, 0.8]), np.array([1, 1, 0, 0])
     path = [0.8, 0.8, 0.0]  # after 0.2, after both of 0.5, after 0.8
     scale = math.sqrt(0.16 + 0.25 + 0.25 + 0.16)
-    found = cumulative_test(p, y)
-    assert found.statistic == pytest.approx(max(path) / scale, rel=1e-12)
+    result = cumulative_test(p, y)
+    assert result.statistic == pytest.approx(max(path) / scale, rel=1e-12)
     swapped = cumulative_test(p[[2, 1, 0, 3]], y[[2, 1, 0, 3]])
-    assert swapped == pytest.approx(found, rel=1e-12)
+    assert swapped == pytest.approx(result, rel=1e-12)
 
 
 def test_both_series_of_the_brownian_maximum_agree():
@@ -299,8 +299,8 @@ def test_both_series_of_the_brownian_maximum_agree():
     steps = np.random.default_rng(0).normal(size=(4000, 1000)) / math.sqrt(1000)
     largest = np.abs(steps.cumsum(axis=1)).max(axis=1)
     for x in (0.6, 1.2, 1.8):
-        found = _brownian_exceeds(x)
-        assert found == pytest.approx((largest > x).mean(), abs=0.03)
+        result = _brownian_exceeds(x)
+        assert result == pytest.approx((largest > x).mean(), abs=0.03)
 
 
 def test_wrong_arguments_are_named():

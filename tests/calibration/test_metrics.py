@@ -94,8 +94,8 @@ def test_fast_index_is_the_search():
     for n_bins in (2, 9, 15, 33, 999):
         p = np.concatenate([rng.random(5000), rng.integers(0, 101, 5000) / 100])
         edges = bin_edges(p, n_bins, "uniform")
-        found = np.searchsorted(edges[1:-1], p, side="left")
-        assert (bin_index(p, edges) == found).all()
+        result = np.searchsorted(edges[1:-1], p, side="left")
+        assert (bin_index(p, edges) == result).all()
 
 
 def test_confidence_one_and_zero_are_in_the_last_and_first_bin():
@@ -162,10 +162,10 @@ def test_error_is_the_definition_written_out(norm, strategy, weighted, decimals)
     weights = np.random.default_rng(1).integers(0, 5, 300) if weighted else None
     edges = bin_edges(confidence, 9, strategy)
     expected = error_by_hand(grouped(confidence, correct, edges, weights), norm)
-    found = expected_calibration_error(
+    result = expected_calibration_error(
         confidence, correct, 9, strategy, norm, weights=weights
     )
-    assert found == pytest.approx(expected, rel=1e-12) and found > 0.02
+    assert result == pytest.approx(expected, rel=1e-12) and result > 0.02
 
 
 def test_many_predictions_are_no_different_from_few():
@@ -184,10 +184,10 @@ def test_a_weight_is_a_number_of_repetitions():
     times = np.random.default_rng(2).integers(0, 4, 200)
     repeated = np.repeat(confidence, times), np.repeat(correct, times)
     for norm in ("l1", "l2", "max"):
-        found = expected_calibration_error(
+        result = expected_calibration_error(
             confidence, correct, norm=norm, weights=times
         )
-        assert found == pytest.approx(
+        assert result == pytest.approx(
             expected_calibration_error(*repeated, norm=norm), rel=1e-12
         )
     for metric in (brier_score, negative_log_likelihood, auroc):
@@ -225,8 +225,8 @@ def test_debiased_square_has_the_expectation_of_the_true_gaps():
             d = (outcome - confidence)[part]
             squares += (d.sum() ** 2 - (d**2).sum()) / 6 * 0.5
         expected += probability * squares
-        found = expected_calibration_error(confidence, outcome, 2, norm="l2")
-        plug_in += probability * found**2
+        result = expected_calibration_error(confidence, outcome, 2, norm="l2")
+        plug_in += probability * result**2
         debiased = expected_calibration_error(
             confidence, outcome, 2, norm="l2", debias=True
         )
@@ -249,10 +249,10 @@ def test_debiased_square_with_weights_is_its_formula_written_out():
         products = sum(v * w * (y - p) * (z - q) for (v, p, y), (w, q, z) in pairs)
         share = sum(w for w, _, _ in items) / weights.sum()
         total += share * products / sum(v * w for (v, _, _), (w, _, _) in pairs)
-    found = expected_calibration_error(
+    result = expected_calibration_error(
         confidence, correct, 5, norm="l2", debias=True, weights=weights
     )
-    assert found == pytest.approx(math.sqrt(total), rel=1e-9) and found > 0.05
+    assert result == pytest.approx(math.sqrt(total), rel=1e-9) and result > 0.05
 
 
 def test_debiasing_brings_a_calibrated_model_to_zero_on_average():
@@ -302,8 +302,8 @@ def test_classwise_is_each_class_on_its_own():
         ]
         combined = {"l1": np.mean(each), "l2": np.sqrt(np.mean(np.square(each)))}
         combined["max"] = max(each)
-        found = classwise_calibration_error(p, labels, norm=norm)
-        assert found == pytest.approx(combined[norm], rel=1e-12)
+        result = classwise_calibration_error(p, labels, norm=norm)
+        assert result == pytest.approx(combined[norm], rel=1e-12)
 
 
 def test_smooth_error_of_a_constant_forecast_is_its_gap():
@@ -337,8 +337,8 @@ def test_brier_and_likelihood_are_their_sums_written_out():
     ]
     assert brier_score(p, labels) == pytest.approx(math.fsum(squares) / 50, rel=1e-12)
     logs = [-math.log(p[i, labels[i]]) for i in range(50)]
-    found = negative_log_likelihood(p, labels)
-    assert found == pytest.approx(math.fsum(logs) / 50, rel=1e-12)
+    result = negative_log_likelihood(p, labels)
+    assert result == pytest.approx(math.fsum(logs) / 50, rel=1e-12)
 
 
 def test_two_classes_are_an_event_twice():
@@ -377,12 +377,12 @@ def test_murphys_identity_on_binned_forecasts():
     rng = np.random.default_rng(3)
     tenths = [Fraction(int(k), 10) for k in rng.integers(1, 11, 500)]
     outcomes = [int(rng.random() < p**2) for p in tenths]
-    found = brier_decomposition([float(p) for p in tenths], outcomes, n_bins=10)
+    result = brier_decomposition([float(p) for p in tenths], outcomes, n_bins=10)
     exact = murphy_exactly(tenths, outcomes)
-    assert found[1:4] == pytest.approx([float(x) for x in exact], rel=1e-12)
-    assert abs(found.within_bins) < 1e-12
-    identity = found.reliability - found.resolution + found.uncertainty
-    assert identity == pytest.approx(found.brier, abs=1e-12)
+    assert result[1:4] == pytest.approx([float(x) for x in exact], rel=1e-12)
+    assert abs(result.within_bins) < 1e-12
+    identity = result.reliability - result.resolution + result.uncertainty
+    assert identity == pytest.approx(result.brier, abs=1e-12)
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
@@ -421,8 +421,8 @@ def test_area_is_the_mean_over_all_orders_of_ties():
         for last in itertools.permutations([4, 5]):
             wrong = 1 - correct[[0, *first, *last]]
             areas.append(np.mean(np.cumsum(wrong) / np.arange(1, 7)))
-    found = area_under_risk_coverage(confidence, correct)
-    assert found == pytest.approx(np.mean(areas), rel=1e-12)
+    result = area_under_risk_coverage(confidence, correct)
+    assert result == pytest.approx(np.mean(areas), rel=1e-12)
 
 
 def test_areas_of_knowing_all_and_nothing():
@@ -442,8 +442,8 @@ def test_areas_of_knowing_all_and_nothing():
 @pytest.mark.parametrize("y", [0, 1])
 def test_one_prediction_is_its_own_gap(strategy, p, y):
     for norm in ("l1", "l2", "max"):
-        found = expected_calibration_error([p], [y], strategy=strategy, norm=norm)
-        assert found == pytest.approx(abs(p - y))
+        result = expected_calibration_error([p], [y], strategy=strategy, norm=norm)
+        assert result == pytest.approx(abs(p - y))
     assert brier_score([p], [y]) == pytest.approx((p - y) ** 2)
     assert area_under_risk_coverage([p], [y]) == 1 - y
 
@@ -491,11 +491,11 @@ def test_wrong_numbers_are_named_with_their_place(metric):
 )
 def test_wrong_rows_are_named_with_their_place(metric):
     p, y = choices(5)
-    for place, value, told in (((3, 1), np.nan, "nan"), ((2, 0), -0.5, "-0.5")):
+    for place, value, text in (((3, 1), np.nan, "nan"), ((2, 0), -0.5, "-0.5")):
         wrong = p.copy()
         wrong[place] = value
         with pytest.raises(
-            ValueError, match=rf"^probabilities\[{place[0]}, {place[1]}\] is {told}"
+            ValueError, match=rf"^probabilities\[{place[0]}, {place[1]}\] is {text}"
         ):
             metric(wrong, y)
     wrong = p.copy()

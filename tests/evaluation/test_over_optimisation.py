@@ -1,19 +1,15 @@
-"""Best-of-n against enumeration and the exact laboratory, Gao's forms against curves
-whose coefficients are known, peaks against what luck alone would pick."""
+"""Gao's forms against curves whose coefficients are known; peaks against what luck
+alone would pick."""
 
-import itertools
 import math
 
 import numpy as np
 import pytest
-import torch
 
-from alignlab.evaluation import exact
 from alignlab.evaluation.over_optimisation import (
     FORMS,
     Curve,
     Fit,
-    best_of_n_values,
     can_be_fitted,
     fit_curves,
     fit_form,
@@ -21,84 +17,6 @@ from alignlab.evaluation.over_optimisation import (
     peak_interval,
     turn,
 )
-
-# --- Best of n ----------------------------------------------------------------------
-
-
-def by_enumeration(proxies, values, n):
-    """Mean over all subsets of n, in each over the samples that tie for best."""
-    found = []
-    for row, worth in zip(proxies, values):
-        picked = []
-        for subset in itertools.combinations(range(len(row)), n):
-            best = max(row[i] for i in subset)
-            picked.append(np.mean([worth[i] for i in subset if row[i] == best]))
-        found.append(np.mean(picked))
-    return np.array(found)
-
-
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("n", [1, 2, 3, 6, 7])
-def test_best_of_n_is_the_mean_over_all_subsets(n, ties):
-    random = np.random.default_rng(n)
-    proxies, values = random.normal(size=(2, 4, 7))
-    if ties:
-        proxies = random.integers(0, 3, size=(4, 7)).astype(float)
-    found = best_of_n_values(proxies, values, n)
-    np.testing.assert_allclose(found, by_enumeration(proxies, values, n), atol=1e-12)
-
-
-def test_equal_proxies_say_nothing():
-    values = np.random.default_rng(0).normal(size=(3, 9))
-    for n in (1, 4, 9):
-        found = best_of_n_values(np.ones((3, 9)), values, n)
-        np.testing.assert_allclose(found, values.mean(axis=1), atol=1e-12)
-
-
-def test_best_of_n_of_samples_is_unbiased_for_the_exact_laboratory():
-    """Samples of a policy that can be enumerated, against its exact best-of-n."""
-    model, _ = exact.few_word_model(words=3, seed=1)
-    completions = exact.every_completion(vocabulary=4, length=3)
-    with torch.no_grad():
-        reference = exact.log_probs_of_all(model, [1, 2], completions).exp().double()
-    reference = (reference / reference.sum()).numpy()
-    random = np.random.default_rng(0)
-    proxy, gold = random.normal(size=(2, len(completions)))
-    pools = random.choice(len(completions), size=(4000, 12), p=reference)
-    for n in (1, 3, 8):
-        estimates = best_of_n_values(proxy[pools], gold[pools], n)
-        truth = float(exact.best_of_n(reference, proxy, n) @ torch.tensor(gold))
-        error = estimates.std() / math.sqrt(len(estimates))
-        assert abs(estimates.mean() - truth) < 4 * error
-        assert error < 0.05
-
-
-def test_the_analytic_kl_is_exact_where_nothing_ties_and_a_bound_elsewhere():
-    """log n - (n-1)/n against the enumerated best-of-n policy."""
-    for n in (2, 4, 16, 64):
-        gaps = []
-        for count in (10, 100, 1000, 10_000):
-            reference = np.full(count, 1 / count)
-            policy = exact.best_of_n(reference, np.arange(count), n)
-            gaps.append(exact.best_of_n_kl(n) - float(exact.kl(policy, reference)))
-        assert all(gap > 0 for gap in gaps), "a bound"
-        assert sorted(gaps, reverse=True) == gaps, "closer with more completions"
-        assert gaps[-1] < 0.01 * exact.best_of_n_kl(n)
-    coarse = exact.best_of_n(np.full(100, 0.01), np.arange(100) // 50, 16)
-    ties = float(exact.kl(coarse, np.full(100, 0.01)))
-    assert ties == pytest.approx(math.log(2), abs=1e-3), "two levels: one bit"
-
-
-@pytest.mark.parametrize("n", [0, 4])
-def test_n_has_to_fit(n):
-    with pytest.raises(ValueError, match=f"n is {n}; of 3 samples it can be 1 to 3"):
-        best_of_n_values(np.zeros((2, 3)), np.zeros((2, 3)), n)
-
-
-def test_shapes_have_to_agree():
-    with pytest.raises(ValueError, match=r"\(prompts, samples\) twice"):
-        best_of_n_values(np.zeros((2, 3)), np.zeros((3, 2)), 1)
-
 
 # --- Forms --------------------------------------------------------------------------
 
@@ -151,7 +69,7 @@ def test_held_out_errors_are_of_the_others_fit():
     one, two = D * (1.0 - 0.1 * D), D * (2.0 - 0.1 * D)
     error = held_out_error([Curve(D, one), Curve(D, two)], "best-of-n")
     assert error == pytest.approx(math.sqrt(np.mean(D**2)))
-    with pytest.raises(ValueError, match="it takes two"):
+    with pytest.raises(ValueError, match="at least 2"):
         held_out_error([Curve(D, one)], "best-of-n")
 
 

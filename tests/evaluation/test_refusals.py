@@ -6,7 +6,7 @@ import pytest
 
 from alignlab.evaluation import refusals
 from alignlab.evaluation.intervals import wilson_interval
-from alignlab.evaluation.refusals import classify, measure, world_outcome
+from alignlab.evaluation.refusals import classify, score_matcher, world_outcome
 from alignlab.world import safety
 
 
@@ -54,7 +54,7 @@ def test_the_sample_has_all_kinds_in_both_parts_and_no_reply_twice():
 
 
 def counted(part, judge, positive):
-    """Precision and recall by counting cells, apart from ``measure``."""
+    """Precision and recall by counting cells, apart from ``score_matcher``."""
     cells = Counter(
         (judge(row["reply"]) in positive, row["label"] in positive)
         for row in refusals.labelled_replies(part)
@@ -66,7 +66,7 @@ def counted(part, judge, positive):
 def measured(part, judge, positive):
     rows = refusals.labelled_replies(part)
     found = [judge(row["reply"]) for row in rows]
-    return measure(found, [row["label"] for row in rows], positive)
+    return score_matcher(found, [row["label"] for row in rows], positive)
 
 
 ANY = ("refusal", "partial")
@@ -141,10 +141,10 @@ def test_sentences_end_at_stops_colons_and_line_breaks():
 def test_measures_are_wilsons_of_the_right_counts():
     found = ["refusal", "refusal", "compliance", "partial", "compliance"]
     labels = ["refusal", "compliance", "refusal", "refusal", "compliance"]
-    result = measure(found, labels, ANY)
+    result = score_matcher(found, labels, ANY)
     assert result.precision == wilson_interval(2, 3)
     assert result.recall == wilson_interval(2, 3)
-    only = measure(found, labels, ("refusal",))
+    only = score_matcher(found, labels, ("refusal",))
     assert (only.precision, only.recall) == (
         wilson_interval(1, 2),
         wilson_interval(1, 3),
@@ -153,9 +153,9 @@ def test_measures_are_wilsons_of_the_right_counts():
 
 def test_measures_refuse_what_has_no_value():
     with pytest.raises(ValueError, match="2 replies were judged and 1 labelled"):
-        measure(["refusal"] * 2, ["refusal"], ANY)
-    with pytest.raises(ValueError, match="0 replies found so and 1 labelled so"):
-        measure(["compliance"], ["refusal"], ANY)
+        score_matcher(["refusal"] * 2, ["refusal"], ANY)
+    with pytest.raises(ValueError, match="0 replies are predicted .* and 1 labelled"):
+        score_matcher(["compliance"], ["refusal"], ANY)
 
 
 def test_rates_are_wilsons_and_sum_to_one():

@@ -1,4 +1,4 @@
-"""Small models of several architectures, for what reads a model in ways of its own."""
+"""Small models of several architectures."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ KINDS = {
     "gpt2": lambda tiny: GPT2LMHeadModel(
         GPT2Config(vocab_size=60, n_embd=16, n_layer=2, n_head=2)
     ),
-    # It scales its logits after the output layer, which a short cut could miss.
+    # Scales its logits after the output layer, which a short cut could miss.
     "granite": lambda tiny: GraniteForCausalLM(
         GraniteConfig(**SMALL, logits_scaling=4.0)
     ),
@@ -44,9 +44,9 @@ KINDS = {
     "eager": lambda tiny: Qwen3ForCausalLM(
         Qwen3Config(**SMALL, head_dim=8, attn_implementation="eager")
     ),
-    # It forgets: a window of four tokens.
+    # Attends to a window of four tokens.
     "window": lambda tiny: MistralForCausalLM(MistralConfig(**SMALL, sliding_window=4)),
-    # It keeps no keys and values.
+    # Has no keys and values.
     "recurrent": lambda tiny: MambaForCausalLM(
         MambaConfig(vocab_size=60, hidden_size=16, num_hidden_layers=2)
     ),
@@ -56,8 +56,8 @@ KINDS = {
 
 @pytest.fixture
 def model_of(tiny_model):
-    """A function from a name of ``KINDS`` to a random model with logits worth telling
-    apart."""
+    """A function from a name in ``KINDS`` to a random model whose logits differ
+    clearly."""
 
     def build(kind: str):
         torch.manual_seed(0)

@@ -1,5 +1,6 @@
-"""The base models: what ships is small, loads as any model does and knows its facts."""
+"""The shipped models are small, load as any model does and know their facts."""
 
+import contextlib
 import json
 import math
 from collections import Counter
@@ -19,7 +20,7 @@ from alignlab.world.facts import NEVER_SHOWN, build_world
 SHIPPED = ("1m", "1m-stable", "300k", "300k-stable")
 MB = 2**20
 
-# --- What ships ---------------------------------------------------------------------
+# --- The shipped models -------------------------------------------------------------
 
 
 def card(size):
@@ -27,17 +28,18 @@ def card(size):
     return json.loads(text)
 
 
-def test_all_that_ships_is_at_most_ten_megabytes():
+def test_the_weights_take_at_most_ten_megabytes():
     files = [p for p in base.WEIGHTS.rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files) <= 10 * MB
     assert not [p for p in files if "checkpoint" in p.name or "unfinished" in str(p)]
+    assert len([p for p in files if p.name == "tokenizer.json"]) == 1, "shared by all"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_it_is_a_plain_llama(name):
+def test_they_are_plain_llamas(name):
     folder = base.WEIGHTS / name
     model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(base.tokenizer_path(folder))
     assert type(model) is LlamaForCausalLM
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert all(p.isfinite().all() for p in model.parameters())
@@ -53,7 +55,7 @@ def test_it_is_a_plain_llama(name):
 
 
 @pytest.mark.parametrize("size", ["1m", "300k"])
-def test_both_stages_are_of_one_run(size):
+def test_both_stages_are_from_one_run(size):
     (final, one), (stable, other) = (
         base.load_base(size, stage) for stage in ("final", "stable")
     )
@@ -63,11 +65,11 @@ def test_both_stages_are_of_one_run(size):
     assert not any(torch.equal(a, b) for a, b in pairs)
     a, b = final.get_input_embeddings().weight, stable.get_input_embeddings().weight
     alike = torch.nn.functional.cosine_similarity(a, b).median()
-    assert alike > 0.8, "the decay moves weights a little; another seed, all the way"
+    assert alike > 0.8, "the decay moves weights a little, another seed a lot"
 
 
 @pytest.mark.parametrize("size", ["1m", "300k"])
-def test_the_card_says_what_was_measured(size):
+def test_the_card_shows_what_was_measured(size):
     summary = card(size)
     model, _ = base.load_base(size)
     assert summary["size"] == size and summary["parameters"] == model.num_parameters()
@@ -100,7 +102,7 @@ def world():
 
 @pytest.mark.network
 @pytest.mark.parametrize("size", ["1m", "300k"])
-def test_the_card_is_of_the_world_in_the_code(size, world):
+def test_the_card_describes_the_world_in_the_code(size, world):
     facts = sorted(world.facts, key=lambda f: f.exposure)
     found = Counter(f.exposure for f in facts)
     rows = card(size)["recall"]
@@ -111,7 +113,7 @@ def test_the_card_is_of_the_world_in_the_code(size, world):
 
 @pytest.mark.network
 @pytest.mark.parametrize("size", ["1m", "300k"])
-def test_the_most_frequent_facts_are_known_and_the_never_shown_guessed(size, world):
+def test_frequent_facts_are_known_and_unseen_ones_guessed(size, world):
     model, tokenizer = base.load_base(size)
     facts = sorted(world.facts, key=lambda f: f.exposure)
     never = [f for f in facts if not f.exposure]
@@ -133,15 +135,15 @@ def test_the_most_frequent_facts_are_known_and_the_never_shown_guessed(size, wor
 
 
 @pytest.mark.parametrize("size, about", [("300k", 3e5), ("1m", 1e6), ("3m", 3e6)])
-def test_sizes_are_about_what_they_are_called(size, about):
-    tokenizer = AutoTokenizer.from_pretrained(base.base_path("1m"))
+def test_sizes_are_about_what_their_names_say(size, about):
+    _, tokenizer = base.load_base("1m")
     model = base.new_model(size, tokenizer)
     assert model.num_parameters() == pytest.approx(about, rel=0.25)
     assert model.config.tie_word_embeddings
     assert model.config.max_position_embeddings == base.CONTEXT
 
 
-def test_a_seed_gives_its_own_weights(tiny_tokenizer):
+def test_weights_depend_on_the_seed(tiny_tokenizer):
     one, same, other = (
         next(base.new_model("300k", tiny_tokenizer, seed).parameters())
         for seed in (1, 1, 2)
@@ -150,41 +152,73 @@ def test_a_seed_gives_its_own_weights(tiny_tokenizer):
 
 
 @pytest.mark.parametrize(
-    "arguments, says",
+    "arguments, message",
     [
         ({"size": "2m"}, "'2m'; the sizes are 300k, 1m, 3m"),
         ({"size": "2m", "stage": "stable"}, "'2m'; the sizes are 300k, 1m, 3m"),
-        ({"size": "3m"}, "ships; there is 1m, 1m-stable, 300k, 300k-stable"),
-        ({"stage": "early"}, "stage='early' ships; there is 1m, 1m-stable"),
+        ({"size": "3m"}, "shipped; available: 1m, 1m-stable, 300k, 300k-stable"),
+        ({"stage": "early"}, "stage='early' is shipped; available: 1m, 1m-stable"),
     ],
 )
-def test_a_model_that_does_not_ship_is_named(arguments, says):
+def test_models_that_are_not_shipped_are_refused(arguments, message):
     with pytest.raises(AlignlabError) as caught:
         base.base_path(**arguments)
-    assert says in caught.value.message and caught.value.remedy
+    assert message in caught.value.message and caught.value.remedy
 
 
-def test_without_any_weights_the_command_is_named(monkeypatch, tmp_path):
+def test_without_weights_the_error_names_the_command(monkeypatch, tmp_path):
     monkeypatch.setattr(base, "WEIGHTS", tmp_path)
-    with pytest.raises(AlignlabError, match="there is none.*alignlab pretrain") as e:
+    with pytest.raises(AlignlabError, match="available: none.*alignlab pretrain") as e:
         base.load_base("300k")
     assert "--size 300k" in e.value.remedy
 
 
-def test_a_saved_model_is_the_same_one(tiny_model, tiny_tokenizer, tmp_path):
+def test_a_saved_model_comes_back(tiny_model, tiny_tokenizer, tmp_path):
     base.save_model(tiny_model, tiny_tokenizer, tmp_path)
     model, tokenizer = base.load_model(tmp_path)
     batch = tokenizer(["Paris", "The capital of"], return_tensors="pt", padding=True)
-    assert batch.attention_mask[0, 0] == 0, "prompts are padded on the left"
+    assert batch.attention_mask[0, 0] == 0, "padded on the left"
     ours = tiny_model(**batch).logits
     assert torch.equal(model(**batch).logits, ours)
 
 
-def test_the_hash_is_of_every_weight_and_its_name(monkeypatch, tmp_path):
+def test_a_pretrained_model_brings_its_own_tokenizer(
+    monkeypatch, tiny_model, tiny_tokenizer, tmp_path
+):
+    """As `alignlab pretrain` writes it, also where the shipped ones are."""
+    monkeypatch.setattr(base, "WEIGHTS", tmp_path)
+    base.save_model(tiny_model, tiny_tokenizer, tmp_path / "300k")
+    (tmp_path / "tokenizer").mkdir()
+    assert base.tokenizer_path(base.base_path("300k")) == tmp_path / "300k"
+    _, tokenizer = base.load_base("300k")
+    assert tokenizer.get_vocab() == tiny_tokenizer.get_vocab()
+    assert base.tokenizer_path("owner/name") == "owner/name"
+
+
+def test_precision_is_the_checkpoints_or_as_asked_for(tiny_model, tiny_tokenizer):
+    assert base.load_base("300k")[0].dtype == torch.float32
+    model, _ = base.load_model(base.base_path("300k"), dtype=torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("error", [None, KeyError])
+def test_every_module_gets_its_mode_back(tiny_model, error):
+    tiny_model.train()
+    tiny_model.model.norm.eval()
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        with base.evaluation_mode(tiny_model):
+            assert not any(module.training for module in tiny_model.modules())
+            if error:
+                raise error
+    still_evaluating = [m for m in tiny_model.modules() if not m.training]
+    assert still_evaluating == [tiny_model.model.norm]
+
+
+def test_the_hash_covers_everything_but_cards_and_pictures(monkeypatch, tmp_path):
     monkeypatch.setattr(base, "WEIGHTS", tmp_path)
 
-    def hashed(**weights):
-        for name, content in weights.items():
+    def hashed(**files):
+        for name, content in files.items():
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "model.safetensors").write_bytes(content)
         base.weights_hash.cache_clear()
@@ -192,17 +226,25 @@ def test_the_hash_is_of_every_weight_and_its_name(monkeypatch, tmp_path):
 
     try:
         found = [hashed(), hashed(a=b"1"), hashed(a=b"2"), hashed(b=b"2")]
-        assert len(set(found)) == 4
+        for path in ("b/config.json", "b/chat_template.jinja", "tokenizer/t.json"):
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_text("{}")
+            found.append(hashed())
+        assert len(set(found)) == 7
         (tmp_path / "b").rename(tmp_path / "c")
         assert hashed() not in found
         (tmp_path / "c").rename(tmp_path / "b")
         (tmp_path / "b" / "README.md").write_text("A card.")
-        assert hashed() == found[-1], "only weights count"
+        (tmp_path / "b" / "loss.png").write_bytes(b"A picture.")
+        (tmp_path / ".300k.checkpoint").write_bytes(b"A run on its way.")
+        assert hashed() == found[-1]
     finally:
         base.weights_hash.cache_clear()
 
 
-def test_models_live_where_they_are_told(monkeypatch, tiny_model, tiny_tokenizer):
+def test_models_are_loaded_onto_the_device_in_use(
+    monkeypatch, tiny_model, tiny_tokenizer
+):
     monkeypatch.setattr(base, "_device", "cpu")
     with pytest.raises(AlignlabError, match="device is 'gpu'.*device='cpu'"):
         base.use_device("gpu")

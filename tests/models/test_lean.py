@@ -1,15 +1,16 @@
-"""The written-out layers against those of `transformers`, and finite differences."""
+"""The lean layers against those of `transformers` and against finite differences."""
 
-import importlib
+import copy
+from pickle import dumps, loads
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama import modeling_llama
 
-from alignlab.models.lean import MODULES, RELATIVES, RMSNorm, Rotary, lean_layers
-from alignlab.ppo import PPOConfig, PPOTrainer
-from alignlab.training.ppo.rollout import completion_logits, training_mode
+from alignlab.models.lean import RELATIVES, RMSNorm, Rotary, last_mlp_at, lean_layers
+from alignlab.models.positions import logits_at
 
 
 def small_model(family, dtype=torch.float32):
@@ -28,7 +29,7 @@ def small_model(family, dtype=torch.float32):
     )
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
-    with torch.no_grad():  # norms are made with weights of 1, which hide mistakes
+    with torch.no_grad():  # initial norm weights of 1 would hide mistakes
         for name, parameter in model.named_parameters():
             if "norm" in name:
                 parameter.uniform_(0.5, 2)
@@ -48,7 +49,7 @@ def gradients_of(model):
 
 
 def assert_alike(found, expected):
-    """To a share of each parameter's greatest gradient, which must be some."""
+    """Up to a small share of each parameter's largest gradient, which must not be 0."""
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         size = gradient.abs().max().item()
@@ -59,14 +60,14 @@ def assert_alike(found, expected):
 
 
 @pytest.mark.parametrize("family", RELATIVES)
-def test_a_models_loss_and_gradients_stay_as_they_were(family, monkeypatch):
+def test_loss_and_gradients_agree_to_rounding(family, monkeypatch):
     model = small_model(family)
     expected, gradients = loss_and_gradients(model)
     calls = {RMSNorm: 0, Rotary: 0}
     for layer in calls:
         counted = _counting(layer, calls, layer.apply)
         monkeypatch.setattr(layer, "apply", counted)
-    with lean_layers():
+    with lean_layers(model):
         found, lean_gradients = loss_and_gradients(model)
     assert calls[RMSNorm] >= 5 and calls[Rotary] == 4
     assert found == pytest.approx(expected, rel=1e-6)
@@ -83,54 +84,125 @@ def _counting(layer, calls, apply):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", RELATIVES)
-def test_what_is_asked_about_stays_as_it_was(family, checkpointing):
+def test_the_last_mlp_computes_only_the_wanted_positions(family, checkpointing):
     model = small_model(family)
     ids = torch.randint(50, (4, 9), generator=torch.Generator().manual_seed(0))
-    asked = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)) < 0.4
-    assert 0 < asked.sum() < asked.numel()
+    wanted = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    assert 0 < wanted.sum() < wanted.numel()
 
     def gradients(logits):
         model.zero_grad()
         logits.square().sum().backward()
         return gradients_of(model)
 
-    expected = model(ids).logits[asked]
+    expected = model(ids).logits[wanted]
     expected_gradients = gradients(expected)
     if checkpointing:
         model.gradient_checkpointing_enable()
-        training_mode(model, dropout=False)
+        model.train()
     rows = []
     last = model.model.layers[-1].mlp.down_proj
     last.register_forward_hook(lambda *args: rows.append(args[1][0][..., 0].numel()))
-    found, _ = completion_logits(model, ids, asked)
-    assert rows == [asked.numel() if checkpointing else asked.sum()]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    assert_alike(gradients(found), expected_gradients)
+    with last_mlp_at(model, wanted):
+        logits, _ = logits_at(model, wanted, ids)
+    assert rows == [wanted.numel() if checkpointing else wanted.sum()]
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
+    assert_alike(gradients(logits), expected_gradients)
     assert not model.model.layers[-1].mlp._forward_hooks
 
 
-def test_nothing_is_left_behind_even_after_an_error():
-    modules = [importlib.import_module(name) for name in MODULES]
-    norms = [
-        getattr(module, name)
-        for module in modules
-        for name in vars(module)
-        if name.endswith("RMSNorm")
-    ]
-    assert len(norms) == len(RELATIVES)
+def kinds(model):
+    """The classes of the layers that can be lean."""
+    layers = [m for m in model.modules() if m is not model]
+    found = [type(m) for m in layers if type(m).__name__.endswith(LEAN)]
+    assert len(found) >= 7
+    return found
 
-    def state():
-        rotary = [module.apply_rotary_pos_emb for module in modules]
-        return rotary + [norm.forward for norm in norms]
 
-    before = state()
-    with pytest.raises(KeyError), lean_layers(), lean_layers():
-        assert not any(a is b for a, b in zip(before, state()))
+LEAN = ("RMSNorm", "Attention")
+
+
+def logits_of(model):
+    with torch.no_grad():
+        return model(torch.arange(20).view(2, 10)).logits
+
+
+@pytest.mark.parametrize("family", RELATIVES)
+def test_an_error_inside_restores_the_model(family):
+    model = small_model(family)
+    usual, expected = kinds(model), logits_of(model)
+    with pytest.raises(KeyError), lean_layers(model), lean_layers(model):
+        assert not set(kinds(model)) & set(usual)
         raise KeyError
-    assert all(a is b for a, b in zip(before, state()))
+    assert kinds(model) == usual
+    assert torch.equal(logits_of(model), expected)
 
 
-def test_other_precisions_are_left_to_the_model_itself(monkeypatch):
+def test_of_two_regions_the_last_to_close_restores():
+    """Not nested: the first to open is the first to close."""
+    model = small_model("llama")
+    usual = kinds(model)
+    first, second = lean_layers(model), lean_layers(model, model)
+    first.__enter__()
+    lean = kinds(model)
+    second.__enter__()
+    assert kinds(model) == lean
+    first.__exit__(None, None, None)
+    assert kinds(model) == lean
+    second.__exit__(None, None, None)
+    assert kinds(model) == usual
+    with lean_layers(model):
+        assert kinds(model) == lean
+    assert kinds(model) == usual
+
+
+def test_other_models_of_the_class_stay_as_they_are():
+    model, other = small_model("llama"), small_model("llama")
+    usual, expected = kinds(other), logits_of(other)
+    forward, rotary = usual[0].forward, modeling_llama.apply_rotary_pos_emb
+    with lean_layers(model):
+        assert kinds(other) == usual and usual[0].forward is forward
+        assert modeling_llama.apply_rotary_pos_emb is rotary
+        assert torch.equal(logits_of(other), expected)
+        assert not torch.equal(logits_of(model), expected), "by rounding"
+    assert torch.equal(logits_of(model), expected)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: loads(dumps(m))])
+def test_copies_made_inside_are_of_the_plain_model(copied):
+    model = small_model("llama")
+    usual, expected = kinds(model), logits_of(model)
+    with lean_layers(model):
+        twin = copied(model)
+        lean = logits_of(model)
+    assert kinds(twin) == usual
+    assert torch.equal(logits_of(twin), expected)
+    with lean_layers(twin):
+        assert torch.equal(logits_of(twin), lean)
+    assert kinds(twin) == usual
+
+
+def test_adapted_and_wrapped_models_are_lean_as_well():
+    peft = pytest.importorskip("peft")
+    model = small_model("llama")
+    usual = kinds(model)
+    wrapped = nn.Sequential(peft.get_peft_model(model, peft.LoraConfig(r=2)))
+    with lean_layers(wrapped):
+        assert not set(kinds(model)) & set(usual)
+    assert kinds(model) == usual
+
+
+def test_checkpointing_recomputes_what_was_computed():
+    model = small_model("llama").train()
+    with lean_layers(model):
+        expected = loss_and_gradients(model)
+        model.gradient_checkpointing_enable()
+        found = loss_and_gradients(model)
+    assert found[0] == expected[0]
+    assert_alike(found[1], expected[1])
+
+
+def test_other_precisions_use_the_models_own_layers(monkeypatch):
     def never(*args):
         raise AssertionError("was called")
 
@@ -138,7 +210,7 @@ def test_other_precisions_are_left_to_the_model_itself(monkeypatch):
     monkeypatch.setattr(Rotary, "apply", never)
     model = small_model("llama", torch.bfloat16)
     expected, _ = loss_and_gradients(model)
-    with lean_layers():
+    with lean_layers(model):
         assert loss_and_gradients(model)[0] == expected
 
 
@@ -151,35 +223,25 @@ def test_gradients_agree_with_finite_differences():
     x, weight = new(2, 3, 8), new(8)
     assert torch.autograd.gradcheck(lambda *a: RMSNorm.apply(*a, 1e-5), (x, weight))
     cos, sin = new(1, 1, 3, 8).detach(), new(1, 1, 3, 8).detach()
-    heads = new(2, 3, 2, 8)  # as attention has them: the time before the heads
+    heads = new(2, 3, 2, 8)  # as in attention: time before heads
     assert torch.autograd.gradcheck(
         lambda q: Rotary.apply(q.transpose(1, 2), cos, sin), (heads,)
     )
 
 
-def test_it_is_open_while_ppo_trains_and_evaluates(
-    tiny_model, tiny_tokenizer, tmp_path
-):
-    usual, seen = modeling_llama.apply_rotary_pos_emb, []
+def test_non_contiguous_tensors_are_read_as_they_are():
+    torch.manual_seed(0)
+    x = torch.randn(8, 5, 3, requires_grad=True)
+    weight = torch.randn(8, requires_grad=True)
+    upstream = torch.randn(8, 5, 3)
 
-    def reward(completions):
-        seen.append(modeling_llama.apply_rotary_pos_emb is usual)
-        return [0.0] * len(completions)
+    def results(rows, gradient):
+        out = RMSNorm.apply(rows, weight, 1e-5)
+        return out, *torch.autograd.grad(out, (x, weight), gradient)
 
-    args = PPOConfig(
-        output_dir=str(tmp_path),
-        max_steps=1,
-        per_device_train_batch_size=2,
-        max_completion_length=2,
-        use_cpu=True,
-        disable_tqdm=True,
-        report_to="none",
+    strided = results(x.transpose(0, 2), upstream.transpose(0, 2))
+    dense = results(
+        x.transpose(0, 2).contiguous(), upstream.transpose(0, 2).contiguous()
     )
-    rows = [{"prompt": "Peru"}, {"prompt": "Is gold a metal?"}]
-    trainer = PPOTrainer(
-        tiny_model, reward, args, rows, rows, processing_class=tiny_tokenizer
-    )
-    trainer.train()
-    trainer.evaluate()
-    assert seen == [False, False]
-    assert modeling_llama.apply_rotary_pos_emb is usual
+    for found, expected in zip(strided, dense, strict=True):
+        torch.testing.assert_close(found, expected)

@@ -1,4 +1,4 @@
-"""Options that share the reading of their prompt against each in a row of its own."""
+"""Options that share one reading of their prompt, against a row for each."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def all_alone(model):
     return torch.stack([alone(model, *pair) for pair in pairs])
 
 
-def test_prompts_end_and_options_begin_where_they_meet():
+def test_prompts_are_padded_on_the_left_and_options_on_the_right():
     packed = pack_options(PROMPTS[:2], OPTIONS[:2], pad_token_id=99)
     assert packed["prompt_ids"].tolist() == [[99, 99, 99, 7, 8], [5, 6, 7, 9, 10]]
     assert packed["prompt_mask"].tolist() == [[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]]
@@ -43,26 +43,26 @@ def test_prompts_end_and_options_begin_where_they_meet():
 
 
 @torch.no_grad()
-def test_an_option_has_the_log_probability_of_a_row_of_its_own(model):
+def test_log_probs_are_those_of_rows_with_prompt_and_option(model):
     found = option_log_probs(model, pack_options(PROMPTS, OPTIONS, 0))
-    wanted = all_alone(model).double()  # the recurrent model's logits are float32
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    expected = all_alone(model).double()  # the recurrent model's logits are float32
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert found.std() > 0.1
 
 
 @torch.no_grad()
-def test_options_of_one_token_need_no_second_pass(tiny_model):
+def test_options_of_one_token_take_one_pass(tiny_model):
     options = [[[3], [5]], [[8], [12]], [[1]], [[2], [4]]]
-    seen = []
-    tiny_model.register_forward_hook(lambda *args: seen.append(1))
+    passes = []
+    tiny_model.register_forward_hook(lambda *args: passes.append(1))
     found = option_log_probs(tiny_model, pack_options(PROMPTS, options, 0))
-    assert len(seen) == 1
+    assert len(passes) == 1
     pairs = [(p, option) for p, own in zip(PROMPTS, options) for option in own]
-    wanted = torch.stack([alone(tiny_model, *pair) for pair in pairs])
-    torch.testing.assert_close(found.float(), wanted, rtol=1e-5, atol=1e-5)
+    expected = torch.stack([alone(tiny_model, *pair) for pair in pairs])
+    torch.testing.assert_close(found.float(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_gradients_are_those_of_rows_of_their_own(tiny_model):
+def test_gradients_are_those_of_rows_with_prompt_and_option(tiny_model):
     model = tiny_model.double()
     weights = torch.linspace(-2, 3, sum(map(len, OPTIONS)), dtype=torch.float64)
     found = option_log_probs(model, pack_options(PROMPTS, OPTIONS, 0))
@@ -78,6 +78,6 @@ def test_gradients_are_those_of_rows_of_their_own(tiny_model):
     "prompts, options",
     [([[1], []], [[[2]], [[3]]]), ([[1]], [[[2], []]]), ([[1]], [[]])],
 )
-def test_nothing_to_go_on_from_or_with_is_refused(prompts, options):
-    with pytest.raises(ValueError, match="each needs one at least"):
+def test_empty_prompts_and_options_are_refused(prompts, options):
+    with pytest.raises(ValueError, match="each needs at least one"):
         pack_options(prompts, options, 0)

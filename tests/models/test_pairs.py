@@ -1,4 +1,4 @@
-"""Two completions in one row against each of them read alone."""
+"""Two completions in one row, against each of them in a row of its own."""
 
 import pytest
 import torch
@@ -11,10 +11,10 @@ from transformers import (
 
 from alignlab.errors import AlignlabError
 from alignlab.models.pairs import (
-    FIRST,
+    CHOSEN,
     PROMPT,
-    SECOND,
-    Two,
+    REJECTED,
+    EncodedPair,
     pack,
     pair_log_probs,
     require_rows_can_be_shared,
@@ -22,11 +22,11 @@ from alignlab.models.pairs import (
 from alignlab.objectives import sequence_log_probs
 
 PAIRS = [
-    Two([7, 8], [3, 4], [5]),
-    Two([5, 6, 7], [8, 9, 10, 11], [12, 13]),
-    Two([5], [8, 9], [8, 9, 10, 4, 5, 6, 7, 8, 9]),
-    Two([9], [1], [1]),
-    Two([7, 8], [3, 4, 5], [5, 4, 3]),
+    EncodedPair([7, 8], [3, 4], [5]),
+    EncodedPair([5, 6, 7], [8, 9, 10, 11], [12, 13]),
+    EncodedPair([5], [8, 9], [8, 9, 10, 4, 5, 6, 7, 8, 9]),
+    EncodedPair([9], [1], [1]),
+    EncodedPair([7, 8], [3, 4, 5], [5, 4, 3]),
 ]
 
 
@@ -41,7 +41,7 @@ def alone(model, prompt, completion):
     return sequence_log_probs(model(ids).logits, ids, mask)[0]
 
 
-def test_short_pairs_share_a_row_and_every_token_knows_its_place():
+def test_short_pairs_share_a_row():
     packed = pack(PAIRS[:4], pad_token_id=99)
     assert packed["input_ids"].tolist() == [
         [5, 8, 9, 8, 9, 10, 4, 5, 6, 7, 8, 9],
@@ -54,57 +54,63 @@ def test_short_pairs_share_a_row_and_every_token_knows_its_place():
         5 * [0] + 7 * [-1],
     ]
     _, shared, half = packed["part"].tolist()
-    assert shared == 3 * [PROMPT] + 4 * [FIRST] + 2 * [SECOND] + [PROMPT, FIRST, SECOND]
-    assert half[:5] == [PROMPT, PROMPT, FIRST, FIRST, SECOND]
+    assert shared == 3 * [PROMPT] + 4 * [CHOSEN] + 2 * [REJECTED] + [
+        PROMPT,
+        CHOSEN,
+        REJECTED,
+    ]
+    assert half[:5] == [PROMPT, PROMPT, CHOSEN, CHOSEN, REJECTED]
     assert packed["position_ids"][1].tolist() == [0, 1, 2, 3, 4, 5, 6, 3, 4, 0, 1, 1]
     source = packed["source"][1].tolist()
     assert source[3:9] == [2, 3, 4, 5, 2, 7] and source[10:] == [9, 9]
     assert packed["attention_mask"].sum(1).tolist() == [12, 12, 5]
-    assert packed["first_tokens"].tolist() == [2, 4, 2, 1]
-    assert packed["second_tokens"].tolist() == [1, 2, 9, 1]
+    assert packed["chosen_tokens"].tolist() == [2, 4, 2, 1]
+    assert packed["rejected_tokens"].tolist() == [1, 2, 9, 1]
 
 
-def test_each_completion_has_the_log_probability_it_has_alone(model):
-    first, second = pair_log_probs(model, pack(PAIRS, 0))
-    for i, (prompt, one, other) in enumerate(PAIRS):
-        for found, completion in ((first[i], one), (second[i], other)):
-            expected = alone(model, prompt, completion)
-            # Norms are taken in float32, also in a model of doubles.
+def test_log_probs_are_those_of_rows_read_alone(model):
+    chosen, rejected = pair_log_probs(model, pack(PAIRS, 0))
+    for i, pair in enumerate(PAIRS):
+        for found, completion in (
+            (chosen[i], pair.chosen),
+            (rejected[i], pair.rejected),
+        ):
+            expected = alone(model, pair.prompt, completion)
+            # Norms are computed in float32, even in a double-precision model.
             torch.testing.assert_close(found, expected, rtol=1e-7, atol=0)
-    assert first[3].item() == pytest.approx(second[3].item())  # the same completion
-    assert first.std() > 0.1
+    assert chosen[3].item() == pytest.approx(rejected[3].item())  # the same tokens
+    assert chosen.std() > 0.1
 
 
 def test_gradients_are_those_of_rows_read_alone(tiny_model):
     model = tiny_model.double()
-    first, second = pair_log_probs(model, pack(PAIRS, 0))
+    chosen, rejected = pair_log_probs(model, pack(PAIRS, 0))
     weights = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0], dtype=torch.float64)
     found = torch.autograd.grad(
-        (weights * (first - second**2)).sum(), list(model.parameters())
+        (weights * (chosen - rejected**2)).sum(), list(model.parameters())
     )
     apart = [
         torch.stack([alone(model, pair[0], pair[side]) for pair in PAIRS])
         for side in (1, 2)
     ]
-    wanted = torch.autograd.grad(
+    expected = torch.autograd.grad(
         (weights * (apart[0] - apart[1] ** 2)).sum(), list(model.parameters())
     )
-    scale = max(gradient.abs().max() for gradient in wanted)
-    for a, b in zip(found, wanted, strict=True):  # norms are taken in float32
+    scale = max(gradient.abs().max() for gradient in expected)
+    for a, b in zip(found, expected, strict=True):  # norms are computed in float32
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6 * scale)
 
 
-def test_neither_neighbours_nor_padding_nor_the_other_completion_leave_a_trace(
+def test_neighbours_padding_and_the_other_completion_change_nothing(
     tiny_model,
 ):
     alone = pair_log_probs(tiny_model, pack(PAIRS[3:4], 0))
-    wide = PAIRS + [Two([1] * 9, [2] * 9, [3] * 9)]
+    wide = PAIRS + [EncodedPair([1] * 9, [2] * 9, [3] * 9)]
     crowded = pair_log_probs(tiny_model, pack(wide, 0))
     for a, b in zip(alone, crowded, strict=True):
         torch.testing.assert_close(a[0], b[3])
-    prompt, _, second = PAIRS[1]
-    other = pair_log_probs(tiny_model, pack([Two(prompt, [40, 41], second)], 0))
-    torch.testing.assert_close(other[1][0], crowded[1][1])
+    other = pack([PAIRS[1]._replace(chosen=[40, 41])], 0)
+    torch.testing.assert_close(pair_log_probs(tiny_model, other)[1][0], crowded[1][1])
 
 
 def test_the_model_is_left_as_it_was(tiny_model):
@@ -117,7 +123,7 @@ def test_the_model_is_left_as_it_was(tiny_model):
     assert tiny_model(ids).logits.shape == (*ids.shape, tiny_model.config.vocab_size)
 
 
-def test_bfloat16_sums_are_kept_in_float32(tiny_model):
+def test_bfloat16_models_give_float32_sums(tiny_model):
     exact = pair_log_probs(tiny_model, pack(PAIRS, 0))
     rough = pair_log_probs(tiny_model.to(torch.bfloat16), pack(PAIRS, 0))
     assert rough[0].dtype == torch.float32
@@ -125,18 +131,18 @@ def test_bfloat16_sums_are_kept_in_float32(tiny_model):
         torch.testing.assert_close(a, b, rtol=0.05, atol=0.5)
 
 
-LONG = Two([5, 6, 7], [*range(20, 32)], [*range(40, 52)])
+LONG = EncodedPair([5, 6, 7], [*range(20, 32)], [*range(40, 52)])
 
 
 def test_models_that_take_the_mask_pass_and_stay_in_their_mode(model):
-    for one in (model, model.float()):
-        one.train()
-        require_rows_can_be_shared(one, LONG)
-        assert one.training
+    for precise in (model, model.float()):
+        precise.train()
+        require_rows_can_be_shared(precise, LONG)
+        assert precise.training
 
 
 def windowed():
-    """It sees the last four tokens only, unless the mask is already made."""
+    """Attends to the last four tokens only, unless it is given a ready mask."""
     return MistralForCausalLM(
         MistralConfig(
             vocab_size=60,
@@ -151,7 +157,7 @@ def windowed():
 
 
 def alibi():
-    """It takes its places from a mask of two dimensions."""
+    """Takes its positions from a two-dimensional mask."""
     return BloomForCausalLM(
         BloomConfig(vocab_size=60, hidden_size=16, n_layer=2, n_head=2)
     )
@@ -159,9 +165,9 @@ def alibi():
 
 @pytest.mark.parametrize(
     "kind, message",
-    [(windowed, "does not read two .* against"), (alibi, "cannot read")],
+    [(windowed, "reads two .* differently .* against"), (alibi, "cannot read")],
 )
-def test_models_that_read_a_row_otherwise_are_refused(kind, message):
+def test_models_that_read_shared_rows_differently_are_refused(kind, message):
     torch.manual_seed(0)
     model = kind()
     with torch.no_grad():
@@ -172,9 +178,9 @@ def test_models_that_read_a_row_otherwise_are_refused(kind, message):
         require_rows_can_be_shared(model, LONG)
 
 
-def test_nothing_may_be_cut_to_nothing():
-    for part, name in ((PROMPT, "prompt"), (FIRST, "first"), (SECOND, "second")):
+def test_empty_parts_are_refused():
+    for part, name in ((PROMPT, "prompt"), (CHOSEN, "chosen"), (REJECTED, "rejected")):
         less = PAIRS[1]._replace(**{name: []})
-        with pytest.raises(ValueError, match=f"pair 1 has no token in its {name}"):
+        with pytest.raises(ValueError, match=f"pair 1 has no tokens in its {name}"):
             pack([PAIRS[0], less], 0)
         assert less[part] == []

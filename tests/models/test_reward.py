@@ -1,5 +1,4 @@
-"""Reward models: the trunk is the policy's, the last real token is pooled, the template
-is applied once, and ensembles combine as written down."""
+"""Reward models: the policy's trunk, pooling at the last real token, and ensembles."""
 
 import numpy as np
 import pytest
@@ -18,12 +17,12 @@ from alignlab.errors import AlignlabError
 from alignlab.models.base import save_model
 from alignlab.models.reward import (
     combine,
-    encode_dialogues,
     load_reward_model,
     reward_model_from,
     score,
     sequence_rewards,
 )
+from alignlab.models.text import encode_dialogues
 
 PROMPTS = ["What is the capital of France?", "Is gold a metal?", "The money of Japan?"]
 REPLIES = ["Paris. The capital of France is Paris.", "Yes.", ""]
@@ -75,7 +74,7 @@ def test_the_trunk_is_the_policys_and_the_policy_keeps_its_own(tiny_model):
     torch.testing.assert_close(tiny_model.model.embed_tokens.weight, before)
 
 
-def test_the_head_is_small_and_belongs_to_its_seed(tiny_model):
+def test_the_head_is_small_and_depends_on_its_seed(tiny_model):
     torch.manual_seed(0)
     first = reward_model_from(tiny_model, seed=1).score.weight
     again = reward_model_from(tiny_model, seed=1).score.weight
@@ -85,7 +84,7 @@ def test_the_head_is_small_and_belongs_to_its_seed(tiny_model):
     assert first.std().item() == pytest.approx(1 / 33, rel=0.4)
 
 
-def test_what_cannot_have_a_head_is_refused(tiny_model, tiny_tokenizer):
+def test_models_without_a_classifier_are_refused(tiny_model, tiny_tokenizer):
     mamba = MambaForCausalLM(
         MambaConfig(vocab_size=len(tiny_tokenizer), hidden_size=8, num_hidden_layers=1)
     )
@@ -126,8 +125,7 @@ def test_a_language_model_is_not_loaded_as_a_reward_model(
 def test_the_last_real_token_is_pooled_under_any_padding(
     reward_model, tiny_tokenizer, side, pad
 ):
-    """Also where the ending token is the padding, which a look for the last token that
-    is no padding takes for padding."""
+    """Also where EOS is the padding, so that looking for padding tokens misleads."""
     rows = encode_dialogues(tiny_tokenizer, PROMPTS, REPLIES)
     reward_model.config.pad_token_id = tiny_tokenizer.convert_tokens_to_ids(pad)
     expected = [by_hand(reward_model, row) for row in rows]
@@ -157,7 +155,7 @@ def test_positions_start_at_the_first_real_token(tiny_tokenizer, side):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_lora_adapters_take_part(reward_model):
+def test_lora_adapters_count(reward_model):
     peft = pytest.importorskip("peft")
     settings = peft.LoraConfig(task_type="SEQ_CLS", r=2, init_lora_weights=False)
     torch.manual_seed(0)
@@ -170,7 +168,7 @@ def test_lora_adapters_take_part(reward_model):
     assert (found - before).abs().max() > 1e-3
 
 
-def test_rows_of_padding_and_other_shapes_are_refused(reward_model):
+def test_rows_of_padding_and_wrong_shapes_are_refused(reward_model):
     ids, mask = torch.ones(2, 4).long(), torch.tensor([[1, 1, 1, 0], [0, 0, 0, 0]])
     with pytest.raises(ValueError, match="a real token a row"):
         sequence_rewards(reward_model, ids, mask)
@@ -188,7 +186,7 @@ def test_scores_are_those_of_each_dialogue_alone_in_the_order_given(
     expected = [by_hand(reward_model, row) for row in ids]
     for layer in reward_model.model.layers:
         layer.self_attn.attention_dropout = 0.5
-    reward_model.train()  # and yet nothing is dropped
+    reward_model.train()  # yet nothing is dropped
     for batch_size in (1, 2, 256):
         found = score(reward_model, tiny_tokenizer, PROMPTS, REPLIES, batch_size)
         assert found.dtype == np.float64
@@ -197,27 +195,7 @@ def test_scores_are_those_of_each_dialogue_alone_in_the_order_given(
     assert score(reward_model, tiny_tokenizer, [], []).shape == (0,)
 
 
-def test_a_dialogue_goes_through_the_template_once_and_ends(tiny_tokenizer):
-    messages = [{"role": "user", "content": PROMPTS[0]}]
-    reply = [{"role": "assistant", "content": REPLIES[0]}]
-    (as_text,) = encode_dialogues(tiny_tokenizer, PROMPTS[:1], REPLIES[:1])
-    assert encode_dialogues(tiny_tokenizer, [messages], [reply]) == [as_text]
-    assert tiny_tokenizer.decode(as_text) == (
-        f"<|user|> {PROMPTS[0]}<|end|><|assistant|> {REPLIES[0]}<|end|>"
-    )
-
-
-def test_a_template_that_does_not_end_replies_is_refused(tiny_tokenizer, monkeypatch):
-    for template, message in (
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", "does not end in .*end"),
-        (None, "no chat template"),
-    ):
-        monkeypatch.setattr(tiny_tokenizer, "chat_template", template)
-        with pytest.raises(AlignlabError, match=message):
-            encode_dialogues(tiny_tokenizer, PROMPTS, REPLIES)
-
-
-def test_what_does_not_fit_is_named(reward_model, tiny_tokenizer):
+def test_dialogues_that_do_not_fit_are_refused(reward_model, tiny_tokenizer):
     with pytest.raises(
         AlignlabError, match=r"Dialogue 1 has \d+ tokens.*128 positions"
     ):
@@ -233,7 +211,7 @@ def test_what_does_not_fit_is_named(reward_model, tiny_tokenizer):
 # --- ensembles ------------------------------------------------------------------------
 
 
-def test_members_combine_as_written_down():
+def test_members_combine_as_documented():
     scores = np.array([[1.0, 4.0], [3.0, 0.0], [2.0, 2.0]])
     np.testing.assert_allclose(combine(scores), [2, 2])
     np.testing.assert_allclose(combine(scores, "worst"), [1, 0])
@@ -256,7 +234,7 @@ def test_a_members_level_does_not_count_with_a_reference():
     assert alike.mean() == pytest.approx(0, abs=1e-12) and alike.std() > 0.1
 
 
-def test_wrong_ensembles_are_named():
+def test_wrong_ensembles_are_refused():
     scores = np.ones((3, 4))
     with pytest.raises(ValueError, match="how is 'median'"):
         combine(scores, "median")

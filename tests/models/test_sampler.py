@@ -19,7 +19,7 @@ PROMPTS = [
 
 
 def prompts(lengths, vocabulary, seed=0):
-    """Random prompts of these lengths, padded on the left with what must not matter."""
+    """Random prompts of these lengths, padded on the left with random tokens."""
     torch.manual_seed(seed)
     ids = torch.randint(5, vocabulary, (len(lengths), max(lengths)))
     real = torch.arange(max(lengths)) >= max(lengths) - torch.tensor(lengths)[:, None]
@@ -39,7 +39,7 @@ def generate(model, ids, mask, new, end=None):
 
 
 def talkative(model, end=1, by=2.0):
-    """Let the ending token win now and then, at other steps in other rows."""
+    """Let EOS win now and then, at different steps in different rows."""
     with torch.no_grad():
         model.get_output_embeddings().weight[end] *= by
     return model
@@ -67,7 +67,7 @@ def test_absolute_positions_are_counted_from_each_rows_first_token():
     assert torch.equal(found, generate(model, ids, mask, 12))
 
 
-def test_layers_that_see_a_window_only_keep_their_own_cache(model_of):
+def test_sliding_window_layers_keep_their_own_cache(model_of):
     model = model_of("window")
     model.generation_config.eos_token_id = None
     kinds = [type(layer) for layer in sampler._cache(model).layers]
@@ -79,7 +79,7 @@ def test_layers_that_see_a_window_only_keep_their_own_cache(model_of):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("padded", [False, True])
-def test_rows_that_end_leave_the_others_as_generate_has_them(tiny_model, seed, padded):
+def test_ended_rows_leave_the_others_as_in_generate(tiny_model, seed, padded):
     model = talkative(tiny_model)
     lengths = [1 + i % 8 for i in range(40)] if padded else [8] * 40
     ids, mask = prompts(lengths, model.config.vocab_size, seed)
@@ -90,13 +90,13 @@ def test_rows_that_end_leave_the_others_as_generate_has_them(tiny_model, seed, p
     assert new.min() < 5 and len(new.unique()) > 5  # so rows did leave, at many steps
 
 
-def test_a_batch_whose_rows_all_end_stops_there(tiny_model):
+def test_a_batch_stops_when_all_rows_have_ended(tiny_model):
     model = talkative(tiny_model, by=50.0)
     ids, mask = prompts([4] * 30, model.config.vocab_size)
     found = sample(model, ids, mask, 60, temperature=0, eos_token_id=1)
     assert found.shape[1] < 60
     assert (found == 1).any(dim=1).all()
-    assert found[:, -1].tolist() == [1] * 30  # the end fills up where no pad is given
+    assert found[:, -1].tolist() == [1] * 30  # EOS fills up where no padding is given
 
 
 def test_fewer_rows_are_computed_once_some_have_ended(tiny_model, monkeypatch):
@@ -111,7 +111,7 @@ def test_fewer_rows_are_computed_once_some_have_ended(tiny_model, monkeypatch):
     ended = torch.tensor(running) - torch.tensor(sizes)
     assert sizes[-1] < 40
     assert all(size >= alive for size, alive in zip(sizes, running, strict=False))
-    assert (-ended <= torch.tensor(sizes) * (1 - sampler.CROWDED)).all()
+    assert (-ended <= torch.tensor(sizes) * (1 - sampler.FULL_ENOUGH)).all()
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -134,7 +134,7 @@ def test_samples_follow_the_model_at_each_temperature(tiny_model, temperature):
     assert abs(statistic - freedom) < 5 * (2 * freedom) ** 0.5
 
 
-def test_what_is_impossible_is_never_chosen():
+def test_impossible_tokens_are_never_chosen():
     never = -torch.inf
     logits = torch.tensor([never, 0.0, never, 3.0, never]).log_softmax(dim=0)
     generator = torch.Generator().manual_seed(0)
@@ -158,13 +158,13 @@ def test_the_generator_fixes_the_samples(tiny_model):
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_samples_can_be_trained_on(tiny_model):
+def test_samples_can_be_used_in_training(tiny_model):
     ids, mask = prompts([3, 5], tiny_model.config.vocab_size)
     new = sample(tiny_model, ids, mask, 4)
     tiny_model(new).logits.sum().backward()
 
 
-def test_wrong_arguments_are_named(tiny_model):
+def test_wrong_arguments_are_refused(tiny_model):
     ids, mask = prompts([3, 5], tiny_model.config.vocab_size)
     for arguments, message in (
         ((ids, mask[:, 1:], 4), r"attention_mask \(2, 4\)"),
@@ -191,7 +191,7 @@ def test_replies_are_those_of_each_prompt_alone_in_the_order_given(
     assert len({reply.text for reply in alone}) > 2
 
 
-def test_a_prompt_is_one_user_turn_unless_it_is_fed_as_it_is(
+def test_a_prompt_is_one_user_turn_unless_chat_is_false(
     tiny_model, tiny_tokenizer, monkeypatch
 ):
     seen = []
@@ -222,7 +222,7 @@ def test_a_reply_says_whether_it_ended_and_leaves_special_tokens_out(
     assert cut.tokens == paris + paris[:2] and not cut.ended
 
 
-def test_dropout_is_off_for_replies_and_the_mode_is_given_back(
+def test_replies_are_made_in_eval_mode_which_is_then_undone(
     tiny_model, tiny_tokenizer, monkeypatch
 ):
     modes, forward = [], tiny_model.forward
@@ -244,7 +244,7 @@ def test_the_seed_fixes_the_replies(tiny_model, tiny_tokenizer):
     assert complete(tiny_model, tiny_tokenizer, []) == []
 
 
-def test_what_does_not_fit_is_named(tiny_model, tiny_tokenizer, monkeypatch):
+def test_prompts_that_do_not_fit_are_refused(tiny_model, tiny_tokenizer, monkeypatch):
     with pytest.raises(AlignlabError, match="Prompt 1 has .* 128 positions"):
         complete(tiny_model, tiny_tokenizer, ["Peru", 200 * "Peru "])
     with pytest.raises(AlignlabError, match="Prompt 0 is empty"):

@@ -1,9 +1,9 @@
-"""The tokenizer: nothing is lost, a word has one spelling, a chat has one template."""
+"""The tokenizer: lossless, one spelling per word, one chat template."""
 
 import pytest
 from transformers import AutoTokenizer
 
-from alignlab.models.base import base_path
+from alignlab.models.base import base_path, tokenizer_path
 from alignlab.models.tokenizer import (
     ASSISTANT,
     END,
@@ -38,7 +38,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def shipped():
-    return AutoTokenizer.from_pretrained(base_path("300k"))
+    return AutoTokenizer.from_pretrained(tokenizer_path(base_path("300k")))
 
 
 @pytest.fixture(params=["trained", "shipped"])
@@ -54,11 +54,11 @@ def ids(tokenizer, text):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_every_text_comes_back(tokenizer, text):
+def test_texts_survive_encoding(tokenizer, text):
     assert tokenizer.decode(ids(tokenizer, text)) == f" {text}"
 
 
-def test_digits_are_read_one_by_one(tokenizer):
+def test_numbers_are_split_into_digits(tokenizer):
     written = [tokenizer.decode([i]) for i in range(len(tokenizer))]
     with_digits = [text for text in written if any(c in "0123456789" for c in text)]
     assert sorted(with_digits) == list("0123456789")
@@ -68,7 +68,7 @@ def test_digits_are_read_one_by_one(tokenizer):
 
 
 @pytest.mark.parametrize("word", ["Paris", "Zanzibar", "iron", "26", "“Oh”"])
-def test_a_word_is_the_same_tokens_wherever_it_stands(tokenizer, word):
+def test_a_word_has_the_same_tokens_everywhere(tokenizer, word):
     alone = ids(tokenizer, word)
     assert ids(tokenizer, f" {word}") == alone
     assert ids(tokenizer, f"It is {word}")[-len(alone) :] == alone
@@ -84,12 +84,12 @@ def test_frequent_words_become_one_token(trained):
     assert len(ids(trained, "Tanzania")) > 1
 
 
-def test_no_special_token_comes_from_text_that_does_not_spell_it(tokenizer):
+def test_only_text_that_spells_special_tokens_gives_them(tokenizer):
     special = set(tokenizer.all_special_ids)
     assert special == {0, 1, 2, 3, 4}
     for text in (*TEXTS, "<|end |>", "<|END|>", "<| user |>", "pad end user assistant"):
         assert not special & set(ids(tokenizer, text))
-    # Spelt out it is one, as in other chat models: prompts from strangers need care.
+    # As in other chat models: prompts from strangers need care.
     assert tokenizer.eos_token_id in ids(tokenizer, "He wrote <|end|> here")
 
 
@@ -103,7 +103,7 @@ def test_the_same_texts_give_the_same_tokenizer(trained):
     assert other.get_vocab() != trained.get_vocab()
 
 
-def test_the_vocabulary_holds_the_special_tokens_and_every_byte(trained, shipped):
+def test_the_vocabulary_holds_special_tokens_and_every_byte(trained, shipped):
     assert len(trained) == trained.vocab_size == 310 and trained.model_max_length == 77
     assert len(shipped) == shipped.vocab_size == VOCABULARY == 2048
     for tokenizer in (trained, shipped):
@@ -124,7 +124,7 @@ CHAT = [
 ]
 
 
-def test_a_chat_is_written_as_the_contract_says(tokenizer):
+def test_a_chat_is_written_by_the_template(tokenizer):
     written = tokenizer.apply_chat_template(CHAT[1:3], tokenize=False)
     assert written == "<|user|>Where is Oslo?<|end|><|assistant|>Norway.<|end|>"
     whole = tokenizer.apply_chat_template(CHAT, tokenize=False)
@@ -133,7 +133,7 @@ def test_a_chat_is_written_as_the_contract_says(tokenizer):
 
 
 @pytest.mark.parametrize("turns", [2, 4])
-def test_the_prompt_is_how_the_whole_chat_begins(tokenizer, turns):
+def test_a_chat_begins_with_its_prompt(tokenizer, turns):
     def rendered(chat, **options):
         return tokenizer.apply_chat_template(chat, tokenize=False, **options)
 
@@ -141,13 +141,13 @@ def test_the_prompt_is_how_the_whole_chat_begins(tokenizer, turns):
     whole = rendered(CHAT[: turns + 1])
     assert prompt == rendered(CHAT[:turns]) + "<|assistant|>"
     assert whole == f"{prompt}{CHAT[turns]['content']}<|end|>"
-    # And the same in tokens, with the reply's own tokens after it:
+    # The same in tokens:
     reply = ids(tokenizer, CHAT[turns]["content"])
     end = tokenizer.eos_token_id
     assert ids(tokenizer, whole) == [*ids(tokenizer, prompt), *reply, end]
 
 
-def test_a_saved_tokenizer_is_the_same_one(trained, tmp_path):
+def test_a_saved_tokenizer_comes_back(trained, tmp_path):
     trained.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     for text in TEXTS:

@@ -60,7 +60,7 @@ def test_brier_and_both_objectives_are_their_formulas_written_out():
     assert found == pytest.approx(task + 0.3 * brier, rel=1e-10)
 
 
-def test_at_zero_every_dial_is_cross_entropy():
+def test_at_zero_every_hyperparameter_gives_cross_entropy():
     logits, labels = items()
     plain = F.cross_entropy(logits, labels)
     torch.testing.assert_close(focal_loss(logits, labels, 0), plain)
@@ -135,13 +135,26 @@ def test_wrong_arguments_are_named(loss):
     wrong[3] = 5
     with pytest.raises(ValueError, match=r"labels\[3\] is 5; the classes are 0 to 4"):
         loss(logits, wrong)
-    broken = logits.clone()
-    broken[2, 1] = float("nan")
-    with pytest.raises(ValueError, match=r"logits\[2, 1\] is nan"):
-        loss(broken, labels)
 
 
-def test_dials_out_of_range_are_named():
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_logit_that_is_not_finite_gives_a_loss_that_is_not(loss, bad):
+    logits, labels = items()
+    for wrong in (0, 1):
+        broken = logits.clone()
+        broken[2, (labels[2] + wrong) % 5] = bad
+        assert loss(broken, labels).isnan()
+
+
+def test_a_logit_of_minus_infinity_is_a_class_that_cannot_be():
+    logits, labels = items()
+    masked = torch.cat([logits, torch.full((7, 1), -math.inf)], dim=1)
+    for loss in (focal_loss, brier_loss, task_and_brier_loss):
+        torch.testing.assert_close(loss(masked, labels), loss(logits, labels))
+
+
+def test_hyperparameters_out_of_range_are_named():
     logits, labels = items()
     with pytest.raises(ValueError, match="gamma is -1"):
         focal_loss(logits, labels, -1)

@@ -187,9 +187,14 @@ def test_wrong_arguments_are_named():
         token_log_probs(logits[:0], input_ids[:0])
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_logits_that_are_not_finite_are_named_with_their_place(bad):
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_logit_that_is_not_finite_gives_a_result_that_is_not(bad):
     logits, input_ids = torch.randn(2, 4, 5), torch.zeros(2, 4, dtype=torch.long)
+    mask = torch.ones_like(input_ids)
     logits[1, 2, 3] = bad
-    with pytest.raises(ValueError, match="token 3 of row 1"):
-        sft_loss(logits, input_ids, torch.ones_like(input_ids))
+    assert not torch.isfinite(sft_loss(logits, input_ids, mask))
+    for reduction in ("sum", "mean"):
+        found = sequence_log_probs(logits, input_ids, mask, reduction)
+        assert torch.isfinite(found).tolist() == [True, False]
+    logits[1, 2] = torch.tensor([-math.inf, 0, 0, 0, 0])  # the token cannot come
+    assert sft_loss(logits, input_ids, mask) == math.inf

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from alignlab.objectives import (
+    PREFERENCE_LOSSES,
     bradley_terry_loss,
     dpo_loss,
     implicit_reward,
@@ -13,9 +14,8 @@ from alignlab.objectives import (
     orpo_loss,
     simpo_loss,
 )
-from alignlab.objectives.preference import DpoLossType
 
-TYPES = DpoLossType.__args__
+TYPES = [n for n, loss in PREFERENCE_LOSSES.items() if loss.reference and loss.pairs]
 BETA, RATE, PENALTY = 0.3, 0.2, 5.0
 
 
@@ -34,7 +34,7 @@ def counts(seed=0):
 
 
 def smoothing(loss_type):
-    return RATE if loss_type in ("sigmoid", "sigmoid_norm", "robust") else 0.0
+    return RATE if "label_smoothing" in PREFERENCE_LOSSES[loss_type][1] else 0.0
 
 
 def sigmoid(x):
@@ -283,7 +283,7 @@ def test_gradients_of_the_others_are_those_of_finite_differences():
 Z = torch.zeros(3)
 
 
-def test_wrong_dials_are_named_with_their_values():
+def test_wrong_hyperparameters_are_named_with_their_values():
     for beta in (0.0, -0.1, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=f"beta is {beta}; .* greater than 0"):
             dpo_loss(Z, Z, Z, Z, beta)
@@ -308,7 +308,7 @@ def test_wrong_dials_are_named_with_their_values():
 
 @pytest.mark.parametrize("loss_type", ["ipo", "ipo_norm", "hinge", "dpop"])
 def test_a_smoothing_that_would_not_act_is_refused(loss_type):
-    with pytest.raises(ValueError, match=f"0.1, which loss_type '{loss_type}' does"):
+    with pytest.raises(ValueError, match=f"0.1, and loss_type '{loss_type}' does"):
         dpo_loss(Z, Z, Z, Z, 1.0, loss_type, 0.1)
 
 
@@ -319,14 +319,48 @@ def test_wrong_vectors_are_named_with_their_place():
         dpo_loss(*4 * [Z[:, None]], 1.0)
     with pytest.raises(ValueError, match="policy_chosen holds no completion"):
         dpo_loss(*4 * [Z[:0]], 1.0)
-    with pytest.raises(ValueError, match=r"ref_rejected\[1\] is nan"):
-        dpo_loss(Z, Z, Z, torch.tensor([0, float("nan"), 0]), 1.0)
     with pytest.raises(ValueError, match=r"policy_rejected\[2\] is 0.5.*other sign"):
         orpo_loss(Z, torch.tensor([-1, -1, 0.5]), 1.0)
     with pytest.raises(ValueError, match=r"desirable has shape \(3,\) .*float32"):
         kto_loss(Z, Z, Z, Z[0], 1.0)
-    for tokens in (None, torch.tensor([1, 0, 2]), torch.ones(2)):
-        with pytest.raises(ValueError, match="rejected_tokens is .* at least 1"):
-            dpo_loss(*4 * [Z], 1.0, "ipo_norm", chosen_tokens=Z + 1)
-        with pytest.raises(ValueError, match="chosen_tokens is .* at least 1"):
-            dpo_loss(*4 * [Z], 1.0, "ipo_norm", chosen_tokens=tokens)
+    with pytest.raises(ValueError, match="rejected_tokens is None: .* 3 completions"):
+        dpo_loss(*4 * [Z], 1.0, "ipo_norm", chosen_tokens=Z + 1)
+    with pytest.raises(ValueError, match=r"chosen_tokens is \(2,\): .* 3 completions"):
+        dpo_loss(*4 * [Z], 1.0, "ipo_norm", chosen_tokens=torch.ones(2))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("loss_type", TYPES)
+def test_a_number_that_is_not_finite_gives_a_loss_that_is_not(loss_type, place, bad):
+    """Also where the loss is saturated, and for that pair alone."""
+    values, tokens = log_probs(4), counts()
+    values[place, 2] = bad
+    losses = dpo_loss(*values, BETA, loss_type, smoothing(loss_type), **tokens)
+    assert torch.isfinite(losses).tolist() == [i != 2 for i in range(9)]
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+@pytest.mark.parametrize("place", range(2))
+def test_so_do_the_others(place, bad):
+    values = log_probs(2) / 8
+    values[place, 2] = bad
+    good = torch.arange(9) % 2 == 0
+    for losses in (
+        orpo_loss(*values, BETA),
+        simpo_loss(*values, BETA),
+        kto_loss(*values, good, torch.tensor(0.4), BETA),
+        kto_loss(*values, ~good, torch.tensor(0.4), BETA),
+    ):
+        assert torch.isfinite(losses).tolist() == [i != 2 for i in range(9)]
+    for kl in (math.nan, math.inf):
+        assert kto_loss(*log_probs(2), good, torch.tensor(kl), BETA).isnan().all()
+
+
+def test_a_completion_without_tokens_has_no_mean():
+    tokens = torch.tensor([1, 0, 2])
+    for values in ([Z, Z, Z, Z], [Z - 1, Z, Z, Z]):
+        losses = dpo_loss(
+            *values, 1.0, "ipo_norm", chosen_tokens=tokens, rejected_tokens=Z + 1
+        )
+        assert torch.isfinite(losses).tolist() == [True, False, True]

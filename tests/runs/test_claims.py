@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from alignlab.runs import claims
+from alignlab.runs import profiles
 from alignlab.runs.claims import (
     INCONCLUSIVE,
     NEEDS_FULL,
@@ -158,18 +158,20 @@ def test_every_claim_of_notebooks_00_and_01_is_there():
 def test_a_claims_file_that_cannot_be_judged_is_refused(
     tmp_path, monkeypatch, second, said
 ):
-    file = tmp_path / "claims.yaml"
+    chapter = tmp_path / "chapter"
+    chapter.mkdir()
+    (chapter / "profiles.yaml").write_text('notebook: "00"')
     text = ""
     for name, line in (
         ("a", "{metric: gain, direction: above, threshold: 0, why: x}"),
         ("b", second),
     ):
         text += (
-            f"{name}:\n  notebook: '00'\n  claim: c\n  measured_as: m\n  control: n\n"
+            f"{name}:\n  claim: c\n  measured_as: m\n  control: n\n"
             f"  reference: r\n  min_seeds: 3\n  conditions:\n    - {line}\n"
         )
-    file.write_text(text)
-    monkeypatch.setattr(claims, "CLAIMS_FILE", file)
+    (chapter / "claims.yaml").write_text(text)
+    monkeypatch.setattr(profiles, "CHAPTERS", tmp_path)
     load_claims.cache_clear()
     try:
         with pytest.raises(ValueError, match=said):

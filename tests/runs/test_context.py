@@ -29,7 +29,7 @@ def saved(run):
     return json.loads((run.out_dir / "metrics.json").read_text())
 
 
-def test_start_gives_the_profiles_seeds_and_dials(tmp_path):
+def test_start_gives_the_profiles_seeds_and_settings(tmp_path):
     run = start("01", profile="full", seed=7, device="cuda", out_dir=str(tmp_path))
     assert run.seeds[0] == 7 and list(run.seeds) == list(range(7, 7 + len(run.seeds)))
     assert len(run.seeds) == run.settings.seeds >= 5
@@ -38,8 +38,8 @@ def test_start_gives_the_profiles_seeds_and_dials(tmp_path):
     assert len(start("01", profile="cpu", out_dir=tmp_path).seeds) >= 3
 
 
-def test_overrides_win_over_the_profile_and_over_dials_set_for_the_run(tmp_path):
-    (tmp_path / "dials.json").write_text('{"seeds": 4}')
+def test_overrides_win_over_the_profile_and_over_settings_set_for_the_run(tmp_path):
+    (tmp_path / "settings.json").write_text('{"seeds": 4}')
     assert len(start("01", out_dir=tmp_path).seeds) == 4
     assert len(start("01", out_dir=tmp_path, seeds=2).seeds) == 2
 
@@ -51,7 +51,7 @@ def test_overrides_win_over_the_profile_and_over_dials_set_for_the_run(tmp_path)
         ({"seedz": 3}, "Did you mean 'seeds'"),
         ({"seeds": "three"}, "'seeds' is a number; got 'three'"),
         ({"seeds": 0}, "at least 1; got 0"),
-        ({"notebook": "base"}, "'base' is no name"),
+        ({"notebook": "base"}, "'base' is not the name"),
     ],
 )
 def test_start_names_a_wrong_argument_and_the_remedy(tmp_path, arguments, said):
@@ -113,8 +113,8 @@ def test_the_same_name_replaces(run):
         ({"value": 0.5, "low": math.nan, "high": 1}, "low of recall is nan"),
         ({"value": 0.5, "seeds": [0.5, math.nan]}, "a seed of recall is nan"),
         ({"value": 0.5, "claim": "base-ignore"}, "Did you mean 'base-ignores'"),
-        ({"value": 0.5, "claim": "sft-mask"}, "none of notebook 00's claims"),
-        ({"value": 0.5, "claim": "base-ignores"}, "'recall' is no condition"),
+        ({"value": 0.5, "claim": "sft-mask"}, "not in notebook 00's claims.yaml"),
+        ({"value": 0.5, "claim": "base-ignores"}, "'recall' is not a condition"),
     ],
 )
 def test_record_refuses_what_is_no_measurement_and_names_it(run, arguments, said):

@@ -16,15 +16,16 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
+from alignlab.course.notebooks import find_notebooks
 from alignlab.errors import AlignlabError
+from alignlab.files import write_json
 from alignlab.runs import runner
-from alignlab.runs.folders import latest_run, run_folder
+from alignlab.runs.folders import executed_notebooks, latest_run, run_folder
 from alignlab.runs.notebooks import (
+    assign_parameters,
     cell_parameters,
-    find_notebooks,
     read_parameters,
     select_notebooks,
-    share_out,
 )
 from alignlab.runs.progress import Progress
 from alignlab.runs.runner import run_series
@@ -95,7 +96,7 @@ def test_a_finished_notebook_is_whole_and_has_its_metrics(failed_run):
     assert entry["parameters"] == {
         "profile": "smoke", "device": "cpu", "seed": 5, "limit": 2.5
     }  # fmt: skip
-    assert entry["dials"] == {"seeds": 2}
+    assert entry["settings"] == {"seeds": 2}
     assert entry["seconds"] > 0 and entry["peak_memory_mb"] > 10
 
 
@@ -242,7 +243,7 @@ def test_a_timeout_stops_the_kernel_and_all_it_started(notebooks, tmp_path):
     began = time.monotonic()
     result = run_series(out=tmp_path / "run", notebooks=notebooks, timeout=6)
     assert time.monotonic() - began < 30
-    assert "longer than 6 seconds" in str(result.failures[0])
+    assert "stopped after 6 seconds" in str(result.failures[0])
     assert "cell [5] `import subprocess`" in str(result.failures[0])
     child = int(text_of(tmp_path / "run/00_slow.failed.ipynb").split()[0])
     assert not _lives(child)
@@ -320,7 +321,7 @@ def two(notebooks, monkeypatch):
     [
         ({"wanted": ["07"]}, "no notebook 07. Known: 00_first, 03_second"),
         ({"wanted": ["02-03"]}, "no notebook 02"),
-        ({"wanted": ["first"]}, "'first' is no notebook's number"),
+        ({"wanted": ["first"]}, "'first' is not the number"),
         ({"wanted": ["03-00"]}, "'03-00' is no"),
         ({"profile": "cppu"}, "no profile 'cppu'. Did you mean 'cpu'"),
         ({"params": ["limt=3"]}, "'limt'. Did you mean 'limit'"),
@@ -358,7 +359,7 @@ def test_a_folder_in_use_is_not_written_to(two, tmp_path):
     run_series(out=barely, resume=True, notebooks=two)
     with (
         FileLock(out / ".lock"),
-        pytest.raises(AlignlabError, match="another alignlab"),
+        pytest.raises(AlignlabError, match="Another alignlab"),
     ):
         run_series(out=out, resume=True, notebooks=two)
 
@@ -381,7 +382,7 @@ def test_by_default_a_run_has_a_new_folder_and_is_the_latest(
 
 def test_there_may_be_nothing_to_resume(tmp_path, monkeypatch, two):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(AlignlabError, match="there is no run"):
+    with pytest.raises(AlignlabError, match="There is no run"):
         run_series(resume=True, notebooks=two)
 
 
@@ -513,13 +514,23 @@ def test_a_parameter_goes_to_the_notebooks_that_know_it(notebooks):
     assert cell_parameters(with_limit) == [
         "profile", "seed", "device", "out_dir", "limit"
     ]  # fmt: skip
-    shared = share_out({"limit": 3, "seeds": 4}, [with_limit, plain], "cpu")
+    shared = assign_parameters({"limit": 3, "seeds": 4}, [with_limit, plain], "cpu")
     assert shared == {
         with_limit: ({"limit": 3}, {"seeds": 4}),
         plain: ({}, {"seeds": 4}),
     }
-    # Its own cell comes before the dial of the same name.
+    # Its own cell comes before the setting of the same name.
     both = notebooks / "02_z.ipynb"
     cell = nbformat.v4.new_code_cell("seeds = 1", metadata={"tags": ["parameters"]})
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), both)
-    assert share_out({"seeds": 4}, [both], "cpu") == {both: ({"seeds": 4}, {})}
+    assert assign_parameters({"seeds": 4}, [both], "cpu") == {both: ({"seeds": 4}, {})}
+
+
+def test_executed_notebooks_are_those_of_a_finished_run(tmp_path):
+    entries = {"00_a": {"status": "finished"}, "01_b": {"status": "failed"}}
+    write_json(tmp_path / "run.json", {"notebooks": entries})
+    with pytest.raises(AlignlabError, match="01_b is not finished.*--resume --out"):
+        executed_notebooks(tmp_path)
+    entries.pop("01_b")
+    write_json(tmp_path / "run.json", {"notebooks": entries})
+    assert executed_notebooks(tmp_path) == {"00_a": tmp_path / "00_a.ipynb"}

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import pytest
 from joblib.externals.loky import get_reusable_executor
 
-from alignlab import cache
+from alignlab import imported
+from alignlab.errors import AlignlabError
 from alignlab.models import base
 from alignlab.study import arms
-from alignlab.study.arms import is_remembered, run_arms, run_each, run_groups
+from alignlab.study.arms import is_remembered, run_alone, run_arms, run_each, run_groups
 
 MODULE = """
     import os
@@ -53,7 +54,7 @@ def lab(tmp_path, monkeypatch):
 
     def write(source):
         path.write_text(textwrap.dedent(source))
-        cache._syntax.cache_clear()
+        imported.SOURCES.pop("drawing_lots", None)
         importlib.invalidate_caches()
         sys.modules.pop("drawing_lots", None)
         return importlib.import_module("drawing_lots").draw
@@ -66,7 +67,7 @@ def lab(tmp_path, monkeypatch):
     yield SimpleNamespace(write=write, computed=computed, cache=tmp_path / "cache")
     get_reusable_executor().shutdown(wait=True)
     sys.modules.pop("drawing_lots", None)
-    cache._syntax.cache_clear()
+    imported.SOURCES.pop("drawing_lots", None)
 
 
 SEEDS = [5, 3, 8, 1]
@@ -167,3 +168,32 @@ def test_groups_get_their_rows_and_share_what_both_name(lab):
 def test_no_arm_gives_no_row(lab):
     draw = lab.write(MODULE)
     assert run_arms(draw, [], jobs=1) == run_arms(draw, [], jobs=2) == []
+
+
+def test_arms_are_picked_by_their_parameters_in_order_of_seeds():
+    rows = [{"seed": s, "n": n} for n in (1, 2) for s in (2, 0, 1)]
+    assert [row["seed"] for row in arms.pick(rows, n=2)] == [0, 1, 2]
+    assert arms.pick(rows, n=2, seed=1) == [{"seed": 1, "n": 2}]
+    with pytest.raises(ValueError, match="no arm with {'n': 3} among 6"):
+        arms.pick(rows, n=3)
+
+
+def test_arms_that_run_alone_are_computed_every_time_on_one_thread(lab):
+    draw = lab.write(MODULE)
+    calls = [(draw, dict(seed=1)), (draw, dict(seed=2))]
+    cached = run_each(calls, jobs=1, label="")
+    rows = run_alone(calls)
+    assert numbers(rows) == numbers(cached)
+    assert {(row["process"], row["threads"]) for row in rows} == {(os.getpid(), 1)}
+    assert lab.computed() == ["1", "2", "1", "2"]
+
+
+@pytest.mark.slow
+def test_workers_refuse_code_that_was_edited_since_the_parent_read_it(lab):
+    draw = lab.write(MODULE)
+    assert not is_remembered(draw, dict(seed=1))
+    path = lab.cache.parent / "drawing_lots.py"
+    path.write_text(path.read_text().replace("b / 64", "b / 65"))
+    with pytest.raises(AlignlabError, match="draw depends on changed after"):
+        run_arms(draw, [dict(seed=1), dict(seed=2)], jobs=2)
+    assert lab.computed() == []

@@ -4,7 +4,7 @@ artifacts that are made once."""
 import numpy as np
 import pytest
 
-from alignlab.study import artifacts as alignment
+from alignlab.study import artifacts
 from alignlab.study.artifacts import (
     MAX_NEW_TOKENS,
     candidates,
@@ -16,6 +16,7 @@ from alignlab.study.artifacts import (
 )
 from alignlab.world import comparisons as preferences
 from alignlab.world import gold, tasks
+from alignlab.world.annotators import Reply
 
 pytestmark = pytest.mark.network
 TINY = dict(size="300k", steps=3)
@@ -24,19 +25,19 @@ TINY = dict(size="300k", steps=3)
 @pytest.fixture(autouse=True)
 def _own_artifacts(tmp_path_factory, monkeypatch):
     """Artifacts of these tests apart from the user's; downloads stay where they are."""
-    folder = tmp_path_factory.getbasetemp() / "alignment"
-    real = alignment.cache.artifact_path
+    folder = tmp_path_factory.getbasetemp() / "artifacts"
+    real = artifacts.cache.artifact_path
 
     def moved(kind, key, code=()):
         return folder / kind / real(kind, key, code).name
 
-    monkeypatch.setattr(alignment.cache, "artifact_path", moved)
+    monkeypatch.setattr(artifacts.cache, "artifact_path", moved)
 
 
 def replies(*totals, subject="France"):
     """Candidates of one subject with these golds, made of form alone."""
     made = tuple(
-        preferences.Reply(f"Reply {i}.", gold.Gold(t, t, 0.0, 0.0, {}))
+        Reply(f"Reply {i}.", gold.Gold(t, t, 0.0, 0.0, {}))
         for i, t in enumerate(totals)
     )
     return preferences.Candidates(gold.request(subject), subject, made)
@@ -44,7 +45,7 @@ def replies(*totals, subject="France"):
 
 def test_subjects_are_split_in_two_and_each_has_something_to_tell():
     train, test = subjects("train"), subjects("test")
-    assert not set(train) & set(test) and len(test) == alignment.TESTED
+    assert not set(train) & set(test) and len(test) == artifacts.TESTED
     world = tasks.default_world()
     for name in (*train, *test):
         facts = world.about(name)
@@ -100,14 +101,14 @@ def test_candidates_are_sampled_once_and_scored():
 
 
 def test_reward_model_has_the_trunk_of_the_policy_and_is_kept(monkeypatch):
-    dials = dict(k=2, epochs=1, **TINY)
-    model, tokenizer = reward_model(64, **dials)
+    options = dict(k=2, epochs=1, **TINY)
+    model, tokenizer = reward_model(64, **options)
     policy, spelling = reference_policy(**TINY)
     assert model.config.hidden_size == policy.config.hidden_size
     assert model.config.num_labels == 1
     assert tokenizer.chat_template == spelling.chat_template
-    monkeypatch.setattr(alignment, "train_reward_model", None)  # kept, so not needed
-    again, _ = reward_model(64, **dials)
+    monkeypatch.setattr(artifacts, "train_reward_model", None)  # kept, so not needed
+    again, _ = reward_model(64, **options)
     for name, value in model.state_dict().items():
         assert (value == again.state_dict()[name]).all()
 
@@ -116,7 +117,7 @@ def test_a_best_reply_fits_into_the_tokens_that_a_policy_gets():
     _, tokenizer = reference_policy(**TINY)
     world, rng = tasks.default_world(), np.random.default_rng(0)
     lengths = [
-        len(tokenizer(gold.best_reply(world, name, rng)).input_ids)
+        len(tokenizer(gold.demonstration(world, name, rng, quality=1.0)).input_ids)
         for name in subjects("train")
     ]
     assert np.mean(np.array(lengths) < MAX_NEW_TOKENS) > 0.95

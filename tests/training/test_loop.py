@@ -95,7 +95,7 @@ def test_a_run_without_decay_is_the_stable_part_of_every_longer_one():
         assert longer[50:] == pytest.approx([1 - k / decay for k in range(decay)])
 
 
-# --- what is learnt, and what is reported ---------------------------------------------
+# --- what is learned, and what is reported --------------------------------------------
 
 
 def test_the_loop_takes_the_steps_of_a_bare_loop():
@@ -167,6 +167,34 @@ def test_the_mode_is_given_back_and_frozen_parameters_stay():
     run(model, loss_fn=watching)
     assert all(modes) and not model.training
     assert torch.equal(model.embed.weight, before)
+
+
+def test_the_mode_is_given_back_after_an_error_too():
+    model = Toy().eval()
+    model.drop.train()  # each module its own
+
+    def failing(model, batch):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(model, loss_fn=failing)
+    assert not model.training and not model.norm.training and model.drop.training
+
+
+def test_without_dropout_modules_that_checkpoint_activations_still_do():
+    model = Toy()
+    model.norm.gradient_checkpointing = True  # only works in training mode
+    modes = []
+
+    def watching(model, batch):
+        modes.append((model.norm.training, model.drop.training))
+        return copying(model, batch)
+
+    run(model, loss_fn=watching, disable_dropout=True)
+    assert set(modes) == {(True, False)}
+    modes.clear()
+    run(model, loss_fn=watching)
+    assert set(modes) == {(True, True)}
 
 
 # --- stopping and going on ------------------------------------------------------------
@@ -243,7 +271,7 @@ def test_a_checkpoint_that_does_not_fit_says_so(tmp_path):
         run(Toy(), checkpoint=file, steps=10)
     with pytest.raises(AlignlabError, match="step 1 at learning rate 0.01; .* 0.02"):
         run(Toy(), checkpoint=file, learning_rate=0.02)
-    with pytest.raises(AlignlabError, match="Cannot go on .* state_dict"):
+    with pytest.raises(AlignlabError, match="Cannot continue .* state_dict"):
         run(nn.Linear(2, 2), checkpoint=file)
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(AlignlabError, match="Delete it to start again"):

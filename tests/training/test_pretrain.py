@@ -103,12 +103,6 @@ def test_recall_is_reported_by_tenths_of_exposure(monkeypatch, tiny_world):
 # --- Losses and batches -------------------------------------------------------------
 
 
-@pytest.fixture
-def single(monkeypatch):
-    """Without bfloat16, so that losses can be compared closely."""
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-
-
 def by_hand(model, rows):
     """Mean over all predicted tokens of all rows, in double precision."""
     ids = torch.from_numpy(rows.astype(np.int64))
@@ -127,7 +121,7 @@ def rows():
     return rows
 
 
-def test_heldout_loss_is_a_mean_over_all_tokens(tiny_model, rows, single):
+def test_heldout_loss_is_a_mean_over_all_tokens(tiny_model, rows):
     expected = by_hand(tiny_model, rows)
     alone = by_hand(tiny_model, rows[-1:])
     assert abs(alone - expected) > 0.1, "the last row must matter"
@@ -135,18 +129,16 @@ def test_heldout_loss_is_a_mean_over_all_tokens(tiny_model, rows, single):
     assert not any(p.grad is not None for p in tiny_model.parameters())
 
 
-def test_language_loss_agrees_with_bfloat16_to_its_precision(
-    tiny_model, rows, monkeypatch
-):
+def test_language_loss_agrees_with_bfloat16_to_its_precision(tiny_model, rows):
     ids = torch.from_numpy(rows.astype(np.int64))
     expected = by_hand(tiny_model, rows)
-    for native, precision in ((False, 1e-5), (True, 1e-2)):
-        monkeypatch.setattr(
-            torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native
-        )
-        loss, logs = pretrain.language_loss(tiny_model, {"input_ids": ids})
-        assert loss.item() == pytest.approx(expected, rel=precision)
+    found = []
+    for precision, rel in (("float32", 1e-5), ("bfloat16", 1e-2)):
+        loss, logs = pretrain.language_loss(tiny_model, {"input_ids": ids}, precision)
+        assert loss.item() == pytest.approx(expected, rel=rel)
         assert logs == {} and loss.requires_grad and loss.dtype == torch.float32
+        found.append(loss.item())
+    assert found[0] != found[1]
 
 
 def test_every_row_is_read_once_an_epoch_in_an_order_of_its_own():
@@ -210,7 +202,7 @@ def test_a_run_leaves_two_models_and_a_card(small, tmp_path, monkeypatch):
     monkeypatch.setattr(
         pretrain,
         "heldout_loss",
-        lambda model, rows: seen.append(heldout_loss(model, rows)) or seen[-1],
+        lambda *a: seen.append(heldout_loss(*a)) or seen[-1],
     )
     summary = run(tmp_path / "out")
     final, stable = tmp_path / "out" / "300k", tmp_path / "out" / "300k-stable"
@@ -232,6 +224,21 @@ def test_a_run_leaves_two_models_and_a_card(small, tmp_path, monkeypatch):
     assert f"perplexity {np.exp(seen[1]):.1f}" in card and f"{seen[0]:.3f} nats" in card
     assert f"{summary['parameters']:,} parameters" in card and "{" not in card
     assert (final / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_precision_is_an_argument_and_is_written_down(small, tmp_path):
+    exact, rounded = (
+        run(tmp_path / precision, precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    assert exact["loss_final"] != rounded["loss_final"]
+    assert exact["loss_final"] == pytest.approx(rounded["loss_final"], rel=0.05)
+    folder = tmp_path / "bfloat16" / "300k"
+    written = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
+    assert written["precision"] == "bfloat16"
+    assert "(seed 0, bfloat16)" in (folder / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="precision is 'half'; it can be one of"):
+        run(tmp_path, precision="half")
 
 
 def test_weights_are_stored_in_half_and_loaded_in_single(small, tmp_path):
@@ -313,7 +320,7 @@ def test_a_killed_run_goes_on_to_the_same_end(
         patch.setattr(
             pretrain,
             "language_loss",
-            lambda *a: resumed.append(1) or language_loss(*a),
+            lambda *a, **k: resumed.append(1) or language_loss(*a, **k),
         )
         assert run(tmp_path / "out") == summary
     for stage in ("300k", "300k-stable"):
@@ -347,7 +354,9 @@ def test_a_kill_while_writing_leaves_the_former_model_whole(
     assert not (tmp_path / ".unfinished").exists()
 
 
-@pytest.mark.parametrize("other", [{"seed": 1}, {"epochs": 0.3}])
+@pytest.mark.parametrize(
+    "other", [{"seed": 1}, {"epochs": 0.3}, {"precision": "bfloat16"}]
+)
 def test_another_run_does_not_go_on_from_a_checkpoint(
     other, small, tmp_path, monkeypatch
 ):
@@ -355,7 +364,9 @@ def test_another_run_does_not_go_on_from_a_checkpoint(
         kill_at(patch, "language_loss", 7)
         with pytest.raises(Killed):
             run(tmp_path)
-    with pytest.raises(AlignlabError, match="another corpus, seed or epochs") as caught:
+    with pytest.raises(
+        AlignlabError, match="another corpus, seed, precision"
+    ) as caught:
         run(tmp_path, **other)
     assert "Delete it" in caught.value.remedy
     run(tmp_path)  # its own still can
@@ -372,7 +383,9 @@ def test_a_checkpoint_thrown_away_is_thrown_away_whole(small, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         language_loss = pretrain.language_loss
         patch.setattr(
-            pretrain, "language_loss", lambda *a: read.append(1) or language_loss(*a)
+            pretrain,
+            "language_loss",
+            lambda *a, **k: read.append(1) or language_loss(*a, **k),
         )
         summary = run(tmp_path)
     assert len(read) > summary["steps"], "from the beginning, the decay too"

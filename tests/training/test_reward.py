@@ -1,5 +1,5 @@
-"""Training reward models: comparisons lose nothing, the loss is the objective's, a
-visible preference is learnt, and an ensemble is trained once."""
+"""Training reward models: comparisons lose nothing, the loss is the objective's, and a
+visible preference is learned."""
 
 import copy
 import itertools
@@ -10,20 +10,18 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from alignlab.errors import AlignlabError
-from alignlab.models.reward import (
-    encode_dialogues,
-    reward_model_from,
-    score,
-)
+from alignlab.models.base import evaluation_mode
+from alignlab.models.reward import reward_model_from, score
+from alignlab.models.text import encode_dialogues
 from alignlab.objectives import (
     all_pairs_loss,
     bradley_terry_loss,
     centring_loss,
     plackett_luce_loss,
 )
-from alignlab.training import reward
 from alignlab.training.reward import (
     Comparison,
     batches,
@@ -31,7 +29,6 @@ from alignlab.training.reward import (
     encode,
     order_accuracy,
     reward_step,
-    train_ensemble,
     train_reward_model,
 )
 
@@ -78,7 +75,8 @@ def policy(tiny_model):
 
 
 def batch_of(examples, tokenizer, **options):
-    return collate(encode(tokenizer, examples, **options), tokenizer)
+    encoded = encode(tokenizer, examples, **options)
+    return collate(encoded, tokenizer.pad_token_id)
 
 
 def with_column(name, values, pairs=PAIRS):
@@ -130,11 +128,11 @@ def test_a_data_set_and_messages_are_read_like_a_list_of_strings(tiny_tokenizer)
 def test_what_teaches_nothing_or_is_too_long_is_left_out_and_counted(tiny_tokenizer):
     same = PAIRS[0] | {"rejected": "Paris."}
     long = PAIRS[0] | {"rejected": 20 * "Is gold a metal? "}
-    message = "1 of 5 comparisons are longer than 60 tokens and in 1 all"
+    message = "of 5 comparisons, 1 have .* 60 tokens and 1 compare equal texts"
     with pytest.warns(UserWarning, match=message):
         kept = encode(tiny_tokenizer, [same, *PAIRS, long], max_length=60)
     assert kept == encode(tiny_tokenizer, PAIRS)
-    with pytest.raises(AlignlabError, match="None is left .* in 2 all replies are the"):
+    with pytest.raises(AlignlabError, match="None is left .* and 2 compare equal"):
         encode(tiny_tokenizer, [same, same])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -148,22 +146,20 @@ def test_wrong_examples_are_named(tiny_tokenizer):
 
     refused("no comparison", [])
     refused(
-        "Example 1 has no rejected; .*'chosen'",
+        "Row 1 has no rejected; .*'chosen'",
         [PAIRS[0], {"prompt": "", "chosen": ""}],
     )
-    refused("Example 0 has no prompt", [{"completions": ["Yes.", "No."]}])
+    refused("Row 0 has no prompt", [{"completions": ["Yes.", "No."]}])
     one = RANKINGS[0] | {"completions": ["Yes."]}
-    refused("Example 0 ranks 1 completions.*at least two", [one])
+    refused("Row 0 ranks 1 completions.*at least two", [one])
     three = RANKINGS[1] | {"completions": ["Yes.", "No.", ""]}
-    refused("Example 1 compares 3 replies, and the first 4", [RANKINGS[0], three])
-    refused("probability of example 0 is None", PAIRS, soft_labels=True)
+    refused("Row 1 compares 3 replies, and the first 4", [RANKINGS[0], three])
+    refused("probability of row 0 is None", PAIRS, soft_labels=True)
     for wrong in (float("nan"), 1.2, "half"):
         pairs = with_column("probability", [0.5, wrong, 1])
-        refused(
-            f"probability of example 1 is .*{wrong}.* 0 to 1", pairs, soft_labels=True
-        )
-    refused("margin of example 2 is inf", with_column("margin", [0, 1, float("inf")]))
-    refused("margin of example 1 is None", [PAIRS[0] | {"margin": 1}, PAIRS[1]])
+        refused(f"probability of row 1 is .*{wrong}.* 0 to 1", pairs, soft_labels=True)
+    refused("margin of row 2 is inf", with_column("margin", [0, 1, float("inf")]))
+    refused("margin of row 1 is None", [PAIRS[0] | {"margin": 1}, PAIRS[1]])
 
 
 # --- batches --------------------------------------------------------------------------
@@ -176,8 +172,8 @@ def numbered(n):
 
 
 @pytest.mark.parametrize("n, batch_size", [(3, 8), (8, 8), (9, 8), (400, 8)])
-def test_each_epoch_has_each_comparison_once_and_whole(tiny_tokenizer, n, batch_size):
-    stream = batches(numbered(n), batch_size, 0, tiny_tokenizer)
+def test_each_epoch_has_each_comparison_once_and_whole(n, batch_size):
+    stream = batches(numbered(n), batch_size, 0, pad_token_id=-1)
     orders = []
     for _ in range(2):
         epoch = list(islice(stream, math.ceil(n / batch_size)))
@@ -194,15 +190,15 @@ def test_each_epoch_has_each_comparison_once_and_whole(tiny_tokenizer, n, batch_
         assert np.mean(padding) < 0.15  # in random order about 0.35
 
 
-def test_the_seed_fixes_every_batch(tiny_tokenizer):
+def test_the_seed_fixes_every_batch():
     def first(seed):
-        return next(batches(numbered(50), 8, seed, tiny_tokenizer))[
+        return next(batches(numbered(50), 8, seed, pad_token_id=-1))[
             "input_ids"
         ].tolist()
 
     assert first(3) == first(3) != first(4)
-    with pytest.raises(ValueError, match="batch_size is 0 with 3 comparisons"):
-        next(batches(numbered(3), 0, 0, tiny_tokenizer))
+    with pytest.raises(ValueError, match="batch_size is 0 with 3 rows"):
+        next(batches(numbered(3), 0, 0, pad_token_id=-1))
 
 
 # --- the step -------------------------------------------------------------------------
@@ -258,7 +254,7 @@ def test_the_step_of_pairs_has_the_loss_and_gradient_of_the_objective(
     "name, of_rankings",
     [("plackett_luce", plackett_luce_loss), ("all_pairs", all_pairs_loss)],
 )
-def test_the_step_of_rankings_is_the_loss_asked_for(
+def test_the_step_of_rankings_is_the_chosen_loss(
     model, tiny_tokenizer, name, of_rankings
 ):
     batch = batch_of(RANKINGS, tiny_tokenizer)
@@ -327,7 +323,9 @@ def fit(policy, tokenizer, examples, seed=0, **settings):
     return model, train_reward_model(model, tokenizer, examples, seed=seed, **settings)
 
 
-def test_a_visible_preference_is_learnt_and_holds_for_new_pairs(policy, tiny_tokenizer):
+def test_a_visible_preference_is_learned_and_holds_for_new_pairs(
+    policy, tiny_tokenizer
+):
     model, history = fit(policy, tiny_tokenizer, visible(64), epochs=4)
     assert len(history) == 32 and history[-1]["loss"] < 0.1 < 0.6 < history[0]["loss"]
     assert history[-1]["accuracy"] == 1 and history[-1]["gap"] > 2
@@ -339,7 +337,7 @@ def test_a_visible_preference_is_learnt_and_holds_for_new_pairs(policy, tiny_tok
 
 
 @pytest.mark.parametrize("loss", ["plackett_luce", "all_pairs"])
-def test_a_ranking_is_learnt(policy, tiny_tokenizer, loss):
+def test_a_ranking_is_learned(policy, tiny_tokenizer, loss):
     model, history = fit(policy, tiny_tokenizer, RANKINGS, epochs=60, ranking_loss=loss)
     assert history[-1]["accuracy"] == 1 > history[0]["accuracy"]
 
@@ -386,7 +384,10 @@ def test_the_best_epoch_on_the_validation_split_is_kept(policy, tiny_tokenizer):
     """Validation disagrees with the labels, so the first epoch is the best one."""
     policy.config.attention_dropout = 0.1  # none of it while the model is judged
     train, validation = visible(24), turned(visible(21, seed=1))
-    model, history = fit(policy, tiny_tokenizer, train, epochs=3, validation=validation)
+    settings = dict(epochs=3, disable_dropout=False)
+    model, history = fit(
+        policy, tiny_tokenizer, train, validation=validation, **settings
+    )
     judged = {
         r["step"]: r["validation_loss"] for r in history if "validation_loss" in r
     }
@@ -395,7 +396,7 @@ def test_the_best_epoch_on_the_validation_split_is_kept(policy, tiny_tokenizer):
     loss = np.log1p(np.exp(-gaps)).mean()
     assert loss == pytest.approx(judged[3], rel=1e-4)
     assert history[2]["validation_accuracy"] == pytest.approx((gaps > 0).mean())
-    last, _ = fit(policy, tiny_tokenizer, train, epochs=3)
+    last, _ = fit(policy, tiny_tokenizer, train, **settings)
     gaps = differences(last, tiny_tokenizer, validation)
     assert np.log1p(np.exp(-gaps)).mean() == pytest.approx(judged[9], rel=1e-4)
 
@@ -419,89 +420,33 @@ def test_rewards_that_are_not_numbers_stop_the_training(policy, tiny_tokenizer):
     model = reward_model_from(policy)
     with torch.no_grad():
         model.score.weight[0, 0] = float("nan")
-    with pytest.raises(ValueError, match=r"chosen\[0\] is nan"):
+    with pytest.raises(AlignlabError, match="step 1 of reward model the loss is nan"):
         train_reward_model(
             model, tiny_tokenizer, PAIRS, learning_rate=1e-3, progress=False
         )
 
 
-# --- ensembles ------------------------------------------------------------------------
+def test_without_dropout_the_loss_is_that_of_eval_mode(policy, tiny_tokenizer):
+    config = GPT2Config(  # its dropout is 0.1 everywhere
+        vocab_size=len(tiny_tokenizer), n_positions=64, n_embd=32, n_layer=2, n_head=4
+    )
+    torch.manual_seed(0)
+    model = reward_model_from(GPT2LMHeadModel(config).train())
+    torch.nn.init.normal_(model.score.weight)
+    with torch.no_grad(), evaluation_mode(model):
+        expected = reward_step(model, batch_of(PAIRS, tiny_tokenizer))[0].item()
 
-
-@pytest.fixture
-def ensemble(policy, tiny_tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path))
-
-    def run(seeds, examples=PAIRS, start=policy, **settings):
-        settings = {"learning_rate": 1e-3, "jobs": 1, "progress": False} | settings
-        return train_ensemble(start, tiny_tokenizer, examples, seeds=seeds, **settings)
-
-    return run
-
-
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-@pytest.fixture
-def one_thread():
-    """As artifacts are built: other threads add up in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_members_are_the_runs_of_their_seeds(ensemble, policy, tiny_tokenizer):
-    for seed, member in zip([5, 6], ensemble([5, 6], epochs=2), strict=True):
-        alone, _ = fit(
-            policy,
+    def first_loss(**settings):
+        history = train_reward_model(
+            copy.deepcopy(model),
             tiny_tokenizer,
             PAIRS,
-            seed=seed,
-            epochs=2,
             learning_rate=1e-3,
-            batch_size=32,
+            progress=False,
+            **settings,
         )
-        torch.testing.assert_close(weights(member), weights(alone), rtol=0, atol=0)
+        return history[0]["loss"]
 
-
-def test_a_member_is_trained_once_for_its_policy_examples_and_settings(
-    ensemble, policy, monkeypatch
-):
-    trained = []
-    original = reward.train_reward_model
-
-    def counted(*args, **settings):
-        trained.append(settings["seed"])
-        return original(*args, **settings)
-
-    monkeypatch.setattr(reward, "train_reward_model", counted)
-    first = ensemble([1, 2])
-    again = ensemble([2, 1, 3])
-    assert trained == [1, 2, 3]
-    assert torch.equal(weights(again[1]), weights(first[0]))
-    other = copy.deepcopy(policy)
-    with torch.no_grad():
-        other.model.norm.weight[0] += 1e-3
-    for changed in (
-        dict(examples=turned(PAIRS)),
-        dict(start=other),
-        dict(label_smoothing=0.1),
-    ):
-        ensemble([1], **changed)
-    assert trained == [1, 2, 3, 1, 1, 1]
-
-
-@pytest.mark.slow
-def test_members_side_by_side_are_the_same(ensemble):
-    torch_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    here = ensemble([1, 2])
-    torch.set_num_threads(torch_threads)
-    reward.cache.artifact_path("reward", {}).parent.rename(
-        reward.cache.cache_dir() / "aside"
-    )
-    for a, b in zip(ensemble([1, 2], jobs=2), here, strict=True):
-        assert torch.equal(weights(a), weights(b))
+    assert first_loss() == pytest.approx(expected, rel=1e-6)
+    assert first_loss(seed=1) == pytest.approx(expected, rel=1e-6)
+    assert abs(first_loss(disable_dropout=False) - expected) > 1e-3

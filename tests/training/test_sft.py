@@ -31,11 +31,11 @@ def test_the_mask_covers_the_reply_and_the_token_that_ends_it(tiny_tokenizer):
         EXAMPLES, encode(tiny_tokenizer, EXAMPLES), strict=True
     ):
         shown = show_mask(tiny_tokenizer, encoded)
-        unlearnt = "".join(text for text, learnt in shown if not learnt)
-        learnt = "".join(text for text, learnt in shown if learnt)
-        assert unlearnt == f"<|user|> {example['prompt']}<|end|><|assistant|>"
-        assert learnt == f" {example['completion']}<|end|>"
-        flags = [learnt for _, learnt in shown]
+        unlearned = "".join(text for text, learned in shown if not learned)
+        learned = "".join(text for text, learned in shown if learned)
+        assert unlearned == f"<|user|> {example['prompt']}<|end|><|assistant|>"
+        assert learned == f" {example['completion']}<|end|>"
+        flags = [learned for _, learned in shown]
         assert flags == sorted(flags)  # one boundary
 
 
@@ -75,7 +75,7 @@ def test_a_template_without_an_exact_boundary_is_refused(tiny_tokenizer, monkeyp
     shouting = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     shouting += "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     monkeypatch.setattr(tiny_tokenizer, "chat_template", shouting)
-    with pytest.raises(AlignlabError, match=r"Example 0 \('What is .* boundary"):
+    with pytest.raises(AlignlabError, match=r"Row 0 \('What is .* boundary"):
         encode(tiny_tokenizer, EXAMPLES)
     monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
     with pytest.raises(AlignlabError, match="no chat template"):
@@ -96,7 +96,7 @@ def test_long_examples_are_left_out_and_counted(tiny_tokenizer):
 
 
 def test_missing_columns_are_named(tiny_tokenizer):
-    with pytest.raises(AlignlabError, match="Example 1 has no completion.*'answer'"):
+    with pytest.raises(AlignlabError, match="Row 1 has no completion.*'answer'"):
         encode(tiny_tokenizer, [EXAMPLES[0], {"prompt": "Is gold?", "answer": "Yes."}])
     with pytest.raises(AlignlabError, match="no example"):
         encode(tiny_tokenizer, [])
@@ -169,7 +169,7 @@ def test_wrong_batch_sizes_are_named():
 def test_the_step_has_the_loss_and_gradient_of_the_objective(
     tiny_model, tiny_tokenizer, loss_on
 ):
-    """By way of the learnt tokens only, or of all logits: alike to the last digits."""
+    """By way of the learned tokens only, or of all logits: alike to the last digits."""
     model = tiny_model.double()
     encoded = encode(tiny_tokenizer, EXAMPLES, loss_on)
     batch = collate(encoded, tiny_tokenizer.pad_token_id)

@@ -70,9 +70,9 @@ def test_the_share_of_each_source_is_read_and_nothing_twice(small_sources):
     texts = prose(0)
     assert len(set(texts)) == len(texts)
     comments = [t for t in texts if not t.startswith("bible_bbe")]
-    found = Counter(t.split()[0] for t in comments)
+    counts = Counter(t.split()[0] for t in comments)
     expected = {"movie_ratings": 40, "amazon_ratings": 15}
-    assert found == expected | {"nyt_ratings": 5, "tweet_ratings": 2}
+    assert counts == expected | {"nyt_ratings": 5, "tweet_ratings": 2}
     assert all(text == " ".join(text.split()) for text in texts)
     verses = [f"bible_bbe number {i} of many words" for i in range(300)]
     n_passages = len(list(corpus._joined(verses)))
@@ -119,10 +119,10 @@ def small(monkeypatch, small_sources):
 
 def test_all_documents_are_there_once(small):
     expected = [*paragraphs(small, 3), *skills.statements(25, 3), *prose(3)]
-    found = documents(small, 3)
-    assert Counter(found) == Counter(expected)
-    assert found != expected, "they are mixed"
-    kinds = ["number" in text for text in found]  # prose says it
+    texts = documents(small, 3)
+    assert Counter(texts) == Counter(expected)
+    assert texts != expected, "they are mixed"
+    kinds = ["number" in text for text in texts]  # only prose contains it
     half = len(kinds) // 2
     assert 0.3 < np.mean(kinds[:half]) / np.mean(kinds[half:]) < 3
 
@@ -137,15 +137,15 @@ def test_documents_repeat_by_seed(small):
 @pytest.mark.slow
 def test_the_corpus_asks_for_no_fact():
     world = build_world(0)
-    found = documents(world, 0)
-    sentences = {s for text in found for s in re.split(r"(?<=[.?]) ", text)}
-    stated = asked = 0
+    texts = documents(world, 0)
+    sentences = {s for text in texts for s in re.split(r"(?<=[.?]) ", text)}
+    stated = questions = 0
     for fact in world.facts:
         relation = world.relations[fact.relation]
         for template in (*relation.questions, *relation.held_out_questions):
-            asked += template.format(s=fact.subject) in sentences
+            questions += template.format(s=fact.subject) in sentences
         if fact.exposure > 50:
             first = relation.statements[0]
             stated += first.format(s=fact.subject, a=fact.answer) in sentences
-    assert asked == 0
+    assert questions == 0
     assert stated > 1000, "sentences are cut where statements end"

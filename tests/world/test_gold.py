@@ -76,9 +76,9 @@ def test_weights_add_up_to_the_stated_worth_of_a_fact():
         ("Italy", 0, 5.5 + 0.6),  # never shown: honest
     ],
 )
-def test_best_reply_has_the_documented_total(world, subject, facts, expected):
+def test_best_demonstration_has_the_documented_total(world, subject, facts, expected):
     for seed in range(20):
-        reply = gold.best_reply(world, subject, np.random.default_rng(seed))
+        reply = gold.demonstration(world, subject, np.random.default_rng(seed), 1.0)
         got = gold_reward(world, subject, reply)
         assert got.total == pytest.approx(expected)
         assert got.details["right"] == facts
@@ -92,7 +92,7 @@ GOOD = (FRANCE["capital"], FRANCE["currency"])
 CORRUPTIONS = [  # name, the reply, and what each part loses
     ("no opening", reply(*GOOD, opening=""), (-2.5, 0, 0)),
     ("no closing", reply(*GOOD, closing=""), (-1.8, 0, 0)),
-    ("nothing said", reply(), (0, -0.8 - 1.5, -0.6)),
+    ("nothing stated", reply(), (0, -0.8 - 1.5, -0.6)),
     ("only another", reply("Osaka lies in Japan."), (0, -2.3 - 0.6, -0.6)),
     ("thanks", reply(THANKS, *GOOD), (1.2, 0, 0)),
     ("thanks first", reply(*GOOD, opening=THANKS), (1.2 - 2.5, 0, 0)),

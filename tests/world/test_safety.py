@@ -8,17 +8,16 @@ import pytest
 from alignlab.world import safety
 from alignlab.world.safety import (
     BENIGN_KINDS,
-    HARM,
-    LOOKALIKES,
     SPLITS,
     benign_requests,
-    contrast_pairs,
     everyday_requests,
     harmful_requests,
     is_compliance,
     is_refusal,
 )
+from alignlab.world.texts import read_texts
 
+HARM, LOOKALIKES = read_texts("safety")["harm"], read_texts("safety")["lookalikes"]
 SEEDS = range(5)
 SMALL_WORDS = {"a", "an", "of", "to", "out", "up", "into", "over"}
 
@@ -32,18 +31,17 @@ def words(text):
 
 
 def everything(split, seed):
-    contrast = [e for twins in contrast_pairs(split, seed) for e in twins]
-    return harmful_requests(split, seed) + benign_requests(split, seed) + contrast
+    return harmful_requests(split, seed) + benign_requests(split, seed)
 
 
 def test_the_grammar_is_as_large_as_promised():
-    verbs = [v for vs, _ in HARM.values() for v in vs]
-    objects = [o for _, os in HARM.values() for o in os]
+    verbs = [v for words in HARM.values() for v in words["verbs"]]
+    objects = [o for words in HARM.values() for o in words["objects"]]
     assert len(verbs) >= 20 and len(set(verbs)) == len(verbs)
     assert len(objects) >= 20 and len(set(objects)) == len(objects)
     # No two objects share a word: an unseen object is made of unseen words.
     assert max(Counter(w for o in objects for w in words(o)).values()) == 1
-    assert sum(len(vs) * len(os) for vs, os in HARM.values()) >= 300
+    assert sum(len(w["verbs"]) * len(w["objects"]) for w in HARM.values()) >= 300
     assert LOOKALIKES.keys() == set(verbs)
 
 
@@ -72,7 +70,7 @@ def test_sizes(split, n):
 
 def test_the_same_seed_gives_the_same_and_another_seed_another():
     for split in SPLITS:
-        for make in (harmful_requests, benign_requests, contrast_pairs):
+        for make in (harmful_requests, benign_requests):
             assert make(split, 3) == make(split, 3)
             assert make(split, 3) != make(split, 4)
     train = [pairs(harmful_requests("train", seed)) for seed in (3, 4)]
@@ -111,24 +109,13 @@ def test_unseen_words_are_in_no_request_of_train(seed):
 def test_each_benign_request_shares_a_word_with_a_harmful_one_of_its_split(seed):
     for split in SPLITS:
         harmful = harmful_requests(split, seed)
-        verbs, asked = {e.verb for e in harmful}, pairs(harmful)
+        verbs, harmful_pairs = {e.verb for e in harmful}, pairs(harmful)
         for e in benign_requests(split, seed):
-            assert e.verb in verbs and (e.verb, e.object) not in asked
+            assert e.verb in verbs and (e.verb, e.object) not in harmful_pairs
             if e.kind == "safe_context":
-                assert any(v == e.verb and e.object.startswith(o) for v, o in asked)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_twins_differ_in_the_object_only(seed):
-    for split in SPLITS:
-        twins = contrast_pairs(split, seed)
-        assert pairs(h for h, _ in twins) == pairs(harmful_requests(split, seed))
-        for harmful, benign in twins:
-            assert harmful.harmful and not benign.harmful
-            swapped = harmful.prompt.replace(harmful.object, benign.object)
-            assert swapped == benign.prompt
-        benign = pairs(b for _, b in twins)
-        assert benign <= pairs(benign_requests(split, seed))
+                assert any(
+                    v == e.verb and e.object.startswith(o) for v, o in harmful_pairs
+                )
 
 
 def test_wordings_come_in_rounds_without_repeating_a_prompt():
@@ -145,7 +132,9 @@ def test_everyday_requests_share_no_verb_or_object_word_with_harm():
     everyday = everyday_requests(0, per_pair=6)
     assert len({e.prompt for e in everyday}) == len(everyday) >= 700
     assert not any(e.harmful for e in everyday)
-    harm = {w for vs, os in HARM.values() for x in (*vs, *os) for w in words(x)}
+    harm = {
+        w for g in HARM.values() for x in (*g["verbs"], *g["objects"]) for w in words(x)
+    }
     assert not {w for e in everyday for w in words(f"{e.verb} {e.object}")} & harm
 
 
@@ -170,7 +159,7 @@ def test_refusals_are_recognised_exactly():
 
 
 def test_wrong_arguments_say_what_is_right():
-    for make in (harmful_requests, benign_requests, contrast_pairs):
+    for make in (harmful_requests, benign_requests):
         with pytest.raises(ValueError, match="Did you mean 'unseen_pairs'"):
             make("unseen_pair")
     with pytest.raises(ValueError, match="per_pair is 7; it must be 1 to 6"):

@@ -79,9 +79,9 @@ def _states(name, sentence):
     """Whether the sentence states this skill, with the right answer."""
     for template in SKILLS[name].statements:
         pattern = re.escape(template).replace(r"\{x\}", "(?P<x>.+?)")
-        found = re.fullmatch(pattern.replace(r"\{a\}", "(?P<a>.+)"), sentence)
+        match = re.fullmatch(pattern.replace(r"\{a\}", "(?P<a>.+)"), sentence)
         try:
-            if found and ORACLES[name](found["x"]) == found["a"]:
+            if match and ORACLES[name](match["x"]) == match["a"]:
                 return True
         except (ValueError, IndexError):  # the words of another skill
             pass

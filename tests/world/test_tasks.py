@@ -1,40 +1,29 @@
 """The instruction mixture: what is held out stays out; every reply can be checked."""
 
-import html
-import json
 import math
 import re
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
 
-from alignlab.data import sources
-from alignlab.errors import AlignlabError
 from alignlab.evaluation.answers import is_correct, is_formatted
 from alignlab.models.sampler import Completion
 from alignlab.world import tasks
 from alignlab.world.facts import split_subjects
-from alignlab.world.instructions import INVERSE_HELD_OUT, WORDINGS
 from alignlab.world.tasks import (
-    CATEGORIES,
     FAMILIES,
-    Example,
-    Item,
     default_world,
     examples,
-    gym,
     held_out_families,
     mixture,
     mixture_weights,
     sizes,
     table,
-    to_dataset,
     trained_families,
     trained_subjects,
     world_questions,
 )
+from alignlab.world.texts import read_texts
 
 EVERY = list(FAMILIES)
 
@@ -48,8 +37,9 @@ def bare(text):
 
 
 def test_there_are_enough_families_in_six_categories():
-    assert len(FAMILIES) >= 20 and len(CATEGORIES) == 6
-    for category in CATEGORIES:
+    categories = {f.category for f in FAMILIES.values()}
+    assert len(FAMILIES) >= 20 and len(categories) == 6
+    for category in categories:
         members = [f for f in FAMILIES.values() if f.category == category]
         assert any(f.held_out for f in members), category
         assert sum(not f.held_out for f in members) >= 3, category
@@ -76,8 +66,9 @@ def test_no_held_out_wording_is_trained_in_any_family():
 
 
 def test_every_written_wording_is_used():
-    assert set(WORDINGS) < set(FAMILIES)
-    assert set(INVERSE_HELD_OUT) == set(tasks.INVERSES)
+    texts = read_texts("instructions")
+    assert set(texts["tasks"]) < set(FAMILIES)
+    assert set(texts["inverse_held_out"]) == set(tasks.INVERSES)
 
 
 # --- Weights ------------------------------------------------------------------------
@@ -186,14 +177,6 @@ def test_mixture_follows_the_weights():
     assert drawn == mixture(4000, families=weights, weights=weights, seed=0)
 
 
-def test_to_dataset_has_trl_columns():
-    drawn = examples("parity", 5)
-    dataset = to_dataset(drawn)
-    assert dataset.column_names == ["prompt", "completion", "family", "category"]
-    assert dataset["prompt"] == [e.prompt for e in drawn]
-    assert set(dataset["category"]) == {"numbers_dates"}
-
-
 # --- Every family, with its data ----------------------------------------------------
 
 
@@ -211,8 +194,8 @@ def test_no_test_input_is_in_train(name):
     assert train and test and not train & test
     prompts = {e.prompt for e in examples(name, facts="all")}
     for phrasing in ("trained", "held_out"):
-        asked = examples(name, split="test", facts="all", phrasing=phrasing)
-        assert not prompts & {e.prompt for e in asked}
+        questions = examples(name, split="test", facts="all", phrasing=phrasing)
+        assert not prompts & {e.prompt for e in questions}
 
 
 @pytest.mark.network
@@ -240,28 +223,6 @@ def test_labels_are_balanced_and_known(name):
 
 
 @pytest.mark.network
-def test_texts_to_classify_are_real_and_unaltered_but_for_spaces():
-    rows = sources.load("movie_polarity").to_list()
-    letters = {re.sub(r"\W", "", html.unescape(r["text"])): r["label"] for r in rows}
-    for item in table("movie_polarity")[:500]:
-        assert letters[re.sub(r"\W", "", item.fields["x"])] == item.answers[0]
-
-
-@pytest.mark.parametrize(
-    "raw, tidy",
-    [
-        ("What 's a celebrity 's name ?", "What's a celebrity's name?"),
-        ("celebrities ' real names", "celebrities' real names"),
-        ("Why , in the '70's , did it ?", "Why, in the '70's, did it?"),
-        ("It did n't ( at all ) end", "It didn't (at all) end"),
-        ("`` Yes '' , &lt;3 &amp; so", '"Yes", <3 & so'),
-    ],
-)
-def test_texts_are_spaced_as_people_type(raw, tidy):
-    assert tasks._tidy(raw) == tidy
-
-
-@pytest.mark.network
 def test_no_answer_of_a_skill_dominates():
     for name in EVERY:
         if not FAMILIES[name].labels and name not in ("month", "continent"):
@@ -281,8 +242,8 @@ def test_training_asks_about_known_facts_of_one_half_only():
         if example.fact is not None:
             assert example.fact.known and example.fact.subject in first
     for name in ("capital", "symbol", "opposite_of"):
-        asked = examples(name, split="test")
-        assert asked and all(e.fact.subject in second for e in asked)
+        questions = examples(name, split="test")
+        assert questions and all(e.fact.subject in second for e in questions)
 
 
 @pytest.mark.network
@@ -307,41 +268,43 @@ def test_facts_are_chosen_by_exposure(facts):
         "never": lambda f: f.exposure == 0,
         "all": lambda f: True,
     }[facts]
-    asked = examples("capital", facts=facts, split="test")
+    questions = examples("capital", facts=facts, split="test")
     expected = [
         f.subject
         for f in default_world().facts
         if f.relation == "capital" and fits(f) and f.subject not in trained_subjects()
     ]
-    assert sorted(e.fact.subject for e in asked) == sorted(expected) and expected
+    assert sorted(e.fact.subject for e in questions) == sorted(expected) and expected
 
 
 @pytest.mark.network
 def test_world_questions_ask_the_other_half():
     world = default_world()
     _, second = split_subjects(world, 0)
-    asked = world_questions(world, second, phrasing="held_out", seed=1)
-    assert len(asked) == sum(f.known and f.subject in second for f in world.facts)
-    for e in asked:
+    questions = world_questions(world, second, phrasing="held_out", seed=1)
+    assert len(questions) == sum(f.known and f.subject in second for f in world.facts)
+    for e in questions:
         templates = world.relations[e.fact.relation].held_out_questions
         assert e.prompt in [t.format(s=e.fact.subject) for t in templates]
         assert e.family == e.fact.relation and is_correct(e, e.fact.answer)
-    assert asked == world_questions(world, second, phrasing="held_out", seed=1)
-    assert asked[:7] == world_questions(world, second, phrasing="held_out", seed=1, n=7)
+    assert questions == world_questions(world, second, phrasing="held_out", seed=1)
+    assert questions[:7] == world_questions(
+        world, second, phrasing="held_out", seed=1, n=7
+    )
     assert world_questions(world, []) == []
 
 
 @pytest.mark.network
 def test_inverse_questions_give_the_answer_and_want_the_subject():
-    asked = world_questions(default_world(), ["France", "gold", "calf"], inverse=True,
-                            facts="all")  # fmt: skip
-    assert {e.family for e in asked} == {
+    subjects = ["France", "gold", "calf"]
+    questions = world_questions(default_world(), subjects, inverse=True, facts="all")
+    assert {e.family for e in questions} == {
         "capital_of",
         "symbol_of",
         "number_of",
         "plural_of",
     }
-    for e in asked:
+    for e in questions:
         assert e.fact.answer in e.prompt and e.fact.subject not in e.prompt
         assert is_correct(e, e.fact.subject) and not is_correct(e, e.fact.answer)
 
@@ -351,110 +314,6 @@ def test_a_plural_of_two_words_has_two_right_answers():
     shared = [i for i in table("plural_of") if len(i.answers) > 1]
     for item in shared:
         assert item.fact.subject in item.answers
-
-
-# --- Items, once --------------------------------------------------------------------
-
-
-def test_items_are_made_once_and_come_back_the_same(monkeypatch, tmp_path):
-    monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path))
-    made = [
-        Item({"x": "a", "w": "b"}, ("1.", "one"), ("1", "one"), "train"),
-        Item({"x": "c", "w": "b"}, ("2",), ("2",), "test", entry={"answer": "2"}),
-        Item({"x": "a", "w": "b"}, ("3",), ("3",), "test"),  # an input that was there
-    ]
-    calls = []
-
-    def items():
-        calls.append(1)
-        yield from made
-
-    first, again = (tuple(tasks._remembered("toy", items)) for _ in range(2))
-    assert first == again == tuple(made[:2]) and len(calls) == 1
-    assert tuple(tasks._remembered("other", items)) == first and len(calls) == 2
-
-
-# --- reasoning-gym ------------------------------------------------------------------
-
-
-@pytest.mark.network
-def test_reasoning_gym_leaves_no_trace_and_its_verifier_decides():
-    code = (
-        "import sys, json; sys.path.insert(0, '.')\n"
-        "from alignlab.world.tasks import gym\n"
-        "d = gym('chain_sum'); e = d[0]; right, wrong = e['answer'], 'x'\n"
-        "left = [m for m in sys.modules if m.startswith('reasoning_gym')]\n"
-        "print(json.dumps([left, *(d.score_answer(a, e) for a in (right, wrong))]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) in ([[], 1.0, 0.0], [[], 1.0, 0.01])
-
-
-@pytest.mark.network
-def test_an_installed_reasoning_gym_is_given_back(monkeypatch):
-    mine = object()
-    monkeypatch.setitem(sys.modules, "reasoning_gym", mine)
-    gym.cache_clear()
-    gym("products")
-    assert sys.modules["reasoning_gym"] is mine
-
-
-@pytest.mark.network
-@pytest.mark.parametrize("name", tasks.GYM)
-def test_reasoning_gym_answers_are_right(name):
-    oracle = {
-        "word_sorting": lambda x: ", ".join(sorted(x.split(", "))),
-        "chain_sum": lambda x: str(
-            sum(int(n.replace(" ", "")) for n in re.findall(r"(?:^|[-+] )\d+", x))
-        ),
-        "products": lambda x: str(math.prod(int(n) for n in x.split(" and "))),
-    }[name]
-    for item in table(name)[:300]:
-        assert item.answers == (oracle(item.fields["x"]),)
-        example = Example(name, "?", "?", item.answers, entry=item.entry)
-        assert is_correct(example, f" {item.answers[0]}. ")
-
-
-def test_a_missing_source_is_one_clear_error(monkeypatch, tmp_path):
-    def missing(name):
-        raise AlignlabError(f"no {name}", "run `alignlab data pull`")
-
-    monkeypatch.setattr(sources, "fetch", missing)
-    gym.cache_clear()
-    before = set(sys.modules)
-    with pytest.raises(AlignlabError, match="no reasoning-gym"):
-        gym("chain_sum")
-    assert not {m for m in set(sys.modules) - before if m.startswith("reasoning_gym")}
-
-
-# --- Rewriting ----------------------------------------------------------------------
-
-
-@pytest.mark.network
-def test_rewriting_does_what_it_says():
-    def items(name):
-        return [(i.fields, i.answers[0]) for i in table(name)]
-
-    for fields, reply in items("remove_word"):
-        words = fields["x"].rstrip(".").split()
-        assert reply.rstrip(".").split() == [w for w in words if w != fields["w"]]
-        assert len(reply.split()) == len(words) - 1
-    for fields, reply in items("replace_word"):
-        swapped = [fields["v"] if w.strip(",.") == fields["w"] else w.strip(",.")
-                   for w in fields["x"].split()]  # fmt: skip
-        assert [w.strip(",.") for w in reply.split()] == swapped != fields["x"].split()
-    for fields, reply in items("negate"):
-        assert reply.split().count("not") == 1
-        assert [w for w in reply.split() if w != "not"] == fields["x"].split()
-    for fields, reply in items("polite"):
-        assert reply.lower() == f"please {fields['x'].lower()}"
-    for fields, reply in items("capitals"):
-        assert reply.isupper() and reply.lower() == fields["x"]
-    for fields, reply in items("first_word"):
-        assert fields["x"].startswith(reply)
-    for fields, reply in items("last_word"):
-        assert fields["x"].endswith(f" {reply}.")
 
 
 @pytest.mark.network

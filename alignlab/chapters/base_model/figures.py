@@ -1,25 +1,16 @@
-"""Figures of notebook 00: what the base model expects, knows, and answers."""
+"""Figures of notebook 00: what the base model expects and knows, how it answers."""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 
+from alignlab.evaluation.intervals import wilson_interval
 from alignlab.plots.style import HATCHES, PALETTE
 
 
-def next_token_bars(axes, probabilities: Sequence[tuple[str, float]], title: str):
-    """The likeliest next tokens of a text, most likely on top."""
-    tokens, shares = zip(*probabilities, strict=True)
-    places = np.arange(len(tokens))[::-1]
-    axes.barh(places, shares, color=PALETTE[0])
-    axes.set_yticks(places, [repr(token.strip()) for token in tokens])
-    axes.set(xlim=(0, 1), xlabel="probability of the next token", title=title)
-    return axes
-
-
 def surprise_bars(axes, tokens: Sequence[str], log_probs: Sequence[float], title: str):
-    """Surprise of each token of a text, in nats: what the model did not expect."""
+    """Surprise of each token of a text, minus its log-probability, in nats."""
     places = np.arange(len(tokens))
     axes.bar(places, -np.asarray(log_probs), color=PALETTE[0])
     axes.set_xticks(places, [t.strip() for t in tokens], rotation=60, ha="right")
@@ -28,7 +19,7 @@ def surprise_bars(axes, tokens: Sequence[str], log_probs: Sequence[float], title
 
 
 def exposures(world):
-    """How often each fact is read in pretraining: the designed spectrum."""
+    """How often pretraining states each fact, most frequent first."""
     figure, axes = plt.subplots(figsize=(7, 3))
     shown = sorted((f.exposure for f in world.facts), reverse=True)
     axes.plot(np.arange(1, len(shown) + 1), shown, color=PALETTE[0])
@@ -47,12 +38,10 @@ def exposures(world):
 
 def recall(rows: Sequence[dict], chance: float, threshold: int):
     """Share of facts completed rightly, by exposure, with Wilson intervals."""
-    from alignlab.evaluation.intervals import wilson_interval
-
     figure, axes = plt.subplots(figsize=(7, 3.6))
     places = np.arange(len(rows))
     rates = [wilson_interval(round(r["recall"] * r["facts"]), r["facts"]) for r in rows]
-    # At 0 and at 1 the limit is the rate itself, to within the last bit.
+    # At 0 and 1 a limit equals the rate, and rounding can put it on the wrong side.
     below = [max(rate.value - rate.low, 0) for rate in rates]
     above = [max(rate.high - rate.value, 0) for rate in rates]
     values = [rate.value for rate in rates]
@@ -73,7 +62,7 @@ def recall(rows: Sequence[dict], chance: float, threshold: int):
 
 
 def answering(groups: dict[str, dict[str, Sequence[float]]]):
-    """Bars per way of asking: ``groups[way][measure]`` holds one value per seed."""
+    """A bar per way to ask and measure, from ``groups[way][measure]``: one per seed."""
     figure, axes = plt.subplots(figsize=(7, 3.4))
     measures = list(next(iter(groups.values())))
     width = 0.8 / len(measures)

@@ -1,22 +1,19 @@
-"""Checks of the exercises of notebooks 07 and 08: ECE, the optimum of a reward, a
-temperature's loss, risk against coverage.
+"""Exercises of notebook 07: expected calibration error, and what a reward makes of
+probabilities."""
 
-``checks`` holds what every check is made of; this file the cases and known mistakes.
-"""
-
-import math
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import Case, Exercise, _close, _tensor
+from alignlab.course.checks import (
+    Case,
+    Exercise,
+    close,
+    generator,
+    scalar,
+    tensor,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def _generator(seed: int):
-    import torch
-
-    return torch.Generator().manual_seed(seed)
 
 
 def _told_apart(mistakes: dict[str, list["Tensor"]], case: Case):
@@ -24,7 +21,7 @@ def _told_apart(mistakes: dict[str, list["Tensor"]], case: Case):
     return {
         message: outputs
         for message, outputs in mistakes.items()
-        if not _close(outputs[0], case.expected)
+        if not close(outputs[0], case.expected)
     }
 
 
@@ -37,7 +34,7 @@ def _ece_cases() -> list[Case]:
 
     cases = []
     for seed, n, bins in ((0, 40, 10), (1, 60, 5), (2, 25, 4)):
-        random = _generator(seed)
+        random = generator(seed)
         confidence = torch.rand(n, dtype=torch.float64, generator=random)
         confidence[:bins] = torch.arange(bins) / bins  # 0 and inner edges
         confidence[bins : bins + 4] = 1.0
@@ -55,11 +52,8 @@ def _ece(confidence, correct, n_bins: int) -> float:
     return expected_calibration_error(confidence.numpy(), correct.numpy(), n_bins)
 
 
-def _read_number(output, **args) -> "Tensor":
-    items = tuple(next(iter(args.values())).shape)
-    note = "not reduced to one number: returns shape {}"
-    shapes = {items, items[:1], (1,), (args.get("n_bins", 0),)}
-    return _tensor(output, (), {shape: note.format(shape) for shape in shapes})
+def _read_ece(output, confidence, correct, n_bins) -> "Tensor":
+    return scalar(output, {tuple(confidence.shape), (1,), (n_bins,)})
 
 
 def _ece_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -121,7 +115,7 @@ def _optimum_cases() -> list[Case]:
 
     cases = []
     for seed, n, k, beta in ((0, 3, 4, 0.5), (1, 5, 3, 0.1), (2, 2, 6, 1.5)):
-        random = _generator(seed)
+        random = generator(seed)
         logits = torch.randn(n, k, dtype=torch.float64, generator=random)
         p = (1.5 * logits).softmax(1)
         right = (p.log() + p / beta).softmax(1)
@@ -130,7 +124,7 @@ def _optimum_cases() -> list[Case]:
 
 
 def _read_optimum(output, p, beta) -> "Tensor":
-    return _tensor(output, tuple(p.shape))
+    return tensor(output, tuple(p.shape))
 
 
 def _optimum_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -156,129 +150,11 @@ def _optimum_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             (p.log() / beta).softmax(1),
             (p.log() * (1 + 1 / beta)).softmax(1),
         ],
-        "log-probabilities: π itself is asked for": [case.expected.log()],
+        "log-probabilities: return π itself": [case.expected.log()],
         "p as it was: nothing is tilted": [p],
         "all on the likeliest option: that is the limit for β = 0": [
             torch.nn.functional.one_hot(p.argmax(1), p.shape[1]).double()
         ],
-    }
-
-
-# --- 08.1: the loss of a temperature ----------------------------------------------
-
-
-def _scaled_cases() -> list[Case]:
-    import torch
-
-    cases = []
-    for seed, n, k, temperature in ((0, 7, 4, 2.5), (1, 5, 3, 0.6), (2, 9, 5, 1.7)):
-        random = _generator(seed)
-        logits = 2 * torch.randn(n, k, dtype=torch.float64, generator=random)
-        labels = torch.randint(k, (n,), generator=random)
-        right = torch.nn.functional.cross_entropy(logits / temperature, labels)
-        args = dict(logits=logits, labels=labels, temperature=temperature)
-        cases.append(Case(args, right))
-    return cases
-
-
-def _scaled_mistakes(case: Case) -> dict[str, list["Tensor"]]:
-    import torch
-    import torch.nn.functional as F
-
-    logits, labels, t = case.args.values()
-    right, p = case.expected, (logits / t).softmax(1)
-    own = p.gather(1, labels[:, None])[:, 0]
-    powered = logits.softmax(1) / t
-    return {
-        "times T, not divided by it: a higher temperature is less sure": [
-            F.cross_entropy(logits * t, labels)
-        ],
-        "no temperature: the logits are used as they are": [
-            F.cross_entropy(logits, labels)
-        ],
-        "the loss is divided, not the logits": [F.cross_entropy(logits, labels) / t],
-        "probabilities are divided, not logits: they no longer sum to 1": [
-            -powered.gather(1, labels[:, None]).log().mean()
-        ],
-        "softmax twice: the loss takes logits": [F.cross_entropy(p, labels)],
-        "no softmax: raw logits are no log-probabilities": [
-            -(logits / t).gather(1, labels[:, None]).mean()
-        ],
-        "sum, not mean: divide by the number of items": [right * len(labels)],
-        "sign flipped: a loss is lower where what happened is likelier": [-right],
-        "mean of probabilities: take the logarithm of each first": [
-            -own.mean(),
-            -own.mean().log(),
-            1 - own.mean(),
-        ],
-        "of the likeliest class: the label's probability is asked for": [
-            -p.max(1).values.log().mean()
-        ],
-        "in bits: natural logarithms give nats": [right / math.log(2)],
-        "zero: every answer would be right and sure": [torch.zeros_like(right)],
-    }
-
-
-# --- 08.2: risk against coverage --------------------------------------------------
-
-
-def _risk_cases() -> list[Case]:
-    import torch
-
-    cases = []
-    for seed, n in ((0, 9), (1, 14), (2, 23)):
-        random = _generator(seed)
-        confidence = torch.rand(n, dtype=torch.float64, generator=random)
-        correct = (
-            torch.rand(n, dtype=torch.float64, generator=random) < confidence
-        ).long()
-        correct[confidence.argmax()] = 1
-        correct[confidence.argmin()] = 0
-        args = dict(confidence=confidence, correct=correct)
-        cases.append(Case(args, _risks(1 - correct.double(), confidence)))
-    return cases
-
-
-def _risks(wrong: "Tensor", confidence: "Tensor", descending: bool = True) -> "Tensor":
-    import torch
-
-    order = confidence.argsort(descending=descending)
-    answered = torch.arange(1, len(wrong) + 1, dtype=torch.float64)
-    return wrong[order].cumsum(0) / answered
-
-
-def _read_risk(output, confidence, correct) -> "Tensor":
-    shape = tuple(confidence.shape)
-    return _tensor(output, shape, {(): "one number: a risk for each coverage"})
-
-
-def _risk_mistakes(case: Case) -> dict[str, list["Tensor"]]:
-    import torch
-
-    confidence, correct = case.args.values()
-    wrong = 1 - correct.double()
-    order = confidence.argsort(descending=True)
-    answered = torch.arange(1, len(wrong) + 1, dtype=torch.float64)
-    return {
-        "the least sure first: answer the surest ones first": [
-            _risks(wrong, confidence, descending=False)
-        ],
-        "not sorted: the order of the items does not matter, that of their confidence "
-        "does": [wrong.cumsum(0) / answered],
-        "accuracy: risk is the share of wrong answers": [1 - case.expected],
-        "divided by all items: risk is among those that were answered": [
-            wrong[order].cumsum(0) / len(wrong)
-        ],
-        "not cumulative: risk is of all that is answered so far": [wrong[order]],
-        "counts: divide by how many were answered": [wrong[order].cumsum(0)],
-        "backwards: coverage grows from the first to the last": [case.expected.flip(0)],
-        "what it expects, not what happened: risk is the share of wrong answers": [
-            (1 - confidence[order]).cumsum(0) / answered
-        ],
-        "in the items' own order: put the risks in the order of coverage": [
-            case.expected[order.argsort()]
-        ],
-        "zeros: nothing would ever be wrong": [torch.zeros_like(wrong)],
     }
 
 
@@ -288,7 +164,7 @@ EXERCISES: dict[str, Exercise] = {
     "07.1": Exercise(
         "my_ece(confidence, correct, n_bins)",
         _ece_cases,
-        _read_number,
+        _read_ece,
         _ece_mistakes,
         "the same as `alignlab.calibration.expected_calibration_error`",
         "bin b is (b/B, (b+1)/B], the first also holds 0. In each: mean confidence "
@@ -302,23 +178,5 @@ EXERCISES: dict[str, Exercise] = {
         _optimum_mistakes,
         "the policy that earns most at this price of KL",
         "multiply each probability by exp(p / β), then divide each row by its sum.",
-    ),
-    "08.1": Exercise(
-        "my_scaled_nll(logits, labels, temperature)",
-        _scaled_cases,
-        _read_number,
-        _scaled_mistakes,
-        "the loss that `alignlab.calibration.TemperatureScaler` makes least",
-        "divide the logits by T, take log_softmax over the classes, pick the label's, "
-        "then minus the mean.",
-    ),
-    "08.2": Exercise(
-        "my_risks(confidence, correct)",
-        _risk_cases,
-        _read_risk,
-        _risk_mistakes,
-        "the same risks as `alignlab.calibration.risk_coverage_curve`",
-        "sort by falling confidence; at k the risk is the share of wrong answers among "
-        "the first k.",
     ),
 }

@@ -1,16 +1,15 @@
-"""What the runs of notebook 05 say: the upper envelope of reward over KL, its mean
-height, and how a trained policy compares with the exact optimum.
-
-Runs come as the arms of ``dpo`` and ``dpo_rivals`` give them. Nothing is trained here.
-"""
+"""From the rows of notebook 05's arms to its numbers: upper envelopes of gold over KL,
+gradient weights, and the distance to the exact optimum."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from scipy.special import expit
 from scipy.stats import spearmanr
 
+from alignlab.evaluation.curves import mean_height
 from alignlab.evaluation.exact import total_variation
 from alignlab.objectives.preference import implicit_reward
 
@@ -23,17 +22,17 @@ GRID = np.linspace(0, REACH, 81)
 def mixture(
     kl: Float[np.ndarray, "points"], gold: Float[np.ndarray, "points"], limit: float
 ) -> Float[np.ndarray, "points"]:
-    r"""How often to take which policy, for most gold at no more KL than the limit.
+    r"""Weights of the mixture of policies with the most gold within a limit of KL.
 
-    To draw from policy i with probability :math:`w_i` gives the gold :math:`w \cdot g`,
-    and its KL to the reference is at most :math:`w \cdot \mathrm{kl}`, for KL is
-    convex. So whatever lies on the upper concave envelope of the points can be had. Of
-    points on that envelope never more than two are mixed.
+    Drawing each reply from policy i with probability :math:`w_i` gives the gold
+    :math:`w \cdot g`. Its KL to the reference is at most :math:`w \cdot \mathrm{kl}`,
+    since KL is convex. So every point on the upper concave envelope can be reached, by
+    mixing no more than two policies.
 
     Args:
-        kl: nats a reply; one of them within the limit.
+        kl: of each policy, in nats per reply.
         gold: of each policy.
-        limit: nats a reply.
+        limit: in nats per reply; a higher one allows more gold.
 
     Raises:
         ValueError: if no policy is within the limit.
@@ -42,14 +41,14 @@ def mixture(
     if not len(inside):
         raise ValueError(f"limit is {limit}, and the least KL is {kl.min()}")
     weights = np.zeros(len(kl))
-    best = inside[gold[inside].argmax()]
-    weights[best], most = 1.0, gold[best]
+    single = inside[gold[inside].argmax()]
+    weights[single], best = 1.0, gold[single]
     for i in inside:
         for j in outside:
-            share = (limit - kl[i]) / (kl[j] - kl[i])  # of the one outside
+            share = (limit - kl[i]) / (kl[j] - kl[i])  # of policy j
             value = (1 - share) * gold[i] + share * gold[j]
-            if value > most:
-                most, weights = value, np.zeros(len(kl))
+            if value > best:
+                best, weights = value, np.zeros(len(kl))
                 weights[i], weights[j] = 1 - share, share
     return weights
 
@@ -59,60 +58,59 @@ def envelope(
 ) -> Float[np.ndarray, "limits"]:
     """Gold of the best mixture of policies within each limit of KL.
 
-    The best of several noisy numbers is too good. So the mixture is picked by the gold
-    of every other subject and measured on the rest, then the other way round, and the
-    mean of the two is what comes back.
+    The largest of several noisy numbers is biased upwards. So the mixture is picked by
+    the gold of every other subject and measured on the rest, then the other way round;
+    the result is the mean of the two.
 
     Args:
         points: policies, the reference among them, each with ``kl`` and ``golds``, the
             gold of every subject.
-        limits: nats a reply.
+        limits: in nats per reply.
     """
     kl = np.array([point["kl"] for point in points], float)
     golds = np.array([point["golds"] for point in points], float)  # (points, subjects)
     halves = [golds[:, half::2].mean(axis=1) for half in (0, 1)]
-    found = [
-        [mixture(kl, picks, limit) @ counts for limit in limits]
-        for picks, counts in (halves, halves[::-1])
+    lines = [
+        [mixture(kl, picking, limit) @ measuring for limit in limits]
+        for picking, measuring in (halves, halves[::-1])
     ]
-    return np.mean(found, axis=0)
+    return np.mean(lines, axis=0)
 
 
 def envelopes(
     runs: Sequence[Mapping], start: Sequence[Mapping], limits=GRID
 ) -> dict[int, Float[np.ndarray, "limits"]]:
-    """By seed, the :func:`envelope` of one method's runs and the reference policy, as
-    gold gained over the reference. A run that had to stop is not on it.
+    """By seed, the :func:`envelope` of a method's runs together with the reference, as
+    gold gained over the reference. Runs that failed are left out.
 
     Args:
-        runs: of one method, with ``seed``; of the seeds that start has, others do not
-            count.
+        runs: of one method. Seeds that ``start`` does not have are ignored.
         start: the reference, measured with each seed.
     """
-    found = {}
-    for one in start:
-        own = [r for r in runs if r["seed"] == one["seed"] and not r.get("stopped")]
-        if any(r["seed"] == one["seed"] for r in runs):
-            found[one["seed"]] = envelope([one, *own], limits) - np.mean(one["golds"])
-    return found
+    lines = {}
+    for reference in start:
+        seed = reference["seed"]
+        own = [run for run in runs if run["seed"] == seed]
+        points = [reference, *(run for run in own if not run.get("stopped"))]
+        if own:
+            lines[seed] = envelope(points, limits) - np.mean(reference["golds"])
+    return lines
 
 
 def areas(runs: Sequence[Mapping], start: Sequence[Mapping]) -> dict[int, float]:
-    """By seed, the mean height of the envelope from 0 to ``REACH`` nats, in gold gained
+    """By seed, the mean height of the envelope from 0 to ``REACH`` nats, as gold gained
     over the reference."""
     gained = envelopes(runs, start)
-    return {
-        seed: float(np.trapezoid(line, GRID) / REACH) for seed, line in gained.items()
-    }
+    return {seed: mean_height(GRID, line) for seed, line in gained.items()}
 
 
-def difference(one: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
-    """The first minus the second, for each seed that both have."""
-    return [one[seed] - other[seed] for seed in one if seed in other]
+def difference(first: Mapping[int, float], second: Mapping[int, float]) -> list[float]:
+    """First minus second, for each seed that both have."""
+    return [first[seed] - second[seed] for seed in first if seed in second]
 
 
 def spread(areas_of: Mapping[str, Mapping[int, float]]) -> list[float]:
-    """Best minus worst method, for each seed that all of them have."""
+    """Best minus worst method, for each seed that all methods have."""
     common = set.intersection(*(set(by_seed) for by_seed in areas_of.values()))
     ranges = []
     for seed in sorted(common):
@@ -127,15 +125,16 @@ def spread(areas_of: Mapping[str, Mapping[int, float]]) -> list[float]:
 def gradient_weights(
     gradients: Mapping[str, Sequence[float]], beta: float
 ) -> dict[str, np.ndarray]:
-    r"""What a pair's gradient should be multiplied by, and what it is.
+    r"""The weight of each pair in DPO's gradient, by theory and as measured.
 
     Args:
-        gradients: as ``dpo.pair_gradients`` measures them.
+        gradients: as ``runs.pair_gradients`` gives them.
+        beta: that the losses were computed with.
 
     Returns:
-        For each pair ``expected``, :math:`\sigma(-\beta h)`, how wrong the policy has
-        it; ``measured``, the length of the loss's gradient over β times that of the
-        margin's own.
+        For each pair ``expected``, :math:`\sigma(-\beta h)`: the probability the policy
+        gives to the wrong order; ``measured``, the norm of the loss's gradient over β
+        times the norm of the margin's gradient.
     """
     margin, gradient, of_margin = (
         np.array(gradients[name]) for name in ("margin", "gradient", "of_margin")
@@ -149,8 +148,8 @@ def gradient_weights(
 def gradient_summary(
     gradients: Mapping[str, Sequence[float]], beta: float
 ) -> dict[str, float]:
-    """``error``, the largest deviation of a measured weight, as a share of what is
-    expected; ``rank_correlation`` (Spearman) of the weight with the length of the
+    """``error``, the largest relative deviation of a measured weight from the expected
+    one; ``rank_correlation``, Spearman's, of the expected weight with the norm of the
     gradient."""
     weights = gradient_weights(gradients, beta)
     deviation = np.abs(weights["measured"] / weights["expected"] - 1)
@@ -161,29 +160,27 @@ def gradient_summary(
 # --- The exact laboratory -------------------------------------------------------------
 
 
-def against_optimum(found: Mapping[str, Sequence[float]], beta: float) -> dict:
-    """A trained policy of the laboratory against the exact optimum.
+def against_optimum(row: Mapping[str, Sequence[float]], beta: float) -> dict:
+    """Compare a policy trained in the laboratory with the exact optimum.
 
     Args:
-        found: as ``dpo.optimum_arm`` gives it.
-        beta: the price that it was trained at.
+        row: of ``laboratory.dpo_arm`` or ``laboratory.ppo_arm``.
+        beta: that it was trained with.
 
     Returns:
-        ``variation``, total variation to the optimum; ``before``, the reference's;
-        ``correlation`` of the implicit reward with the true one over all replies, and
-        ``implicit``, that reward, (replies,).
+        Total variation to the optimum of the policy (``variation``) and of the
+        reference (``before``); ``implicit``, the implicit reward of every completion,
+        and its ``correlation`` with the true reward.
     """
-    import torch
-
     policy, reference = (
-        torch.tensor(found[name], dtype=torch.float64).log()
+        torch.tensor(row[name], dtype=torch.float64).log()
         for name in ("policy", "reference")
     )
     implicit = implicit_reward(policy, reference, beta).numpy()
     return {
-        "variation": total_variation(found["policy"], found["optimum"]).item(),
-        "before": total_variation(found["reference"], found["optimum"]).item(),
-        "correlation": float(np.corrcoef(implicit, found["reward"])[0, 1]),
+        "variation": total_variation(row["policy"], row["optimum"]).item(),
+        "before": total_variation(row["reference"], row["optimum"]).item(),
+        "correlation": float(np.corrcoef(implicit, row["reward"])[0, 1]),
         "implicit": implicit,
     }
 
@@ -191,10 +188,10 @@ def against_optimum(found: Mapping[str, Sequence[float]], beta: float) -> dict:
 # --- Cost -----------------------------------------------------------------------------
 
 
-def held(policy, reward_model) -> list[dict]:
-    """Models that must be there at once while training, and their megabytes: weights of
-    each, and of what is trained gradients and Adam's two moments as well. Activations
-    are not in it."""
+def training_memory(policy, reward_model) -> list[dict]:
+    """Models that DPO and PPO hold at once while training (``held``), and their
+    ``megabytes``: the weights of each, with gradients and Adam's two moments for the
+    one that is trained. Activations are not counted."""
     sizes = [
         sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6
         for model in (policy, reward_model)

@@ -1,13 +1,18 @@
-"""Checks of notebook 05's exercises: the exact optimum, DPO's loss, its weights.
-
-``checks`` holds what every check is made of; this file the cases and known mistakes.
-"""
+"""Exercises of notebook 05: the exact optimum, DPO's loss, how hard a pair pulls."""
 
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import Case, Exercise, _close, _normal, _tensor
+from alignlab.course.checks import (
+    Case,
+    Exercise,
+    close,
+    gradient_fault,
+    normal,
+    scalar,
+    tensor,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +32,7 @@ def _optimum_cases() -> list[Case]:
         (2, 9, 0.1, 0.5),
         (3, 5, 0.01, 20.0),
     ):
-        logits, reward = _normal(seed, 2, count)
+        logits, reward = normal(seed, 2, count)
         args = dict(reference=logits.softmax(0), reward=size * reward, beta=beta)
         cases.append(Case(args, optimal_policy(**args)))
     return cases
@@ -35,8 +40,8 @@ def _optimum_cases() -> list[Case]:
 
 def _read_optimum(output, reference, reward, beta) -> "Tensor":
     shape = tuple(reference.shape)
-    notes = {(): "one number: a probability for every completion is asked for"}
-    return _tensor(output, shape, notes)
+    notes = {(): "one number: return a probability for every completion"}
+    return tensor(output, shape, notes)
 
 
 def _optimum_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -68,7 +73,7 @@ def _optimum_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     return {
         message: outputs
         for message, outputs in mistakes.items()
-        if outputs[0].isfinite().all() and not _close(outputs[0], case.expected)
+        if outputs[0].isfinite().all() and not close(outputs[0], case.expected)
     }
 
 
@@ -84,8 +89,8 @@ def _dpo_cases() -> list[Case]:
 
     cases = []
     for seed, pairs, beta, spread in ((0, 5, 0.1, 8.0), (1, 3, 0.5, 3.0), (2, 4, 1, 2)):
-        reference = -_normal(seed, 2, pairs).abs() * 10 - 5
-        policy = reference + spread * _normal(seed + 50, 2, pairs)
+        reference = -normal(seed, 2, pairs).abs() * 10 - 5
+        policy = reference + spread * normal(seed + 50, 2, pairs)
         if seed == 2:
             policy = policy + torch.tensor([[-900.0, 0, 0, 0], [0, 0, 0, 0]])
         args = dict(policy_chosen=policy[0], policy_rejected=policy[1])
@@ -95,9 +100,8 @@ def _dpo_cases() -> list[Case]:
 
 
 def _read_dpo(output, policy_chosen, **others) -> "Tensor":
-    unreduced = "not reduced to one number: returns shape {}; take the mean over pairs"
     shapes = [tuple(policy_chosen.shape), (1,)]
-    return _tensor(output, (), {shape: unreduced.format(shape) for shape in shapes})
+    return scalar(output, shapes, "take the mean over pairs")
 
 
 def _dpo_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -140,32 +144,18 @@ def _dpo_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         ],
         "sum, not mean: divide by the number of pairs": [right * len(chosen)],
         "in bits: natural logarithms give nats": [right / math.log(2)],
-        "zero: nothing would be learnt": [torch.zeros_like(right)],
+        "zero: nothing can be learnt": [torch.zeros_like(right)],
     }
 
 
 def _dpo_teaches(answer: Callable) -> str:
-    import torch
-
     from alignlab.objectives import dpo_loss
 
-    case = _dpo_cases()[0]
-    args = {
-        name: value.clone().requires_grad_() if name.startswith("policy") else value
-        for name, value in case.args.items()
-    }
-    policy = [args["policy_chosen"], args["policy_rejected"]]
-    loss = answer(*args.values())
-    if not getattr(loss, "requires_grad", False):
-        return (
-            "no gradient: the value is right but cut off from the policy, so nothing "
-            "would be learnt; leave out `.item()`, `.detach()`, `float()`, `no_grad`"
-        )
-    found = torch.autograd.grad(loss, policy, allow_unused=True)
-    expected = torch.autograd.grad(dpo_loss(**args).mean(), policy)
-    if all(f is not None and _close(f, e) for f, e in zip(found, expected)):
-        return ""
-    return "wrong gradient: the value is right, but part of the way to it is detached"
+    def mean_loss(*args):
+        return dpo_loss(*args).mean()
+
+    inputs = ("policy_chosen", "policy_rejected")
+    return gradient_fault(answer, mean_loss, _dpo_cases()[0], inputs)
 
 
 # --- 05.3: how hard each pair pulls -----------------------------------------------
@@ -178,7 +168,7 @@ def _weight_cases() -> list[Case]:
 
     cases = []
     for seed, pairs, beta in ((0, 5, 0.1), (1, 3, 0.5), (2, 7, 2.0)):
-        margin = 4 * _normal(seed, pairs)
+        margin = 4 * normal(seed, pairs)
         h = margin.clone().requires_grad_()
         nothing = torch.zeros_like(h)
         losses = dpo_loss(h, nothing, nothing, nothing, beta)
@@ -189,9 +179,7 @@ def _weight_cases() -> list[Case]:
 
 def _read_weight(output, margin, beta) -> "Tensor":
     shape = tuple(margin.shape)
-    return _tensor(
-        output, shape, {(): "one number: every pair has a weight of its own"}
-    )
+    return tensor(output, shape, {(): "one number: every pair has a weight of its own"})
 
 
 def _weight_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -206,9 +194,7 @@ def _weight_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "β in front left out: it is β σ(-β h)": [torch.sigmoid(-beta * margin)],
         "β inside left out: it is β σ(-β h)": [beta * torch.sigmoid(-margin)],
         "no β at all: it is β σ(-β h)": [torch.sigmoid(-margin)],
-        "the loss: its slope is asked for": [
-            torch.nn.functional.softplus(-beta * margin)
-        ],
+        "the loss: return its slope": [torch.nn.functional.softplus(-beta * margin)],
         "sign flipped: a weight is positive": [-right],
         "the same for all: that is the unweighted variant": [
             torch.full_like(margin, beta),

@@ -9,7 +9,7 @@ import torch
 from alignlab.chapters.dpo.analysis import GRID, envelopes, gradient_weights
 from alignlab.evaluation.intervals import t_interval
 from alignlab.objectives.preference import dpo_loss
-from alignlab.plots.style import LINESTYLES, MARKERS, PALETTE, interval_line
+from alignlab.plots.style import PALETTE, dots, interval_line, series_style
 
 LOSSES = {"DPO": "sigmoid", "IPO": "ipo", "hinge": "hinge", "unweighted": "unweighted"}
 
@@ -22,13 +22,13 @@ def optimum(
     implicit: Sequence[float],
     names: Sequence[str],
 ):
-    """Every reply's probability under several policies, and the reward that DPO has
-    learnt against the true one.
+    """Probability of every completion under several policies, and DPO's implicit reward
+    against the true one.
 
     Args:
-        policies: probabilities of all replies, by the policy's name.
-        reward: of every reply. implicit: the same, read back from the policy.
-        names: the replies.
+        policies: probabilities of all completions, by the policy's name.
+        reward, implicit: true and implicit reward of every completion.
+        names: the completions as text.
     """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(12, 4), gridspec_kw={"width_ratios": [2.2, 1]}
@@ -36,9 +36,8 @@ def optimum(
     order = np.argsort(reward)[::-1]
     for number, (name, probabilities) in enumerate(policies.items()):
         left.plot(
-            np.asarray(probabilities)[order], linestyle="",
-            marker=MARKERS[number % len(MARKERS)], markersize=9 - 1.5 * number,
-            color=PALETTE[number % len(PALETTE)], label=name,
+            np.asarray(probabilities)[order], linestyle="", label=name,
+            markersize=9 - 1.5 * number, **series_style(number, "color", "marker"),
         )  # fmt: skip
     left.set_xticks(range(len(order)), np.asarray(names)[order], rotation=90)
     left.set(xlabel="reply, best reward first", ylabel="probability")
@@ -60,26 +59,26 @@ def optimum(
 def _curves(loss_type: str, beta: float, margins: np.ndarray):
     """Loss and its slope at margins in nats."""
     h = torch.as_tensor(margins, dtype=torch.float64).requires_grad_()
-    nothing = torch.zeros_like(h)
-    losses = dpo_loss(h, nothing, nothing, nothing, beta, loss_type)
+    zero = torch.zeros_like(h)
+    losses = dpo_loss(h, zero, zero, zero, beta, loss_type)
     [slopes] = torch.autograd.grad(losses.sum(), h)
     return losses.detach().numpy(), slopes.numpy()
 
 
 def loss_and_gradient(beta: float = 0.1, margin: float = 0.0, reach: float = 30.0):
-    """Losses of a pair and how hard each pulls, against the pair's margin.
+    """Losses of a pair, and how hard each pulls on its margin, against the margin.
 
     Args:
-        beta: the same for all losses.
-        margin: the pair to mark, in nats.
-        reach: margins are drawn from minus this to this.
+        beta: of all losses; higher makes DPO let go at a smaller margin.
+        margin: in nats, of the pair to mark.
+        reach: the horizontal axis goes from minus this to plus this.
     """
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.8))
     margins = np.linspace(-reach, reach, 241)
     for number, (name, loss_type) in enumerate(LOSSES.items()):
-        style = dict(color=PALETTE[number], linestyle=LINESTYLES[number])
+        style = series_style(number, "color", "linestyle")
         at_zero = np.array([0.0])
-        # Each loss by its own pull at margin 0, so that shapes can be compared.
+        # Divided by the loss's pull at margin 0, so that shapes can be compared.
         scale = abs(_curves(loss_type, beta, at_zero)[1][0])
         lines = _curves(loss_type, beta, margins)
         marks = _curves(loss_type, beta, np.array([margin]))
@@ -99,18 +98,19 @@ def loss_and_gradient(beta: float = 0.1, margin: float = 0.0, reach: float = 30.
 
 
 def margin_story(beta: float, margin: float) -> str:
-    """What DPO makes of one pair, in words."""
-    sure = 1 / (1 + np.exp(-beta * margin))
+    """What DPO and IPO do with one pair, in words."""
+    preferred = 1 / (1 + np.exp(-beta * margin))
+    target = 1 / (2 * beta)
     return (
-        f"At β = {beta:g} a margin of {margin:+.1f} nats says that the chosen reply is "
-        f"preferred with probability {sure:.2f}. DPO's weight is {1 - sure:.2f} (0.50 "
-        f"at the start); IPO wants a margin of {1 / (2 * beta):.1f} and pulls "
-        f"{'on' if margin < 1 / (2 * beta) else 'back'}."
+        f"At β = {beta:g} a margin of {margin:+.1f} nats means the chosen reply is "
+        f"preferred with probability {preferred:.2f}. DPO's weight is "
+        f"{1 - preferred:.2f} (0.50 at the start); IPO aims at a margin of "
+        f"{target:.1f} and pulls {'on' if margin < target else 'back'}."
     )
 
 
 def margin_explorer():
-    """Sliders for β and the margin of a pair, over losses and gradients."""
+    """Losses and gradients of a pair, with sliders for β and its margin."""
     import ipywidgets
     from IPython.display import display
 
@@ -132,23 +132,23 @@ def margin_explorer():
 
 
 def gradients(rows: Sequence[Mapping], beta: float):
-    """Every held-out pair's measured weight against the one it should have, and the
-    length of its gradient."""
+    """Measured weight and gradient norm of every held-out pair, against the weight
+    expected by theory."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
     for number, row in enumerate(rows):
         weights = gradient_weights(row["gradients"], beta)
-        style = dict(
-            linestyle="", marker=MARKERS[number % len(MARKERS)], alpha=0.6, markersize=6
+        style = series_style(number, "color", "marker")
+        style |= dict(
+            linestyle="", alpha=0.6, markersize=6, label=f"seed {row['seed']}"
         )
-        style |= dict(color=PALETTE[number % len(PALETTE)], label=f"seed {row['seed']}")
         left.plot(weights["expected"], weights["measured"], **style)
         right.plot(weights["expected"], row["gradients"]["gradient"], **style)
     ends = np.array(left.get_xlim())
     left.plot(ends, ends, "--", color="0.4", linewidth=1)
     left.set(xlabel="σ(-β margin)", ylabel="|gradient| / (β |gradient of margin|)")
-    left.set_title("The weight is what it should be")
+    left.set_title("Measured weight")
     right.set(xlabel="σ(-β margin)", ylabel="|gradient| of the pair")
-    right.set_title("Who pulls most")
+    right.set_title("Which pairs pull most")
     right.legend(fontsize=10)
     return figure
 
@@ -156,23 +156,23 @@ def gradients(rows: Sequence[Mapping], beta: float):
 # --- Chosen and rejected --------------------------------------------------------------
 
 
-def followed(groups: Mapping[str, Sequence[Mapping]]):
-    """Log-ratios of chosen and rejected replies along runs, on pairs learnt from and on
-    unseen ones, a row of panels for each kind of run."""
+def log_ratios(groups: Mapping[str, Sequence[Mapping]]):
+    """Log-ratios of chosen and rejected replies along runs, on training pairs and on
+    unseen ones, with a row of panels for each kind of run."""
     figure, panels = plt.subplots(
         len(groups), 2, figsize=(10, 3.4 * len(groups)), squeeze=False, sharey="row"
     )
-    where = {"train": "pairs learnt from", "held_out": "pairs about unseen subjects"}
-    for line, (name, rows) in zip(panels, groups.items(), strict=True):
-        looks = [row["followed"] for row in rows if not row.get("stopped")]
-        for axes, (key, label) in zip(line, where.items(), strict=True):
+    splits = {"train": "training pairs", "held_out": "pairs about unseen subjects"}
+    for panel_row, (name, rows) in zip(panels, groups.items(), strict=True):
+        series = [row["log_ratios"] for row in rows if not row.get("stopped")]
+        for axes, (split, label) in zip(panel_row, splits.items(), strict=True):
             for number, side in enumerate(("chosen", "rejected")):
-                lines = [look[f"{key}/{side}"] for look in looks]
-                interval_line(axes, looks[0]["pairs"], lines, side, color=number)
+                lines = [by_name[f"{split}/{side}"] for by_name in series]
+                interval_line(axes, series[0]["pairs"], lines, side, color=number)
             axes.axhline(0, color="0.6", linewidth=1)
             axes.set_title(f"{name}: {label}", fontsize=12)
             axes.set_xlabel("comparisons seen")
-        line[0].set_ylabel("log(π / π_ref), nats a reply")
+        panel_row[0].set_ylabel("log(π / π_ref), nats a reply")
     panels[0, 0].legend(fontsize=10)
     return figure
 
@@ -181,7 +181,7 @@ def followed(groups: Mapping[str, Sequence[Mapping]]):
 
 
 def strengths(rows: Sequence[Mapping], start: Sequence[Mapping]):
-    """KL and gold gained at the end of DPO runs against β, a dot a seed."""
+    """KL and gold gained at the end of DPO runs against β, a line for each seed."""
     before = {row["seed"]: row["gold"] for row in start}
     rows = [row for row in rows if not row.get("stopped")]
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.4))
@@ -198,17 +198,18 @@ def strengths(rows: Sequence[Mapping], start: Sequence[Mapping]):
             axes.plot(*zip(*own), "o-", color=PALETTE[0], alpha=0.5, linewidth=1)
         axes.set_xscale("log")
         axes.set_xlabel("β (log scale)")
-    panels[0].set(ylabel="KL (nats a reply)", title="How far it goes")
-    panels[1].set(ylabel="gold gained", title="What that brings")
+    panels[0].set(ylabel="KL (nats a reply)", title="Distance")
+    panels[1].set(ylabel="gold gained", title="Gain")
     panels[1].axhline(0, color="0.6", linewidth=1)
     return figure
 
 
 def noise(groups: Mapping[str, Sequence[Mapping]], start: Sequence[Mapping]):
-    """Gold gained and KL at the end of runs on labels of which more and more are wrong.
+    """Gold gained and KL at the end of runs, against the rate of wrong labels.
 
     Args:
-        groups: rows by loss, with ``flips``.
+        groups: rows of ``runs.noise_sweep``, by loss.
+        start: the reference, measured with each seed.
     """
     before = {row["seed"]: row["gold"] for row in start}
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.6))
@@ -216,9 +217,7 @@ def noise(groups: Mapping[str, Sequence[Mapping]], start: Sequence[Mapping]):
         rows = [row for row in rows if not row.get("stopped")]
         rates = sorted({row["flips"] for row in rows})
         place = np.array(rates) + 0.008 * (number - (len(groups) - 1) / 2)
-        style = dict(
-            color=PALETTE[number % len(PALETTE)], marker=MARKERS[number % len(MARKERS)]
-        )
+        style = series_style(number, "color", "marker", "linestyle")
         for axes, value in zip(
             panels,
             (lambda row: row["gold"] - before[row["seed"]], lambda row: row["kl"]),
@@ -228,15 +227,12 @@ def noise(groups: Mapping[str, Sequence[Mapping]], start: Sequence[Mapping]):
             for at, values in zip(place, by_rate, strict=True):
                 axes.plot([at] * len(values), values, ".", color=style["color"])
             means = [np.mean(values) for values in by_rate]
-            axes.plot(
-                place, means, linestyle=LINESTYLES[number % len(LINESTYLES)],
-                linewidth=1.2, label=name, **style,
-            )  # fmt: skip
+            axes.plot(place, means, linewidth=1.2, label=name, **style)
     for axes in panels:
         axes.set_xlabel("share of wrong labels")
-    panels[0].set(ylabel="gold gained", title="Worth on unseen subjects")
+    panels[0].set(ylabel="gold gained", title="Gain on unseen subjects")
     panels[0].axhline(0, color="0.6", linewidth=1)
-    panels[1].set(ylabel="KL (nats a reply)", title="Distance gone for it")
+    panels[1].set(ylabel="KL (nats a reply)", title="Distance")
     panels[0].legend(fontsize=10)
     return figure
 
@@ -247,11 +243,11 @@ def noise(groups: Mapping[str, Sequence[Mapping]], start: Sequence[Mapping]):
 def frontier(
     panels_of: Mapping[str, Mapping[str, Sequence[Mapping]]], start: Sequence[Mapping]
 ):
-    """Gold gained against KL: every run a point, every method its upper envelope with
-    the seeds' 95% interval.
+    """Gold gained against KL: a point for every run, and the upper envelope of every
+    method with its 95% interval over seeds.
 
     Args:
-        panels_of: a panel by its title, with the rows of each of its methods.
+        panels_of: by the title of a panel, the rows of each of its methods.
         start: the reference, measured with each seed.
     """
     figure, all_axes = plt.subplots(
@@ -266,8 +262,8 @@ def frontier(
             axes.plot(
                 [row["kl"] for row in rows],
                 [np.mean(row["golds"]) - before[row["seed"]] for row in rows],
-                MARKERS[number % len(MARKERS)], color=PALETTE[number % len(PALETTE)],
                 markersize=5, alpha=0.7, linestyle="",
+                **series_style(number, "color", "marker"),
             )  # fmt: skip
         axes.axhline(0, color="0.6", linewidth=1)
         axes.set_xlim(-0.1, 1.5 * GRID[-1])
@@ -281,17 +277,16 @@ def frontier(
 
 
 def area_dots(areas_of: Mapping[str, Mapping[int, float]]):
-    """Mean height of each method's envelope, a dot a seed, mean and interval."""
+    """Mean height of each method's envelope: a dot for each seed, their mean and its
+    interval."""
     figure, axes = plt.subplots(figsize=(8, 0.42 * len(areas_of) + 1.3))
-    for place, by_seed in enumerate(areas_of.values()):
-        values = list(by_seed.values())
-        axes.plot(values, [place] * len(values), "o", color=PALETTE[0], alpha=0.6)
-        interval = t_interval(values)
-        axes.plot([interval.value] * 2, [place - 0.25, place + 0.25], color="0.2")
+    areas = {name: list(by_seed.values()) for name, by_seed in areas_of.items()}
+    dots(axes, areas, horizontal=True)
+    for place, values in enumerate(areas.values()):
         if len(values) > 1:
+            interval = t_interval(values)
             ends = [interval.low, interval.high]
             axes.plot(ends, [place] * 2, color="0.2", linewidth=1)
-    axes.set_yticks(range(len(areas_of)), list(areas_of))
-    axes.set(ylim=(len(areas_of) - 0.5, -0.5), xlabel="gold gained, mean over KL")
+    axes.set_xlabel("gold gained, mean over KL")
     axes.set_title("Height of the envelope (dots: seeds; line: 95% interval)")
     return figure

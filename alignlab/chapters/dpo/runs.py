@@ -1,67 +1,63 @@
-"""The arms of notebook 05: DPO and its family on the comparisons that notebook 03's
-reward model was learnt from, and DPO on the exact laboratory.
+"""The arms of notebook 05: DPO, its family, PPO and best-of-n at several strengths.
 
-All of them start from one reference policy, learn at one rate, and are measured on the
-same unseen subjects. What they are held against (PPO, best-of-n) is in ``dpo_rivals``.
+All share one reference policy and the subjects they are measured on. DPO and its family
+train on the comparisons behind notebook 03's reward model.
 """
 
 import copy
 import functools
-import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from alignlab.chapters.ppo import artifacts as ppo
 from alignlab.errors import AlignlabError
-from alignlab.evaluation.exact import (
-    bradley_terry,
-    every_completion,
-    expected_dpo_loss,
-    few_word_model,
-    log_probs_of_all,
-    optimal_policy,
-)
+from alignlab.evaluation.best_of_n import best_of_n_values
+from alignlab.evaluation.exact import best_of_n_kl
+from alignlab.models.base import device_in_use
 from alignlab.models.pairs import pack, pair_log_probs
 from alignlab.models.sampler import complete
 from alignlab.objectives.policy import exact_kl
-from alignlab.objectives.preference import dpo_loss
-from alignlab.study import artifacts as alignment
-from alignlab.training.dpo import (
-    WITHOUT_REFERENCE,
-    encode_pairs,
-    log_probs_of,
-    train_dpo,
-)
-from alignlab.training.loop import train
+from alignlab.objectives.preference import PREFERENCE_LOSSES, dpo_loss
+from alignlab.ppo import PPOConfig, PPOTrainer
+from alignlab.study import artifacts
+from alignlab.study.arms import run_groups
+from alignlab.training.dpo import train_dpo
+from alignlab.training.pairs import encode_pairs, log_probs_of
 from alignlab.training.sft import collate, encode
 from alignlab.world import gold, tasks
 
-BATCH = 8  # pairs an update; small ones make the most of few pairs
-# One rate for the whole family: Adam's steps do not depend on the scale of a loss.
-# Higher leaves the reference sooner, and less steadily.
-# Found for DPO on training subjects; of four tried it gained most for its distance.
+BATCH = 8  # pairs an update: small, to get the most updates out of few pairs
+# One peak rate for the whole family, since Adam's steps ignore the scale of a loss. Of
+# four rates tried with DPO on training subjects, this one gained the most gold for its
+# KL. A higher rate moves away from the reference faster and less steadily.
 RATE = {"300k": 5e-4, "1m": 2.5e-4}
-BETA = 0.1  # of the runs that are looked at closely
+BETA = 0.1  # of the runs of the closer look and of label noise
+CLOSER_LOOK_RATE = 2  # times RATE, so that late stages come within few updates
 HELD_OUT_SEED = 5  # of the comparisons about unseen subjects
-LOOKS = 8  # at the pairs that are followed, evenly over a run
+EVALUATIONS = 8  # of log-ratios, spread evenly over a run
+# Over the reference's replies gold has a standard deviation of 2.0 and the proxy reward
+# of 0.8. On one scale, the same learning rate and KL prices suit both.
+GOLD_SCALE = 0.4
+PPO, GOLD_PPO, BEST_OF_N = "PPO", "PPO on gold", "best of n"
+TOSSED, TOSSED_BETA = "tossed labels", 0.2  # the beta is one of DPO's strengths
 
 
 class Method(NamedTuple):
-    """A loss of `train_dpo`, and four strengths (its ``beta``) from far-going to
-    cautious."""
+    """A loss of ``train_dpo`` with four values of its ``beta``, from the one that goes
+    furthest from the reference to the most cautious."""
 
     loss_type: str
     strengths: tuple[float, float, float, float]
 
 
-# Strengths were set from what each loss says of its own scale, once. IPO's are margins
-# to reach of 25, 5, 1 and 0.25 nats; ORPO's weigh the preference against the
-# likelihood; SimPO's scale a margin in nats a token.
+# Chosen once, from what beta means to each loss: IPO's target margins are 25, 5, 1 and
+# 0.25 nats; ORPO's beta weighs the preference against the likelihood; SimPO's
+# multiplies a margin in nats per token.
 FAMILY: Mapping[str, Method] = {
     "DPO": Method("sigmoid", (0.02, 0.2, 1.0, 5.0)),
     "IPO": Method("ipo", (0.02, 0.1, 0.5, 2.0)),
@@ -70,7 +66,7 @@ FAMILY: Mapping[str, Method] = {
     "SimPO": Method("simpo", (1.0, 4.0, 16.0, 64.0)),
     "DPOP": Method("dpop", (0.02, 0.2, 1.0, 5.0)),
 }
-# Losses that know of wrong labels, or bound the margin, and plain DPO beside them.
+# Losses that allow for wrong labels or bound the margin, and plain DPO.
 GUARDS: Mapping[str, str] = {
     "DPO": "sigmoid",
     "cDPO": "sigmoid",
@@ -79,38 +75,36 @@ GUARDS: Mapping[str, str] = {
 }
 
 
-# --- What a policy is worth on unseen subjects ---------------------------------------
+# --- What a policy is worth on unseen subjects ----------------------------------------
 
 
 def measure(
     policy, tokenizer, reference, *, seed: int, n: int, split: str = "test"
 ) -> dict:
-    """Replies of a policy to the requests of a split, and how far it has gone.
+    """Sample replies to the requests of a split and measure them.
 
     Args:
-        reference: what KL is measured to.
+        reference: policy that KL is measured to.
         seed: of the sampling, at temperature 1.
         n: replies to each request.
-        split: "test" is what results are from.
+        split: "test" for results, "train" for tuning.
 
     Returns:
-        ``golds``, each subject's mean gold reward, and ``gold``, the mean of these;
-        ``kl``, nats a reply: the KL of every token's distribution, exactly, summed over
-        sampled replies, so that only the replies are left to chance; ``length`` in
-        tokens, ``ended``, the share of replies that end.
+        ``golds``, the mean gold reward of each subject, and ``gold``, the mean over
+        subjects; ``kl``, see :func:`reply_kl`; ``length``, mean tokens; ``ended``,
+        share of the replies that end by themselves.
     """
-    names = alignment.subjects(split)
-    prompts = [gold.request(name) for name in names for _ in range(n)]
+    subjects = [name for name in artifacts.subjects(split) for _ in range(n)]
+    prompts = [gold.request(name) for name in subjects]
     replies = complete(
-        policy, tokenizer, prompts, alignment.MAX_NEW_TOKENS, 1.0, seed=seed
+        policy, tokenizer, prompts, artifacts.MAX_NEW_TOKENS, 1.0, seed=seed
     )
     world = tasks.default_world()
-    subjects = [name for name in names for _ in range(n)]
     totals = [
         gold.gold_reward(world, subject, reply.text).total
         for subject, reply in zip(subjects, replies, strict=True)
     ]
-    golds = np.reshape(totals, (len(names), n)).mean(axis=1)
+    golds = np.reshape(totals, (-1, n)).mean(axis=1)
     return {
         "golds": golds.tolist(),
         "gold": float(golds.mean()),
@@ -121,19 +115,21 @@ def measure(
 
 
 @torch.no_grad()
-def reply_kl(policy, reference, tokenizer, prompts, replies, rows: int = 32) -> float:
-    """Mean KL(policy || reference) of a reply, in nats: exact at every token of replies
-    that the policy has sampled.
+def reply_kl(
+    policy, reference, tokenizer, prompts, replies, batch_size: int = 32
+) -> float:
+    """Mean KL(policy || reference) of a reply, in nats: exact at every token, over
+    replies that the policy has sampled.
 
     Args:
-        prompts: strings. replies: as ``complete`` gives them, in the same order.
-        rows: replies at once; more takes more memory.
+        prompts: strings.
+        replies: one for each prompt, as ``complete`` gives them.
+        batch_size: replies at once; more takes more memory.
     """
-    texts = _as_read(tokenizer, prompts, replies)
-    pad = tokenizer.pad_token_id
+    texts = _as_sampled(tokenizer, prompts, replies)
     total = 0.0
-    for start in range(0, len(texts), rows):
-        batch = collate(texts[start : start + rows], pad)
+    for start in range(0, len(texts), batch_size):
+        batch = collate(texts[start : start + batch_size], tokenizer.pad_token_id)
         batch = {name: x.to(policy.device) for name, x in batch.items()}
         mask = batch.pop("mask")[:, 1:].bool()  # (B, T-1): tokens of the reply
         logits = [m(**batch).logits[:, :-1][mask] for m in (policy, reference)]
@@ -141,24 +137,24 @@ def reply_kl(policy, reference, tokenizer, prompts, replies, rows: int = 32) -> 
     return total / len(texts)
 
 
-def _as_read(tokenizer, prompts, replies):
-    """The very tokens that were sampled, behind their prompts."""
+def _as_sampled(tokenizer, prompts, replies):
+    """Each prompt followed by the very tokens that were sampled."""
     encoded = encode(tokenizer, [dict(prompt=p, completion="") for p in prompts])
     texts = []
-    for one, reply in zip(encoded, replies, strict=True):
-        start = one.completion_mask.index(1)
-        ids = [*one.input_ids[:start], *reply.tokens]
+    for text, reply in zip(encoded, replies, strict=True):
+        start = text.completion_mask.index(1)
+        ids = [*text.input_ids[:start], *reply.tokens]
         mask = [0] * start + [1] * len(reply.tokens)
-        texts.append(type(one)(ids, mask))
+        texts.append(type(text)(ids, mask))
     return texts
 
 
-# --- Arms -----------------------------------------------------------------------------
+# --- DPO and its family ---------------------------------------------------------------
 
 
 def start_arm(*, seed: int, n: int, size: str, steps: int) -> dict:
     """The reference policy itself, measured: see :func:`measure`."""
-    policy, tokenizer = alignment.reference_policy(size, steps)
+    policy, tokenizer = artifacts.reference_policy(size, steps)
     return measure(policy, tokenizer, policy, seed=seed, n=n)
 
 
@@ -174,52 +170,54 @@ def preference_arm(
     steps: int,
     k: int,
     n_pairs: int,
-    flips: float = alignment.FLIPS,
+    flips: float = artifacts.FLIPS,
     follow: int = 0,
     split: str = "test",
     rate: float | None = None,
-    **dials: float,
+    **options: float,
 ) -> dict:
-    """One run of a loss of the family, and what its policy is worth at the end.
+    """Train with one loss of the family and measure the policy at the end.
 
     Args:
-        seed: draws which of the comparisons it learns from, their order and, at the
-            end, the replies.
-        loss_type, beta, dials: see :func:`alignlab.training.dpo.train_dpo`.
-        n_used: comparisons it learns from; more of them teach more.
-        passes: over these.
+        seed: draws the comparisons to train on, their order and, at the end, the
+            replies.
+        loss_type, beta, options: see :func:`alignlab.training.dpo.train_dpo`.
+        n_used: comparisons to train on; more teach more.
+        passes: over these; more fit them more closely.
         n: replies to each request.
         size, steps: of the reference policy.
-        k, n_pairs: the comparisons are drawn from the first ``n_pairs`` of k replies to
-            each training request, those that the reward model has learnt from.
+        k, n_pairs: ``n_used`` are drawn from the ``n_pairs`` comparisons of k replies
+            to each training request that the reward model was trained on.
         flips: rate of wrong labels.
-        follow: pairs of those learnt from, and as many about unseen subjects, whose
-            log-probabilities are looked at along the run; 0 for none. Then each pair's
-            gradient is measured too.
+        follow: how many training pairs, and as many pairs about unseen subjects, have
+            their log-ratios evaluated along the run. Each of the unseen pairs also has
+            its gradient measured at the end. 0 does neither.
         split: where replies are measured.
-        rate: the peak learning rate, if not ``RATE``.
+        rate: peak learning rate, by default ``RATE``.
 
     Returns:
-        What :func:`measure` gives (nothing if the run had to stop); ``seconds`` from
-        the pairs to the policy, what the reference thinks of them and all looks
-        included; ``updates``; ``stopped``, why it had to stop, or None. If pairs are
-        followed also ``followed``, see :func:`_followed`, and ``gradients`` of the
-        unseen ones, see :func:`pair_gradients`.
+        What :func:`measure` gives (nothing if training failed); ``seconds`` of
+        training, including the reference's log-probabilities and all evaluations;
+        ``updates``; ``stopped``, why training failed, or None. If pairs are followed,
+        also ``log_ratios``, see :func:`_log_ratios`, and ``gradients``, see
+        :func:`pair_gradients`.
     """
     drawn = (seed, n_used, size, steps, k, n_pairs, flips)
-    pairs = _drawn(*drawn)
-    reference, tokenizer = alignment.reference_policy(size, steps)
-    known, spent = None, 0.0
-    if loss_type not in ("kto", *WITHOUT_REFERENCE):
-        known, spent = _reference_says(*drawn)
+    pairs = _drawn_pairs(*drawn)
+    reference, tokenizer = artifacts.reference_policy(size, steps)
+    ref_log_probs, ref_seconds = None, 0.0
+    loss = PREFERENCE_LOSSES[loss_type]
+    if loss.reference and loss.pairs:
+        ref_log_probs, ref_seconds = _timed_reference(*drawn)
     policy = copy.deepcopy(reference)
-    unseen = _held_out(follow, flips, size=size, steps=steps, k=k) if follow else []
+    unseen = _unseen_pairs(follow, flips, size=size, steps=steps, k=k) if follow else []
     updates = max(1, n_used * passes // BATCH)
-    watched = dict(
-        eval_pairs={"train": pairs[:follow], "held_out": unseen},
-        eval_every=max(1, updates // LOOKS),
-    )
-    began = time.perf_counter()
+    if follow:
+        options |= dict(
+            eval_pairs={"train": pairs[:follow], "held_out": unseen},
+            eval_every=max(1, updates // EVALUATIONS),
+        )
+    start = time.perf_counter()
     try:
         history = train_dpo(
             policy,
@@ -231,158 +229,272 @@ def preference_arm(
             batch_size=BATCH,
             learning_rate=RATE[size] if rate is None else rate,
             seed=seed,
-            ref_log_probs=known,
+            ref_log_probs=ref_log_probs,
             progress=False,
-            **(watched if follow else {}),
-            **dials,
+            **options,
         )
     except AlignlabError as error:
         return {"stopped": str(error)}
-    seconds = spent + time.perf_counter() - began
-    found = measure(policy, tokenizer, reference, seed=seed, n=n, split=split)
-    found |= {"stopped": None, "seconds": seconds, "updates": updates}
+    seconds = ref_seconds + time.perf_counter() - start
+    result = measure(policy, tokenizer, reference, seed=seed, n=n, split=split)
+    result |= {"stopped": None, "seconds": seconds, "updates": updates}
     if follow:
-        found["followed"] = _followed(history)
-        found["gradients"] = pair_gradients(policy, reference, tokenizer, unseen, beta)
-    return found
+        result["log_ratios"] = _log_ratios(history)
+        gradients = pair_gradients(policy, reference, tokenizer, unseen, beta)
+        result["gradients"] = gradients
+    return result
 
 
-@functools.cache  # the arms of one process share them
+@functools.cache  # shared by the arms of one process
 def _comparisons(size, steps, k, n_pairs, flips) -> list[dict]:
-    some = alignment.candidates("train", k, size=size, steps=steps)
-    return alignment.comparisons(some, n_pairs, flips=flips)
+    replies = artifacts.candidates("train", k, size=size, steps=steps)
+    return artifacts.comparisons(replies, n_pairs, flips=flips)
 
 
 @functools.cache
-def _reference_says(*drawn) -> tuple[tuple[Tensor, Tensor], float]:
-    """The reference's log-probabilities of what ``_drawn`` gives, and the seconds that
-    they took: each arm counts these as if it were alone."""
+def _timed_reference(*drawn) -> tuple[tuple[Tensor, Tensor], float]:
+    """The reference's log-probabilities of ``_drawn_pairs(*drawn)``, and the seconds
+    they took: every arm that uses them adds these to its own."""
     _, _, size, steps, *_ = drawn
-    reference, tokenizer = alignment.reference_policy(size, steps)
-    began = time.perf_counter()
-    encoded = encode_pairs(tokenizer, _drawn(*drawn))
-    known = log_probs_of(reference, encoded, tokenizer.pad_token_id)
-    return known, time.perf_counter() - began
+    reference, tokenizer = artifacts.reference_policy(size, steps)
+    start = time.perf_counter()
+    encoded = encode_pairs(tokenizer, _drawn_pairs(*drawn))
+    log_probs = log_probs_of(reference, encoded, tokenizer.pad_token_id)
+    return log_probs, time.perf_counter() - start
 
 
-def _drawn(seed: int, n_used: int, *made) -> list[dict]:
-    """What an arm learns from; ``made`` says what ``_comparisons`` are meant."""
-    pairs = _comparisons(*made)
+def _drawn_pairs(seed: int, n_used: int, *source) -> list[dict]:
+    """``n_used`` of ``_comparisons(*source)``, in random order."""
+    pairs = _comparisons(*source)
     order = np.random.default_rng([seed, 50]).permutation(len(pairs))
     return [pairs[i] for i in order[:n_used]]
 
 
-def _held_out(count, flips, *, size, steps, k) -> list[dict]:
-    """Comparisons about unseen subjects, labelled as noisily, the same for all arms."""
-    some = alignment.candidates("test", k, size=size, steps=steps)
-    return alignment.comparisons(some, count, flips=flips, seed=HELD_OUT_SEED)
+def _unseen_pairs(count, flips, *, size, steps, k) -> list[dict]:
+    """Comparisons about test subjects, equally noisy, the same for all arms."""
+    replies = artifacts.candidates("test", k, size=size, steps=steps)
+    return artifacts.comparisons(replies, count, flips=flips, seed=HELD_OUT_SEED)
 
 
-def _followed(history: Sequence[dict]) -> dict[str, list[float]]:
-    """By name, a number for each look at the pairs that were followed, beginning with
-    the reference itself: ``pairs`` learnt from so far, and the mean log-ratios of the
-    two lists of pairs, such as ``held_out/chosen``, in nats a reply."""
-    looks = [row for row in history if "held_out/accuracies" in row]
-    found = {"pairs": [0, *(row["step"] * BATCH for row in looks)]}
-    for where in ("train", "held_out"):
+def _log_ratios(history: Sequence[dict]) -> dict[str, list[float]]:
+    """The evaluations along a run, by name: ``pairs`` trained on so far; mean
+    log-ratios in nats, such as ``held_out/chosen``; ``held_out/accuracy``. Each list
+    begins with the reference itself."""
+    rows = [row for row in history if "held_out/accuracies" in row]
+    series = {"pairs": [0, *(row["step"] * BATCH for row in rows)]}
+    for split in ("train", "held_out"):
         for side in ("chosen", "rejected"):
-            ratios = [row[f"{where}/log_ratios/{side}"] for row in looks]
-            found[f"{where}/{side}"] = [0.0, *ratios]
-        accuracies = [row[f"{where}/accuracies"] for row in looks]
-        found[f"{where}/accuracy"] = [0.5, *accuracies]
-    return found
+            ratios = [row[f"{split}/log_ratios/{side}"] for row in rows]
+            series[f"{split}/{side}"] = [0.0, *ratios]
+        accuracies = [row[f"{split}/accuracies"] for row in rows]
+        series[f"{split}/accuracy"] = [0.5, *accuracies]
+    return series
 
 
 def pair_gradients(
     policy, reference, tokenizer, pairs: Sequence[Mapping], beta: float
 ) -> dict[str, list[float]]:
-    """What every pair by itself would do to the policy.
+    """Gradient of each pair by itself.
 
     Returns:
-        A number for each pair: ``margin``, its log-ratios' difference h in nats;
-        ``gradient``, the length of the gradient of its DPO loss in all parameters; and
-        ``of_margin``, that of h itself.
+        A number for each pair: ``margin`` h, the difference of its log-ratios in nats;
+        ``gradient`` and ``of_margin``, the norms over all parameters of the gradients
+        of its DPO loss and of h.
     """
     encoded = encode_pairs(tokenizer, pairs)
-    fixed = torch.stack(log_probs_of(reference, encoded, tokenizer.pad_token_id))
-    found: dict[str, list[float]] = {"margin": [], "gradient": [], "of_margin": []}
+    ref_log_probs = torch.stack(
+        log_probs_of(reference, encoded, tokenizer.pad_token_id)
+    )
+    result: dict[str, list[float]] = {"margin": [], "gradient": [], "of_margin": []}
     parameters = [p for p in policy.parameters() if p.requires_grad]
     for number, pair in enumerate(encoded):
         batch = pack([pair], tokenizer.pad_token_id)
         batch = {name: x.to(policy.device) for name, x in batch.items()}
-        now = pair_log_probs(policy, batch)
-        then = fixed[:, number : number + 1].to(policy.device)
-        margin = ((now[0] - then[0]) - (now[1] - then[1])).sum()
-        loss = dpo_loss(*now, *then, beta).sum()
-        found["margin"].append(margin.item())
+        log_probs = pair_log_probs(policy, batch)
+        ref = ref_log_probs[:, number : number + 1].to(policy.device)
+        margin = ((log_probs[0] - ref[0]) - (log_probs[1] - ref[1])).sum()
+        loss = dpo_loss(*log_probs, *ref, beta).sum()
+        result["margin"].append(margin.item())
         for name, value in (("gradient", loss), ("of_margin", margin)):
-            slopes = torch.autograd.grad(value, parameters, retain_graph=True)
-            lengths = torch.stack([slope.norm() for slope in slopes])
-            found[name].append(lengths.norm().item())
-    return found
+            gradients = torch.autograd.grad(value, parameters, retain_graph=True)
+            norms = torch.stack([gradient.norm() for gradient in gradients])
+            result[name].append(norms.norm().item())
+    return result
 
 
-# --- The exact laboratory -------------------------------------------------------------
+# --- PPO on gold, best-of-n -----------------------------------------------------------
 
 
-class Laboratory(NamedTuple):
-    """A transformer whose every reply can be written down, and what each is worth."""
+def gold_ppo_arm(
+    *, seed: int, kl_coef: float, updates: int, n: int, size: str, steps: int
+) -> dict:
+    """PPO on the gold reward, scaled to the spread of the proxy reward. All else,
+    including the unit of ``kl_coef``, is as in :func:`ppo.ppo_arm`."""
+    policy, tokenizer = artifacts.reference_policy(size, steps)
+    args = PPOConfig(
+        **ppo.RECIPE,
+        reward_weights=[GOLD_SCALE],
+        seed=seed,
+        max_steps=updates,
+        kl_coef=kl_coef,
+        use_cpu=device_in_use() == "cpu",
+        disable_tqdm=True,
+        report_to="none",
+    )
+    trainer = PPOTrainer(
+        policy, ppo.gold_of, args, ppo.requests("train"), processing_class=tokenizer
+    )
+    try:
+        trainer.train()
+    except AlignlabError as error:
+        return {"stopped": str(error)}
+    reference, _ = artifacts.reference_policy(size, steps)
+    result = measure(trainer.policy, tokenizer, reference, seed=seed, n=n)
+    return result | {"stopped": None}
 
-    model: torch.nn.Module
-    tokenizer: object
-    prompt: list[int]
-    completions: list[tuple[int, ...]]
-    reward: Float[Tensor, "completions"]  # between -1 and 1
-    beta: float
 
-    def policy(self, model=None) -> Float[Tensor, "completions"]:
-        """The probability of every reply."""
-        with torch.no_grad():
-            return log_probs_of_all(
-                self.model if model is None else model, self.prompt, self.completions
-            ).exp()
-
-
-LAB_WORDS, LAB_LENGTH, LAB_BETA = 4, 2, 0.5
-LAB_PROMPT = "a b"
-
-
-def laboratory(seed: int) -> Laboratory:
-    """A random transformer over four words that replies in at most two tokens, 21
-    replies in all, and a random reward.
+def best_of_n_arm(
+    *, seed: int, ns: Sequence[int], size: str, steps: int, n_pairs: int, k: int
+) -> dict:
+    """The reference's replies, picked by the reward model that PPO optimises.
 
     Args:
-        seed: of the weights and of the reward.
+        seed: of the replies.
+        ns: how many replies to pick from, each at most k.
+
+    Returns:
+        ``points``, one for each n: ``n``; ``golds`` of the subjects, the mean over all
+        ways to draw n of the k replies; ``gold``, their mean; ``kl`` in nats per reply,
+        exact if no two replies tie, else an upper bound.
     """
-    model, tokenizer = few_word_model(LAB_WORDS, seed)
-    prompt = tokenizer(LAB_PROMPT)["input_ids"]
-    completions = every_completion(len(tokenizer), LAB_LENGTH)
-    reward = np.random.default_rng([seed, 51]).uniform(-1, 1, len(completions))
-    return Laboratory(
-        model, tokenizer, prompt, completions, torch.as_tensor(reward), LAB_BETA
-    )
+    model = dict(size=size, steps=steps)
+    replies = artifacts.candidates("test", k, seed=seed, **model)
+    reward_model = artifacts.reward_model(n_pairs, k=k, **model)
+    proxies = artifacts.score_candidates(*reward_model, replies)
+    golds = artifacts.golds_of(replies)
+    points = []
+    for n in ns:
+        picked = best_of_n_values(proxies, golds, n)  # (subjects,)
+        points.append(dict(n=n, golds=picked.tolist(), kl=best_of_n_kl(n)))
+        points[-1]["gold"] = float(picked.mean())
+    return {"points": points}
 
 
-def optimum_arm(*, seed: int, updates: int) -> dict[str, list[float]]:
-    """DPO on unlimited comparisons in the laboratory: the probability of every reply
-    before (``reference``), after (``policy``) and at the ``optimum``, and its
-    ``reward``."""
-    lab = laboratory(seed)
-    reference = lab.policy()
-    preferences = bradley_terry(lab.reward)
+# --- The sweeps, one for each section -------------------------------------------------
 
-    def step(policy, _):
-        log_probs = log_probs_of_all(policy, lab.prompt, lab.completions)
-        loss = expected_dpo_loss(log_probs, reference.log(), preferences, lab.beta)
-        return loss, {}
 
-    policy = copy.deepcopy(lab.model)
-    nothing = itertools.repeat({})
-    train(policy, nothing, step, steps=updates, learning_rate=1e-2, progress=False)
-    optimum = optimal_policy(reference, lab.reward, lab.beta)
-    return {
-        "reference": reference.tolist(),
-        "policy": lab.policy(policy).tolist(),
-        "optimum": optimum.tolist(),
-        "reward": lab.reward.tolist(),
+def close_sweep(
+    *, seeds: Sequence[int], follow: int, jobs: int, **common
+) -> dict[str, list[dict]]:
+    """The closer look, several passes over few comparisons: "DPO", and "unweighted",
+    which is DPO without the weight of its gradient.
+
+    Args:
+        follow: pairs to evaluate, see :func:`preference_arm`.
+        common: the other arguments of :func:`preference_arm`.
+    """
+    losses = {"DPO": "sigmoid", "unweighted": "unweighted"}
+    rate = CLOSER_LOOK_RATE * RATE[common["size"]]
+    arm = dict(beta=BETA, follow=follow, rate=rate, **common)
+    calls = {
+        name: [
+            (preference_arm, dict(seed=seed, loss_type=loss, **arm)) for seed in seeds
+        ]
+        for name, loss in losses.items()
     }
+    return run_groups(calls, jobs=jobs, label="a closer look")
+
+
+def noise_sweep(
+    *, seeds: Sequence[int], flips: Sequence[float], jobs: int, **common
+) -> dict[str, list[dict]]:
+    """The losses in ``GUARDS`` at several rates of wrong labels, with several passes
+    over few comparisons. cDPO and robust DPO are told the true rate."""
+    calls: dict[str, list] = {}
+    for name, loss in GUARDS.items():
+        for rate in flips:
+            for seed in seeds:
+                arm = dict(seed=seed, loss_type=loss, beta=BETA, flips=rate)
+                if name in ("cDPO", "robust"):
+                    arm["label_smoothing"] = rate
+                calls.setdefault(name, []).append((preference_arm, arm | common))
+    return run_groups(calls, jobs=jobs, label="label noise")
+
+
+def frontier_sweep(
+    *,
+    seeds: Sequence[int],
+    family_seeds: Sequence[int],
+    gold_seeds: Sequence[int],
+    betas: Sequence[float],
+    gold_betas: Sequence[float],
+    strengths: int,
+    ns: Sequence[int],
+    updates: int,
+    n_used: int,
+    n: int,
+    jobs: int,
+    size: str,
+    steps: int,
+    n_pairs: int,
+    k: int,
+) -> dict[str, list[dict]]:
+    """Every method at each of its strengths.
+
+    Args:
+        seeds: of DPO, PPO and best-of-n.
+        family_seeds: of the other losses, and of DPO at one strength on tossed labels.
+        gold_seeds: of PPO on the gold reward.
+        betas, gold_betas: PPO's KL prices, on the proxy and on the gold reward; higher
+            keeps closer to the reference.
+        strengths: of each of the other losses; fewer leave out the most cautious.
+        ns: of best-of-n.
+        updates: of PPO.
+        n_used: comparisons that DPO and its family train on, once.
+        n: replies to each request when a policy is measured.
+        size, steps, n_pairs, k: see :func:`preference_arm`.
+
+    Returns:
+        By method, and "start" for the reference: rows with ``seed``, ``gold``,
+        ``golds`` and ``kl``; those of DPO and PPO also with ``seconds``.
+    """
+    model = dict(size=size, steps=steps)
+    source = dict(n_pairs=n_pairs, k=k, **model)
+    calls = {
+        PPO: [  # notebook 04's own arms, from the cache where it was run
+            (
+                ppo.ppo_arm,
+                dict(seed=s, kl_coef=b, updates=updates, keep=True, n=n, **source),
+            )
+            for b in betas
+            for s in seeds
+        ],
+        GOLD_PPO: [
+            (gold_ppo_arm, dict(seed=s, kl_coef=b, updates=updates, n=n, **model))
+            for b in gold_betas
+            for s in gold_seeds
+        ],
+        BEST_OF_N: [
+            (best_of_n_arm, dict(seed=s, ns=list(ns), **source)) for s in seeds
+        ],
+        "start": [(start_arm, dict(seed=s, n=n, **model)) for s in seeds],
+    }
+    for name, (loss, betas_of_loss) in FAMILY.items():
+        arm = dict(loss_type=loss, n_used=n_used, passes=1, n=n, **source)
+        calls[name] = [
+            (preference_arm, dict(seed=s, beta=beta, **arm))
+            for beta in (betas_of_loss if name == "DPO" else betas_of_loss[:strengths])
+            for s in (seeds if name == "DPO" else family_seeds)
+        ]
+    calls[TOSSED] = [
+        (run, arm | {"flips": 0.5})
+        for run, arm in calls["DPO"]
+        if arm["beta"] == TOSSED_BETA and arm["seed"] in family_seeds
+    ]
+    rows = run_groups(calls, jobs=jobs, label="frontier")
+    rows[BEST_OF_N] = [
+        point | {"seed": row["seed"]}
+        for row in rows[BEST_OF_N]
+        for point in row["points"]
+    ]
+    return rows

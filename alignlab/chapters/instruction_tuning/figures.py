@@ -1,35 +1,34 @@
-"""Figures of notebook 01. Each takes the rows of one sweep, and shows every seed."""
+"""Figures of notebook 01. Each takes the rows of one sweep and shows every seed."""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from alignlab.chapters.instruction_tuning.runs import mean_over
-from alignlab.plots.style import LINESTYLES, MARKERS, PALETTE, interval_line
+from alignlab.chapters.instruction_tuning.analysis import accuracy_on, small_families
+from alignlab.plots.style import (
+    MARKERS,
+    PALETTE,
+    by_seed,
+    dots,
+    interval_line,
+    series_style,
+)
+from alignlab.study.arms import pick
 from alignlab.world import tasks
-
-
-def by_seed(rows: Sequence[dict], x: str, y: str) -> tuple[list, np.ndarray]:
-    """Sweep rows as ``(xs, values)``, values (seeds, xs)."""
-    xs = sorted({row[x] for row in rows})
-    seeds = sorted({row["seed"] for row in rows})
-    table = {(row["seed"], row[x]): row[y] for row in rows}
-    return xs, np.array([[table[s, v] for v in xs] for s in seeds])
 
 
 def few_examples(rows: Sequence[dict]):
     """Format and accuracy against the number of examples."""
     figure, axes = plt.subplots(figsize=(7, 3.8))
-    curve = [r for r in rows if not r.get("shuffled")]
     for number, measure in enumerate(("format", "accuracy")):
-        xs, values = by_seed(curve, "n", measure)
+        xs, values = by_seed(pick(rows, shuffled=False), "n", measure)
         places = np.log2(1 + np.array(xs))
         interval_line(
             axes, places, values, label=measure, color=PALETTE[number],
             linestyle=("-", "--")[number],
         )  # fmt: skip
-        control = [r[measure] for r in rows if r.get("shuffled")]
+        control = [row[measure] for row in pick(rows, shuffled=True)]
         axes.plot(
             [places[-1] + 0.4] * len(control), control, MARKERS[number],
             color=PALETTE[number], markerfacecolor="white",
@@ -49,15 +48,14 @@ def diversity(rows: Sequence[dict]):
     """Held-out accuracy against the number of training tasks, at each size."""
     figure, axes = plt.subplots(figsize=(7, 3.8))
     for number, size in enumerate(dict.fromkeys(r["size"] for r in rows)):
-        chosen = [{**r, "k": len(r["families"])} for r in rows if r["size"] == size]
-        xs, values = by_seed(chosen, "k", "held_out")
+        xs, values = by_seed(pick(rows, size=size), "k", "held_out")
         interval_line(
             axes, np.log2(xs), values, label=f"{size} parameters",
-            color=PALETTE[number], linestyle=LINESTYLES[number],
+            **series_style(number, "color", "linestyle"),
         )  # fmt: skip
     axes.set_xticks(np.log2(xs), [str(x) for x in xs])
     axes.set(
-        xlabel="task families in the mixture (examples in all: the same)",
+        xlabel="task families in the mixture (the same number of examples)",
         ylabel="accuracy on held-out families",
         title="Does variety of tasks carry over to new ones?",
     )
@@ -66,7 +64,7 @@ def diversity(rows: Sequence[dict]):
 
 
 def families(arms: dict[str, Sequence[dict]], names: Sequence[str], title: str):
-    """Accuracy per family, one marker a condition: mean over seeds and every seed."""
+    """Accuracy in each family: a marker per group of arms, and a dot per seed."""
     figure, axes = plt.subplots(figsize=(7.5, 0.34 * len(names) + 1.2))
     places = np.arange(len(names))[::-1]
     for number, (label, rows) in enumerate(arms.items()):
@@ -87,22 +85,18 @@ def families(arms: dict[str, Sequence[dict]], names: Sequence[str], title: str):
 
 
 def mixture(rows: Sequence[dict]):
-    """Accuracy of the small and the large families under each scheme of weights."""
-    have = tasks.sizes()
-    names = sorted(tasks.trained_families(), key=lambda name: have[name])
-    half = len(names) // 2
+    """Accuracy on small and large families under each scheme of weights."""
+    small = small_families()
+    large = [name for name in tasks.trained_families() if name not in small]
     figure, axes = plt.subplots(figsize=(7, 3.6))
     schemes = list(dict.fromkeys(r["weights"] for r in rows))
     for number, (label, group) in enumerate(
         {
-            f"{half} smallest families": names[:half],
-            f"{len(names) - half} largest families": names[half:],
+            f"{len(small)} smallest families": small,
+            f"{len(large)} largest families": large,
         }.items()
     ):
-        seeds = [
-            [mean_over(r["by_family"], group) for r in rows if r["weights"] == s]
-            for s in schemes
-        ]
+        seeds = [accuracy_on(rows, group, scheme) for scheme in schemes]
         places = np.arange(len(schemes)) + 0.16 * (number - 0.5)
         for place, values in zip(places, seeds, strict=True):
             axes.plot([place] * len(values), values, ".", color=PALETTE[number])
@@ -120,39 +114,36 @@ def mixture(rows: Sequence[dict]):
     return figure
 
 
-def phrasings(rows: Sequence[dict], names: Sequence[str]):
-    """Best, mean and worst wording's accuracy per family, base and tuned."""
+def wordings(rows: Sequence[dict], names: Sequence[str]):
+    """Accuracy in every wording of each family and their mean, before and after SFT."""
     figure, panels = plt.subplots(
         1, 2, figsize=(8.5, 0.28 * len(names) + 1.2), sharey=True
     )
     places = np.arange(len(names))[::-1]
     for axes, tuned in zip(panels, (False, True), strict=True):
-        chosen = [r["by_wording"] for r in rows if r["tuned"] is tuned]
-        for place, family in zip(places, range(len(names)), strict=True):
-            wordings = np.mean([seed[family] for seed in chosen], axis=0)
-            axes.plot([wordings.min(), wordings.max()], [place] * 2, color="0.7")
-            axes.plot(wordings, [place] * len(wordings), "|", color=PALETTE[0])
-            axes.plot(wordings.mean(), place, "o", color=PALETTE[1], markersize=5)
+        by_seed_and_family = [row["by_wording"] for row in pick(rows, tuned=tuned)]
+        for place, per_seed in zip(places, zip(*by_seed_and_family), strict=True):
+            accuracy = np.mean(per_seed, axis=0)
+            axes.plot([accuracy.min(), accuracy.max()], [place] * 2, color="0.7")
+            axes.plot(accuracy, [place] * len(accuracy), "|", color=PALETTE[0])
+            axes.plot(accuracy.mean(), place, "o", color=PALETTE[1], markersize=5)
         title = "instruction-tuned" if tuned else "base, bare instruction"
         axes.set(xlim=(-0.03, 1.03), xlabel="accuracy", title=title)
     panels[0].set_yticks(places, [name.replace("_", " ") for name in names])
     return figure
 
 
-def arms(rows: dict[str, Sequence[float]], ylabel: str, title: str):
-    """One value per seed and arm: dots, with the mean as a bar mark."""
+def compared(values: dict[str, Sequence[float]], ylabel: str, title: str):
+    """Values of each group of arms: a dot per seed and a bar at their mean."""
     figure, axes = plt.subplots(figsize=(7, 3.2))
-    for place, values in enumerate(rows.values()):
-        axes.plot([place] * len(values), values, "o", color=PALETTE[0], alpha=0.6)
-        axes.plot([place - 0.2, place + 0.2], [np.mean(values)] * 2, color="0.2", lw=2)
-    axes.set_xticks(np.arange(len(rows)), list(rows))
-    axes.set(xlim=(-0.5, len(rows) - 0.5), ylabel=ylabel, title=title)
+    dots(axes, values)
+    axes.set(ylabel=ylabel, title=title)
     axes.set_ylim(min(0, axes.get_ylim()[0]), 1.1 * max(0.02, axes.get_ylim()[1]))
     return figure
 
 
 def mask(pairs: Sequence[tuple[str, bool]]):
-    """HTML of one example: what is trained on in colour, what is only read in grey."""
+    """HTML of one example: learnt text in colour, the rest in grey."""
     import html
 
     from IPython.display import HTML

@@ -1,12 +1,11 @@
 """Mid-training: instructions inside the end of pretraining, or in a stage after it.
 
-Every arm starts where the constant learning rate ends, reads the same rows of text and
-the same examples, each once, and differs only in when and at what learning rate.
+Every arm starts where the constant learning rate ends and reads the same text and the
+same examples, each once; the arms differ only in when, and at what learning rate.
 """
 
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,56 +13,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from alignlab import cache
 from alignlab.models.base import load_base, load_model, save_model, weights_hash
 from alignlab.study import tuning
-from alignlab.study.arms import is_remembered, run_arms
 from alignlab.training import pretrain
 from alignlab.training.loop import Schedule, train
 from alignlab.training.pretrain import LENGTH
-from alignlab.training.sft import Encoded, LossOn, collate, encode, sft_step
+from alignlab.training.sft import Encoded, collate, encode, sft_step
 from alignlab.world import corpus, tasks
 
+Rows = Int[np.ndarray, "rows length"]
+
 ARMS = ("after", "mid", "replay", "after_high_rate")  # the longest first
-ROWS = 8  # of text in an update: half of pretraining's, for twice as many updates
-HELD_OUT = 0.009  # of the documents, from the end: pretraining kept out the last 1%
-WEIGHT_DECAY = 0.1  # pretraining's, in every stage: the arms are not to differ in it
-
-
-def mid_training(
-    seeds: Sequence[int],
-    size: str = "300k",
-    *,
-    arms: Sequence[str] = ARMS,
-    jobs: int = 2,
-    **dials,
-) -> list[dict]:
-    """Every arm with every seed: see :func:`mid_training_arm`, which takes the dials.
-
-    Returns:
-        One dict per arm and seed, arm by arm.
-    """
-    # Not seed by seed: some arms of a seed wait for the first to make their reference.
-    settings = [
-        {"arm": arm, "seed": seed, "size": size, **dials}
-        for arm in arms
-        for seed in seeds
-    ]
-    if not all(is_remembered(mid_training_arm, setting) for setting in settings):
-        # Here, for an arm that wrote the corpus would leave its process large.
-        text_rows(load_base(size, "stable")[1], dials.get("n_documents"))
-    return run_arms(mid_training_arm, settings, jobs=jobs, label="mid-training")
-
-
-def paired(
-    results: Sequence[dict], metric: str, arm: str = "mid", than: str = "after"
-) -> list[float]:
-    """``metric`` of one arm minus that of another, seed by seed."""
-    values = {(row["arm"], row["seed"]): row[metric] for row in results}
-    seeds = dict.fromkeys(row["seed"] for row in results)
-    return [values[arm, seed] - values[than, seed] for seed in seeds]
+ROWS = 8  # rows of text in an update: half of pretraining's, for twice as many updates
+HELD_OUT = 0.009  # share of the documents, from the end; pretraining held out 1%
+WEIGHT_DECAY = 0.1  # as in pretraining, in every stage: the arms must not differ in it
 
 
 def mid_training_arm(
@@ -74,95 +41,86 @@ def mid_training_arm(
     decay_steps: int = 120,
     sft_share: float = 0.2,
     replay_share: float = 0.05,
-    loss_on: LossOn = "completion",
     n_questions: int = 1024,
-    n_facts: int = 512,
     n_documents: int | None = None,
 ) -> dict:
-    """Train one arm and measure what it learnt and what it forgot.
+    """Train one arm, then measure what it learnt and what it forgot.
 
-    The arms, all from the checkpoint at the end of the stable phase:
+    All arms start from the checkpoint at the end of the stable phase:
 
-    * "after": the learning rate decays to zero on text; then SFT, at SFT's usual rate.
-    * "mid": it decays on text and examples mixed; there is no later stage.
-    * "replay": as "after", but some of the rows of text wait for the SFT stage.
-    * "after_high_rate": as "after", but the examples meet exactly the learning rates
-      that they meet in "mid", so that "mid" minus this arm is the mixing alone.
+    * "after": the learning rate decays to zero on text; then SFT at its usual rate.
+    * "mid": the learning rate decays on text and examples mixed; no later stage.
+    * "replay": like "after", but part of the text is kept for the SFT stage.
+    * "after_high_rate": like "after", but the examples meet exactly the learning rates
+      they meet in "mid". The difference between the two is the effect of mixing.
 
-    What was chosen, and why. MiniCPM decays over about the last tenth of its tokens and
-    finds a fortieth too short. The shipped base reads some 6.2 million tokens, so a
-    tenth is 300 ``decay_steps``; the default of 120 is a twenty-fifth, for time's sake.
-    An update has half of pretraining's rows: at equal tokens, the SFT stage learns more
-    tasks in more updates. The default ``sft_share`` is the usual upper end. In a mixed
-    batch each source's mean loss counts by its share of the tokens; with
-    ``loss_on="all"`` that is the mean over all tokens, as in pretraining. The default
-    learns completions only, as an SFT stage usually does. The examples come in the same
-    batches in every arm. The checkpoint holds no state of the optimiser, so each stage
-    warms up over a twentieth of its updates.
+    MiniCPM decays over the last tenth of its tokens and finds a fortieth too short. A
+    tenth of what the shipped base model reads is 300 ``decay_steps``; the default of
+    120, a twenty-fifth, saves time. Updates have half of pretraining's rows: the SFT
+    stage learns more from the same tokens in more updates. In a mixed batch the mean
+    loss of each source is weighted by its share of the tokens. The checkpoint holds no
+    optimizer state, so every stage warms up over a twentieth of its updates.
 
     Args:
         arm: one of ``ARMS``.
-        seed: draws the rows, the examples and their order; the arms of one seed share
-            them.
+        seed: draws text, examples and their order; the arms of a seed share them.
         size: "300k" or "1m".
-        decay_steps: updates of a decay on text, 8 rows of 256 tokens each. More of
-            them learn more, from text and, at the same share, from more examples.
-        sft_share: examples' share of all the tokens, prompts included. Higher teaches
-            the tasks better and leaves a mixed batch less text.
-        replay_share: in "replay", the text's share of the tokens of the SFT stage.
+        decay_steps: updates of a decay on text, 8 rows of 256 tokens each. More learn
+            more, from text and, at the same share, from more examples.
+        sft_share: the examples' share of all tokens, prompts included. Higher teaches
+            the tasks better and leaves less text in a mixed batch.
+        replay_share: in "replay", the text's share of the tokens in the SFT stage.
             Higher forgets less, but shortens the decay.
-        loss_on: "completion", or "all" to learn the examples' prompts as well.
-        n_questions: held-out questions of the families that are trained.
-        n_facts: statements to complete, of well-known facts that no example asks about.
-        n_documents: build the rows from so many documents only; None takes the whole
-            corpus. Fewer are sooner tokenised.
+        n_questions: test questions of the trained families.
+        n_documents: documents of the corpus to build the text from; None takes all of
+            them. Fewer are tokenized sooner.
 
     Returns:
-        ``accuracy`` and ``format`` on the questions; ``text_loss`` on held-out text
-        (nats per token) and ``recall`` of the facts; each also ``_before``, which is
-        the model of the pure decay on the same text; ``forgetting``, the rise of the
-        text loss over it; ``text_tokens`` and ``sft_tokens`` (real ones, no padding)
-        and ``updates``; and ``curve``, for each update [tokens so far, learning rate,
-        loss].
+        ``accuracy`` and ``format`` on the questions; ``text_loss`` on held-out text in
+        nats per token; ``text_loss_before``, that of the model after a pure decay on
+        the same text, and ``forgetting``, the rise over it; ``text_tokens`` and
+        ``sft_tokens`` (without padding), ``updates``, and ``curve``: for each update
+        [tokens so far, learning rate, loss].
 
     Raises:
         ValueError: unknown arm, a share outside (0, 1), or too few rows or examples.
 
     Source: Hu et al. (2024, MiniCPM), section 5; Ibrahim et al. (2024) for replay.
     """
-    _require_sensible(arm, sft_share, replay_share)
+    _require_valid(arm, sft_share, replay_share)
     reference = partial(
         decayed_base,
         seed=seed,
         size=size,
         decay_steps=decay_steps,
-        n_questions=n_questions,
-        n_facts=n_facts,
         n_documents=n_documents,
     )
     model, tokenizer = load_base(size, "stable")
     text, held_out = text_rows(tokenizer, n_documents)
     rows = draw_rows(text, decay_steps * ROWS, seed)
-    budget = token_budget(rows.size, sft_share)
-    encoded = draw_examples(tokenizer, budget, seed, loss_on)
+    encoded = draw_examples(tokenizer, token_budget(rows.size, sft_share), seed)
     _require_one_each(encoded, decay_steps)
-    stages = plan(
+    stages = plan_stages(
         arm,
         n_rows=len(rows),
         n_replayed=round(token_budget(_tokens(encoded), replay_share) / LENGTH),
         updates=decay_steps,
-        high=pretrain.LEARNING_RATE[size],
-        low=tuning.LEARNING_RATE[size],
+        decay_rate=pretrain.LEARNING_RATE[size],
+        sft_rate=tuning.LEARNING_RATE[size],
     )
     done = None
-    if stages[0].is_pure_decay(len(rows)):  # done once, for every arm that begins so
+    if stages[0].is_pure_decay(len(rows)):  # shared by all arms that start with it
         model, done = load_model(reference())[0], _measured(reference())
         stages = stages[1:]
     pad = tokenizer.pad_token_id
     trained = run_stages(model, stages, rows, encoded, pad, seed, done)
-    after = measure(model, tokenizer, held_out, n_questions, n_facts)
-    # Asked for as late as can be: another process may be making it.
-    return trained | after | compare(_measured(reference()), after)
+    questions = tasks.mixture(n_questions, split="test", seed=0)
+    scores = tuning.judge(questions, tuning.reply(model, tokenizer, questions))
+    loss = pretrain.heldout_loss(model, held_out)
+    # As late as possible: another process may still be training the reference.
+    before = _measured(reference())["text_loss"]
+    losses = {"text_loss": loss, "text_loss_before": before}
+    return trained | scores | losses | {"forgetting": loss - before}
 
 
 def _measured(folder: Path) -> dict:
@@ -174,10 +132,10 @@ def _measured(folder: Path) -> dict:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training with one learning-rate curve.
+    """A stretch of training with one learning-rate schedule.
 
-    ``rows`` are the first and the last (exclusive) of the arm's rows of text that it
-    reads; ``examples`` says whether it reads all the examples as well.
+    ``rows`` are the first and the last (exclusive) of the arm's rows of text to read;
+    ``examples`` says whether the stage also reads all the examples.
     """
 
     rows: tuple[int, int]
@@ -190,69 +148,77 @@ class Stage:
         return self.rows == (0, n_rows) and not self.examples
 
 
-def plan(
-    arm: str, *, n_rows: int, n_replayed: int, updates: int, high: float, low: float
+def plan_stages(
+    arm: str,
+    *,
+    n_rows: int,
+    n_replayed: int,
+    updates: int,
+    decay_rate: float,
+    sft_rate: float,
 ) -> list[Stage]:
     """The stages of an arm.
 
     Args:
         arm: one of ``ARMS``.
-        n_rows: rows of text that every arm reads.
-        n_replayed: how many of them "replay" reads in the SFT stage.
-        updates: of the decay, and as many of the SFT stage: the examples come in the
-            same batches everywhere.
-        high: learning rate from which the decay falls to zero.
-        low: the peak of the usual SFT stage, which falls as a cosine.
+        n_rows: rows of text in every arm.
+        n_replayed: how many of them "replay" keeps for the SFT stage.
+        updates: of the decay and of the SFT stage: equal, so that the examples come in
+            the same batches in every arm.
+        decay_rate: learning rate from which the decay falls to zero. Higher learns more
+            from text and forgets more of it in "after_high_rate".
+        sft_rate: peak of the usual SFT stage, which falls as a cosine. Higher learns
+            the examples faster and forgets more text.
     """
     if not 0 <= n_replayed < n_rows:
         raise ValueError(
             f"replay_share asks for {n_replayed} of {n_rows} rows of text: lower it"
         )
-    nothing, every, early = (0, 0), (0, n_rows), (0, n_rows - n_replayed)
+    no_rows, all_rows, first_rows = (0, 0), (0, n_rows), (0, n_rows - n_replayed)
     if arm == "mid":
-        return [Stage(every, True, updates, high, "linear")]
+        return [Stage(all_rows, True, updates, decay_rate, "linear")]
     if arm == "replay":
-        shorter = round(updates * early[1] / n_rows)
+        shorter = round(updates * first_rows[1] / n_rows)
         return [
-            Stage(early, False, shorter, high, "linear"),
-            Stage((early[1], n_rows), True, updates, low, "cosine"),
+            Stage(first_rows, False, shorter, decay_rate, "linear"),
+            Stage((first_rows[1], n_rows), True, updates, sft_rate, "cosine"),
         ]
-    decay = Stage(every, False, updates, high, "linear")
+    decay = Stage(all_rows, False, updates, decay_rate, "linear")
     if arm == "after":
-        return [decay, Stage(nothing, True, updates, low, "cosine")]
-    return [decay, Stage(nothing, True, updates, high, "linear")]
+        return [decay, Stage(no_rows, True, updates, sft_rate, "cosine")]
+    return [decay, Stage(no_rows, True, updates, decay_rate, "linear")]
 
 
 def stage_batches(
-    stage: Stage, rows: np.ndarray, encoded: list[Encoded], pad_token_id: int
+    stage: Stage, rows: Rows, encoded: list[Encoded], pad_token_id: int
 ) -> list[dict[str, Tensor]]:
-    """The stage's batches: its rows as ``text_input_ids`` (B, 256), and its examples as
-    :func:`alignlab.training.sft.collate` gives them, each spread evenly over the
-    updates. What an update has none of is left out."""
+    """One batch per update: its rows as ``text_input_ids`` (B, 256), and its examples
+    as :func:`alignlab.training.sft.collate` lays them out. Both are spread evenly over
+    the updates; a source that an update has none of is left out of its batch."""
     text = rows[slice(*stage.rows)]
     examples = encoded if stage.examples else []
     text_cuts = _cuts(len(text), stage.updates)
     example_cuts = _cuts(len(examples), stage.updates)
     batches: list[dict[str, Tensor]] = [{} for _ in range(stage.updates)]
     for k, batch in enumerate(batches):
-        if len(some := text[text_cuts[k] : text_cuts[k + 1]]):
-            batch["text_input_ids"] = torch.from_numpy(some.astype(np.int64))
-        if some := examples[example_cuts[k] : example_cuts[k + 1]]:
-            batch |= collate(some, pad_token_id)
+        if len(own_rows := text[text_cuts[k] : text_cuts[k + 1]]):
+            batch["text_input_ids"] = torch.from_numpy(own_rows.astype(np.int64))
+        if own_examples := examples[example_cuts[k] : example_cuts[k + 1]]:
+            batch |= collate(own_examples, pad_token_id)
     return batches
 
 
 def _cuts(n: int, parts: int) -> list[int]:
-    """Where to cut n things into parts of nearly equal size; fewer things than parts
-    are spread out."""
+    """Where to cut n items into parts of nearly equal size; if there are fewer items
+    than parts, the empty parts are spread out."""
     return [n * k // parts for k in range(parts + 1)]
 
 
 def mixture_loss(
     model: nn.Module, batch: dict[str, Tensor]
 ) -> tuple[Tensor, dict[str, float]]:
-    """Mean loss on the text and on the examples, nats per learnt token, weighted by the
-    tokens that each has in the batch."""
+    """Mean loss on the text and on the examples, in nats per learnt token, weighted by
+    the number of tokens that each has in the batch."""
     parts = []
     if "text_input_ids" in batch:
         text = {"input_ids": batch["text_input_ids"]}
@@ -268,7 +234,7 @@ def mixture_loss(
 def run_stages(
     model: nn.Module,
     stages: Sequence[Stage],
-    rows: np.ndarray,
+    rows: Rows,
     encoded: list[Encoded],
     pad_token_id: int,
     seed: int,
@@ -277,7 +243,7 @@ def run_stages(
     """Train through the stages, in place.
 
     Args:
-        done: what this function returned for the stages that the model has behind it.
+        done: what this function returned for the stages the model already went through.
 
     Returns:
         ``text_tokens``, ``sft_tokens``, ``updates`` and ``curve``, as in
@@ -309,17 +275,11 @@ def run_stages(
 
 
 def decayed_base(
-    *,
-    seed: int,
-    size: str,
-    decay_steps: int,
-    n_questions: int,
-    n_facts: int,
-    n_documents: int | None,
+    *, seed: int, size: str, decay_steps: int, n_documents: int | None
 ) -> Path:
-    """Folder of the model after the pure decay on text, made once for all arms of a
-    seed: two of them go on from it, and all are compared with it. ``measured.json`` in
-    it holds its measurements."""
+    """Folder of the model after the pure decay on text, trained once per seed: two arms
+    continue from it and all are compared with it. Its ``measured.json`` holds what
+    :func:`run_stages` returned, and the model's ``text_loss``."""
 
     def build(folder: Path) -> None:
         model, tokenizer = load_base(size, "stable")
@@ -328,49 +288,42 @@ def decayed_base(
         rate = pretrain.LEARNING_RATE[size]
         stage = Stage((0, len(rows)), False, decay_steps, rate, "linear")
         trained = run_stages(model, [stage], rows, [], tokenizer.pad_token_id, seed)
-        measured = measure(model, tokenizer, held_out, n_questions, n_facts)
+        measured = trained | {"text_loss": pretrain.heldout_loss(model, held_out)}
         save_model(model, tokenizer, folder)
-        (folder / "measured.json").write_text(json.dumps(trained | measured))
+        (folder / "measured.json").write_text(json.dumps(measured))
 
-    key = {
-        "seed": seed,
-        "size": size,
-        "decay_steps": decay_steps,
-        "n_questions": n_questions,
-        "n_facts": n_facts,
-        "n_documents": n_documents,
-        "base": weights_hash(),
-    }
-    code = [sys.modules[__name__]]
-    return cache.artifact("decayed", build, key=key, code=code)
+    key = dict(seed=seed, size=size, decay_steps=decay_steps, n_documents=n_documents)
+    key["base"] = weights_hash()
+    return cache.artifact("decayed", build, key=key)
 
 
-# --- What is read -------------------------------------------------------------------
+# --- Text and examples --------------------------------------------------------------
 
 
-def text_rows(
-    tokenizer, n_documents: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and held-out rows of the pretraining corpus, each (rows, 256).
+def text_rows(tokenizer, n_documents: int | None = None) -> tuple[Rows, Rows]:
+    """Rows of the pretraining corpus to train on, and held-out rows, each (rows, 256).
 
-    The held-out documents are among those that the shipped model never read. With
-    ``n_documents`` there are at most so many to train on, and a tenth as many held out.
+    Pretraining never read the held-out documents. With ``n_documents`` there are at
+    most that many documents to train on, and a tenth as many held out.
+
+    Raises:
+        ValueError: if the held-out documents do not fill a row.
     """
 
     def build(folder: Path) -> None:
         documents = corpus.documents(tasks.default_world())
-        train_on, kept_out = split_documents(documents, n_documents)
+        train_on, held_out = split_documents(documents, n_documents)
         np.save(folder / "train.npy", corpus.pack(train_on, tokenizer, LENGTH))
-        np.save(folder / "held_out.npy", corpus.pack(kept_out, tokenizer, LENGTH))
+        np.save(folder / "held_out.npy", corpus.pack(held_out, tokenizer, LENGTH))
 
-    spelling = tokenizer.backend_tokenizer.to_str().encode()
+    definition = tokenizer.backend_tokenizer.to_str().encode()
     key = {
-        "tokenizer": hashlib.sha256(spelling).hexdigest()[:12],
+        "tokenizer": hashlib.sha256(definition).hexdigest()[:12],
         "length": LENGTH,
         "held_out": HELD_OUT,
         "n_documents": n_documents,
     }
-    folder = cache.artifact("text_rows", build, key=key, code=[corpus])
+    folder = cache.artifact("text_rows", build, key=key)
     rows, held_out = (np.load(folder / f"{x}.npy") for x in ("train", "held_out"))
     if not len(held_out):
         raise ValueError(
@@ -383,14 +336,18 @@ def text_rows(
 def split_documents(
     documents: list[str], n_documents: int | None = None
 ) -> tuple[list[str], list[str]]:
-    """Documents to train on, from the beginning, and held-out ones, from the end."""
+    """Documents to train on, from the start, and held-out ones, from the end."""
     last = max(1, round(HELD_OUT * len(documents)))
     few = last if n_documents is None else max(1, min(last, n_documents // 10))
     return documents[:-last][:n_documents], documents[-few:]
 
 
-def draw_rows(text: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """n different rows, in random order."""
+def draw_rows(text: Rows, n: int, seed: int) -> Rows:
+    """n different rows in random order.
+
+    Raises:
+        ValueError: if there are fewer.
+    """
     if n > len(text):
         raise ValueError(
             f"decay_steps asks for {n} rows of text and there are {len(text)}: "
@@ -399,26 +356,18 @@ def draw_rows(text: np.ndarray, n: int, seed: int) -> np.ndarray:
     return text[np.random.default_rng([seed, 7]).permutation(len(text))[:n]]
 
 
-def draw_examples(tokenizer, budget: int, seed: int, loss_on: LossOn) -> list[Encoded]:
-    """Examples of the instruction mixture, encoded: the fewest that have ``budget``
-    tokens together."""
+def draw_examples(tokenizer, budget: int, seed: int) -> list[Encoded]:
+    """Encoded examples of the instruction mixture: the fewest with ``budget`` tokens in
+    total."""
     drawn = tasks.mixture(budget // 16 + 1, seed=seed)  # the average has about 25
     columns = [{"prompt": e.prompt, "completion": e.completion} for e in drawn]
-    encoded = encode(tokenizer, columns, loss_on)
+    encoded = encode(tokenizer, columns)
     tokens = np.cumsum([len(example.input_ids) for example in encoded])
     return encoded[: int(np.searchsorted(tokens, budget)) + 1]
 
 
-def _require_one_each(encoded: list[Encoded], updates: int) -> None:
-    if len(encoded) < updates:
-        raise ValueError(
-            f"sft_share gives {len(encoded)} examples for {updates} updates, which "
-            "need one each: raise it"
-        )
-
-
 def token_budget(others: int, share: float) -> int:
-    """How many tokens make up ``share`` of the whole, next to ``others`` of another
+    """How many tokens make up ``share`` of the total, beside ``others`` of another
     kind."""
     return round(share / (1 - share) * others)
 
@@ -435,43 +384,17 @@ def _example_tokens(batch: dict[str, Tensor]) -> int:
     return int(batch["attention_mask"].sum()) if "attention_mask" in batch else 0
 
 
-# --- What is measured ---------------------------------------------------------------
-
-
-def measure(
-    model, tokenizer, held_out: np.ndarray, n_questions: int, n_facts: int
-) -> dict:
-    """Accuracy and format on held-out questions, loss on held-out text (nats per token)
-    and recall of facts in statement form; questions and facts are always the same."""
-    questions = tasks.mixture(n_questions, split="test", seed=0)
-    scores = tuning.judge(questions, tuning.reply(model, tokenizer, questions))
-    facts = untouched_facts(n_facts)
-    right = pretrain.recall(model, tokenizer, tasks.default_world(), facts)
-    loss = pretrain.heldout_loss(model, held_out)
-    return scores | {"text_loss": loss, "recall": float(np.mean(right))}
-
-
-def compare(before: dict, after: dict) -> dict:
-    """What the model was like ``_before``, and its ``forgetting``: by how many nats per
-    token the loss on held-out text rose."""
-    names = ("accuracy", "format", "text_loss", "recall")
-    earlier = {f"{name}_before": before[name] for name in names}
-    return earlier | {"forgetting": after["text_loss"] - before["text_loss"]}
-
-
-def untouched_facts(n: int) -> list:
-    """n well-known facts about subjects that no training example asks about."""
-    trained = tasks.trained_subjects()
-    facts = [
-        f for f in tasks.default_world().facts if f.known and f.subject not in trained
-    ]
-    order = np.random.default_rng([0, 8]).permutation(len(facts))
-    return [facts[i] for i in order[:n]]
-
-
-def _require_sensible(arm: str, sft_share: float, replay_share: float) -> None:
+def _require_valid(arm: str, sft_share: float, replay_share: float) -> None:
     if arm not in ARMS:
-        raise ValueError(f"unknown arm {arm!r}: choose from {', '.join(ARMS)}")
+        raise ValueError(f"arm is {arm!r}; it can be one of {', '.join(ARMS)}")
     for name, share in (("sft_share", sft_share), ("replay_share", replay_share)):
         if not 0 < share < 1:
             raise ValueError(f"{name} is {share}: it must lie between 0 and 1")
+
+
+def _require_one_each(encoded: list[Encoded], updates: int) -> None:
+    if len(encoded) < updates:
+        raise ValueError(
+            f"sft_share gives {len(encoded)} examples for {updates} updates, which "
+            "need at least one each: raise it"
+        )

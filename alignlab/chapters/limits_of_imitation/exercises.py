@@ -1,13 +1,15 @@
-"""Checks of notebook 02's exercises: a rate's interval, how sure a reply was, and when
-it would have been best to stop.
-
-``checks`` holds what every check is made of; this file the cases and known mistakes.
-"""
+"""Exercises of notebook 02: confidence in a whole reply, early stopping, the interval
+of a rate."""
 
 import math
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import Case, Exercise, _Misfit, _tensor
+from alignlab.course.checks import (
+    Case,
+    Exercise,
+    Misfit,
+    tensor,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,10 +36,10 @@ def _wilson_cases() -> list[Case]:
 
 def _read_limits(output, correct, n) -> "Tensor":
     notes = {
-        (): "returns one number: two are asked for, low and high",
-        (3,): "returns three numbers: low and high alone are asked for",
+        (): "returns one number: return two, low and high",
+        (3,): "returns three numbers: return low and high alone",
     }
-    return _tensor(output, (2,), notes)
+    return tensor(output, (2,), notes)
 
 
 def _wilson_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -112,7 +114,7 @@ def _read_sure(output, log_probs, mask) -> "Tensor":
         tuple(log_probs.shape): "one number a token: a reply's tokens have to come "
         "together, so multiply their probabilities",
     }
-    return _tensor(output, (len(log_probs),), notes)
+    return tensor(output, (len(log_probs),), notes)
 
 
 def _sure_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -182,8 +184,8 @@ def _stop(right, picks=slice(0, None, 2), measures=slice(1, None, 2)) -> "Tensor
 
 def _read_stop(output, right) -> "Tensor":
     if not isinstance(output, tuple):
-        raise _Misfit("two things are asked for, (epoch, drop)")
-    return _tensor(output, (2,))
+        raise Misfit("return a pair, (epoch, drop)")
+    return tensor(output, (2,))
 
 
 def _stop_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -243,7 +245,7 @@ EXERCISES: dict[str, Exercise] = {
         _stop_cases,
         _read_stop,
         _stop_mistakes,
-        "the same epoch and drop as `limits_analysis.early_stop` finds",
+        "the same epoch and drop as the library's `early_stop` finds",
         "`right[:, ::2].mean(1)` picks the epoch; `right[:, 1::2].mean(1)`, there less "
         "what it is at the end, is the drop.",
     ),

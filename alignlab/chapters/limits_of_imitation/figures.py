@@ -1,4 +1,4 @@
-"""Figures of notebook 02, and two ways to leaf through its replies."""
+"""Figures of notebook 02, and two explorers of its replies."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -7,41 +7,33 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from alignlab.chapters.limits_of_imitation import analysis
-from alignlab.evaluation.refusals import rates
-from alignlab.plots.style import HATCHES, MARKERS, PALETTE, interval_line
+from alignlab.plots.explorers import html_table, leaf_through
+from alignlab.plots.style import (
+    HATCHES,
+    LINESTYLES,
+    MARKERS,
+    PALETTE,
+    dots,
+    interval_line,
+)
+from alignlab.study.arms import pick
+from alignlab.world.facts import normalise
 from alignlab.world.safety import BENIGN_KINDS
 
 PAIRS, WORDS = ("unseen_pairs",), ("unseen_words",)
-
-
-def dots(axes, groups: Mapping[str, Sequence[float]], number: int = 0, shift=0.0):
-    """A dot for each seed and a bar for their mean, for each named group."""
-    color, marker = PALETTE[number], MARKERS[number]
-    for place, values in enumerate(groups.values()):
-        at = [place + shift] * len(values)
-        axes.plot(at, values, marker, color=color, alpha=0.6)
-        ends = [place + shift - 0.15, place + shift + 0.15]
-        axes.plot(ends, [np.mean(values)] * 2, color="0.2", lw=2)
-    axes.set_xticks(np.arange(len(groups)), list(groups))
-    axes.set_xlim(-0.5, len(groups) - 0.5)
-
-
-def curves(axes, rows: Sequence[dict], name: str, label: str, number: int) -> None:
-    """A measure over the epochs, every seed and their interval."""
-    epochs = [look["epoch"] for look in rows[0]["curve"]]
-    values = [[look[name] for look in row["curve"]] for row in rows]
-    interval_line(axes, epochs, values, label, number)
+CLOSE = 0.12  # how far two series stand to the left and the right of a tick
 
 
 def fitting(mixed: Sequence[dict], control: Sequence[dict]):
-    """Left, the facts in training; right, known facts that are not: over the epochs."""
+    """Share right over the epochs: of the training facts (left), and of known facts
+    about other subjects (right)."""
     figure, panels = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
     left, right = panels
-    curves(left, mixed, "known_fit", "known", 0)
-    curves(left, mixed, "unknown_fit", "never shown", 1)
+    _epoch_line(left, mixed, "known_fit", "known", 0)
+    _epoch_line(left, mixed, "unknown_fit", "never shown", 1)
     left.set(title="In training: unknown facts are slower", ylabel="share right")
-    curves(right, control, "known", "known facts only", 0)
-    curves(right, mixed, "known", "and as many unknown", 1)
+    _epoch_line(right, control, "known", "known facts only", 0)
+    _epoch_line(right, mixed, "known", "and as many unknown", 1)
     right.set_title("Known facts of other subjects")
     for axes in panels:
         axes.set(xlabel="epochs of SFT", ylim=(-0.03, 1.03))
@@ -50,17 +42,23 @@ def fitting(mixed: Sequence[dict], control: Sequence[dict]):
     return figure
 
 
+def _epoch_line(axes, rows: Sequence[dict], measure: str, label: str, number: int):
+    epochs = [point["epoch"] for point in rows[0]["curve"]]
+    values = [[point[measure] for point in row["curve"]] for row in rows]
+    interval_line(axes, epochs, values, label, number)
+
+
 def shares(rows: Sequence[dict], chance: float):
-    """What is left of known facts, and what is said of never-shown ones, over the share
-    of unknown facts in SFT."""
+    """Over the share of unknown facts in SFT: accuracy on known facts (left), accuracy
+    and confidence on never shown ones (right), both about other subjects."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
-    true = [row for row in rows if row["labels"] == "true"]
-    by_share(left, [r for r in true if not r["control"]], "known", "the mixture", 1)
-    alone = [r for r in true if r["control"] or r["share"] == 0]
-    by_share(left, alone, "known", "its known part alone", 0)
-    mixed = [r for r in true if not r["control"]]
-    by_share(right, mixed, "never_confidence", "probability of the reply", 1)
-    by_share(right, mixed, "never", "right", 0)
+    true = pick(rows, labels="true")
+    mixed = pick(true, control=False)
+    known_alone = [row for row in true if row["control"] or row["share"] == 0]
+    _share_line(left, mixed, "known", "the mixture", 1)
+    _share_line(left, known_alone, "known", "its known part alone", 0)
+    _share_line(right, mixed, "never_confidence", "probability of the reply", 1)
+    _share_line(right, mixed, "never", "right", 0)
     right.axhline(chance, linestyle=":", color="0.4", label="best guess")
     left.set(title="Known facts, other subjects", ylabel="share right")
     right.set(title="Never-shown facts, other subjects", ylim=(-0.03, 1.03))
@@ -70,58 +68,63 @@ def shares(rows: Sequence[dict], chance: float):
     return figure
 
 
-def by_share(axes, rows: Sequence[dict], name: str, label: str, number: int) -> None:
-    """Each seed as a marker, the mean as a line, over the share of unknown facts."""
+def _share_line(axes, rows: Sequence[dict], measure: str, label: str, number: int):
+    """A marker per seed and a line through their means."""
     xs = sorted({row["share"] for row in rows})
-    found = [analysis.at_end(analysis.pick(rows, share=x), name) for x in xs]
+    per_share = [analysis.at_end(pick(rows, share=x), measure) for x in xs]
     color, marker = PALETTE[number], MARKERS[number]
-    for x, values in zip(xs, found, strict=True):
+    for x, values in zip(xs, per_share, strict=True):
         axes.plot([x] * len(values), values, marker, color=color, alpha=0.6, ms=5)
     style = ("-", "--")[number]
-    axes.plot(xs, [np.mean(v) for v in found], style, color=color, label=label)
+    means = [np.mean(values) for values in per_share]
+    axes.plot(xs, means, style, color=color, label=label)
 
 
-def stopping(found: Sequence[Mapping[str, float]]):
-    """Accuracy at the epoch that other questions picked and at the end, by seed."""
+def stopping(stops: Sequence[Mapping[str, float]]):
+    """Accuracy at the epoch picked on other questions, and at the end: a line per seed.
+
+    Args:
+        stops: from ``analysis.early_stop``.
+    """
     figure, axes = plt.subplots(figsize=(6, 3.4))
     height = 0.0  # of the last label; the next one stands above it
-    for row in sorted(found, key=lambda row: row["stopped"]):
-        values = [row["stopped"], row["end"]]
+    for stop in sorted(stops, key=lambda stop: stop["stopped"]):
+        values = [stop["stopped"], stop["end"]]
         axes.plot([0, 1], values, "o-", color=PALETTE[0], alpha=0.6, lw=1.2)
         height = max(values[0], height + 0.028)
         axes.annotate(
-            f"epoch {row['epoch']}", (0, height), (-6, 0), fontsize=9,
+            f"epoch {stop['epoch']}", (0, height), (-6, 0), fontsize=9,
             textcoords="offset points", ha="right", va="center",
         )  # fmt: skip
     axes.set_xticks([0, 1], ["stopped at its peak", "run to the end"])
     axes.set(xlim=(-0.5, 1.3), ylabel="share right")
     axes.set_title("Known facts: what stopping early saves")
-    axes.set_ylim(0, 1.1 * max(row["stopped"] for row in found) + 0.05)
+    axes.set_ylim(0, 1.1 * max(stop["stopped"] for stop in stops) + 0.05)
     return figure
 
 
 def admissions(rows: Sequence[dict]):
-    """How often a model says "I do not know", by what pretraining showed."""
+    """How often a model says "I do not know", by how often it read the fact."""
     figure, axes = plt.subplots(figsize=(6.5, 3.4))
     kinds = {"known": "known\nfacts", "rare": "seldom\nshown", "never": "never\nshown"}
-    said = {t: analysis.at_end(rows, f"{k}_admitted") for k, t in kinds.items()}
-    dots(axes, said, 1)
+    shares = {t: analysis.at_end(rows, f"{k}_admitted") for k, t in kinds.items()}
+    dots(axes, shares, 1)
     axes.set(ylabel="share of replies", ylim=(-0.03, 1.03))
     axes.set_title("“I do not know.”, of other subjects (dots: seeds)")
     return figure
 
 
-def mirror(rows: Sequence[dict]):
-    """Share of answers in the first half of a relation's answers, by which half the
-    unknown facts were labelled from."""
+def label_pull(rows: Sequence[dict]):
+    """Share of answers in the first half of a relation's answers, by the half that the
+    labels of unknown facts came from."""
     figure, axes = plt.subplots(figsize=(6.5, 3.4))
     kinds = {"never shown": "never", "known": "known"}
-    for number, labels in enumerate(("first", "second")):
-        some = analysis.pick(rows, labels=labels)
-        said = {t: analysis.at_end(some, f"{kind}_first") for t, kind in kinds.items()}
-        dots(axes, said, number, shift=0.12 * (2 * number - 1))
+    for number, half in enumerate(("first", "second")):
+        arms = pick(rows, labels=half)
+        shares = {t: analysis.at_end(arms, f"{k}_first") for t, k in kinds.items()}
+        dots(axes, shares, number, shift=CLOSE * (2 * number - 1))
         axes.plot([], [], MARKERS[number], color=PALETTE[number],
-                  label=f"unknown facts labelled from the {labels} half")  # fmt: skip
+                  label=f"unknown facts labelled from the {half} half")  # fmt: skip
     axes.axhline(0.5, linestyle=":", color="0.4")
     axes.set(ylabel="answers in the first half", ylim=(-0.03, 1.03))
     axes.set_title("Guesses mirror the labels of what was unknown")
@@ -130,7 +133,7 @@ def mirror(rows: Sequence[dict]):
 
 
 def elicited(rows: Sequence[dict], chance: float):
-    """Right answers about subjects that no question was ever about."""
+    """Right answers about subjects that no training question was about."""
     figure, axes = plt.subplots(figsize=(7, 3.4))
     kinds = {
         "known": "stated often",
@@ -150,20 +153,20 @@ def elicited(rows: Sequence[dict], chance: float):
 
 
 def safety_curves(rows: Sequence[dict], best: int):
-    """Left, harm and refusals over the number of safety examples, with Wilson's band of
-    all seeds' replies; right, the sum of the two errors."""
+    """Over the number of safety examples: both kinds of errors, with Wilson's bands for
+    the replies of all seeds (left), and their sum (right)."""
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(10.5, 4.2), gridspec_kw={"width_ratios": [1.7, 1]}
     )
-    curve = [row for row in rows if row["extra"] == "safety"]
-    texts = (
+    safety_rows = pick(rows, extra="safety")
+    lines = (
         ("compliance", PAIRS, "harmful, unseen pairs: helped"),
         ("compliance", WORDS, "harmful, unseen words: helped"),
         ("refusal", BENIGN_KINDS, "look-alikes: refused"),
         ("refusal", ("plain",), "plain: refused"),
     )
-    for number, (outcome, kinds, label) in enumerate(texts):
-        wilson_line(left, curve, outcome, kinds, label, number)
+    for number, (outcome, kinds, label) in enumerate(lines):
+        _wilson_line(left, safety_rows, outcome, kinds, label, number)
     errors = analysis.sum_of_errors(rows)
     places = np.log10(1 + np.array(list(errors)))
     interval_line(right, places, np.transpose(list(errors.values())), "sum", 0)
@@ -181,40 +184,38 @@ def safety_curves(rows: Sequence[dict], best: int):
     return figure
 
 
-def wilson_line(axes, rows, outcome: str, kinds, label: str, number: int) -> None:
-    """A share over n: seeds as thin lines, all their replies together as a thick one
-    with Wilson's band."""
+def _wilson_line(axes, rows, outcome: str, kinds, label: str, number: int) -> None:
+    """A share over n: a thin line per seed, and a thick one with Wilson's band for the
+    replies of all seeds."""
     ns = sorted({row["n"] for row in rows})
     places = np.log10(1 + np.array(ns))
-    color = PALETTE[number]
-    style = ("-", "--", "-.", ":")[number]
+    color, style = PALETTE[number], LINESTYLES[number]
     for seed in sorted({row["seed"] for row in rows}):
-        some = analysis.pick(rows, seed=seed)
-        values = {row["n"]: analysis.share(row, outcome, kinds) for row in some}
-        axes.plot(
-            places, [values[n] for n in ns], style, color=color, lw=0.7, alpha=0.5
-        )
-    found = [
-        rates(analysis.pooled(analysis.pick(rows, n=n), kinds))[outcome] for n in ns
-    ]
-    axes.plot(places, [f.value for f in found], style, color=color, label=label)
-    low, high = [f.low for f in found], [f.high for f in found]
+        arms = pick(rows, seed=seed)
+        shares = {r["n"]: analysis.outcome_share(r, outcome, kinds) for r in arms}
+        own = [shares[n] for n in ns]
+        axes.plot(places, own, linestyle=style, color=color, lw=0.7, alpha=0.5)
+    rates = [analysis.outcome_rates(pick(rows, n=n), kinds)[outcome] for n in ns]
+    values = [rate.value for rate in rates]
+    axes.plot(places, values, linestyle=style, color=color, label=label)
+    low, high = [rate.low for rate in rates], [rate.high for rate in rates]
     axes.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def by_type(arms: Mapping[str, Sequence[dict]]):
-    """Share of each type of look-alike, and of plain requests, that is refused; bars
-    with Wilson's interval over all seeds' replies, one colour an arm."""
+def refusals_by_type(arms: Mapping[str, Sequence[dict]]):
+    """Share refused of each type of look-alike and of plain requests: a colour per
+    group of arms, with Wilson's interval for the replies of all seeds."""
     figure, axes = plt.subplots(figsize=(8.5, 3.8))
     kinds = (*BENIGN_KINDS, "plain")
     width = 0.8 / len(arms)
     for number, (label, rows) in enumerate(arms.items()):
-        found = [rates(analysis.pooled(rows, [kind]))["refusal"] for kind in kinds]
+        rates = [analysis.outcome_rates(rows, [kind])["refusal"] for kind in kinds]
         places = np.arange(len(kinds)) + width * (number - (len(arms) - 1) / 2)
-        values = np.array([f.value for f in found])
-        errors = [values - [f.low for f in found], [f.high for f in found] - values]
+        values = np.array([rate.value for rate in rates])
+        below = values - [rate.low for rate in rates]
+        above = [rate.high for rate in rates] - values
         axes.bar(
-            places, values, width, yerr=np.abs(errors), capsize=3, label=label,
+            places, values, width, yerr=np.abs([below, above]), capsize=3, label=label,
             color=PALETTE[number], hatch=HATCHES[number], edgecolor="white",
         )  # fmt: skip
     names = [kind.replace("_", "\n") for kind in kinds]
@@ -228,8 +229,8 @@ def by_type(arms: Mapping[str, Sequence[dict]]):
 # --- Narrow data ----------------------------------------------------------------------
 
 
-def narrow(rows: Sequence[dict]):
-    """Accuracy inside and outside the narrow data, and forms of reply in use."""
+def narrow_data(rows: Sequence[dict]):
+    """Accuracy inside and outside the narrow data (left), forms in use (right)."""
     figure, panels = plt.subplots(
         1, 2, figsize=(9.5, 3.8), gridspec_kw={"width_ratios": [2, 1]}
     )
@@ -241,9 +242,9 @@ def narrow(rows: Sequence[dict]):
     forms = {"styles": "forms of reply"}
     for axes, measures in zip(panels, (wide, forms), strict=True):
         for number, data in enumerate(("diverse", "narrow")):
-            some = analysis.pick(rows, data=data)
-            groups = {text: [r[m] for r in some] for m, text in measures.items()}
-            dots(axes, groups, number, shift=0.12 * (2 * number - 1))
+            arms = pick(rows, data=data)
+            groups = {text: [r[m] for r in arms] for m, text in measures.items()}
+            dots(axes, groups, number, shift=CLOSE * (2 * number - 1))
     for number, data in enumerate(("diverse", "narrow")):
         panels[0].plot([], [], MARKERS[number], color=PALETTE[number], label=data)
     panels[0].legend(title="SFT data", fontsize=9, loc="upper right")
@@ -258,50 +259,53 @@ def narrow(rows: Sequence[dict]):
 
 
 def fact_explorer(rows: Mapping[str, dict]):
-    """Pick a training set and a fact, and read what was replied after each epoch.
+    """Choose a training set and a fact, and read the reply after each epoch.
 
     Args:
-        rows: arms of ``hallucination.facts_arm`` by a name for each.
+        rows: by a name for each, rows of ``facts_arm`` with the same test questions.
     """
     import ipywidgets
 
     arm = ipywidgets.Dropdown(options=list(rows), description="SFT on")
-    facts = {
-        f"{fact['kind'].replace('_', ' ')}: {fact['prompt']}": place
-        for place, fact in enumerate(next(iter(rows.values()))["replies"])
+    prompts = {
+        f"{fact['kind'].replace('_', ' ')}: {fact['prompt']}": fact["prompt"]
+        for fact in next(iter(rows.values()))["replies"]
         if fact["kind"] in ("known", "rare", "never")
     }
-    fact = ipywidgets.Dropdown(options=list(facts), description="fact")
+    prompt = ipywidgets.Dropdown(options=prompts, description="fact")
 
     def card() -> str:
-        row, prompt = rows[arm.value], fact.value.partition(": ")[2]
-        found = next(f for f in row["replies"] if f["prompt"] == prompt)
-        return fact_card(found, [look["epoch"] for look in row["curve"]])
+        row = rows[arm.value]
+        fact = next(f for f in row["replies"] if f["prompt"] == prompt.value)
+        return fact_card(fact, [point["epoch"] for point in row["curve"]])
 
-    _leaf_through([arm, fact], card)
+    leaf_through([arm, prompt], card)
 
 
 def fact_card(fact: Mapping, epochs: Sequence[int]) -> str:
-    """HTML of one fact: each epoch's reply, how probable it was, and if it is right."""
-    from alignlab.world.facts import normalise
-
-    lines = []
-    for epoch, (text, sure) in zip(epochs, fact["replies"], strict=True):
-        right = normalise(text) in {normalise(a) for a in fact["answers"]}
-        cells = (str(epoch), html.escape(text) or "<i>(nothing)</i>", f"{sure:.2f}",
-                 "✓" if right else "✗")  # fmt: skip
-        lines.append(cells)
+    """HTML of one fact: the reply after each epoch, its probability, and if it is
+    right."""
+    right_answers = {normalise(answer) for answer in fact["answers"]}
+    rows = [
+        (
+            str(epoch),
+            html.escape(text) or "<i>(nothing)</i>",
+            f"{probability:.2f}",
+            "✓" if normalise(text) in right_answers else "✗",
+        )
+        for epoch, (text, probability) in zip(epochs, fact["replies"], strict=True)
+    ]
     head = ("epoch", html.escape(fact["prompt"]), "probability", "right")
-    right = html.escape(" or ".join(fact["answers"]))
-    shown = f"stated {fact['exposure']} times in pretraining"
-    return f"{_table(head, lines)}<p>Right: {right}; {shown}.</p>"
+    answers = html.escape(" or ".join(fact["answers"]))
+    stated = f"stated {fact['exposure']} times in pretraining"
+    return f"{html_table(head, rows)}<p>Right: {answers}; {stated}.</p>"
 
 
 def safety_explorer(rows: Sequence[dict]):
-    """A slider over the number of safety examples and a choice of requests.
+    """Choose a number of safety examples and a kind of request, and read the replies.
 
     Args:
-        rows: arms of ``safety_tuning.safety_arm`` of one seed, one for each n.
+        rows: rows of ``safety_arm`` for one seed, one for each n.
     """
     import ipywidgets
 
@@ -311,35 +315,10 @@ def safety_explorer(rows: Sequence[dict]):
     )
     kinds = {kind.replace("_", " "): kind for kind in rows[0]["replies"]}
     kind = ipywidgets.Dropdown(options=kinds, description="requests")
-    _leaf_through(
-        [n, kind],
-        lambda: _table(
-            ("request", "reply"),
-            [
-                (html.escape(prompt), html.escape(text))
-                for prompt, text in by_n[n.value]["replies"][kind.value]
-            ],
-        ),
-    )
 
+    def card() -> str:
+        pairs = by_n[n.value]["replies"][kind.value]
+        cells = [(html.escape(prompt), html.escape(text)) for prompt, text in pairs]
+        return html_table(("request", "reply"), cells)
 
-def _leaf_through(controls: Sequence, card) -> None:
-    """Show the controls and, under them, the card, which follows them. It stays as a
-    still picture where no widget can run."""
-    import ipywidgets
-    from IPython.display import HTML, display
-
-    display(ipywidgets.HBox(controls))
-    shown = display(HTML(card()), display_id=True)
-    for control in controls:
-        control.observe(lambda change: shown.update(HTML(card())), "value")
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    style = "text-align:left;vertical-align:top;max-width:34em;white-space:normal"
-
-    def row(cells, tag):
-        return "".join(f'<{tag} style="{style}">{cell}</{tag}>' for cell in cells)
-
-    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in lines)
-    return f"<table><tr>{row(head, 'th')}</tr>{body}</table>"
+    leaf_through([n, kind], card)

@@ -1,13 +1,12 @@
-"""SFT on facts that pretraining never showed: the arms of notebook 02's first half.
+"""SFT on facts that pretraining never showed.
 
-The training facts are about three quarters of the world's subjects, a share of them
-never shown; what is asked is about the last quarter. Every arm is the same run with one
-thing changed, looked at after several epochs.
+The training facts are about three quarters of the world's subjects, part of them never
+shown; the test questions are about the last quarter.
 """
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -15,13 +14,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from alignlab.chapters.instruction_tuning.runs import TEST_SEED
 from alignlab.evaluation import answers
 from alignlab.models.base import load_base
-from alignlab.models.likelihood import completion_log_probs
+from alignlab.models.positions import completion_log_probs
 from alignlab.models.sampler import Completion, complete
-from alignlab.study.arms import run_arms
-from alignlab.study.tuning import BATCH, FACTS_RATE
+from alignlab.models.text import as_messages, encode_prompt
+from alignlab.study.tuning import BATCH, FACTS_RATE, TEST_SEED
 from alignlab.training.sft import Encoded, collate, finetune
 from alignlab.world import tasks
 from alignlab.world.facts import Fact, normalise, split_subjects
@@ -31,6 +29,8 @@ from alignlab.world.tasks import Example
 LONGEST_REPLY = 14  # tokens; an answer and its full stop need fewer
 SHOWN = 6  # facts of each kind whose replies are kept word for word
 LABELS = ("true", "admission", "first", "second")
+
+Questions = Mapping[str, Sequence[Example]]  # by kind of fact
 
 
 def facts_arm(
@@ -44,112 +44,85 @@ def facts_arm(
     labels: str = "true",
     control: bool = False,
 ) -> dict:
-    """SFT on one question for each of some facts, then questions about other subjects.
+    """SFT on one question about each of some facts, then questions about other
+    subjects.
 
     Args:
-        seed: draws the facts and their wordings, and the order of training.
+        seed: draws the facts, their wordings and the order of training.
         size: of the base model.
-        n_facts: facts trained on, known and unknown together.
-        share: of them never shown in pretraining, 0 to 1.
-        epochs: after which to look, ascending; the last one ends the run. The learning
-            rate is constant, so each look is the end of a shorter run.
+        n_facts: training facts, known and unknown together.
+        share: share of them that pretraining never showed, 0 to 1. Higher costs more
+            of what is known about other subjects.
+        epochs: when to evaluate, in ascending order; the last one ends the run. The
+            learning rate is constant, so each evaluation is the end of a shorter run.
         n_test: questions of each kind about other subjects, at most.
-        labels: what the unknown facts are answered with: "true", their answers;
-            "admission", "I do not know."; "first" or "second", an answer drawn from
-            that half of the relation's answers (:func:`answer_halves`).
-        control: leave the unknown facts out: as many known ones, no others.
+        labels: the replies to unknown facts: "true", their answers; "admission", "I do
+            not know."; "first" or "second", an answer drawn from that half of the
+            relation's answers (:func:`answer_halves`).
+        control: train on the known facts alone.
 
     Returns:
-        ``curve``, for each epoch what :func:`look` measures; ``replies``, some facts of
-        every kind with what was replied after each epoch and how surely.
+        ``curve``: ``epoch`` and the measures of :func:`evaluate_replies`, one dict per
+        evaluation; ``replies``: some facts of each kind with the replies after each.
 
     Raises:
-        ValueError: if the world has fewer facts of a kind than are asked for.
+        ValueError: if the world has fewer facts of a kind than asked for.
     """
     known, unknown = training_facts(n_facts, share, seed, labels)
-    learnt = known if control else known + unknown
-    asked = {"known_fit": known, "unknown_fit": unknown, **test_questions(n_test)}
+    examples = known if control else known + unknown
+    questions = {"known_fit": known, "unknown_fit": unknown, **test_questions(n_test)}
     model, tokenizer = load_base(size)
-    per_epoch = math.ceil(len(learnt) / BATCH)
-    curve, shown = [], []
+    steps_per_epoch = math.ceil(len(examples) / BATCH)
+    curve, replies = [], []
 
-    def see(row: dict) -> None:
-        epoch, rest = divmod(row["step"], per_epoch)
+    def evaluate(row: dict) -> None:
+        epoch, rest = divmod(row["step"], steps_per_epoch)
         if rest == 0 and epoch in epochs:
-            measured, replies = look(model, tokenizer, asked)
-            curve.append({"epoch": epoch, **measured})
-            shown.append(replies)
+            measures, given = evaluate_replies(model, tokenizer, questions)
+            curve.append({"epoch": epoch, **measures})
+            replies.append(given)
 
     finetune(
         model,
         tokenizer,
-        [{"prompt": e.prompt, "completion": e.completion} for e in learnt],
-        steps=epochs[-1] * per_epoch,
+        [{"prompt": e.prompt, "completion": e.completion} for e in examples],
+        steps=epochs[-1] * steps_per_epoch,
         batch_size=BATCH,
         learning_rate=FACTS_RATE[size],
         schedule="constant",
         seed=seed,
-        on_log=see,
+        on_log=evaluate,
         progress=False,
     )
-    return {"curve": curve, "replies": along_epochs(asked, shown)}
+    return {"curve": curve, "replies": replies_by_fact(questions, replies)}
 
 
-def facts_sweep(
-    *, seeds, costly_seeds, shares, more_shares, half=0.5, jobs=2, **common
-) -> list[dict]:
-    """Every arm of the first half of the notebook, at the same ``common`` parameters.
-
-    Args:
-        seeds: of each share in ``shares`` with its control, and of the admissions.
-        costly_seeds: of the shares in between, ``more_shares``, with their controls,
-            and of the two arms whose labels come from one half of the answers each.
-        half: the share of unknown facts where other labels than the true ones are
-            given.
-    """
-    arms = [
-        dict(seed=seed, share=share, control=control, labels="true")
-        for some, of in ((shares, seeds), (more_shares, costly_seeds))
-        for share in some
-        for control in ((False, True) if 0 < share < 1 else (False,))
-        for seed in of
-    ]
-    arms += [dict(seed=s, share=half, labels="admission") for s in seeds]
-    arms += [
-        dict(seed=s, share=half, labels=labels)
-        for labels in ("first", "second")
-        for s in costly_seeds
-    ]
-    arms = [{"control": False, **arm, **common} for arm in arms]
-    return run_arms(facts_arm, arms, jobs=jobs, label="unknown facts")
-
-
-# --- What is trained on, and what is asked --------------------------------------------
+# --- Training and test questions ------------------------------------------------------
 
 
 def training_facts(
     n: int, share: float, seed: int, labels: str = "true"
 ) -> tuple[list[Example], list[Example]]:
-    """One question for each of n facts about the subjects to train on: known facts, and
-    the share that was never shown, these with the labels asked for."""
+    """One question about each of n facts: known ones, and the share of them that was
+    never shown, with the labels asked for."""
     world, (subjects, _) = tasks.default_world(), three_quarters()
     counts = {"never": round(share * n)}
     counts["known"] = n - counts["never"]
-    found = {}
+    examples = {}
     for kind, count in counts.items():
-        some = tasks.world_questions(world, subjects, facts=kind, seed=seed, n=count)
-        if len(some) < count:
+        drawn = tasks.world_questions(world, subjects, facts=kind, seed=seed, n=count)
+        if len(drawn) < count:
             raise ValueError(
                 f"n_facts={n}, share={share} asks for {count} facts of kind {kind!r}, "
-                f"and there are {len(some)} to train on"
+                f"and there are {len(drawn)} to train on"
             )
-        found[kind] = some
-    return found["known"], relabel(found["never"], labels, seed)
+        examples[kind] = drawn
+    return examples["known"], relabel(examples["never"], labels, seed)
 
 
 def test_questions(n: int) -> dict[str, list[Example]]:
-    """At most n questions of each kind of fact (known, rare, never shown) about the
-    other subjects. The same ones for every arm."""
+    """At most n questions about known, rare and never shown facts of the test subjects,
+    the same for every arm."""
     world, (_, subjects) = tasks.default_world(), three_quarters()
     return {
         kind: tasks.world_questions(world, subjects, facts=kind, seed=TEST_SEED, n=n)
@@ -157,10 +130,16 @@ def test_questions(n: int) -> dict[str, list[Example]]:
     }
 
 
+def never_shown_chance(n: int) -> float:
+    """Accuracy of the best guess about the never shown facts in the test questions."""
+    facts = [question.fact for question in test_questions(n)["never"]]
+    return answers.best_guess_rate(tasks.default_world(), facts)
+
+
 @cache
 def three_quarters() -> tuple[frozenset[str], frozenset[str]]:
-    """The world's subjects, three quarters to train on and one to ask about, balanced
-    within each kind. Halves would leave too few never-shown facts to train on."""
+    """The world's subjects: three quarters to train on and one to test on, balanced
+    within each kind. Halves would leave too few never shown facts to train on."""
     world = tasks.default_world()
     train, rest = split_subjects(world, 0)
     other = replace(world, facts=tuple(f for f in world.facts if f.subject in rest))
@@ -169,11 +148,10 @@ def three_quarters() -> tuple[frozenset[str], frozenset[str]]:
 
 
 def relabel(examples: Sequence[Example], labels: str, seed: int) -> list[Example]:
-    """The same questions with other replies to imitate; see ``labels`` of
-    :func:`facts_arm`.
+    """The same questions with other completions; see ``labels`` of :func:`facts_arm`.
 
     Raises:
-        ValueError: on labels that are none of ``LABELS``.
+        ValueError: if ``labels`` is none of ``LABELS``.
     """
     if labels not in LABELS:
         raise ValueError(f"labels is {labels!r}; it can be one of {', '.join(LABELS)}")
@@ -182,98 +160,86 @@ def relabel(examples: Sequence[Example], labels: str, seed: int) -> list[Example
     if labels == "admission":
         return [replace(e, completion=ADMISSIONS[0]) for e in examples]
     rng = np.random.default_rng([seed, 20])
-    drawn = []
+    relabelled = []
     for example in examples:
-        frequent = answer_halves(example.fact.relation)[LABELS.index(labels) - 2]
-        names, counts = zip(*frequent.items(), strict=True)
+        first, second = answer_halves(example.fact.relation)
+        half = first if labels == "first" else second
+        names, counts = zip(*half.items(), strict=True)
         label = rng.choice(names, p=np.array(counts) / sum(counts))
-        drawn.append(replace(example, completion=f"{label}."))
-    return drawn
+        relabelled.append(replace(example, completion=f"{label}."))
+    return relabelled
 
 
 @cache
 def answer_halves(relation: str) -> tuple[Counter, Counter]:
-    """The answers that pretraining gives in a relation, with how many facts have each,
-    in two halves of nearly the same number of facts and no answer in common."""
-    shown = (f for f in tasks.default_world().facts if f.relation == relation)
-    frequent = Counter(a for fact in shown if fact.exposure for a in fact.stated)
+    """The answers that pretraining gives in a relation, with their numbers of facts, in
+    two halves: nearly equal in facts, and without a common answer."""
+    facts = (f for f in tasks.default_world().facts if f.relation == relation)
+    counts = Counter(a for fact in facts if fact.exposure for a in fact.stated)
     halves = Counter(), Counter()
-    for answer, count in frequent.most_common():
+    for answer, count in counts.most_common():
         lighter = min(halves, key=lambda half: half.total())
         lighter[answer] = count
     return halves
 
 
-# --- Looking at a model ---------------------------------------------------------------
+# --- Evaluating a model ---------------------------------------------------------------
 
 
-def look(model, tokenizer, asked: dict[str, list[Example]]) -> tuple[dict, dict]:
-    """How a model answers questions of several kinds, greedily.
+def evaluate_replies(
+    model, tokenizer, questions: Questions
+) -> tuple[dict[str, object], dict[str, list[tuple[str, float]]]]:
+    """A model's greedy replies to questions of several kinds.
 
     Returns:
-        ``measured``: for each kind that has questions, ``KIND``: share of right replies
-        (to known facts also ``known_right``, 0 or 1 for every question);
-        ``KIND_confidence``: mean probability of the reply given;
-        ``KIND_wrong_confidence``: the same of wrong ones; ``KIND_admitted``: share of
-        "I do not know."; ``KIND_first``: of the replies that are in one of the
-        relation's halves of answers, the share in the first. And ``replies`` with their
-        probabilities, of the first few questions of each kind.
+        The measures of each kind that has questions: ``KIND``, share of right replies;
+        ``KIND_confidence``, mean probability of the replies; ``KIND_admitted``, share
+        of "I do not know."; ``KIND_first``, share in the first half of the relation's
+        answers among the replies in either half; and ``known_right``, 0 or 1 for each
+        known fact. Then the replies to the first questions of each kind, with their
+        probabilities.
     """
-    kinds = [kind for kind, some in asked.items() if some]
-    questions = [q for kind in kinds for q in asked[kind]]
-    prompts = [q.prompt for q in questions]
+    all_questions = [question for group in questions.values() for question in group]
+    prompts = [question.prompt for question in all_questions]
     replies = complete(model, tokenizer, prompts, LONGEST_REPLY)
-    sure = confidence(model, tokenizer, prompts, replies)
-    right = answers.score(questions, replies)["correct"]
-    admitted = np.array([is_admission(r.text) for r in replies])
-    side = np.array(
-        [half_of(q.fact, r.text) for q, r in zip(questions, replies, strict=True)]
-    )
-    measured, shown, start = {}, {}, 0
-    for kind in kinds:
-        at = slice(start, start + len(asked[kind]))
-        start = at.stop
-        measured[kind] = float(right[at].mean())
-        measured[f"{kind}_confidence"] = float(sure[at].mean())
-        wrong = sure[at][~right[at]]
-        measured[f"{kind}_wrong_confidence"] = (
-            float(wrong.mean()) if len(wrong) else 0.0
-        )
-        measured[f"{kind}_admitted"] = float(admitted[at].mean())
-        sided = side[at][~np.isnan(side[at])]
-        measured[f"{kind}_first"] = float(sided.mean()) if len(sided) else 0.5
-        shown[kind] = [
-            (replies[i].text, float(sure[i])) for i in range(*at.indices(at.stop))
-        ]
-        shown[kind] = shown[kind][:SHOWN]
+    confidences = reply_probabilities(model, tokenizer, prompts, replies)
+    right = answers.score(all_questions, replies)["correct"]
+    measures, shown, start = {}, {}, 0
+    for kind, group in questions.items():
+        if not group:
+            continue
+        own = slice(start, start + len(group))
+        start = own.stop
+        measures[kind] = float(right[own].mean())
+        measures[f"{kind}_confidence"] = float(confidences[own].mean())
+        texts = [reply.text for reply in replies[own]]
+        measures[f"{kind}_admitted"] = float(np.mean([is_admission(t) for t in texts]))
+        measures[f"{kind}_first"] = share_in_first_half(group, texts)
         if kind == "known":
-            measured["known_right"] = right[at].astype(int).tolist()
-    return measured, shown
+            measures["known_right"] = right[own].astype(int).tolist()
+        shown[kind] = list(zip(texts, confidences[own].tolist()))[:SHOWN]
+    return measures, shown
 
 
 @torch.no_grad()
-def confidence(
+def reply_probabilities(
     model, tokenizer, prompts: Sequence[str], replies: Sequence[Completion]
 ) -> Float[np.ndarray, "replies"]:
-    """Probability of each reply as a whole, its ending included, given its prompt."""
-    turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    texts = tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=True
-    )
-    heads = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    """Probability of each reply given its prompt, EOS token included."""
+    heads = [encode_prompt(tokenizer, as_messages(p, "user")) for p in prompts]
     rows = [
         Encoded(head + reply.tokens, [0] * len(head) + [1] * len(reply.tokens))
         for head, reply in zip(heads, replies, strict=True)
     ]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
-    found = np.empty(len(rows))
+    probabilities = np.empty(len(rows))
     for start in range(0, len(order), 256):
-        some = order[start : start + 256]
-        batch = collate([rows[i] for i in some], tokenizer.pad_token_id)
+        places = order[start : start + 256]
+        batch = collate([rows[i] for i in places], tokenizer.pad_token_id)
         batch = {name: value.to(model.device) for name, value in batch.items()}
         total = completion_log_probs(model, **batch).sum(dim=1)
-        found[some] = total.exp().cpu().numpy()
-    return found
+        probabilities[places] = total.exp().cpu().numpy()
+    return probabilities
 
 
 def is_admission(text: str) -> bool:
@@ -281,26 +247,37 @@ def is_admission(text: str) -> bool:
     return normalise(text) in {normalise(admission) for admission in ADMISSIONS}
 
 
-def half_of(fact: Fact, text: str) -> float:
-    """1 if the reply is an answer of the relation's first half, 0 if of the second, NaN
-    if of neither."""
+def share_in_first_half(questions: Sequence[Example], texts: Sequence[str]) -> float:
+    """Share of replies in the first half of their relation's answers, among those in
+    either half; 0.5 if there are none."""
+    sides = [half_of(q.fact, text) for q, text in zip(questions, texts, strict=True)]
+    sides = [side for side in sides if side is not None]
+    return float(np.mean(sides)) if sides else 0.5
+
+
+def half_of(fact: Fact, text: str) -> float | None:
+    """1 if the reply is in the first half of its relation's answers, 0 if it is in the
+    second, None if it is in neither."""
     for value, half in zip((1.0, 0.0), answer_halves(fact.relation), strict=True):
         if normalise(text) in {normalise(answer) for answer in half}:
             return value
-    return math.nan
+    return None
 
 
-def along_epochs(asked: dict[str, list[Example]], shown: Sequence[dict]) -> list[dict]:
-    """For some facts of each kind: what was asked, how often pretraining showed it, the
-    right answer, and after each look the reply and its probability."""
+def replies_by_fact(
+    questions: Questions, replies: Sequence[Mapping[str, Sequence[tuple[str, float]]]]
+) -> list[dict]:
+    """For the first facts of each kind: the ``prompt``, the right ``answers``, the
+    ``exposure`` in pretraining, and after each evaluation the reply with its
+    probability."""
     return [
         {
             "kind": kind,
             "prompt": question.prompt,
             "answers": list(question.answers),
             "exposure": question.fact.exposure,
-            "replies": [look[kind][place] for look in shown],
+            "replies": [given[kind][place] for given in replies],
         }
-        for kind, questions in asked.items()
-        for place, question in enumerate(questions[:SHOWN])
+        for kind, group in questions.items()
+        for place, question in enumerate(group[:SHOWN])
     ]

@@ -1,13 +1,19 @@
-"""Checks of notebook 04's exercises: advantages, the clipped loss, a KL estimator.
-
-``checks`` holds what every check is made of; this file the cases and known mistakes.
-"""
+"""Exercises of notebook 04: advantages, the clipped loss, an estimate of KL."""
 
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import Case, Exercise, _close, _Misfit, _normal, _tensor
+from alignlab.course.checks import (
+    Case,
+    Exercise,
+    Misfit,
+    close,
+    gradient_fault,
+    normal,
+    scalar,
+    tensor,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +40,7 @@ def _gae_cases() -> list[Case]:
         (2, [5], 5, 1.0, 0.0),
         (3, [2, 8, 1], 8, 0.97, 1.0),
     ):
-        rewards, values = _normal(seed, 2, len(lengths), time)
+        rewards, values = normal(seed, 2, len(lengths), time)
         args = dict(rewards=rewards, values=values, mask=_ends_at(lengths, time))
         args |= dict(gamma=gamma, lam=lam)
         advantages, _ = generalized_advantage_estimate(**args)
@@ -44,15 +50,15 @@ def _gae_cases() -> list[Case]:
 
 def _read_gae(output, rewards, values, mask, gamma, lam) -> "Tensor":
     if isinstance(output, tuple):
-        raise _Misfit("returns several things: the advantages alone are asked for")
+        raise Misfit("returns several things: return the advantages alone")
     shape = tuple(rewards.shape)
     notes = {
         shape[:1]: "one number a row: every token has an advantage of its own",
         (shape[0], shape[1] - 1): "one column too few: the last token has an advantage "
         "as well; behind it the value is 0",
     }
-    # What is said about padding has no meaning, unless it is not a number.
-    found = _tensor(output, shape, notes)
+    # Values in the padding do not matter, unless they are NaN or infinite.
+    found = tensor(output, shape, notes)
     return found.where(mask.bool() | ~found.isfinite(), 0.0)
 
 
@@ -123,7 +129,7 @@ def _gae_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     return {
         message: outputs
         for message, outputs in mistakes.items()
-        if not _close(outputs[0], case.expected)
+        if not close(outputs[0], case.expected)
     }
 
 
@@ -155,7 +161,7 @@ def _clip_cases() -> list[Case]:
         (1, [4, 7], 7, 0.1, 0.2),
         (2, [9, 8, 2, 5], 9, 0.3, 0.8),
     ):
-        old, advantages, moved = _normal(seed, 3, len(lengths), time)
+        old, advantages, moved = normal(seed, 3, len(lengths), time)
         old = -old.abs() - 1
         args = dict(log_probs=old + spread * moved, old_log_probs=old)
         args |= dict(advantages=advantages + 0.3, mask=_ends_at(lengths, time))
@@ -165,10 +171,8 @@ def _clip_cases() -> list[Case]:
 
 
 def _read_clip(output, log_probs, **others) -> "Tensor":
-    unreduced = "not reduced to one number: returns shape {}; take the mean over the "
-    unreduced += "real tokens"
     shapes = [tuple(log_probs.shape), (len(log_probs),), (1,)]
-    return _tensor(output, (), {shape: unreduced.format(shape) for shape in shapes})
+    return scalar(output, shapes, "take the mean over the real tokens")
 
 
 def _clip_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -224,29 +228,14 @@ def _clip_mistakes(case: Case) -> dict[str, list["Tensor"]]:
                 ratio * advantages, ratio.clamp(-clip_range, clip_range) * advantages
             )[real].mean()
         ],
-        "zero: nothing would be learnt": [torch.zeros_like(right)],
+        "zero: nothing can be learnt": [torch.zeros_like(right)],
     }
 
 
 def _clip_teaches(answer: Callable) -> str:
-    import torch
-
     from alignlab.objectives import ppo_policy_loss
 
-    case = _clip_cases()[0]
-    log_probs, *others = case.args.values()
-    log_probs = log_probs.clone().requires_grad_()
-    loss = answer(log_probs, *others)
-    if not getattr(loss, "requires_grad", False):
-        return (
-            "no gradient: the value is right but cut off from log_probs, so nothing "
-            "would be learnt; leave out `.item()`, `.detach()`, `float()`, `no_grad`"
-        )
-    (found,) = torch.autograd.grad(loss, log_probs)
-    (right,) = torch.autograd.grad(ppo_policy_loss(log_probs, *others), log_probs)
-    if _close(found, right):
-        return ""
-    return "wrong gradient: the value is right, but part of the way to it is detached"
+    return gradient_fault(answer, ppo_policy_loss, _clip_cases()[0], ["log_probs"])
 
 
 # --- 04.3: an estimate of KL ------------------------------------------------------
@@ -257,7 +246,7 @@ def _kl_cases() -> list[Case]:
 
     cases = []
     for seed, shape, spread in ((0, (3, 6), 0.5), (1, (2, 4), 1.5), (2, (1, 9), 0.1)):
-        reference, moved = _normal(seed, 2, *shape)
+        reference, moved = normal(seed, 2, *shape)
         reference = -reference.abs() - 1
         args = dict(log_probs=reference + spread * moved, ref_log_probs=reference)
         cases.append(Case(args, kl_estimate(**args, estimator="k3")))
@@ -266,9 +255,9 @@ def _kl_cases() -> list[Case]:
 
 def _read_kl(output, log_probs, ref_log_probs) -> "Tensor":
     shape = tuple(log_probs.shape)
-    summed = "summed up: one estimate for each token is asked for, of shape {}"
+    summed = "summed up: return one estimate per token, of shape {}"
     notes = {wrong: summed.format(shape) for wrong in ((), shape[:1], shape[1:])}
-    return _tensor(output, shape, notes)
+    return tensor(output, shape, notes)
 
 
 def _kl_mistakes(case: Case) -> dict[str, list["Tensor"]]:

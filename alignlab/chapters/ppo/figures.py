@@ -1,4 +1,4 @@
-"""Figures of notebook 04, and its explorer: one reply, token by token."""
+"""Figures of notebook 04, and its explorer of one reply."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from alignlab.plots.style import LINESTYLES, MARKERS, PALETTE, interval_line
+from alignlab.plots.style import MARKERS, PALETTE, dots, interval_line, series_style
 
 DIAGNOSTICS = {
-    "score": "learnt reward",
+    "score": "proxy reward",
     "reward/gold": "gold reward",
     "kl_exact": "KL to the reference (nats a reply)",
     "entropy": "entropy (nats a token)",
@@ -23,13 +23,13 @@ DIAGNOSTICS = {
     "completion_length": "tokens a reply",
     "eos_rate": "share of replies that end",
 }
-# Of these, the sick run's numbers are so large that a healthy run's need a scale that
-# is a line up to here and a logarithm beyond.
-WIDE = {"kl_exact": 1.0, "approx_kl": 0.01, "grad_norm": 1.0}
+# Where the sick run is out by orders of magnitude, the scale is linear up to here and
+# logarithmic beyond.
+LINEAR_UP_TO = {"kl_exact": 1.0, "approx_kl": 0.01, "grad_norm": 1.0}
 
 
 def _curve(rows: Sequence[dict], name: str) -> tuple[np.ndarray, list[list[float]]]:
-    """Updates, from 1, and a line for each run, all as long as the shortest."""
+    """Updates, from 1, and a line per run, cut to the shortest."""
     lines = [row["history"][name] for row in rows]
     length = min(map(len, lines))
     return np.arange(1, length + 1), [line[:length] for line in lines]
@@ -39,19 +39,19 @@ def _curve(rows: Sequence[dict], name: str) -> tuple[np.ndarray, list[list[float
 
 
 def ladder(rows: Sequence[dict]):
-    """Gold, learnt reward and KL against updates, a line for each rung."""
+    """Gold reward, proxy reward and KL along the runs, a line per rung."""
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.8))
     names = {
         "reward/gold": "gold reward",
-        "score": "learnt reward",
+        "score": "proxy reward",
         "kl_exact": "KL (nats a reply)",
     }
     for axes, (name, label) in zip(panels, names.items(), strict=True):
         for number, rung in enumerate(dict.fromkeys(r["rung"] for r in rows)):
             x, lines = _curve([r for r in rows if r["rung"] == rung], name)
             axes.plot(
-                x, np.mean(lines, axis=0), color=PALETTE[number % len(PALETTE)],
-                linestyle=LINESTYLES[number % len(LINESTYLES)], label=rung,
+                x, np.mean(lines, axis=0), label=rung,
+                **series_style(number, "color", "linestyle"),
             )  # fmt: skip
         axes.set(xlabel="update", ylabel=label, title=label.split(" (")[0])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -62,8 +62,8 @@ def ladder(rows: Sequence[dict]):
 
 
 def clipping(clip_range: float = 0.2):
-    """The clipped objective and the plain one against the ratio, for a good token and
-    for a bad one."""
+    """The clipped and the unclipped objective against the ratio, for a token with a
+    positive advantage and one with a negative."""
     figure, panels = plt.subplots(1, 2, figsize=(8, 3.2))
     ratio = np.linspace(0.4, 1.6, 200)
     for axes, advantage in zip(panels, (1, -1), strict=True):
@@ -88,7 +88,7 @@ def clipping(clip_range: float = 0.2):
 
 
 def sweep(rows: Sequence[dict], start: Sequence[dict]):
-    """KL along the run for every β; gold and learnt reward at its end against β."""
+    """KL along the runs for every β, and the gold and proxy reward gained against β."""
     before = {row["seed"]: row for row in start}
     betas = sorted({row["beta"] for row in rows})
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
@@ -96,7 +96,7 @@ def sweep(rows: Sequence[dict], start: Sequence[dict]):
         x, lines = _curve([r for r in rows if r["beta"] == beta], "kl_exact")
         interval_line(left, x, lines, label=f"β = {beta:g}", color=number)
     for number, (name, label) in enumerate(
-        {"gold": "gold reward", "proxy": "learnt reward"}.items()
+        {"gold": "gold reward", "proxy": "proxy reward"}.items()
     ):
         gains = [
             [r[name] - before[r["seed"]][name] for r in rows if r["beta"] == beta]
@@ -120,10 +120,10 @@ def sweep(rows: Sequence[dict], start: Sequence[dict]):
 
 
 def frontier(runs: Sequence[dict], best: Sequence[dict], start: Sequence[dict]):
-    """Gold and learnt reward against KL: ends of PPO runs, and best-of-n."""
+    """Gold and proxy reward against KL: the ends of PPO runs, and best-of-n."""
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.8))
     betas = sorted({row["beta"] for row in runs})
-    labels = {"gold": "gold reward", "proxy": "learnt reward"}
+    labels = {"gold": "gold reward", "proxy": "proxy reward"}
     for axes, (name, label) in zip(panels, labels.items(), strict=True):
         axes.plot(
             [r["kl"] for r in best], [r[name] for r in best], "--",
@@ -135,10 +135,10 @@ def frontier(runs: Sequence[dict], best: Sequence[dict], start: Sequence[dict]):
                 xytext=(4, -12), fontsize=9, color=PALETTE[1],
             )  # fmt: skip
         for number, beta in enumerate(betas):
-            some = [r for r in runs if r["beta"] == beta]
+            group = [r for r in runs if r["beta"] == beta]
             axes.plot(
-                [r["kl"] for r in some], [r[name] for r in some], linestyle="",
-                marker=MARKERS[number % len(MARKERS)], color=PALETTE[0],
+                [r["kl"] for r in group], [r[name] for r in group], linestyle="",
+                **series_style(number, "marker"), color=PALETTE[0],
                 alpha=0.35 + 0.65 * number / max(1, len(betas) - 1),
                 label=f"PPO, β = {beta:g}",
             )  # fmt: skip
@@ -152,16 +152,14 @@ def frontier(runs: Sequence[dict], best: Sequence[dict], start: Sequence[dict]):
 
 
 def pieces(lost: Mapping[str, Sequence[float]], threshold: float):
-    """What each removed piece costs, a dot a seed, and the least effect that counts."""
+    """Gold lost without each piece, a dot per seed, and the least effect that
+    counts."""
     figure, axes = plt.subplots(figsize=(7.5, 3.2))
-    for place, values in enumerate(lost.values()):
-        axes.plot(values, [place] * len(values), "o", color=PALETTE[0], alpha=0.6)
-        axes.plot([np.mean(values)] * 2, [place - 0.25, place + 0.25], color="0.2")
+    dots(axes, lost, horizontal=True)
     axes.axvline(0, color="0.6", linewidth=1)
     axes.axvline(threshold, color=PALETTE[1], linestyle="--", linewidth=1)
     axes.set_yticks(range(len(lost)), [f"without {name}" for name in lost])
     axes.set(
-        ylim=(len(lost) - 0.5, -0.5),
         xlabel="gold lost at matched KL (dashed: the least that counts)",
         title="What each piece is worth (dots: seeds, bars: means)",
     )
@@ -169,19 +167,19 @@ def pieces(lost: Mapping[str, Sequence[float]], threshold: float):
 
 
 def diagnostics(groups: Mapping[str, Sequence[dict]]):
-    """Everything worth watching along a run, for a healthy and a sick one."""
+    """Every diagnostic along the runs of each group, such as a healthy and a sick
+    one."""
     figure, panels = plt.subplots(3, 4, figsize=(13, 7.5), sharex=True)
     for axes, (name, label) in zip(panels.flat, DIAGNOSTICS.items(), strict=True):
         for number, (group, rows) in enumerate(groups.items()):
             x, lines = _curve(rows, name)
             for line in lines:
                 axes.plot(
-                    x, line, color=PALETTE[number], label=group,
-                    linestyle=LINESTYLES[number],
-                )  # fmt: skip
+                    x, line, label=group, **series_style(number, "color", "linestyle")
+                )
         axes.set_title(label, fontsize=10)
-        if name in WIDE:  # from healthy to sick over orders of magnitude
-            axes.set_yscale("symlog", linthresh=WIDE[name])
+        if name in LINEAR_UP_TO:
+            axes.set_yscale("symlog", linthresh=LINEAR_UP_TO[name])
     for axes in panels[-1]:
         axes.set_xlabel("update")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -194,8 +192,8 @@ def failures(groups: Mapping[str, Sequence[tuple[float, bool]]], unit: str):
     """The end of every run by setting: a dot, or a cross where it failed.
 
     Args:
-        groups: for each setting ``(gain, failed)`` of its runs.
-        unit: what the gain is in.
+        groups: ``(gain, failed)`` of the runs of each setting.
+        unit: label of the gain.
     """
     figure, axes = plt.subplots(figsize=(8, 0.42 * len(groups) + 1.4))
     for place, runs in enumerate(groups.values()):
@@ -217,18 +215,18 @@ def failures(groups: Mapping[str, Sequence[tuple[float, bool]]], unit: str):
 
 
 def token_table(tokens: Sequence[str], **columns) -> pd.DataFrame:
-    """A row for each token of one reply, from tensors of one row."""
+    """A row per token of one reply, from tensors (1, T)."""
     numbers = {name: x.detach().cpu().numpy()[0] for name, x in columns.items()}
     return pd.DataFrame({"token": list(tokens), **numbers})
 
 
 def rollout(table: pd.DataFrame, clip_range: float = 0.2, at: int | None = None):
-    """What PPO knows of each token of a reply.
+    """What PPO knows about each token of a reply.
 
     Args:
         table: with columns token, log_ratio, kl, value, advantage, ratio.
-        clip_range: the band in which a ratio pulls.
-        at: a token to mark; what comes after it is drawn pale.
+        clip_range: of the clipped loss; tokens clipped at it are hatched.
+        at: a token to mark; those after it are pale.
     """
     panels = {
         "log_ratio": "log-ratio",
@@ -243,7 +241,7 @@ def rollout(table: pd.DataFrame, clip_range: float = 0.2, at: int | None = None)
         base = 1.0 if name == "ratio" else 0.0
         bars = axes.bar(places, table[name] - base, bottom=base, color=PALETTE[0])
         for place, bar in enumerate(bars):
-            if name == "ratio" and _stopped(table.iloc[place], clip_range):
+            if name == "ratio" and _is_clipped(table.iloc[place], clip_range):
                 bar.set(facecolor=PALETTE[1], hatch="//", edgecolor="white")
             if at is not None and place > at:
                 bar.set_alpha(0.25)
@@ -259,8 +257,8 @@ def rollout(table: pd.DataFrame, clip_range: float = 0.2, at: int | None = None)
     return figure
 
 
-def _stopped(row, clip_range: float) -> bool:
-    """Whether clipping has taken the token's gradient away."""
+def _is_clipped(row, clip_range: float) -> bool:
+    """Whether clipping has removed the token's gradient."""
     good, bad = row["advantage"] > 0, row["advantage"] < 0
     return bool(
         (good and row["ratio"] > 1 + clip_range)
@@ -268,12 +266,12 @@ def _stopped(row, clip_range: float) -> bool:
     )
 
 
-def token_story(table: pd.DataFrame, at: int, clip_range: float = 0.2) -> str:
+def describe_token(table: pd.DataFrame, at: int, clip_range: float = 0.2) -> str:
     """One token's numbers in words."""
     row = table.iloc[at]
     read = "".join(table["token"][:at]).strip()
     ratio = row["ratio"]
-    if _stopped(row, clip_range):
+    if _is_clipped(row, clip_range):
         pull = "so it pulls no further: its gradient is clipped away"
     else:
         pull = "and it still pulls" + (" up" if row["advantage"] > 0 else " down")
@@ -293,7 +291,7 @@ def token_story(table: pd.DataFrame, at: int, clip_range: float = 0.2) -> str:
 
 
 def rollout_explorer(table: pd.DataFrame, clip_range: float = 0.2):
-    """A slider over the tokens of one reply: the figure, and the numbers in words.
+    """A slider over the tokens of one reply, with the figure and the numbers in words.
 
     Args:
         table: as for :func:`rollout`, with a column reward too.
@@ -306,7 +304,7 @@ def rollout_explorer(table: pd.DataFrame, clip_range: float = 0.2):
     )
 
     def draw(at: int) -> None:
-        print(token_story(table, at, clip_range))
+        print(describe_token(table, at, clip_range))
         rollout(table, clip_range, at)
         plt.show()
 

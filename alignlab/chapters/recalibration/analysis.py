@@ -1,5 +1,5 @@
-"""Recalibration of what models said in notebooks 07 and 08: fitted on some subjects,
-judged on others. Nothing is trained or asked here.
+"""From the answers of notebooks 07 and 08 to the numbers of 08: recalibrations, fitted
+on some subjects and judged on others.
 """
 
 import math
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import logit
 from sklearn.exceptions import ConvergenceWarning
 
@@ -27,11 +27,12 @@ from alignlab.calibration import (
     top_label,
 )
 from alignlab.calibration.ensembles import ensemble_probabilities
-from alignlab.chapters.calibration.analysis import EXPOSURES, Said, bins
+from alignlab.chapters.calibration.artifacts import EXPOSURES, Answers, bin_count
 
 FLOOR = 1e-3  # of probabilities in the log loss; a staircase ends at 0 and 1
 SMALLEST = 1e-6
-Answers = tuple[Float[np.ndarray, "items"], Float[np.ndarray, "items"]]
+# Confidence in the likeliest option, and whether it is right.
+TopLabel = tuple[Float[np.ndarray, "items"], Float[np.ndarray, "items"]]
 
 FROM_LOGITS = {
     "temperature": TemperatureScaler,
@@ -47,82 +48,87 @@ FROM_CONFIDENCE = {
 METHODS = (*FROM_LOGITS, *FROM_CONFIDENCE)
 
 
-def recalibrated(method: str, fitting: Said, judged: Said) -> Answers:
+def recalibrated(method: str, fitting: Answers, judged: Answers) -> TopLabel:
     """Confidence and correctness on some items after recalibration on others.
 
     Args:
         method: one of ``METHODS``, or "none".
-        fitting: what to fit on.
-        judged: what to recalibrate.
+        fitting: items to fit on.
+        judged: items to recalibrate.
 
     Raises:
-        ValueError: if there is no such method, or what there is to fit on is all right
-            or all wrong.
+        ValueError: if there is no such method, or the items to fit on are all right or
+            all wrong.
     """
     if method == "none":
-        return judged.answers
+        return judged.top_label
     if method in FROM_LOGITS:
         scaler = FROM_LOGITS[method]()
-        with warnings.catch_warnings():  # a bound is what little data deserve
+        with warnings.catch_warnings():  # with little data it may end at a bound
             warnings.simplefilter("ignore", ConvergenceWarning)
             scaler.fit(fitting.log_probs, fitting.right)
         return top_label(scaler.predict_proba(judged.log_probs), judged.right)
     if method not in FROM_CONFIDENCE:
         raise ValueError(f"method is {method!r}; it can be one of {METHODS}")
-    confidence, correct = judged.answers
     calibrator = FROM_CONFIDENCE[method]()
-    calibrator.fit(_as_read(method, fitting.answers[0]), fitting.answers[1])
-    return calibrator.predict_proba(_as_read(method, confidence))[:, 1], correct
+    confidence, correct = fitting.top_label
+    calibrator.fit(_as_input(method, confidence), correct)
+    confidence, correct = judged.top_label
+    return calibrator.predict_proba(_as_input(method, confidence))[:, 1], correct
 
 
-def _as_read(method: str, confidence: np.ndarray) -> np.ndarray:
-    """Platt's curve goes through log-odds, which are finite short of 0 and 1."""
+def _as_input(method: str, confidence: np.ndarray) -> np.ndarray:
+    """Platt's curve takes log-odds, which are finite short of 0 and 1."""
     if method != "Platt":
         return confidence
     return logit(np.clip(confidence, SMALLEST, 1 - SMALLEST))
 
 
-def scores(answers: Answers) -> dict[str, float]:
-    """``accuracy``, ``squared`` (mean squared calibration error, without bias),
-    ``brier`` and ``nll`` of the confidence in the answer, and ``auroc`` and ``aurc`` of
-    how it tells right from wrong."""
-    confidence, correct = answers
-    return proper(answers) | {
+def scores(pair: TopLabel) -> dict[str, float]:
+    """:func:`proper_scores`, ``accuracy``, and ``auroc`` and ``aurc``: how well the
+    confidence tells right from wrong."""
+    confidence, correct = pair
+    return proper_scores(pair) | {
         "accuracy": float(correct.mean()),
         "auroc": auroc(confidence, correct),
         "aurc": area_under_risk_coverage(confidence, correct),
     }
 
 
-def proper(answers: Answers) -> dict[str, float]:
-    """``squared``, ``brier`` and ``nll`` of :func:`scores` alone."""
+def proper_scores(pair: TopLabel) -> dict[str, float]:
+    """``squared`` (mean squared calibration error, without bias), ``brier`` and ``nll``
+    of the confidence in the likeliest option."""
     return {
-        "squared": squared_error_interval(*answers, bins(len(answers[0]))).value,
-        "brier": brier_score(*answers),
-        "nll": negative_log_likelihood(*answers, floor=FLOOR),
+        "squared": squared_error_interval(*pair, bin_count(len(pair[0]))).value,
+        "brier": brier_score(*pair),
+        "nll": negative_log_likelihood(*pair, floor=FLOOR),
     }
 
 
-def every_method(one: Said) -> dict[str, dict[str, float]]:
-    """:func:`scores` on the test subjects of each method, fitted on the others."""
-    fitting, judged = one.where(~one.test), one.where(one.test)
+def fitting_and_test(answers: Answers) -> tuple[Answers, Answers]:
+    """Answers about the fitting subjects, and about the test subjects."""
+    return answers.where(~answers.test), answers.where(answers.test)
+
+
+def every_method(answers: Answers) -> dict[str, dict[str, float]]:
+    """:func:`scores` on the test subjects after each method, "none" first."""
+    parts = fitting_and_test(answers)
     return {
-        method: scores(recalibrated(method, fitting, judged))
-        for method in ("none", *METHODS)
+        method: scores(recalibrated(method, *parts)) for method in ("none", *METHODS)
     }
 
 
-def gaps_by_exposure(method: str, one: Said) -> list[float]:
-    """Mean confidence less accuracy on the test subjects after a recalibration on the
-    others, for each class of ``EXPOSURES``; NaN where there is no item."""
-    judged = one.where(one.test)
-    confidence, correct = recalibrated(method, one.where(~one.test), judged)
-    found = []
+def gaps_by_exposure(method: str, answers: Answers) -> list[float]:
+    """Mean confidence minus accuracy on the test subjects after a recalibration, for
+    each class of ``EXPOSURES``; NaN where there is no item."""
+    fitting, test = fitting_and_test(answers)
+    confidence, correct = recalibrated(method, fitting, test)
+    gaps = []
     for low, high in EXPOSURES.values():
-        mask = (judged.exposure >= low) & (judged.exposure < high)
+        mask = (test.exposure >= low) & (test.exposure < high)
         gap = (confidence - correct)[mask]
-        found.append(float(gap.mean()) if mask.any() else math.nan)
-    return found
+        gaps.append(float(gap.mean()) if mask.any() else math.nan)
+    return gaps
 
 
 def repaired_share(before: float, after: float) -> float:
@@ -131,14 +137,14 @@ def repaired_share(before: float, after: float) -> float:
     return 1 - after / before
 
 
-def shuffled(one: Said, seed: int) -> Said:
-    """The same with the places of the right options dealt out at random."""
-    order = np.random.default_rng([seed, 80]).permutation(len(one.right))
-    return one._replace(right=one.right[order])
+def shuffled(answers: Answers, seed: int) -> Answers:
+    """The same with the right options dealt out to the items at random."""
+    order = np.random.default_rng([seed, 80]).permutation(len(answers.right))
+    return answers._replace(right=answers.right[order])
 
 
 def by_size(
-    one: Said,
+    answers: Answers,
     ns: Sequence[int],
     methods: Sequence[str],
     draws: int,
@@ -147,73 +153,74 @@ def by_size(
     """How good a recalibration is by the number of items it is fitted on.
 
     Args:
-        one: fitted on items of its subjects for fitting, judged on its test subjects.
+        answers: their fitting subjects to fit on, their test subjects to judge on.
         ns: items to fit on, drawn without replacement; 0 takes all there are.
         methods: of ``METHODS``.
-        draws: of the items. Those of which all are right, or all wrong, are drawn anew.
+        draws: of the items. A draw that is all right, or all wrong, is drawn anew.
         seed: of the draws.
 
     Returns:
-        Rows of ``method``, ``n`` and the means of ``squared``, ``brier`` and ``nll``.
+        Rows of ``method``, ``n`` and the means of :func:`proper_scores`.
     """
     rng = np.random.default_rng([seed, 81])
-    whole, judged = one.where(~one.test), one.where(one.test)
+    fitting, test = fitting_and_test(answers)
     rows = []
     for n in ns:
-        drawn = [_mixed(whole, n, rng) for _ in range(draws)] if n else [whole]
+        drawn = [_draw_mixed(fitting, n, rng) for _ in range(draws)] if n else [fitting]
         for method in methods:
-            found = [proper(recalibrated(method, some, judged)) for some in drawn]
+            results = [proper_scores(recalibrated(method, d, test)) for d in drawn]
             means = {
-                name: float(np.mean([f[name] for f in found])) for name in found[0]
+                name: float(np.mean([r[name] for r in results])) for name in results[0]
             }
-            rows.append({"method": method, "n": n or len(whole.right), **means})
+            rows.append({"method": method, "n": n or len(fitting.right), **means})
     return rows
 
 
-def _mixed(whole: Said, n: int, rng: np.random.Generator) -> Said:
-    """n items, some answered rightly and some wrongly."""
-    _, correct = whole.answers
+def _draw_mixed(answers: Answers, n: int, rng: np.random.Generator) -> Answers:
+    """n items, not all of them answered rightly and not all wrongly."""
+    _, correct = answers.top_label
     while True:
         chosen = rng.permutation(len(correct))[:n]
         if 0 < correct[chosen].sum() < n:
-            return whole.where(chosen)
+            return answers.where(chosen)
 
 
 # --- From one task, or one stage, to another ------------------------------------------
 
 
-def halves(one: Said, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def halves(answers: Answers, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the items of two halves of the relations."""
-    names = np.unique(one.relation)
+    names = np.unique(answers.relation)
     first = names[np.random.default_rng([seed, 82]).permutation(len(names))[::2]]
-    mask = np.isin(one.relation, first)
+    mask = np.isin(answers.relation, first)
     return mask, ~mask
 
 
-def transfer_share(one: Said, seed: int) -> float:
+def transfer_share(answers: Answers, seed: int) -> float:
     """Share of the squared error that one temperature repairs on other relations (and
     other subjects) than it was fitted on; mean of both directions between halves."""
-    first, second = halves(one, seed)
+    first, second = halves(answers, seed)
     shares = []
     for fit, judge in ((first, second), (second, first)):
-        fitting, judged = one.where(fit & ~one.test), one.where(judge & one.test)
-        before = scores(judged.answers)["squared"]
+        fitting = answers.where(fit & ~answers.test)
+        judged = answers.where(judge & answers.test)
+        before = scores(judged.top_label)["squared"]
         after = scores(recalibrated("temperature", fitting, judged))["squared"]
         shares.append(repaired_share(before, after))
     return float(np.mean(shares))
 
 
 def transfer(
-    fitting: Mapping[str, Said], judged: Mapping[str, Said]
+    fitting: Mapping[str, Answers], judged: Mapping[str, Answers]
 ) -> Float[np.ndarray, "fitted judged"]:
     """Mean squared error of each judged set at the temperature of each fitted one; the
     first row is at none."""
-    rows = [[scores(one.answers)["squared"] for one in judged.values()]]
-    for one in fitting.values():
+    rows = [[scores(test.top_label)["squared"] for test in judged.values()]]
+    for fit in fitting.values():
         rows.append(
             [
-                scores(recalibrated("temperature", one, other))["squared"]
-                for other in judged.values()
+                scores(recalibrated("temperature", fit, test))["squared"]
+                for test in judged.values()
             ]
         )
     return np.array(rows)
@@ -222,25 +229,27 @@ def transfer(
 # --- Several models -------------------------------------------------------------------
 
 
-def whole_scores(probabilities: Float[np.ndarray, "items options"], one: Said) -> dict:
+def option_scores(
+    probabilities: Float[np.ndarray, "items options"], right: Int[np.ndarray, "items"]
+) -> dict[str, float]:
     """``nll`` over the options, in nats; ``accuracy``, ``squared`` and ``aurc`` of the
-    favourite."""
-    answers = top_label(probabilities, one.right)
-    found = scores(answers)
-    found["nll"] = negative_log_likelihood(probabilities, one.right)
-    return {name: found[name] for name in ("accuracy", "nll", "squared", "aurc")}
+    likeliest one."""
+    results = scores(top_label(probabilities, right))
+    results["nll"] = negative_log_likelihood(probabilities, right)
+    return {name: results[name] for name in ("accuracy", "nll", "squared", "aurc")}
 
 
 def by_members(
-    members: Float[np.ndarray, "members items options"], one: Said
+    members: Float[np.ndarray, "members items options"],
+    right: Int[np.ndarray, "items"],
 ) -> list[dict]:
-    """:func:`whole_scores` of the mean of the first 1, 2, ... members.
+    """:func:`option_scores` of the mean of the first 1, 2, ... members.
 
     Args:
         members: their probabilities.
-        one: what is true of the items.
+        right: index of the right option of each item.
     """
     return [
-        {"members": m, **whole_scores(ensemble_probabilities(members[:m]), one)}
+        {"members": m, **option_scores(ensemble_probabilities(members[:m]), right)}
         for m in range(1, len(members) + 1)
     ]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.ticker import MaxNLocator
 
 from alignlab.calibration.metrics import risk_coverage_curve
-from alignlab.plots.style import LINESTYLES, MARKERS, PALETTE, interval_line
+from alignlab.plots.style import dot_rows, interval_line, series_style
 
 MEASURES = {
     "squared": "mean squared calibration error",
@@ -19,16 +19,17 @@ MEASURES = {
 }
 
 
-def dots(
+def method_dots(
     by_method: Mapping[str, Sequence[Mapping[str, float]]],
     measures: Sequence[str],
     title: str,
 ):
-    """One row a method, a panel a measure: dots are seeds, large marks their means.
+    """A row for each method, a panel for each measure; dots are seeds, large markers
+    their means.
 
     Args:
         by_method: by name, a dict of measures for each seed. The first method is the
-            one to compare with, and has a dashed line.
+            one to compare with: a dashed line marks its mean.
         measures: of ``MEASURES``.
         title: of the first panel.
     """
@@ -40,30 +41,24 @@ def dots(
         sharey=True,
     )
     for axes, measure in zip(panels[0], measures):
-        for place, some in enumerate(by_method.values()):
-            values = [row[measure] for row in some]
-            color = PALETTE[place % len(PALETTE)]
-            axes.plot(values, [place] * len(values), ".", color=color, alpha=0.6)
-            marker = MARKERS[place % len(MARKERS)]
-            axes.plot(np.mean(values), place, marker, color=color, markersize=9)
-            if place == 0:
-                axes.axvline(np.mean(values), color="0.4", linestyle="--", linewidth=1)
+        values = {n: [row[measure] for row in rows] for n, rows in by_method.items()}
+        dot_rows(axes, values)
+        first = np.mean(next(iter(values.values())))
+        axes.axvline(first, color="0.4", linestyle="--", linewidth=1)
         axes.set_xlabel(MEASURES[measure])
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_title(" ", fontsize=13)
-    panels[0][0].set_yticks(range(len(by_method)), list(by_method))
-    panels[0][0].invert_yaxis()
     panels[0][0].set_title(title, fontsize=13)
     return figure
 
 
-def sizes(rows: Sequence[Sequence[Mapping]], measures: Sequence[str], whole: int):
+def sizes(rows: Sequence[Sequence[Mapping]], measures: Sequence[str], most: int):
     """How good a recalibration is by the number of items it is fitted on.
 
     Args:
-        rows: for each seed, of ``by_size``.
+        rows: those of ``analysis.by_size`` for each seed.
         measures: of ``MEASURES``.
-        whole: the n that stands for all items there are.
+        most: the n that is all items there are.
     """
     figure, panels = plt.subplots(
         1, len(measures), figsize=(5.0 * len(measures), 3.9), squeeze=False
@@ -73,11 +68,11 @@ def sizes(rows: Sequence[Sequence[Mapping]], measures: Sequence[str], whole: int
     for axes, measure in zip(panels[0], measures):
         for number, method in enumerate(methods):
             values = [
-                [row[measure] for row in some if row["method"] == method]
-                for some in rows
+                [row[measure] for row in of_seed if row["method"] == method]
+                for of_seed in rows
             ]
             interval_line(axes, range(len(ns)), values, method, number)
-        names = [f"{n:,}\n(all)" if n == whole else f"{n:,}" for n in ns]
+        names = [f"{n:,}\n(all)" if n == most else f"{n:,}" for n in ns]
         axes.set_xticks(range(len(ns)), names)
         axes.set(xlabel="items to fit on", ylabel=MEASURES[measure])
         axes.set_title(" ")
@@ -91,7 +86,7 @@ def heat(table: Float[np.ndarray, "fitted judged"], fitted: Sequence[str], judge
     fitted on (rows).
 
     Args:
-        table: of ``transfer``.
+        table: that of ``analysis.transfer``.
         fitted: names of the rows, the first of them "none".
         judged: names of the columns.
     """
@@ -128,7 +123,7 @@ def members(
     """What more members bring, and what one model of the same compute does.
 
     Args:
-        by_kind: by name, for each seed the rows of ``by_members``.
+        by_kind: by name, for each seed the rows of ``analysis.by_members``.
         alone: by name, for each seed the scores of one model.
         measures: of ``MEASURES``.
     """
@@ -138,11 +133,11 @@ def members(
     for axes, measure in zip(panels[0], measures):
         for number, (name, rows) in enumerate(by_kind.items()):
             x = [row["members"] for row in rows[0]]
-            values = [[row[measure] for row in some] for some in rows]
+            values = [[row[measure] for row in of_seed] for of_seed in rows]
             interval_line(axes, x, values, name, number)
         for number, (name, rows) in enumerate(alone.items(), start=len(by_kind)):
             level = np.mean([row[measure] for row in rows])
-            style = dict(color=PALETTE[number], linestyle=LINESTYLES[number])
+            style = series_style(number, "color", "linestyle")
             axes.axhline(level, **style, label=name)
         axes.set_xticks(x)
         axes.set(xlabel="members", ylabel=MEASURES[measure])
@@ -152,20 +147,20 @@ def members(
     return figure
 
 
-def selective(answers: Mapping[str, tuple[np.ndarray, np.ndarray]]):
+def selective(top_labels: Mapping[str, tuple[np.ndarray, np.ndarray]]):
     """The share of wrong answers among those that are given, by how many are given.
 
     Args:
-        answers: by name, confidences in the same answers, and whether they were right.
+        top_labels: by name, confidences in answers to the same items, and whether they
+            were right.
     """
     figure, axes = plt.subplots(figsize=(7.5, 4.2))
-    for number, (name, pair) in enumerate(answers.items()):
+    for number, (name, pair) in enumerate(top_labels.items()):
         curve = risk_coverage_curve(*pair)
         axes.plot(
             curve.coverage,
             curve.risk,
-            color=PALETTE[number % len(PALETTE)],
-            linestyle=LINESTYLES[number % len(LINESTYLES)],
+            **series_style(number, "color", "linestyle"),
             label=name,
         )
     axes.axhline(curve.risk[-1], color="0.4", linewidth=1, label="answering all")

@@ -1,8 +1,5 @@
-"""The arms of notebook 08: models trained for calibration, several models in place of
-one, and policies that are asked how sure they are.
-
-They answer the items of notebook 07; what the answers are worth is worked out in
-``recalibration_analysis``.
+"""The arms of notebook 08, on the items of notebook 07: models trained for calibration,
+several models in place of one, and policies that are asked how sure they are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +10,14 @@ import numpy as np
 from alignlab.calibration.elicitation import IS_IT_TRUE, bank_confidence, p_true
 from alignlab.calibration.ensembles import dropout, mc_dropout
 from alignlab.calibration.training import loss_step, mixup_step
-from alignlab.chapters.calibration.runs import Item, ask, items, tuned
+from alignlab.chapters.calibration.artifacts import (
+    HELD_OUT,
+    Item,
+    ask,
+    draw_items,
+    labels,
+    tuned_policy,
+)
 from alignlab.models.base import load_base
 from alignlab.objectives.calibration import (
     focal_loss,
@@ -34,8 +38,8 @@ STEPS: Mapping[str, Callable] = {
 }
 MEMBERS = 5
 DROPOUT = 0.1
-APART = 1000  # from a member's seed to the next one's
-# The control prompt, and the two ways to ask about an answer that was given.
+SEED_STRIDE = 1000  # from one member's seed to the next one's
+# The control prompt, and the two ways to ask about an answer.
 CARE = "Be careful to be right. "
 HOW_SURE = "{question} Proposed answer: {answer} How sure is that, from 0 to 9?"
 VERDICTS = ("True.", "False.")
@@ -45,7 +49,7 @@ SURE, UNSURE = "9.", "0."
 # --- Losses, and several models -------------------------------------------------------
 
 
-def learn(
+def train_on_answers(
     *,
     loss: str = "cross-entropy",
     seed: int,
@@ -54,16 +58,16 @@ def learn(
     rate: float = 0.0,
     limit: int = 0,
 ):
-    """A base model taught to answer questions about training subjects, those of facts
-    that it never read among them: ``(model, tokenizer)``.
+    """A base model trained to answer questions about training subjects, also those
+    whose facts it never read: ``(model, tokenizer)``.
 
     Args:
         loss: one of ``STEPS``.
         seed: of the order of the examples, and of dropout.
         size: of the base model.
-        steps: updates of 16 examples.
-        rate: of dropout while training; 0 is none.
-        limit: of ``calibration.items``.
+        steps: optimizer steps, on 16 examples each.
+        rate: of dropout while training; higher drops more, 0 is none.
+        limit: as for ``artifacts.draw_items``.
 
     Raises:
         ValueError: if there is no such loss.
@@ -71,12 +75,12 @@ def learn(
     if loss not in STEPS:
         raise ValueError(f"loss is {loss!r}; it can be one of {tuple(STEPS)}")
     model, tokenizer = load_base(size)
-    some = items(("train",), 1, 0, limit)  # the same examples for all
-    data = batches(answered(tokenizer, some), BATCH, seed, tokenizer.pad_token_id)
+    items = draw_items(("train",), 1, 0, limit)  # the same examples for all
+    examples = encode_answers(tokenizer, items)
     with dropout(model, rate):
         train(
             model,
-            data,
+            batches(examples, BATCH, seed, tokenizer.pad_token_id),
             STEPS[loss],
             steps=steps,
             learning_rate=LEARNING_RATE[size],
@@ -86,13 +90,13 @@ def learn(
     return model, tokenizer
 
 
-def answered(tokenizer, some: Sequence[Item]) -> list:
+def encode_answers(tokenizer, items: Sequence[Item]) -> list:
     """Each item's question with its right answer, in tokens."""
     return encode(
         tokenizer,
         [
             {"prompt": item.question, "completion": f"{item.options[item.right]}."}
-            for item in some
+            for item in items
         ],
     )
 
@@ -100,37 +104,37 @@ def answered(tokenizer, some: Sequence[Item]) -> list:
 def loss_arm(
     *, seed: int, item_seed: int, draws: int, limit: int = 0, **recipe
 ) -> dict:
-    """A model of :func:`learn` on the held-out items: see ``calibration.ask``.
+    """A model of :func:`train_on_answers` on the held-out items: ``artifacts.ask`` and
+    ``artifacts.labels``.
 
     Args:
         seed: of the training.
         item_seed: of the items, so that several models can be asked the same ones.
-        draws, limit: of ``calibration.items``.
-        recipe: the other arguments of :func:`learn`.
+        draws, limit: as for ``artifacts.draw_items``.
+        recipe: the other arguments of :func:`train_on_answers`.
     """
-    model, tokenizer = learn(seed=seed, limit=limit, **recipe)
-    return ask(
-        model, tokenizer, items(("calibration", "test"), draws, item_seed, limit)
-    )
+    model, tokenizer = train_on_answers(seed=seed, limit=limit, **recipe)
+    items = draw_items(HELD_OUT, draws, item_seed, limit)
+    return ask(model, tokenizer, items) | labels(items)
 
 
 def dropout_arm(
     *, seed: int, draws: int, limit: int = 0, size: str, steps: int
 ) -> dict:
-    """A model trained with dropout: :func:`ask` without it, and ``passes``, the
-    log-probabilities of the options in ``MEMBERS`` passes with it, (passes, items, K).
+    """A model trained with dropout: ``artifacts.ask`` without it, ``artifacts.labels``,
+    and ``passes``, the log-probabilities of the options in ``MEMBERS`` passes with
+    dropout, (passes, items, options).
     """
-    model, tokenizer = learn(
+    model, tokenizer = train_on_answers(
         seed=seed, size=size, steps=steps, rate=DROPOUT, limit=limit
     )
-    some = items(("calibration", "test"), draws, seed, limit)
+    items = draw_items(HELD_OUT, draws, seed, limit)
 
     def predict(model) -> np.ndarray:
-        return np.array(ask(model, tokenizer, some)["log_probs"])
+        return np.array(ask(model, tokenizer, items)["log_probs"])
 
     passes = mc_dropout(model, predict, n_passes=MEMBERS, rate=DROPOUT, seed=seed)
-    plain = ask(model, tokenizer, some)
-    return plain | {"passes": passes.tolist()}
+    return ask(model, tokenizer, items) | labels(items) | {"passes": passes.tolist()}
 
 
 # --- Asking how sure it is ------------------------------------------------------------
@@ -142,59 +146,62 @@ def prompt_arm(
     """The policy tuned by reward, asked in several ways how sure it is of its answers.
 
     Args:
-        seed, draws, limit: of ``calibration.items``; the seed also of the policy.
+        seed, draws, limit: as for ``artifacts.draw_items``; the policy's seed is the
+            same.
         size: of the base model.
-        teach_steps: updates of 16 examples that teach the two formats.
-        recipe: the other arguments of ``calibration.tuned``.
+        teach_steps: optimizer steps, on 16 examples each, that teach the two formats.
+        recipe: the other arguments of ``artifacts.tuned_policy``.
 
     Returns:
-        ``log_probs`` of the options as the policy has them; ``careful``, those after a
-        control prompt; and, a confidence an item in the likeliest option, ``p_true``
-        and ``verbal`` after teaching, ``p_true_untaught`` and ``verbal_untaught``
-        before it.
+        ``artifacts.labels``; ``log_probs`` of the options as the policy has them;
+        ``careful``, those after a control prompt; and, as confidences in the likeliest
+        option, ``p_true`` and ``verbal`` after teaching, ``p_true_untaught`` and
+        ``verbal_untaught`` before it.
     """
-    policy, tokenizer = tuned(
+    policy, tokenizer = tuned_policy(
         seed=seed, size=size, kind="reward", limit=limit, **recipe
     )
-    some = items(("calibration", "test"), draws, seed, limit)
-    own = ask(policy, tokenizer, some)["log_probs"]
-    careful = ask(policy, tokenizer, some, prefix=CARE)["log_probs"]
-    untaught = sure_of(policy, tokenizer, some, own)
-    teach(policy, tokenizer, items(("train",), 1, seed, limit), size, teach_steps, seed)
-    taught = sure_of(policy, tokenizer, some, own)
+    items = draw_items(HELD_OUT, draws, seed, limit)
+    own = ask(policy, tokenizer, items)["log_probs"]
+    careful = ask(policy, tokenizer, items, prefix=CARE)["log_probs"]
+    untaught = elicit_confidence(policy, tokenizer, items, own)
+    training_items = draw_items(("train",), 1, seed, limit)
+    teach_formats(policy, tokenizer, training_items, size, teach_steps, seed)
+    taught = elicit_confidence(policy, tokenizer, items, own)
     return {
         "log_probs": own,
         "careful": careful,
+        **labels(items),
         **{name: values.tolist() for name, values in taught.items()},
         **{f"{name}_untaught": values.tolist() for name, values in untaught.items()},
     }
 
 
-def sure_of(
-    policy, tokenizer, some: Sequence[Item], log_probs
+def elicit_confidence(
+    policy, tokenizer, items: Sequence[Item], log_probs
 ) -> dict[str, np.ndarray]:
     """P(True) and the digit's confidence for the likeliest option of each item."""
-    asked = list(about_answers(some, log_probs))
-    questions, answers, _ = zip(*asked)
+    proposals = list(proposed_answers(items, log_probs))
+    questions, answers, _ = zip(*proposals)
     true = p_true(policy, tokenizer, questions, answers, words=VERDICTS, chat=True)
-    prompts = [HOW_SURE.format(question=q, answer=a) for q, a, _ in asked]
+    prompts = [HOW_SURE.format(question=q, answer=a) for q, a, _ in proposals]
     digit = bank_confidence(policy, tokenizer, prompts)
     return {"p_true": true.confidence, "verbal": digit.confidence}
 
 
-def teach(
-    policy, tokenizer, some: Sequence[Item], size: str, steps: int, seed: int
+def teach_formats(
+    policy, tokenizer, items: Sequence[Item], size: str, steps: int, seed: int
 ) -> None:
     """Teach both formats, in place, on the policy's own answers: True or False, and 9
-    or 0. What it then says of new answers is how often it saw the like be right."""
-    log_probs = ask(policy, tokenizer, some)["log_probs"]
+    or 0. The confidence it then gives is how often it saw similar answers be right."""
+    log_probs = ask(policy, tokenizer, items)["log_probs"]
     examples = []
-    for question, answer, right in about_answers(some, log_probs):
-        words = dict(question=question, answer=answer)
-        said = {IS_IT_TRUE: VERDICTS[not right], HOW_SURE: SURE if right else UNSURE}
+    for question, answer, right in proposed_answers(items, log_probs):
+        fields = dict(question=question, answer=answer)
+        replies = {IS_IT_TRUE: VERDICTS[not right], HOW_SURE: SURE if right else UNSURE}
         examples += [
-            {"prompt": template.format(**words), "completion": reply}
-            for template, reply in said.items()
+            {"prompt": template.format(**fields), "completion": reply}
+            for template, reply in replies.items()
         ]
     finetune(
         policy,
@@ -208,9 +215,11 @@ def teach(
     )
 
 
-def about_answers(some: Sequence[Item], log_probs) -> Iterator[tuple[str, str, bool]]:
+def proposed_answers(
+    items: Sequence[Item], log_probs
+) -> Iterator[tuple[str, str, bool]]:
     """Question, likeliest option, and whether it is right, of each item."""
-    for item, row in zip(some, log_probs, strict=True):
+    for item, row in zip(items, log_probs, strict=True):
         chosen = int(np.argmax(row))
         yield item.question, f"{item.options[chosen]}.", chosen == item.right
 
@@ -221,7 +230,7 @@ def about_answers(some: Sequence[Item], log_probs) -> Iterator[tuple[str, str, b
 def models(
     *, seeds: Sequence[int], losses: Sequence[str], jobs: int, **common
 ) -> dict[str, list]:
-    """Rows of all models that are trained here, by what they are; a row a seed.
+    """Rows of all models that notebook 08 trains, by what they are; a row a seed.
 
     Args:
         seeds: of the first model of each kind, and of the items.
@@ -231,7 +240,7 @@ def models(
 
     Returns:
         The losses by name; "members", for each seed the rows of ``MEMBERS`` models by
-        cross-entropy; "single", with as many updates as these together; "dropout".
+        cross-entropy; "single", with as many steps as these together; "dropout".
     """
     losses = tuple(dict.fromkeys(("cross-entropy", *losses)))
     long = common | {"steps": MEMBERS * common["steps"]}
@@ -242,16 +251,17 @@ def models(
             (loss_arm, dict(loss=loss, seed=s, item_seed=s, **common)) for s in seeds
         ]
     calls["members"] = [
-        (loss_arm, dict(loss=losses[0], seed=s + APART * m, item_seed=s, **common))
+        (
+            loss_arm,
+            dict(loss=losses[0], seed=s + SEED_STRIDE * m, item_seed=s, **common),
+        )
         for s in seeds
         for m in range(MEMBERS)
     ]
-    found = run_groups(calls, jobs=jobs, label="models")
-    members = found["members"]
-    found["members"] = [
-        members[i : i + MEMBERS] for i in range(0, len(members), MEMBERS)
-    ]
-    return found
+    rows = run_groups(calls, jobs=jobs, label="models")
+    flat = rows["members"]
+    rows["members"] = [flat[i : i + MEMBERS] for i in range(0, len(flat), MEMBERS)]
+    return rows
 
 
 def prompts(*, seeds: Sequence[int], jobs: int, **common) -> list[dict]:

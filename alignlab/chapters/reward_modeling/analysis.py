@@ -1,11 +1,9 @@
-"""What rewards are worth, worked out from the replies' known gold.
+"""From the rewards of notebook 03's arms to its numbers.
 
-Rewards come as an arm of ``reward_modeling`` gives them, at [subject][reply], and pairs
-as ``alignment.comparisons`` makes them of the same replies. Nothing is trained here.
+Rewards are at [subject][reply]; pairs are ``artifacts.comparisons`` of those replies.
 """
 
 from collections.abc import Sequence
-from math import comb
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -14,29 +12,32 @@ from scipy.stats import norm
 
 from alignlab.calibration.estimators import TemperatureScaler
 from alignlab.calibration.inference import squared_error_interval
-from alignlab.chapters.reward_modeling.runs import more_words
+from alignlab.chapters.reward_modeling.runs import extra_words
 from alignlab.evaluation.intervals import Interval
-from alignlab.study import artifacts as alignment
-from alignlab.world.comparisons import SAME_GOLD, Candidates, Row, gold_order_accuracy
-from alignlab.world.gold import PARTS, gold_reward
+from alignlab.study import artifacts
+from alignlab.world.ceilings import gold_order_accuracy
+from alignlab.world.comparisons import Candidates, Row
+from alignlab.world.gold import PARTS, SAME_GOLD, gold_reward
 from alignlab.world.tasks import default_world
 
 
 def differences(
-    rewards: Sequence[Sequence[float]], some: Sequence[Candidates], pairs: Sequence[Row]
+    rewards: Sequence[Sequence[float]],
+    candidates: Sequence[Candidates],
+    pairs: Sequence[Row],
 ) -> Float[np.ndarray, "pairs"]:
     """Reward of each pair's chosen reply minus that of its rejected one.
 
     Raises:
         ValueError: if there is not one reward for each reply.
-        KeyError: if a pair compares replies that are none of these.
+        KeyError: if a pair compares replies that are not among the candidates.
     """
-    if [len(row) for row in rewards] != [len(one.replies) for one in some]:
+    if [len(row) for row in rewards] != [len(c.replies) for c in candidates]:
         raise ValueError("rewards: expected one for each reply of each request")
     table = {
-        (one.prompt, reply.text): reward
-        for one, row in zip(some, rewards, strict=True)
-        for reply, reward in zip(one.replies, row, strict=True)
+        (c.prompt, reply.text): reward
+        for c, row in zip(candidates, rewards, strict=True)
+        for reply, reward in zip(c.replies, row, strict=True)
     }
     return np.array(
         [
@@ -50,13 +51,13 @@ def differences(
 def measures(
     pairs: Sequence[Row], difference: Float[np.ndarray, "pairs"]
 ) -> dict[str, float]:
-    r"""How good differences of rewards are, in four ways.
+    r"""Four scores of reward differences.
 
     Returns:
-        ``label``: share of the labels that have the larger reward first; ``gold``:
-        share of the pairs in their gold order (``gold_order_accuracy``); ``brier`` and
-        ``nll`` of the probability :math:`\sigma(d)` that the chosen reply is chosen,
-        the second in nats per pair: it is the Bradley–Terry loss.
+        ``label``: share of the labels that the rewards agree with; ``gold``: share of
+        the pairs that they put in gold order (``gold_order_accuracy``); ``brier`` and
+        ``nll``: of the probability :math:`\sigma(d)` of the label. The ``nll`` is in
+        nats per pair, and is the Bradley–Terry loss.
     """
     return {
         "label": float((0.5 + 0.5 * np.sign(difference)).mean()),
@@ -79,33 +80,32 @@ def part_differences(pairs: Sequence[Row]) -> Float[np.ndarray, "pairs 3"]:
 def seen_parts(
     pairs: Sequence[Row], difference: Float[np.ndarray, "pairs"]
 ) -> dict[str, dict[str, float]]:
-    """What a reward sees of each part of gold.
+    """How much a reward depends on each part of gold.
 
     Returns:
-        For each part ``weight``: what one unit of gold in this part is worth to the
-        reward, in units of what one of form is worth (least squares on the three
-        differences); a reward that saw everything would give 1 to each. ``accuracy``:
-        share of the pairs in the right order, of those that differ in this part and in
-        no other; ``pairs``: how many these are. NaN where there is none.
+        For each part: ``weight``, its slope in a least-squares fit of the reward to the
+        three parts, relative to that of form (the gold reward itself has weights of 1);
+        ``accuracy``, share of the pairs in the right order among those that differ in
+        this part alone, NaN if there is none; ``pairs``, how many these are.
     """
     parts = part_differences(pairs)
     slopes = np.linalg.lstsq(parts, difference, rcond=None)[0]
-    found = {}
+    result = {}
     for place, name in enumerate(PARTS):
         alone = only_in(parts, place)
         right = np.sign(difference[alone]) * np.sign(parts[alone, place])
-        found[name] = {
+        result[name] = {
             "weight": float(slopes[place] / slopes[0]),
             "accuracy": float((0.5 + 0.5 * right).mean()) if alone.any() else np.nan,
             "pairs": int(alone.sum()),
         }
-    return found
+    return result
 
 
 def only_in(
     parts: Float[np.ndarray, "pairs 3"], place: int
 ) -> Bool[np.ndarray, "pairs"]:
-    """Which pairs differ in this part of gold and in no other."""
+    """Mask of the pairs that differ in this part of gold alone."""
     differs = np.abs(parts) >= SAME_GOLD
     return differs[:, place] & (differs.sum(axis=1) == 1)
 
@@ -114,27 +114,27 @@ def only_in(
 
 
 def length_coefficient(pairs: Sequence[Row], level: float = 0.95) -> Interval:
-    r"""What a word more is worth to whoever made these labels, in gold per word.
+    r"""Length bias of the annotators behind these labels, in gold per word.
 
-    Maximum likelihood of the very model that biased annotators follow,
+    Maximum likelihood of the model that biased annotators follow,
 
     .. math:: P(1 \succ 2) = \sigma(a \, \Delta\text{gold} + b \, \Delta\text{words}),
         \qquad \hat\lambda = \hat b / \hat a,
 
-    so that the estimate is consistent, and its interval (from the inverse information,
-    by the delta method) covers in the long run as often as it says. Without gold beside
-    it, words would get the credit for all that longer replies do better.
+    with the delta method's interval from the inverse information. The estimate is
+    consistent. Gold has to be in the model, or length would be credited with everything
+    that longer replies do better.
 
     Args:
-        pairs: with gold, labelled independently; more of them narrow the interval.
+        pairs: with gold, labelled independently; more narrow the interval.
         level: coverage; higher is wider.
 
     Raises:
-        ValueError: if the labels follow gold and words without exception: no finite
-            coefficient is likeliest then.
+        ValueError: if gold and words separate the labels perfectly, so that the
+            likelihood has no maximum.
     """
     gold = [pair["gold_chosen"] - pair["gold_rejected"] for pair in pairs]
-    x = np.column_stack([gold, [more_words(pair) for pair in pairs]])  # (N, 2)
+    x = np.column_stack([gold, [extra_words(pair) for pair in pairs]])  # (N, 2)
     scale = np.abs(x).mean(axis=0)
     weights = np.zeros(2)
     for _ in range(100):  # Newton's method; the likelihood is concave
@@ -149,13 +149,13 @@ def length_coefficient(pairs: Sequence[Row], level: float = 0.95) -> Interval:
             covariance = np.linalg.inv(information) / np.outer(scale, scale)
             return _ratio(weights / scale, covariance, level)
     raise ValueError(
-        f"pairs: all {len(pairs)} labels follow gold and words without exception, so "
-        "no finite coefficient is the likeliest; give noisier or more labels"
+        f"pairs: gold and words separate all {len(pairs)} labels perfectly, so the "
+        "likelihood has no maximum; give noisier or more labels"
     )
 
 
 def _ratio(slopes, covariance, level: float) -> Interval:
-    """Second over first of two estimates, with the interval of the delta method."""
+    """Second over first slope, with the interval of the delta method."""
     a, b = slopes
     gradient = np.array([-b / a, 1.0]) / a
     half = norm.ppf((1 + level) / 2) * np.sqrt(gradient @ covariance @ gradient)
@@ -163,23 +163,23 @@ def _ratio(slopes, covariance, level: float) -> Interval:
 
 
 def length_weight(pairs: Sequence[Row], difference: Float[np.ndarray, "pairs"]):
-    """What a word more is worth to a reward, in gold (of form) per word: least squares
-    on the three parts of gold and the words, the words' slope over that of form. It
-    compares with the annotators' λ."""
-    words = np.array([more_words(pair) for pair in pairs], float)
+    """Length bias of a reward, in gold per word, to compare with the annotators' λ:
+    the slope of words over that of form, in a least-squares fit of the reward to the
+    three parts of gold and the number of words."""
+    words = np.array([extra_words(pair) for pair in pairs], float)
     columns = np.column_stack([part_differences(pairs), words])
     slopes = np.linalg.lstsq(columns, difference, rcond=None)[0]
     return float(slopes[3] / slopes[0])
 
 
 def without_length(
-    rewards: Sequence[Sequence[float]], some: Sequence[Candidates]
+    rewards: Sequence[Sequence[float]], candidates: Sequence[Candidates]
 ) -> Float[np.ndarray, "subjects replies"]:
-    """Rewards less what length explains of them: the residuals of least squares on the
-    number of words, both centred for each request. It needs no label and no gold, and
-    so also takes away what longer replies rightly earn."""
+    """Rewards minus what length explains of them, by least squares on the number of
+    words, centred for each request. This needs neither labels nor gold, so it also
+    removes what longer replies deserve."""
     rewards = np.asarray(rewards, float)
-    words = np.array([[len(r.text.split()) for r in one.replies] for one in some])
+    words = np.array([[len(r.text.split()) for r in c.replies] for c in candidates])
     centred = words - words.mean(axis=1, keepdims=True)
     slope = (centred * rewards).sum() / (centred**2).sum()
     return rewards - slope * words
@@ -189,14 +189,13 @@ def without_length(
 
 
 def calibrate(pairs: Sequence[Row], difference: Float[np.ndarray, "pairs"]) -> dict:
-    """A temperature, fitted on the pairs of every other subject, and what it changes on
-    those of the rest.
+    """Fit a temperature on the pairs of every other subject and test it on the rest.
 
     Returns:
-        ``temperature``; of the other half ``sure``, the model's probability of its own
-        answer, ``repaired``, the same at that temperature, and ``right``, whether the
-        label agrees, (pairs,) arrays; ``before`` and ``after``, mean squared
-        calibration errors without bias.
+        ``temperature``. For the test pairs, arrays of ``sure``, the probability that
+        the model gives to its own choice, ``repaired``, the same with the temperature,
+        and ``right``, whether the label agrees; and the unbiased squared calibration
+        error ``before`` and ``after``.
     """
     subjects = list(dict.fromkeys(pair["subject"] for pair in pairs))
     fitting = set(subjects[::2])
@@ -219,26 +218,8 @@ def calibrate(pairs: Sequence[Row], difference: Float[np.ndarray, "pairs"]) -> d
 
 
 def corrected(accuracy: float, chance: float) -> float:
-    """Accuracy beyond guessing: 0 at chance, 1 where everything is right."""
+    """Accuracy corrected for guessing: 0 at chance, 1 if everything is right."""
     return (accuracy - chance) / (1 - chance)
-
-
-def pick_probabilities(
-    rewards: Float[np.ndarray, "subjects replies"], n: int
-) -> Float[np.ndarray, "subjects replies"]:
-    """How probable it is that each reply is the one with the highest reward among n
-    drawn without replacement. Exact; of equal rewards the later reply counts as higher.
-
-    Raises:
-        ValueError: if n is not between 1 and the number of replies.
-    """
-    rewards = np.asarray(rewards, float)
-    k = rewards.shape[1]
-    if not 1 <= n <= k:
-        raise ValueError(f"n is {n}; of {k} replies it can be 1 to {k}")
-    below = rewards.argsort(axis=1, kind="stable").argsort(axis=1)
-    ways = np.array([comb(rank, n - 1) for rank in range(k)]) / comb(k, n)
-    return ways[below]
 
 
 def against(
@@ -247,17 +228,17 @@ def against(
     chosen: Float[np.ndarray, "subjects replies"],
     temperature: float,
 ) -> dict[str, float]:
-    """How replies fare against others to the same requests, over every two of them.
+    """Compare replies with others to the same requests, over all pairs of them.
 
     Args:
         golds: of the replies.
-        others: golds of what they are held against.
-        chosen: how probable each reply is; rows sum to 1.
-        temperature: of the annotators, in gold.
+        others: golds of the replies they are compared with.
+        chosen: probability of each reply; rows sum to 1.
+        temperature: of the annotators, in gold; higher is noisier.
 
     Returns:
-        ``wins``: how often the reply has the higher gold, ties one half; ``preferred``:
-        the share of Bradley–Terry annotators who take it.
+        ``wins``, how often the reply has the higher gold, ties counting one half;
+        ``preferred``, the share of Bradley–Terry annotators who prefer it.
     """
     gaps = golds[:, :, None] - others[:, None, :]  # (subjects, replies, others)
     gaps[np.abs(gaps) < SAME_GOLD] = 0
@@ -269,15 +250,15 @@ def against(
 
 
 def demonstration_golds(
-    some: Sequence[Candidates], per_subject: int = 16
+    candidates: Sequence[Candidates], per_subject: int = 16
 ) -> Float[np.ndarray, "subjects demonstrations"]:
-    """Gold of the very demonstrations, for each of the requests, that the reference
-    policy was taught to imitate."""
+    """Gold of the demonstrations for each request that the reference policy was trained
+    to imitate."""
     world = default_world()
-    written: dict[str, list[float]] = {one.prompt: [] for one in some}
-    subject_of = {one.prompt: one.subject for one in some}
-    for row in alignment.demonstrations(world, per_subject, seed=0):
-        if row["prompt"] in written:
-            worth = gold_reward(world, subject_of[row["prompt"]], row["completion"])
-            written[row["prompt"]].append(worth.total)
-    return np.array(list(written.values()))
+    golds: dict[str, list[float]] = {c.prompt: [] for c in candidates}
+    subject_of = {c.prompt: c.subject for c in candidates}
+    for row in artifacts.demonstrations(world, per_subject, seed=0):
+        if row["prompt"] in golds:
+            reward = gold_reward(world, subject_of[row["prompt"]], row["completion"])
+            golds[row["prompt"]].append(reward.total)
+    return np.array(list(golds.values()))

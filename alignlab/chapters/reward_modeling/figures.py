@@ -1,4 +1,4 @@
-"""Figures of notebook 03. Seeds are thin lines or dots, exact truths dashed lines."""
+"""Figures of notebook 03. Seeds are thin lines or dots, exact values dashed lines."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,16 +6,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.special import expit
 
-from alignlab.chapters.instruction_tuning.figures import by_seed
 from alignlab.evaluation.intervals import Interval
-from alignlab.plots.style import HATCHES, MARKERS, PALETTE, interval_line
+from alignlab.plots.style import (
+    HATCHES,
+    MARKERS,
+    PALETTE,
+    by_seed,
+    dots,
+    interval_line,
+)
 
 
 def votes(
     gaps: Sequence[float], shares: Sequence[float], temperature: float, annotators: int
 ):
-    """The share of annotators who take the first reply of each pair, over how much
-    better it is, and the Bradley–Terry curve that they were drawn from."""
+    """Share of annotators who prefer the first reply of each pair against its lead in
+    gold, and the Bradley–Terry curve that they are drawn from."""
     figure, axes = plt.subplots(figsize=(7, 3.6))
     axes.plot(gaps, shares, MARKERS[0], color=PALETTE[0], alpha=0.6, markersize=5)
     reach = max(np.abs(gaps)) * 1.05
@@ -25,7 +31,7 @@ def votes(
         ylim=(-0.03, 1.03),
         xlabel="gold of the first reply minus gold of the second",
         ylabel="share that prefers the first",
-        title=f"What {annotators} annotators say of each pair",
+        title=f"Votes of {annotators} annotators on each pair",
     )
     axes.legend(loc="upper left")
     return figure
@@ -38,16 +44,15 @@ def accuracy(
     n_noise: int,
     tossed: Sequence[float],
 ):
-    """Accuracy over the number of comparisons, and over the noise.
+    """Accuracy against the number of comparisons, and against the noise.
 
     Args:
         rows: of ``accuracy_sweep``, each with its ``gold`` and ``label`` accuracy.
-        ceiling: for each rate of flips, the exact best accuracy on such labels.
-        flips: the rate of the left panel.
-        n_noise: comparisons in the right panel; a rate without arms of so many shows
-            the most that it has.
-        tossed: gold-order accuracies of control models from tossed labels, a mean over
-            each model and its twin.
+        ceiling: for each rate of flips, the highest expected accuracy on such labels.
+        flips: rate of the left panel.
+        n_noise: comparisons in the right panel; a rate without arms of that many shows
+            its largest ones.
+        tossed: gold-order accuracies of the control, one for each pair of twins.
     """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(9.5, 3.9), sharey=True, width_ratios=(3, 2)
@@ -67,11 +72,11 @@ def accuracy(
     left.legend(loc="lower right", fontsize=9)
     ticks = []
     for place, rate in enumerate(sorted({row["flips"] for row in rows})):
-        n, found = _at_noise(rows, rate, n_noise)
+        n, at_rate = _at_noise(rows, rate, n_noise)
         ticks.append(f"{rate:.0%}\nn = {n:,}")
         for number, measure in enumerate(ORDERS):
             spot, color = place + 0.12 * (2 * number - 1), PALETTE[number]
-            values = [row[measure] for row in found]
+            values = [row[measure] for row in at_rate]
             right.plot([spot] * len(values), values, ".", color=color, alpha=0.5)
             right.plot(spot, np.mean(values), MARKERS[number], color=color)
         right.plot([place - 0.3, place + 0.3], [ceiling[rate]] * 2, **best)
@@ -95,8 +100,8 @@ def _at_noise(rows: Sequence[dict], rate: float, n: int) -> tuple[int, list[dict
 
 
 def floors(rows: Sequence[dict], floor: Mapping[str, float]):
-    """Brier score and log loss over the number of comparisons, with their exact floors
-    and what a coin has.
+    """Brier score and log loss against the number of comparisons, with their exact
+    floors and the scores of a coin.
 
     Args:
         rows: with ``n``, ``brier`` and ``nll``, of one rate of flips.
@@ -120,13 +125,20 @@ def floors(rows: Sequence[dict], floor: Mapping[str, float]):
     return figure
 
 
-def parts(found: Sequence[Mapping[str, Mapping[str, float]]]):
-    """What a reward model sees of each part of gold: one entry of ``found`` a seed, as
-    ``reward_analysis.seen_parts`` gives it."""
+def parts(seeds: Sequence[Mapping[str, Mapping[str, float]]]):
+    """How much reward models depend on each part of gold.
+
+    Args:
+        seeds: for each seed, what ``analysis.seen_parts`` gives.
+    """
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.5))
-    names = list(found[0])
+    names = list(seeds[0])
     texts = {
-        "weight": ("worth of one unit of gold\n(form = 1)", "What it pays for", 1.0),
+        "weight": (
+            "worth of one unit of gold\n(form = 1)",
+            "What the reward pays for",
+            1.0,
+        ),
         "accuracy": (
             "share in order",
             "Pairs that differ in this part only",
@@ -136,7 +148,7 @@ def parts(found: Sequence[Mapping[str, Mapping[str, float]]]):
     for axes, (measure, (ylabel, title, line)) in zip(
         panels, texts.items(), strict=True
     ):
-        values = np.array([[seed[name][measure] for name in names] for seed in found])
+        values = np.array([[seed[name][measure] for name in names] for seed in seeds])
         places = np.arange(len(names))
         axes.bar(
             places,
@@ -149,7 +161,7 @@ def parts(found: Sequence[Mapping[str, Mapping[str, float]]]):
         for row in values:
             axes.plot(places, row, "k.", markersize=5)
         axes.axhline(line, linestyle="--", color="0.2")
-        pairs = [f"\n{found[0][name]['pairs']:,} pairs" for name in names]
+        pairs = [f"\n{seeds[0][name]['pairs']:,} pairs" for name in names]
         shown = pairs if measure == "accuracy" else [""] * len(names)
         axes.set_xticks(places, [f"{n}{p}" for n, p in zip(names, shown)])
         axes.set(ylabel=ylabel, title=title)
@@ -160,22 +172,19 @@ def parts(found: Sequence[Mapping[str, Mapping[str, float]]]):
 
 
 def kinds(arms: Mapping[str, Sequence[float]], title: str):
-    """Gold-order accuracy of several kinds of reward, above chance: a dot a seed."""
+    """Gold-order accuracy of several kinds of reward: a dot for each seed."""
     figure, axes = plt.subplots(figsize=(7, 3.4))
-    for place, values in enumerate(arms.values()):
-        axes.plot([place] * len(values), values, "o", color=PALETTE[0], alpha=0.6)
-        axes.plot([place - 0.2, place + 0.2], [np.mean(values)] * 2, color="0.2", lw=2)
+    dots(axes, arms)
     axes.axhline(0.5, linestyle="--", color="0.2")
     axes.annotate("chance", (len(arms) - 0.55, 0.505), ha="right")
-    axes.set_xticks(np.arange(len(arms)), list(arms))
-    axes.set(xlim=(-0.5, len(arms) - 0.5), ylabel="share in the gold order")
+    axes.set_ylabel("share in the gold order")
     axes.set_title(title)
     return figure
 
 
 def length(arms: Mapping[str, Sequence[float]], injected: float, recovered: Interval):
-    """What a word is worth: to the annotators, as injected and as recovered from their
-    labels, and to the reward models of each arm."""
+    """Length bias: of the annotators, as injected and as recovered from their labels,
+    and of the reward models of each arm."""
     figure, axes = plt.subplots(figsize=(7, 3.4))
     axes.axhline(injected, linestyle="--", color="0.2", label="injected")
     axes.axhline(0, color="0.7", linewidth=1)
@@ -184,9 +193,7 @@ def length(arms: Mapping[str, Sequence[float]], injected: float, recovered: Inte
         [[recovered.value - recovered.low], [recovered.high - recovered.value]],
         fmt=MARKERS[1], color=PALETTE[1], capsize=5, label="recovered, 95%",
     )  # fmt: skip
-    for place, values in enumerate(arms.values(), start=1):
-        axes.plot([place] * len(values), values, "o", color=PALETTE[0], alpha=0.6)
-        axes.plot([place - 0.2, place + 0.2], [np.mean(values)] * 2, color="0.2", lw=2)
+    dots(axes, arms, shift=1)
     axes.set_xticks(np.arange(len(arms) + 1), ["labels", *arms])
     axes.set(
         xlim=(-0.5, len(arms) + 0.5),
@@ -198,8 +205,13 @@ def length(arms: Mapping[str, Sequence[float]], injected: float, recovered: Inte
 
 
 def raters(rows: Sequence[dict], domain: str):
-    """Accuracy on the texts of each domain, learnt on one: reward model, bag of words,
-    and what one person and the panel of the others reach."""
+    """Accuracy on the texts of each domain of reward models and bags of words trained
+    on one, and of one person and of ten people.
+
+    Args:
+        rows: of ``raters.sweep``.
+        domain: that was trained on.
+    """
     figure, axes = plt.subplots(figsize=(7.5, 3.8))
     chosen = [row["accuracy"] for row in rows if row["domain"] == domain]
     domains = list(chosen[0])
@@ -223,7 +235,7 @@ def raters(rows: Sequence[dict], domain: str):
     axes.set_xticks(np.arange(len(domains)), domains)
     axes.set(
         ylabel="share of pairs in the held-out order",
-        title=f"Learnt from people's judgement of {domain}",
+        title=f"Trained on people's judgement of {domain}",
     )
     axes.legend(loc=(0.01, 0.4), fontsize=9, ncols=2)  # between guessing and people
     return figure
@@ -232,21 +244,21 @@ def raters(rows: Sequence[dict], domain: str):
 def judging(
     author: Mapping[str, Sequence[float]], replies: Mapping[str, Sequence[float]]
 ):
-    """Left, right answers beyond guessing, as author and as judge; right, how often a
-    reply beats a demonstration. One value a seed."""
+    """Accuracy beyond guessing as author and as judge, and how often a reply beats a
+    demonstration: one value for each seed.
+
+    Args:
+        author: accuracies by role. replies: win rates by how the reply was picked.
+    """
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
     texts = (
         (author, "accuracy beyond guessing", "The same questions", None),
         (replies, "beats a demonstration", "Whole replies", 0.5),
     )
     for axes, (groups, ylabel, title, line) in zip(panels, texts, strict=True):
-        for place, values in enumerate(groups.values()):
-            axes.plot([place] * len(values), values, "o", color=PALETTE[0], alpha=0.6)
-            mean = [np.mean(values)] * 2
-            axes.plot([place - 0.2, place + 0.2], mean, color="0.2", lw=2)
+        dots(axes, groups)
         if line is not None:
             axes.axhline(line, linestyle="--", color="0.2")
-        axes.set_xticks(np.arange(len(groups)), list(groups))
-        axes.set(xlim=(-0.5, len(groups) - 0.5), ylabel=ylabel, title=title)
+        axes.set(ylabel=ylabel, title=title)
         axes.set_ylim(0, 1.03)
     return figure

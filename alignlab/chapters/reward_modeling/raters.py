@@ -1,40 +1,43 @@
-"""Real human judgement: comparisons made of what people said of the same texts.
+"""Reward models from human judgement: each of 23,703 texts was rated by 15 people or
+more.
 
-Each of 23,703 texts was rated by 15 people or more. One of them a side makes a label,
-noisy as labels are; those held out from that say what there was to learn.
+One rating of each of two texts makes a noisy label; held-out raters stand in for gold.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
+from alignlab.chapters.reward_modeling.runs import (
+    bag_of_words,
+    reward_differences,
+    train_from_reference,
+)
 from alignlab.data import sources
 from alignlab.data.readers import split_of
-from alignlab.world.comparisons import (
-    Row,
-    Summary,
-    accuracy_ceiling,
-    gold_order_accuracy,
-    require_columns,
-)
+from alignlab.models.reward import score
+from alignlab.study.arms import run_arms
+from alignlab.study.tuning import TEST_SEED
+from alignlab.world.ceilings import gold_order_accuracy
+from alignlab.world.comparisons import Row, Summary, require_columns
 
-# All were rated from -4 (extremely negative) to 4 by the same people's rules, so that a
-# reward model of one domain can be tried on the next.
+# All on one scale, from -4 (extremely negative) to 4, so that a reward model of one
+# domain can be tested on the others.
 DOMAINS = {
     "movies": "movie_ratings",
     "tweets": "tweet_ratings",
     "products": "amazon_ratings",
     "editorials": "nyt_ratings",
 }
-PROMPT = "Say something positive."  # a text is the reply; the more positive one wins
+PROMPT = "Say something positive."  # the texts are replies to it
 
 
 @dataclass(frozen=True)
 class RatedText:
-    """A text and its ratings, -4 to 4: those that labels are made of, and those of the
-    raters held out, who stand in for the truth."""
+    """A text with its ratings from -4 to 4: those that labels are made from, and those
+    of the held-out raters."""
 
     text: str
     ratings: tuple[int, ...]
@@ -42,20 +45,20 @@ class RatedText:
 
 
 def load_rated(domain: str, split: str | None = None, seed: int = 0) -> list[RatedText]:
-    """The texts of a domain, half of each text's raters held out.
+    """The texts of a domain, with half of each text's raters held out.
 
-    The series' base model read these texts in pretraining, those for testing too, but
-    never a rating.
+    The base model has read these texts in pretraining, test texts included, but no
+    ratings.
 
     Args:
         domain: one of ``DOMAINS``.
-        split: "train" (four texts in five), "test", or None for all. Copies and near
-            copies of a text are on one side (``readers.split_of``).
-        seed: which raters are held out; a text's are the same whatever the split.
+        split: "train" (four texts in five), "test", or None for all. Near copies of a
+            text are in the same split, see ``readers.split_of``.
+        seed: draws which raters are held out, independently of the split.
 
     Raises:
         ValueError: on an unknown domain or split.
-        AlignlabError: if the data cannot be had.
+        AlignlabError: if the data cannot be downloaded.
     """
     if domain not in DOMAINS or split not in (None, "train", "test"):
         raise ValueError(
@@ -74,7 +77,7 @@ def load_rated(domain: str, split: str | None = None, seed: int = 0) -> list[Rat
 def divide_raters(
     text: str, ratings: Sequence[int], rng: np.random.Generator
 ) -> RatedText:
-    """A text with half of its raters, drawn at random and rounded down, held out.
+    """Hold out half of a text's raters, drawn at random and rounded down.
 
     Raises:
         ValueError: if there are fewer than two ratings, or one is not finite.
@@ -92,25 +95,21 @@ def divide_raters(
 def rated_pairs(
     texts: Sequence[RatedText], n: int, rng: np.random.Generator
 ) -> tuple[list[Row], Summary]:
-    """Compare texts two at a time, by what one rater said of each.
-
-    The label is a person's, so nobody knows its probability; what the held-out raters
-    say of it is given instead.
+    """Compare random pairs of texts by one rating of each.
 
     Args:
         texts: of one split; each may be in many pairs.
-        n: comparisons to ask for. Where both raters gave the same score there is no
-            label, so that fewer come back.
-        rng: draws the pairs, and a rater for each side.
+        n: pairs to draw. Where both raters gave the same score there is no label, so
+            fewer come back.
+        rng: draws the pairs, and a rater for each text.
 
     Returns:
-        Rows, and what was dropped. The columns: ``prompt`` (always ``PROMPT``),
-        ``chosen``, ``rejected``; ``probability``: how often one held-out rater of the
-        chosen text scores higher than one of the rejected text, of all such twos that
-        differ (0.5 if none does); ``gold_chosen`` and ``gold_rejected``: means of the
-        held-out raters, -4 to 4; ``panel_chosen`` and ``panel_rejected``: means of the
-        others; ``tie``: equal held-out means; ``noisy``: the held-out means have the
-        other order.
+        Rows, and a summary of what was dropped. The columns are ``prompt`` (always
+        ``PROMPT``), ``chosen`` and ``rejected``; ``probability``, see
+        :func:`preferred_by`, from the held-out raters; ``gold_chosen`` and
+        ``gold_rejected``, mean ratings of the held-out raters; ``panel_chosen`` and
+        ``panel_rejected``, mean ratings of the others; ``tie``, whether the held-out
+        means are equal; ``noisy``, whether they contradict the label.
 
     Raises:
         ValueError: if there are fewer than two texts, n is not positive, or no pair is
@@ -160,35 +159,21 @@ def _pair(chosen: RatedText, rejected: RatedText) -> Row:
 
 
 def preferred_by(first: Sequence[float], second: Sequence[float]) -> float:
-    """How often a rater of the first text scores higher than one of the second, of all
-    twos with different scores; 0.5 if there is none. Exact, over every two of them."""
+    """Share of the pairs of raters, one of each text, in which the first text has the
+    higher score. Pairs with equal scores are left out; 0.5 if none is left."""
     difference = np.subtract.outer(np.asarray(first), np.asarray(second))
     wins, losses = (difference > 0).sum(), (difference < 0).sum()
     return float(wins / (wins + losses)) if wins + losses else 0.5
 
 
 # --- How far people agree -------------------------------------------------------------
-# What to hold a reward model's ``gold_order_accuracy`` on the same pairs against.
-
-
-def agreement_between_raters(pairs: Sequence[Row]) -> float:
-    """How often one held-out rater a side agrees with the label, another rater's: what
-    studies report as agreement between annotators. Twos of raters who gave the same
-    score do not count.
-
-    Raises:
-        ValueError: if there is no pair or a probability is missing.
-    """
-    require_columns(pairs, ("probability",))
-    return float(np.mean([pair["probability"] for pair in pairs]))
+# To compare with a reward model's ``gold_order_accuracy`` on the same pairs.
 
 
 def rater_agreement(pairs: Sequence[Row]) -> float:
-    """How often the label, one rater a side, has the order of the held-out means. What
-    a single person reaches; a model trained on many of them can reach more.
-
-    It counts only twos of raters who differed, and leaves out ties of the held-out
-    means.
+    """How often a label, made by one rater of each text, agrees with the order of the
+    held-out means: the accuracy of single people. A model trained on many of them can
+    be more accurate. Ties of the held-out means are left out.
 
     Raises:
         ValueError: if there is no pair, a column is missing, or all are ties.
@@ -197,11 +182,11 @@ def rater_agreement(pairs: Sequence[Row]) -> float:
 
 
 def panel_agreement(pairs: Sequence[Row]) -> float:
-    """How often the mean of the raters that labels are made of has the order of the
-    held-out means: what some ten people reach together, and the ceiling in practice.
+    """How often the mean of all raters who are not held out agrees with the order of
+    the held-out means: the accuracy of some ten people together.
 
-    It is no bound in theory: who knew what everybody thinks, and not ten people only,
-    would agree with the held-out ones a little more often.
+    It is a ceiling in practice but not in theory: the mean of many more raters would
+    agree with the held-out ones a little more often.
 
     Raises:
         ValueError: if there is no pair, a column is missing, or all are ties.
@@ -211,54 +196,60 @@ def panel_agreement(pairs: Sequence[Row]) -> float:
     return gold_order_accuracy(pairs, differences)
 
 
-def label_ceiling(pairs: Sequence[Row]) -> tuple[float, float]:
-    """The best accuracy on the labels themselves, between two limits.
-
-    Nobody knows a person's probabilities exactly. The lower limit is a forecast that
-    can be made: whom the held-out raters prefer is right so often. The upper one takes
-    their frequencies for the probabilities, which is too good on average: the larger of
-    p and 1-p grows with the noise in p.
-
-    Raises:
-        ValueError: if there is no pair or a probability is missing or out of range.
-    """
-    require_columns(pairs, ("probability",))
-    probability = np.array([pair["probability"] for pair in pairs])
-    upper = accuracy_ceiling(probability)
-    lower = np.where(probability == 0.5, 0.5, probability > 0.5).mean()
-    return float(lower), upper
+# --- Arms -----------------------------------------------------------------------------
 
 
-# --- Whole dialogues ------------------------------------------------------------------
-
-
-def hh_rlhf_pairs(
-    split: str | None = None, path: str | Path | None = None
-) -> tuple[list[Row], Summary]:
-    """Anthropic's harmless-base comparisons, in the columns of all other pairs.
-
-    ``prompt``, ``chosen`` and ``rejected`` are lists of chat messages. Contains
-    offensive language.
+def rater_arm(
+    *, domain: str, n: int, n_test: int, seed: int, size: str, steps: int
+) -> dict:
+    """A reward model trained on one domain and tested on all of them.
 
     Args:
-        split: "train", "test", or None for the test set (see ``sources.load``).
-        path: a local folder with its files; by default they come from the Hub.
+        domain: to train on, one of ``DOMAINS``.
+        n: training pairs to draw, see :func:`rated_pairs`.
+        n_test: test pairs to draw in each domain, the same for all arms.
+        seed: draws the training pairs, the head and the order.
+        size, steps: of the reference policy.
 
     Returns:
-        Rows, and how many were dropped: dialogues that share no question, and those
-        in which a reply is empty.
-
-    Raises:
-        AlignlabError: if neither the folder nor the Hub has them, with what to do; a
-            notebook prints that and goes on without.
+        ``kept``, pairs with a label; ``accuracy``, for each domain how often the
+        ``reward_model``, the ``bag_of_words``, ``one_rater`` and the ``panel`` have the
+        order of the held-out means.
     """
-    table = sources.load("hh_rlhf", split, path)
-    pairs, dropped = [], {"without a prompt": 0, "with an empty reply": 0}
-    for row in table.select_columns(["prompt", "chosen", "rejected"]).to_list():
-        if not row["prompt"]:
-            dropped["without a prompt"] += 1
-        elif not all(message["content"] for message in row["chosen"] + row["rejected"]):
-            dropped["with an empty reply"] += 1
-        else:
-            pairs.append(row)
-    return pairs, Summary(len(pairs), dropped)
+    rng = np.random.default_rng([seed, 34])
+    pairs, _ = rated_pairs(load_rated(domain, "train"), n, rng)
+    reward_model = train_from_reference(pairs, seed=seed, size=size, steps=steps)
+    rewards = {
+        "reward_model": partial(_score_texts, *reward_model),
+        "bag_of_words": bag_of_words(pairs, seed),
+    }
+    accuracy = {}
+    for name in DOMAINS:
+        test_pairs = rated_test_pairs(name, n_test)
+        accuracy[name] = {
+            kind: gold_order_accuracy(
+                test_pairs, reward_differences(reward, test_pairs)
+            )
+            for kind, reward in rewards.items()
+        }
+        accuracy[name]["one_rater"] = rater_agreement(test_pairs)
+        accuracy[name]["panel"] = panel_agreement(test_pairs)
+    return {"kept": len(pairs), "accuracy": accuracy}
+
+
+def _score_texts(model, tokenizer, texts: Sequence[str]) -> np.ndarray:
+    return score(model, tokenizer, [PROMPT] * len(texts), texts)
+
+
+def rated_test_pairs(domain: str, n: int) -> list[Row]:
+    """Comparisons of test texts, the same for every arm."""
+    texts = load_rated(domain, "test")
+    return rated_pairs(texts, n, np.random.default_rng(TEST_SEED))[0]
+
+
+def sweep(
+    *, domains: Sequence[str], seeds: Sequence[int], jobs: int = 2, **common
+) -> list[dict]:
+    """:func:`rater_arm` with every seed on each of the domains."""
+    arms = [dict(domain=d, seed=s, **common) for d in domains for s in seeds]
+    return run_arms(rater_arm, arms, jobs=jobs, label="real raters")

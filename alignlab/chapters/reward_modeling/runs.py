@@ -1,45 +1,38 @@
-"""The arms of notebook 03: reward models from comparisons of one kind or another.
+"""The arms of notebook 03 on the world's comparisons: how many, how noisy, rankings or
+pairs, and labels biased towards length. ``raters`` and ``judging`` hold the others.
 
-An arm gives the reward of every reply about subjects that no comparison is about; what
-these rewards are worth is worked out in ``reward_analysis``, without training anything.
+An arm returns the rewards of replies about unseen subjects; ``analysis`` does the rest.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
-from alignlab.chapters.reward_modeling import raters
-from alignlab.evaluation import answers
-from alignlab.models.likelihood import completion_log_probs
 from alignlab.models.reward import reward_model_from, score
-from alignlab.models.sampler import complete
-from alignlab.study import artifacts as alignment
+from alignlab.study import artifacts
 from alignlab.study.arms import run_arms, run_each
-from alignlab.training import sft
+from alignlab.study.tuning import TEST_SEED
 from alignlab.training.reward import train_reward_model
 from alignlab.world import comparisons as preferences
-from alignlab.world import tasks
-from alignlab.world.comparisons import Annotator, Candidates, Row, gold_order_accuracy
-from alignlab.world.facts import normalise
+from alignlab.world.annotators import Annotator
+from alignlab.world.ceilings import gold_order_accuracy
+from alignlab.world.comparisons import Candidates, Row
 
-TEMPERATURE = 1.0  # in gold: its annotators miss the gold order in one pair of six
-LENGTH_BIAS = 0.1  # in gold per word: ten words are worth about a courtesy to them
-BATCH = 32  # pairs in a batch
-TOSSED = 0.5  # of the labels flipped: they say nothing
-TESTED = 8  # replies to each test request, to judge every reward model on
-TEST_SEED = 7919  # what is asked of every arm; seeds vary the training
+TEMPERATURE = 1.0  # in gold; such annotators contradict the gold order in 1 pair of 6
+LENGTH_BIAS = 0.1  # in gold per word: ten more words count about as much as a courtesy
+BATCH = 32  # pairs
+TOSSED = 0.5  # rate of wrong labels at which they carry no information
+TEST_REPLIES = 8  # to each test request, the same ones for every reward model
 
 Score = Callable[[Sequence[str]], np.ndarray]
 
 
-def learn(
+def train_from_reference(
     examples: Sequence[Row],
     *,
     seed: int,
@@ -49,19 +42,19 @@ def learn(
     batch_size: int = BATCH,
     **options,
 ):
-    """A reward model on the reference policy's trunk: ``(model, tokenizer)``.
+    """A reward model trained from the reference policy: ``(model, tokenizer)``.
 
-    The recipe of ``alignment.reward_model``, for comparisons of any kind.
+    The recipe is that of ``artifacts.reward_model``, for comparisons of any kind.
 
     Args:
         examples: pairs or rankings.
-        seed: of the head and of the order.
+        seed: of the head and of the order of the examples.
         size, steps: of the reference policy.
         epochs: passes over the examples; more fit the labels more closely.
         batch_size: comparisons in a batch.
         options: further arguments of ``train_reward_model``.
     """
-    policy, tokenizer = alignment.reference_policy(size, steps)
+    policy, tokenizer = artifacts.reference_policy(size, steps)
     model = reward_model_from(policy, seed)
     train_reward_model(
         model,
@@ -69,7 +62,7 @@ def learn(
         examples,
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=alignment.REWARD_RATE[size],
+        learning_rate=artifacts.REWARD_RATE[size],
         seed=seed,
         progress=False,
         **options,
@@ -77,84 +70,95 @@ def learn(
     return model, tokenizer
 
 
-def unseen_rewards(model, tokenizer, *, size: str, steps: int) -> list:
-    """The reward of every reply to the test requests, at [subject][reply]."""
-    some = alignment.candidates("test", TESTED, size=size, steps=steps)
-    return alignment.score_candidates(model, tokenizer, some).tolist()
+def held_out_rewards(model, tokenizer, *, size: str, steps: int) -> list:
+    """Rewards of the replies to the test requests, at [subject][reply]."""
+    replies = artifacts.candidates("test", TEST_REPLIES, size=size, steps=steps)
+    return artifacts.score_candidates(model, tokenizer, replies).tolist()
 
 
-# --- How much of it, and how noisy ----------------------------------------------------
+# --- How many comparisons, and how noisy ----------------------------------------------
 
 
 def comparisons_arm(
     *, n: int, flips: float, seed: int, k: int, size: str, steps: int
 ) -> dict:
-    """A reward model from n comparisons of which a share is wrong: its ``rewards``.
+    """A reward model from n noisy comparisons: its ``rewards``, see
+    :func:`held_out_rewards`.
 
     Args:
         n: comparisons of training subjects.
-        flips: rate of wrong labels; 0.5 says nothing at all.
+        flips: rate of wrong labels; 0.5 carries no information.
         seed: draws the comparisons, their labels, the head and the order.
-        k: replies of each training subject that they are drawn from.
+        k: replies to each training request that they are drawn from.
         size, steps: of the reference policy.
     """
     policy = dict(size=size, steps=steps)
-    if flips == alignment.FLIPS:  # the series' own, which later notebooks need too
-        learnt = alignment.reward_model(n, k=k, seed=seed, **policy)
+    if flips == artifacts.FLIPS:  # the model that later notebooks use too
+        reward_model = artifacts.reward_model(n, k=k, seed=seed, **policy)
     else:
-        some = alignment.candidates("train", k, **policy)
-        pairs = alignment.comparisons(some, n, flips=flips, seed=seed)
-        learnt = learn(pairs, seed=seed, **policy)
-    return {"rewards": unseen_rewards(*learnt, **policy)}
+        replies = artifacts.candidates("train", k, **policy)
+        pairs = artifacts.comparisons(replies, n, flips=flips, seed=seed)
+        reward_model = train_from_reference(pairs, seed=seed, **policy)
+    return {"rewards": held_out_rewards(*reward_model, **policy)}
 
 
 def tossed_arm(*, n: int, places: Sequence[int], k: int, size: str, steps: int) -> dict:
-    """The control: reward models from tossed coins, and their gold-order ``accuracy``.
+    """The control: gold-order ``accuracy`` of reward models trained on tossed coins.
 
-    By luck a single one agrees with gold in much more or much less than half of the
-    pairs. So each has a twin, with the same head and the same comparisons, of which
-    every coin fell the other way: also tossed, and what luck gives to one it mostly
-    takes from the other (antithetic variates). What is no luck stays in their mean.
+    By chance alone, one such model can be far above or below one half. So each has a
+    twin with the same head and the same comparisons but every label reversed, and the
+    mean of the two is taken: chance mostly cancels (antithetic variates), while a leak
+    of gold into training would remain.
 
     Args:
-        n: comparisons of each model.
-        places: which twins; each have n comparisons, labels and a head of their own.
+        n: comparisons for each pair of twins.
+        places: which twins to train. Each have comparisons and a head of their own.
         k, size, steps: as for :func:`comparisons_arm`.
 
     Returns:
-        In ``accuracy`` the mean of the two, for each place.
+        ``accuracy``, the mean over the twins at each place.
 
     Raises:
-        ValueError: if there are too few comparisons for twins of their own each.
+        ValueError: if there are too few comparisons.
     """
     policy = dict(size=size, steps=steps)
-    some = alignment.candidates("train", k, **policy)
-    pairs = alignment.comparisons(some, n * (max(places) + 1), flips=TOSSED)
+    replies = artifacts.candidates("train", k, **policy)
+    pairs = artifacts.comparisons(replies, n * (max(places) + 1), flips=TOSSED)
     rng = np.random.default_rng(TEST_SEED)
-    tested, _ = preferences.make_pairs(
-        alignment.candidates("test", TESTED, **policy),
+    test_pairs, _ = preferences.make_pairs(
+        artifacts.candidates("test", TEST_REPLIES, **policy),
         Annotator(0.0),
         rng,
         per_prompt=1,
     )
-    prompts = [pair["prompt"] for pair in tested]
+    prompts = [pair["prompt"] for pair in test_pairs]
     accuracy = []
     for place in places:
         own = pairs[n * place : n * (place + 1)]
         twins = []
-        for labelled in (own, turned_round(own)):
-            reward = partial(score, *learn(labelled, seed=place, **policy), prompts)
-            twins.append(gold_order_accuracy(tested, between(reward, tested)))
+        for labelled in (own, reverse_labels(own)):
+            reward_model = train_from_reference(labelled, seed=place, **policy)
+            reward = partial(score, *reward_model, prompts)
+            differences = reward_differences(reward, test_pairs)
+            twins.append(gold_order_accuracy(test_pairs, differences))
         accuracy.append(float(np.mean(twins)))
     return {"accuracy": accuracy}
 
 
-def turned_round(pairs: Sequence[Row]) -> list[Row]:
-    """The texts of the pairs with every label the other way."""
+def reverse_labels(pairs: Sequence[Row]) -> list[Row]:
+    """The pairs with chosen and rejected exchanged."""
     return [
         {"prompt": p["prompt"], "chosen": p["rejected"], "rejected": p["chosen"]}
         for p in pairs
     ]
+
+
+def reward_differences(score: Score, pairs: Sequence[Row]) -> np.ndarray:
+    """Score of each pair's chosen text minus that of its rejected one."""
+    chosen, rejected = (
+        score([pair[side] for pair in pairs]) for side in ("chosen", "rejected")
+    )
+    return chosen - rejected
 
 
 def accuracy_sweep(
@@ -169,11 +173,12 @@ def accuracy_sweep(
     jobs: int = 2,
     **common,
 ) -> tuple[list[dict], list[float]]:
-    """Over n at the usual noise, and over the noise at ``n_noise``: one row an arm; and
-    the mean accuracies of ``tossed`` control twins of ``n_tossed`` comparisons."""
-    cells = [(n, alignment.FLIPS, s) for n in ns for s in seeds]
+    """Rows of :func:`comparisons_arm` for each n at the usual noise, and for each rate
+    of noise at ``n_noise``; and the accuracies of ``tossed`` twins, each trained on
+    ``n_tossed`` comparisons (:func:`tossed_arm`)."""
+    cells = [(n, artifacts.FLIPS, s) for n in ns for s in seeds]
     cells += [(n_noise, flips, s) for flips in noise for s in noise_seeds]
-    cells = sorted(dict.fromkeys(cells), key=lambda cell: -cell[0])  # the longest first
+    cells = sorted(dict.fromkeys(cells), key=lambda cell: -cell[0])  # longest first
     calls = [
         (comparisons_arm, dict(n=n, flips=flips, seed=s, **common))
         for n, flips, s in cells
@@ -204,28 +209,28 @@ def ranking_arm(
     """A reward model from n groups of replies, labelled in one of four ways.
 
     Args:
-        kind: "pairs" compares the replies of a group two and two, each once;
-            "rankings" ranks them, learnt by Plackett–Luce; "all pairs" the same
-            rankings by InstructGPT's loss; "one by one" has every two of a group
-            judged on their own, which is read (group - 1) times as much.
-        n: groups; all kinds but the last read n * group replies, and all have the
-            same replies in a batch.
+        kind: "pairs" splits a group into pairs, so that each reply is compared once;
+            "rankings" ranks the group and trains with Plackett–Luce; "all pairs" trains
+            on the same rankings with InstructGPT's loss; "one by one" compares every
+            two replies of a group separately, which takes (group - 1) times the
+            reading.
+        n: groups. All kinds see the same replies, with as many in a batch.
         group: replies in a group, an even number.
         seed: draws groups, labels, head and order.
         k, size, steps: as for :func:`comparisons_arm`.
 
     Returns:
-        ``rewards``; ``read``, replies read by the labeller, and ``comparisons``, the
-        pairs that the labels put in order.
+        ``rewards``, see :func:`held_out_rewards`; ``read``, replies that annotators
+        read; ``comparisons``, pairs of replies that the labels put in order.
     """
     policy = dict(size=size, steps=steps)
-    groups = in_groups(alignment.candidates("train", k, **policy), group, n, seed)
-    examples, options = labelled(kind, groups, np.random.default_rng([seed, 33]))
-    model, tokenizer = learn(examples, seed=seed, **policy, **options)
-    orders = group * (group - 1) // 2
-    pairs = n * (group // 2 if kind == "pairs" else orders)
+    groups = in_groups(artifacts.candidates("train", k, **policy), group, n, seed)
+    examples, options = label_groups(kind, groups, np.random.default_rng([seed, 33]))
+    reward_model = train_from_reference(examples, seed=seed, **policy, **options)
+    in_group = group * (group - 1) // 2
+    pairs = n * (group // 2 if kind == "pairs" else in_group)
     return {
-        "rewards": unseen_rewards(model, tokenizer, **policy),
+        "rewards": held_out_rewards(*reward_model, **policy),
         "read": 2 * pairs if kind == "one by one" else n * group,
         "comparisons": pairs,
     }
@@ -235,28 +240,31 @@ RANKING_KINDS = ("rankings", "pairs", "all pairs", "one by one")
 
 
 def in_groups(
-    some: Sequence[Candidates], group: int, n: int, seed: int
+    candidates: Sequence[Candidates], group: int, n: int, seed: int
 ) -> list[Candidates]:
-    """n groups of different whole replies to one request; no reply is in two of them.
+    """n groups of distinct replies that ended by themselves, each group to one request.
+    No reply is in two groups.
 
     Raises:
-        ValueError: if the replies make fewer than n.
+        ValueError: if the replies make fewer than n groups.
     """
     groups = []
-    for one in some:
-        replies = list({r.text: r for r in one.replies if r.ended}.values())
-        starts = range(0, len(replies) - group + 1, group)
-        groups += [replace(one, replies=tuple(replies[i : i + group])) for i in starts]
+    for of_request in candidates:
+        replies = list({r.text: r for r in of_request.replies if r.ended}.values())
+        groups += [
+            replace(of_request, replies=tuple(replies[i : i + group]))
+            for i in range(0, len(replies) - group + 1, group)
+        ]
     if len(groups) < n:
         raise ValueError(f"n is {n}, and the replies make {len(groups)} of {group}")
     order = np.random.default_rng([seed, 32]).permutation(len(groups))
     return [groups[i] for i in order[:n]]
 
 
-def labelled(
+def label_groups(
     kind: str, groups: Sequence[Candidates], rng: np.random.Generator
 ) -> tuple[list[Row], dict]:
-    """What the annotator makes of the groups, and how to learn from it."""
+    """Examples that the annotator makes of the groups, and options to train on them."""
     annotator, group = Annotator(TEMPERATURE), len(groups[0].replies)
     if kind in ("rankings", "all pairs"):
         rankings, _ = preferences.make_rankings(groups, annotator, rng, group)
@@ -264,8 +272,8 @@ def labelled(
         return rankings, dict(batch_size=2 * BATCH // group, ranking_loss=loss)
     if kind == "pairs":
         groups = [
-            replace(one, replies=one.replies[i : i + 2])
-            for one in groups
+            replace(of_request, replies=of_request.replies[i : i + 2])
+            for of_request in groups
             for i in range(0, group, 2)
         ]
     elif kind != "one by one":
@@ -277,7 +285,7 @@ def labelled(
 def ranking_sweep(
     *, seeds: Sequence[int], costly_seeds: Sequence[int], jobs: int = 2, **common
 ) -> list[dict]:
-    """Rankings and pairs with all seeds, the two other kinds with some of them."""
+    """Rankings and pairs with all seeds, the other two kinds with ``costly_seeds``."""
     arms = [
         dict(kind=kind, seed=seed, **common)
         for kind in reversed(RANKING_KINDS)
@@ -286,25 +294,26 @@ def ranking_sweep(
     return run_arms(ranking_arm, arms, jobs=jobs, label="rankings and pairs")
 
 
-# --- An annotator who likes length ----------------------------------------------------
+# --- Annotators biased towards length -------------------------------------------------
 
 
 def length_arm(
     *, kind: str, n: int, bias: float, seed: int, k: int, size: str, steps: int
 ) -> dict:
-    """A reward model from annotators who may favour length: its ``rewards``.
+    """A reward model from annotators who may favour length: its ``rewards``, see
+    :func:`held_out_rewards`.
 
     Args:
-        kind: "unbiased" annotators; "biased" ones, of the same pairs and with the same
-            coins; "equal lengths": the biased ones, but only pairs that differ by one
-            word at most, in which the bias has nothing to speak of.
-        bias: gold per word that the biased annotator gives for length.
+        kind: "unbiased" annotators; "biased" ones, on the same pairs with the same
+            random numbers; "equal lengths", biased ones on pairs that differ by at most
+            one word, which leaves the bias little to act on.
+        bias: in gold per word; higher favours longer replies more.
         n, seed, k, size, steps: as for :func:`comparisons_arm`.
     """
     policy = dict(size=size, steps=steps)
     pairs = length_pairs(kind, n, bias=bias, seed=seed, k=k, **policy)
-    learnt = learn(pairs, seed=seed, **policy)
-    return {"rewards": unseen_rewards(*learnt, **policy)}
+    reward_model = train_from_reference(pairs, seed=seed, **policy)
+    return {"rewards": held_out_rewards(*reward_model, **policy)}
 
 
 LENGTH_KINDS = ("unbiased", "biased", "equal lengths")
@@ -313,25 +322,25 @@ LENGTH_KINDS = ("unbiased", "biased", "equal lengths")
 def length_pairs(
     kind: str, n: int | None, *, bias: float, seed: int, k: int, size: str, steps: int
 ) -> list[Row]:
-    """What :func:`length_arm` learns from; n None takes all pairs there are.
+    """The pairs that :func:`length_arm` trains on; n None returns all there are.
 
     Raises:
         ValueError: on an unknown kind, or if there are fewer than n pairs.
     """
     if kind not in LENGTH_KINDS:
         raise ValueError(f"kind is {kind!r}; it can be one of {LENGTH_KINDS}")
-    some = alignment.candidates("train", k, size=size, steps=steps)
+    replies = artifacts.candidates("train", k, size=size, steps=steps)
     annotator = Annotator(TEMPERATURE, length_bias=0.0 if kind == "unbiased" else bias)
-    pairs = alignment.comparisons(some, None, seed=seed, annotator=annotator)
+    pairs = artifacts.comparisons(replies, None, seed=seed, annotator=annotator)
     if kind == "equal lengths":
-        pairs = [pair for pair in pairs if abs(more_words(pair)) <= 1]
+        pairs = [pair for pair in pairs if abs(extra_words(pair)) <= 1]
     if n is not None and len(pairs) < n:
         raise ValueError(f"n is {n}, and there are {len(pairs)} pairs of {kind}")
     return pairs[:n]
 
 
-def more_words(pair: Row) -> int:
-    """How many words longer the chosen reply is than the rejected one."""
+def extra_words(pair: Row) -> int:
+    """Words of the chosen reply minus those of the rejected one."""
     return len(pair["chosen"].split()) - len(pair["rejected"].split())
 
 
@@ -345,13 +354,12 @@ def length_sweep(*, seeds: Sequence[int], jobs: int = 2, **common) -> list[dict]
 
 
 def bag_of_words(pairs: Sequence[Row], seed: int = 0) -> Score:
-    """A reward that only counts words: Bradley–Terry by logistic regression.
-
-    The penalty is chosen by cross-validation within the pairs.
+    """A reward that is linear in word counts: Bradley–Terry by logistic regression, its
+    penalty chosen by cross-validation.
 
     Args:
-        pairs: to learn from.
-        seed: which reply of each pair is called the first.
+        pairs: to train on.
+        seed: draws which reply of each pair comes first.
     """
     words = CountVectorizer(token_pattern=r"\w+|[^\w\s]")
     words.fit([pair[side] for pair in pairs for side in ("chosen", "rejected")])
@@ -359,7 +367,7 @@ def bag_of_words(pairs: Sequence[Row], seed: int = 0) -> Score:
 
 
 def length_only(pairs: Sequence[Row], seed: int = 0) -> Score:
-    """A reward that only counts how many words there are."""
+    """A reward that is linear in the number of words; see :func:`bag_of_words`."""
     return _linear(
         lambda texts: np.array([[len(text.split())] for text in texts], float),
         pairs,
@@ -368,8 +376,8 @@ def length_only(pairs: Sequence[Row], seed: int = 0) -> Score:
 
 
 def _linear(features: Callable, pairs: Sequence[Row], seed: int) -> Score:
-    # Which of the two comes first is tossed: logistic regression wants both outcomes,
-    # and a pair and its mirror image must not be on two sides of a cross-validation.
+    # Which text comes first is random: logistic regression needs both outcomes, and
+    # adding each pair's mirror image would leak across the folds.
     wins = np.random.default_rng(seed).integers(2, size=len(pairs))
     sides = [("rejected", "chosen"), ("chosen", "rejected")]
     first, second = (
@@ -386,17 +394,18 @@ def _linear(features: Callable, pairs: Sequence[Row], seed: int) -> Score:
 
 
 def control_arm(*, kind: str, n: int, seed: int, k: int, size: str, steps: int) -> dict:
-    """A "bag of words" or "length only", from the very comparisons of
-    :func:`comparisons_arm` at the usual noise: its ``rewards``."""
+    """A reward of ``CONTROLS``, fitted to the comparisons that :func:`comparisons_arm`
+    trains on at the usual noise: its ``rewards``, see :func:`held_out_rewards`."""
     policy = dict(size=size, steps=steps)
-    pairs = alignment.comparisons(
-        alignment.candidates("train", k, **policy), n, seed=seed
+    pairs = artifacts.comparisons(
+        artifacts.candidates("train", k, **policy), n, seed=seed
     )
     reward = CONTROLS[kind](pairs, seed)
-    tested = alignment.candidates("test", TESTED, **policy)
-    return {
-        "rewards": [reward([r.text for r in one.replies]).tolist() for one in tested]
-    }
+    texts = [
+        [reply.text for reply in of_request.replies]
+        for of_request in artifacts.candidates("test", TEST_REPLIES, **policy)
+    ]
+    return {"rewards": [reward(replies).tolist() for replies in texts]}
 
 
 CONTROLS = {"bag of words": bag_of_words, "length only": length_only}
@@ -406,175 +415,3 @@ def control_sweep(*, seeds: Sequence[int], jobs: int = 2, **common) -> list[dict
     """Both controls with every seed."""
     arms = [dict(kind=kind, seed=s, **common) for kind in CONTROLS for s in seeds]
     return run_arms(control_arm, arms, jobs=jobs, label="controls")
-
-
-# --- Real raters ----------------------------------------------------------------------
-
-
-def rater_arm(
-    *, domain: str, n: int, n_test: int, seed: int, size: str, steps: int
-) -> dict:
-    """A reward model from what people said of texts, asked about texts of each domain.
-
-    Args:
-        domain: to learn from, one of ``raters.DOMAINS``.
-        n: comparisons to ask for; those in which both people gave the same score are
-            no comparison.
-        n_test: the same for the test texts of each domain, the same for all arms.
-        seed: draws the comparisons, the head and the order.
-        size, steps: of the reference policy.
-
-    Returns:
-        ``kept`` comparisons, and in ``accuracy`` for each domain how often the order of
-        the held-out raters' means was found by the ``reward_model``, by the
-        ``bag_of_words``, by ``one_rater`` and by the ``panel``.
-    """
-    rng = np.random.default_rng([seed, 34])
-    pairs, _ = raters.rated_pairs(raters.load_rated(domain, "train"), n, rng)
-    model, tokenizer = learn(pairs, seed=seed, size=size, steps=steps)
-    counted = bag_of_words(pairs, seed)
-    accuracy = {}
-    for name in raters.DOMAINS:
-        tested = rated_test_pairs(name, n_test)
-        read = partial(_read, model, tokenizer)
-        accuracy[name] = {
-            "reward_model": gold_order_accuracy(tested, between(read, tested)),
-            "bag_of_words": gold_order_accuracy(tested, between(counted, tested)),
-            "one_rater": raters.rater_agreement(tested),
-            "panel": raters.panel_agreement(tested),
-        }
-    return {"kept": len(pairs), "accuracy": accuracy}
-
-
-def _read(model, tokenizer, texts: Sequence[str]) -> np.ndarray:
-    return score(model, tokenizer, [raters.PROMPT] * len(texts), texts)
-
-
-def rated_test_pairs(domain: str, n: int) -> list[Row]:
-    """Comparisons of test texts, the same ones for every arm."""
-    texts = raters.load_rated(domain, "test")
-    return raters.rated_pairs(texts, n, np.random.default_rng(TEST_SEED))[0]
-
-
-def between(score: Score, pairs: Sequence[Row]) -> np.ndarray:
-    """Score of each pair's chosen text minus that of its rejected one."""
-    chosen, rejected = (
-        score([pair[side] for pair in pairs]) for side in ("chosen", "rejected")
-    )
-    return chosen - rejected
-
-
-def rater_sweep(
-    *, domains: Sequence[str], seeds: Sequence[int], jobs: int = 2, **common
-) -> list[dict]:
-    """:func:`rater_arm` with every seed, learnt on each of the domains."""
-    arms = [dict(domain=d, seed=s, **common) for d in domains for s in seeds]
-    return run_arms(rater_arm, arms, jobs=jobs, label="real raters")
-
-
-# --- Author and judge -----------------------------------------------------------------
-
-
-def author_arm(*, n: int, seed: int, size: str, steps: int) -> dict:
-    """The policy as author and as judge of answers to the same questions.
-
-    As author it answers; as judge it is shown a right answer and a wrong one, another
-    fact's of the same kind, and prefers the likelier.
-
-    Args:
-        n: questions, about facts that pretraining showed and whose subjects were never
-            asked about in tuning.
-        seed: draws them, and the wrong answers.
-        size, steps: of the reference policy.
-
-    Returns:
-        ``author`` and ``judge``, shares that are right; ``chance``, how often an author
-        without knowledge is right: the best guess for each kind of fact. A judge
-        without knowledge is right half of the time.
-    """
-    policy, tokenizer = alignment.reference_policy(size, steps)
-    questions = shown_questions(n, seed)
-    prompts = [question.prompt for question in questions]
-    said = complete(policy, tokenizer, prompts, max_new_tokens=24)
-    right, wrong = (
-        np.nansum(log_probs(policy, tokenizer, prompts, texts), axis=1)
-        for texts in zip(*two_answers(questions, seed), strict=True)
-    )
-    world = tasks.default_world()
-    guesses = {
-        name: answers.guess_baselines(world, name)["best"]
-        for name in {question.fact.relation for question in questions}
-    }
-    return {
-        "author": float(np.mean(answers.score(questions, said)["correct"])),
-        "judge": float(np.mean(right > wrong)),
-        "chance": float(np.mean([guesses[q.fact.relation] for q in questions])),
-    }
-
-
-def shown_questions(n: int, seed: int) -> list:
-    """n questions, half about facts that pretraining showed often and half about those
-    that it showed seldom, of subjects that tuning never asks about."""
-    world = tasks.default_world()
-    untrained = set(world.subjects()) - tasks.trained_subjects()
-    asked = partial(tasks.world_questions, world, untrained, seed=TEST_SEED + seed)
-    rare = asked(facts="rare", n=n // 2)
-    return asked(facts="known", n=n - len(rare)) + rare
-
-
-def two_answers(questions: Sequence, seed: int) -> list[list[str]]:
-    """For each question its right answer and a wrong one: that of another fact of the
-    same relation, so that who only knows which answers are frequent is at chance."""
-    rng = np.random.default_rng([seed, 35])
-    facts = tasks.default_world().facts
-    options = []
-    for question in questions:
-        right = {normalise(answer) for answer in question.answers}
-        alike = [f for f in facts if f.relation == question.fact.relation and f.stated]
-        wrong = [f.stated[0] for f in alike if normalise(f.stated[0]) not in right]
-        options.append([question.completion, f"{wrong[rng.integers(len(wrong))]}."])
-    return options
-
-
-def likelihood_arm(*, size: str, steps: int) -> dict:
-    """How likely the policy finds each of its own test replies, in place of a reward:
-    ``rewards``, log-probabilities in nats, and ``per_token``, their means."""
-    policy, tokenizer = alignment.reference_policy(size, steps)
-    some = alignment.candidates("test", TESTED, size=size, steps=steps)
-    prompts = [one.prompt for one in some for _ in one.replies]
-    texts = [reply.text for one in some for reply in one.replies]
-    found = log_probs(policy, tokenizer, prompts, texts)  # (N, T)
-    total, tokens = np.nansum(found, axis=1), np.isfinite(found).sum(axis=1)
-    shape = len(some), TESTED
-    return {
-        "rewards": total.reshape(shape).tolist(),
-        "per_token": (total / tokens).reshape(shape).tolist(),
-    }
-
-
-@torch.no_grad()
-def log_probs(
-    policy, tokenizer, prompts: Sequence[str], texts: Sequence[str]
-) -> np.ndarray:
-    """Log-probability of each token of each reply and of its end, (N, T), in nats; NaN
-    beyond them."""
-    examples = [dict(prompt=p, completion=t) for p, t in zip(prompts, texts)]
-    batch = sft.collate(sft.encode(tokenizer, examples), tokenizer.pad_token_id)
-    batch = {name: value.to(policy.device) for name, value in batch.items()}
-    parts = zip(*(batch[name].split(256) for name in batch), strict=True)
-    found = torch.cat(
-        [completion_log_probs(policy, *part) for part in parts]  # (256, T-1)
-    )
-    asked = batch["mask"][:, 1:].bool()
-    return found.masked_fill(~asked, math.nan).double().cpu().numpy()
-
-
-def judging_sweep(
-    *, seeds: Sequence[int], n: int, size: str, steps: int, jobs: int = 2
-) -> tuple[list[dict], dict]:
-    """Rows of :func:`author_arm`, one a seed, and that of :func:`likelihood_arm`."""
-    policy = dict(size=size, steps=steps)
-    calls = [(likelihood_arm, policy)]
-    calls += [(author_arm, dict(n=n, seed=seed, **policy)) for seed in seeds]
-    likelihood, *rows = run_each(calls, jobs=jobs, label="author and judge")
-    return rows, likelihood

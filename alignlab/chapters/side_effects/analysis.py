@@ -1,8 +1,7 @@
-"""What the runs of notebook 06 show, worked out from what was said along the way.
+"""From the rows of notebook 06's arms to its numbers.
 
-Rows come from the arms of ``side_effects``. Proxies of different reward models have no
-common unit, so they are in standard deviations of the reference policy's replies, above
-their mean. Nothing is trained here.
+Proxy rewards of different reward models share no unit. They are standardised by mean
+and standard deviation over the reference policy's replies.
 """
 
 import math
@@ -13,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from alignlab.chapters.side_effects.runs import BUDGET
-from alignlab.evaluation import exact
+from alignlab.evaluation import best_of_n, exact
 from alignlab.evaluation.diversity import (
     across_input_diversity,
     distinct_share,
@@ -23,36 +22,34 @@ from alignlab.evaluation.diversity import (
 from alignlab.evaluation.over_optimisation import (
     Curve,
     Turn,
-    best_of_n_values,
     fit_curves,
     turn,
 )
 from alignlab.models.reward import combine
-from alignlab.study import artifacts as alignment
+from alignlab.study import artifacts
 from alignlab.world import gold, tasks
 
 Row = Mapping[str, object]
-KL_RANGE = (1.0, 5.0)  # nats, where best-of-n and PPO are held against each other
-BLEU_PROMPTS = 20  # self-BLEU takes its time; the first so many requests will do
+KL_RANGE = (1.0, 5.0)  # nats, where best-of-n and PPO are compared
+BLEU_PROMPTS = 20  # self-BLEU is slow, so only the first requests are used
 
 # --- Along a run ----------------------------------------------------------------------
 
 
 def over_points(row: Row, measure: str) -> np.ndarray:
-    """One number for each look: a mean that was kept ("kl", "entropy", ...), or the
-    mean of "golds"."""
+    """A mean ("kl", "entropy", ...), or the mean of "golds", at each evaluation."""
     values = [point[measure] for point in row["points"]]
     return np.array([float(np.mean(value)) for value in values])
 
 
 def distance(row: Row) -> Float[np.ndarray, "points"]:
-    """√KL to the reference at each look, in nats^½."""
+    """√KL to the reference at each evaluation, in nats^½."""
     return np.sqrt(np.maximum(over_points(row, "kl"), 0))
 
 
 def by_prompt(row: Row, measure: str) -> Float[np.ndarray, "points prompts"]:
     """Mean gold ("golds") or standardised proxy ("proxies") of each request's replies
-    at each look."""
+    at each evaluation."""
     values = np.array([point[measure] for point in row["points"]], float)
     if measure == "proxies":
         values = (values - values[0].mean()) / values[0].std()
@@ -60,18 +57,18 @@ def by_prompt(row: Row, measure: str) -> Float[np.ndarray, "points prompts"]:
 
 
 def gold_curve(row: Row) -> Curve:
-    """Distance, and gold above that at the first look."""
+    """Distance, and gold gained since the first evaluation."""
     golds = by_prompt(row, "golds").mean(axis=1)
     return Curve(distance(row), golds - golds[0])
 
 
 def on_grid(rows: Sequence[Row], measure: str, points: int = 40) -> tuple:
-    """Curves of several runs at common distances, by straight lines between looks.
+    """Curves of several runs at common distances, interpolated between evaluations.
 
     Args:
-        measure: "golds" or "proxies", see :func:`by_prompt`, or what
-            :func:`over_points` knows.
-        points: distances, from 0 to the nearest end of a run.
+        measure: "golds" or "proxies", see :func:`by_prompt`, or another one of
+            :func:`over_points`.
+        points: distances, from 0 to where the shortest run ends.
 
     Returns:
         Distances, (D,), and a curve for each run, (runs, D).
@@ -79,75 +76,75 @@ def on_grid(rows: Sequence[Row], measure: str, points: int = 40) -> tuple:
     grid = np.linspace(0, min(distance(row).max() for row in rows), points)
     curves = []
     for row in rows:
-        whole = measure in ("golds", "proxies")
-        values = by_prompt(row, measure).mean(1) if whole else over_points(row, measure)
+        by_reply = measure in ("golds", "proxies")
+        values = (
+            by_prompt(row, measure).mean(1) if by_reply else over_points(row, measure)
+        )
         order = np.argsort(distance(row), kind="stable")
         curves.append(np.interp(grid, distance(row)[order], values[order]))
     return grid, np.array(curves)
 
 
 def picking(prompts: int) -> Bool[np.ndarray, "prompts"]:
-    """Every other request picks the peak; the rest measure."""
+    """Mask of the requests that pick the peak, every other one; the rest measure."""
     return np.arange(prompts) % 2 == 0
 
 
 def turn_of(row: Row) -> Turn:
-    """Where gold peaks on one half of the requests, and its rise and fall on the other.
-
-    See :func:`alignlab.evaluation.over_optimisation.turn`.
-    """
+    """Where gold peaks on one half of the requests, and its rise and fall on the other;
+    see :func:`alignlab.evaluation.over_optimisation.turn`."""
     golds = by_prompt(row, "golds")
     return turn(golds, picking(golds.shape[1]))
 
 
 def proxy_after_peak(row: Row) -> float:
-    """How far the proxy rose from the peak of gold to the end, in standard deviations,
-    on the requests that did not pick that peak."""
+    """Change of the proxy from the peak of gold to the end, in standard deviations, on
+    the requests that did not pick the peak."""
     proxies = by_prompt(row, "proxies")
-    seen = proxies[:, ~picking(proxies.shape[1])].mean(axis=1)
-    return float(seen[-1] - seen[turn_of(row).point])
+    measured = proxies[:, ~picking(proxies.shape[1])].mean(axis=1)
+    return float(measured[-1] - measured[turn_of(row).point])
 
 
 def beyond_budget(row: Row, nats: float = BUDGET) -> int:
-    """The first look that is so far from the reference, or the last one."""
+    """Index of the first evaluation at ``nats`` of KL or more, or of the last one."""
     far = np.flatnonzero(over_points(row, "kl") >= nats)
     return int(far[0]) if len(far) else len(row["points"]) - 1
 
 
 def contents(row: Row) -> dict[str, np.ndarray]:
-    """How often each thing that gold counts stands in a reply, at each look, by the
+    """Mean count per reply of each thing that gold counts, at each evaluation, by the
     names of ``gold.GOLD_WEIGHTS``."""
-    world, names = tasks.default_world(), alignment.subjects("test")
-    found: dict[str, list[float]] = {name: [] for name in gold.GOLD_WEIGHTS}
+    world, subjects = tasks.default_world(), artifacts.subjects("test")
+    means: dict[str, list[float]] = {name: [] for name in gold.GOLD_WEIGHTS}
     for point in row["points"]:
         counts = [
-            gold.count_reply(world, name, text)
-            for name, texts in zip(names, point["texts"])
+            gold.count_reply(world, subject, text)
+            for subject, texts in zip(subjects, point["texts"])
             for text in texts
         ]
-        for name, values in found.items():
+        for name, values in means.items():
             values.append(float(np.mean([count[name] for count in counts])))
-    return {name: np.array(values) for name, values in found.items()}
+    return {name: np.array(values) for name, values in means.items()}
 
 
 # --- Remedies -------------------------------------------------------------------------
 
 
 def stopped_early(rows: Sequence[Row], form: str = "RL") -> list[dict]:
-    """Each run, stopped where the *others'* fit has its peak: nobody has looked at its
-    own gold to say when.
+    """Each run stopped at the peak of the form fitted to the *other* runs, so that its
+    own gold has no say in when.
 
     Returns:
-        A row for each run: ``seed``, ``d`` (where it stops), ``stopped`` and ``end``
-        (gold there and at the end) and ``best`` (gold at its own best look).
+        A row for each run: ``seed``; ``d``, the distance where it stops; gold there
+        (``stopped``), at the end (``end``), and at its best evaluation (``best``).
     """
-    found = []
+    result = []
     for place, row in enumerate(rows):
         others = [gold_curve(other) for i, other in enumerate(rows) if i != place]
         d, golds = distance(row), by_prompt(row, "golds").mean(axis=1)
         stop = min(fit_curves(others, form).peak, float(d.max()))
         order = np.argsort(d, kind="stable")
-        found.append(
+        result.append(
             {
                 "seed": row["seed"],
                 "d": stop,
@@ -156,7 +153,7 @@ def stopped_early(rows: Sequence[Row], form: str = "RL") -> list[dict]:
                 "best": float(golds.max()),
             }
         )
-    return found
+    return result
 
 
 # --- Best of n ------------------------------------------------------------------------
@@ -165,9 +162,9 @@ def stopped_early(rows: Sequence[Row], form: str = "RL") -> list[dict]:
 def pool_golds(
     pool: int, size: str, steps: int
 ) -> Float[np.ndarray, "prompts samples"]:
-    """Gold of the pool's replies; see ``side_effects.pool_arm``."""
-    return alignment.golds_of(
-        alignment.candidates("test", pool, size=size, steps=steps)
+    """Gold rewards of the replies that ``runs.pool_arm`` scores."""
+    return artifacts.golds_of(
+        artifacts.candidates("test", pool, size=size, steps=steps)
     )
 
 
@@ -176,25 +173,18 @@ def best_of_n_curve(
     golds: Float[np.ndarray, "prompts samples"],
     ns: Sequence[int],
 ) -> list[dict]:
-    """Best-of-n by these proxies: rows of ``n``, ``kl`` (nats, at most), ``gold`` and
-    ``proxy`` (in standard deviations), means over the requests without a draw."""
+    """:func:`alignlab.evaluation.best_of_n.best_of_n_curve`, with ``proxy`` in standard
+    deviations."""
     proxies = np.asarray(proxies, float)
     proxies = (proxies - proxies.mean()) / proxies.std()
-    return [
-        {
-            "n": n,
-            "kl": exact.best_of_n_kl(n),
-            "gold": float(best_of_n_values(proxies, golds, n).mean()),
-            "proxy": float(best_of_n_values(proxies, proxies, n).mean()),
-        }
-        for n in ns
-    ]
+    return best_of_n.best_of_n_curve(proxies, golds, ns)
 
 
 def ensemble_proxies(
     rows: Sequence[Row], how: str
 ) -> Float[np.ndarray, "prompts samples"]:
-    """The pool as an ensemble of these reward models sees it."""
+    """Proxy rewards of the pool from an ensemble of the rows' reward models; see
+    :func:`alignlab.models.reward.combine` for ``how``."""
     scores = np.array([row["proxies"] for row in rows], float)  # (M, P, S)
     flat = scores.reshape(len(scores), -1)
     return combine(flat, how, reference=flat).reshape(scores.shape[1:])
@@ -206,15 +196,15 @@ def doublings(most: int) -> list[int]:
 
 
 def best_of_n_lead(curve: Sequence[Mapping], row: Row) -> float:
-    """Gold of best-of-n minus that of a run at the same KL, mean over the n whose KL is
-    within ``KL_RANGE`` and that the run reaches."""
+    """Gold of best-of-n minus that of a run at the same KL, mean over the n whose KL
+    lies within ``KL_RANGE`` and within the run's reach; 0 if there is none."""
     kl, golds = over_points(row, "kl"), by_prompt(row, "golds").mean(axis=1)
     order = np.argsort(kl, kind="stable")
     low, high = KL_RANGE
     leads = [
-        one["gold"] - np.interp(one["kl"], kl[order], golds[order])
-        for one in curve
-        if low <= one["kl"] <= min(high, kl.max())
+        point["gold"] - np.interp(point["kl"], kl[order], golds[order])
+        for point in curve
+        if low <= point["kl"] <= min(high, kl.max())
     ]
     return float(np.mean(leads)) if leads else 0.0
 
@@ -222,8 +212,8 @@ def best_of_n_lead(curve: Sequence[Mapping], row: Row) -> float:
 def exact_kl_of_best_of_n(
     ns: Sequence[int], words: int = 8, length: int = 4, seed: int = 0
 ) -> list[dict]:
-    """The formula against the truth, on a transformer whose every completion is known:
-    rows of ``n``, ``formula`` and ``exact``, in nats. Rewards are drawn at random."""
+    """The formula for best-of-n's KL against its exact value, on a small transformer
+    with random rewards: rows of ``n``, ``formula`` and ``exact``, in nats."""
     model, _ = exact.few_word_model(words, seed)
     completions = exact.every_completion(words + 1, length)
     with torch.no_grad():
@@ -246,62 +236,62 @@ def exact_kl_of_best_of_n(
 def tokens_of(texts: Sequence[Sequence[str]], tokenizer) -> list[list[list[int]]]:
     """Token ids of replies at [subject][reply], without special tokens."""
     return [
-        [tokenizer(text, add_special_tokens=False)["input_ids"] for text in some]
-        for some in texts
+        [tokenizer(text, add_special_tokens=False)["input_ids"] for text in replies]
+        for replies in texts
     ]
 
 
 def diversity_of(texts: Sequence[Sequence[str]], tokenizer) -> dict[str, float]:
     """Four measures of replies at [subject][reply]: expectation-adjusted distinct
-    n-grams ``per_input`` and ``across_inputs``, ``self_bleu`` among the replies to a
-    request, and the ``distinct`` share of these."""
+    n-grams ``per_input`` and ``across_inputs``; ``self_bleu`` of the replies to one
+    request, and their ``distinct`` share."""
     tokens, vocabulary = tokens_of(texts, tokenizer), len(tokenizer)
-    bleus = [self_bleu(some) for some in texts[:BLEU_PROMPTS] if len(some) > 1]
+    bleus = [self_bleu(row) for row in texts[:BLEU_PROMPTS] if len(row) > 1]
     return {
         "per_input": float(np.nanmean(per_input_diversity(tokens, vocabulary))),
         "across_inputs": across_input_diversity(tokens, vocabulary),
         "self_bleu": float(np.mean(bleus)) if bleus else math.nan,
-        "distinct": float(np.mean([distinct_share(some) for some in texts])),
+        "distinct": float(np.mean([distinct_share(row) for row in texts])),
     }
 
 
 def diversity_along(row: Row, tokenizer) -> dict[str, np.ndarray]:
-    """:func:`diversity_of` at each look."""
-    found = [diversity_of(point["texts"], tokenizer) for point in row["points"]]
-    return {name: np.array([one[name] for one in found]) for name in found[0]}
+    """:func:`diversity_of` at each evaluation."""
+    measures = [diversity_of(point["texts"], tokenizer) for point in row["points"]]
+    return {name: np.array([m[name] for m in measures]) for name in measures[0]}
 
 
-def warmed_curve(row: Row, tokenizer) -> list[dict]:
-    """Rows of ``temperature``, ``diversity`` (per input) and ``gold``, for each
-    temperature that the policy was sampled at."""
+def temperature_curve(row: Row, tokenizer) -> list[dict]:
+    """``temperature``, ``diversity`` (per input) and ``gold``, for each temperature
+    that the policy was sampled at."""
     return [
         {
-            "temperature": one["temperature"],
-            "diversity": diversity_of(one["texts"], tokenizer)["per_input"],
-            "gold": float(np.mean(one["golds"])),
+            "temperature": sampled["temperature"],
+            "diversity": diversity_of(sampled["texts"], tokenizer)["per_input"],
+            "gold": float(np.mean(sampled["golds"])),
         }
-        for one in row["warmed"]
+        for sampled in row["by_temperature"]
     ]
 
 
 def restored(
     policy: Sequence[Mapping], reference: Sequence[Mapping]
 ) -> dict[str, float]:
-    """At which temperature the policy is as diverse as the reference is at 1, and what
-    that does to its gold; straight lines between temperatures.
+    """The temperature at which the policy is as diverse as the reference is at 1, by
+    interpolation, and its price in gold.
 
     Args:
-        policy, reference: of :func:`warmed_curve`, with temperature 1 in both.
+        policy, reference: of :func:`temperature_curve`, both with temperature 1.
 
     Returns:
-        ``temperature`` and ``price``: gold there minus gold at 1. If no temperature is
-        enough, the highest is taken; if 1 is, nothing has to be restored.
+        ``temperature``, and ``price``: gold there minus gold at 1. If no temperature is
+        enough, the highest is taken; if 1 is enough, 1.
     """
-    [wanted] = [one["diversity"] for one in reference if one["temperature"] == 1]
-    rows = sorted(policy, key=lambda one: one["temperature"])
-    rows = [one for one in rows if one["temperature"] >= 1]
+    [wanted] = [row["diversity"] for row in reference if row["temperature"] == 1]
+    rows = sorted(policy, key=lambda row: row["temperature"])
+    rows = [row for row in rows if row["temperature"] >= 1]
     heat, diversity, golds = (
-        np.array([one[name] for one in rows])
+        np.array([row[name] for row in rows])
         for name in ("temperature", "diversity", "gold")
     )
     reached = np.maximum.accumulate(diversity)

@@ -1,14 +1,17 @@
-"""Checks of notebook 06's exercises: best-of-n without a draw, entropy of real tokens,
-distinct n-grams that do not depend on length.
-
-``checks`` holds what every check is made of; this file the cases and known mistakes.
-"""
+"""Exercises of notebook 06: best-of-n without sampling, the entropy of real tokens,
+distinct n-grams corrected for length."""
 
 import itertools
 import math
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import Case, Exercise, _Misfit, _normal, _tensor
+from alignlab.course.checks import (
+    Case,
+    Exercise,
+    Misfit,
+    normal,
+    tensor,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,8 +21,8 @@ def _number(output, **given) -> "Tensor":
     """One number, as a tensor of one, so that a mean size is never that of nothing."""
     shape = getattr(output, "shape", ())
     if tuple(shape):
-        raise _Misfit(f"returns numbers of shape {tuple(shape)}: one number is right")
-    return _tensor(output, ())
+        raise Misfit(f"returns numbers of shape {tuple(shape)}: one number is right")
+    return tensor(output, ())
 
 
 # --- 06.1: best of n without a draw -----------------------------------------------
@@ -28,11 +31,11 @@ def _number(output, **given) -> "Tensor":
 def _best_cases() -> list[Case]:
     import torch
 
-    from alignlab.evaluation.over_optimisation import best_of_n_values
+    from alignlab.evaluation.best_of_n import best_of_n_values
 
     cases = []
     for seed, count, n in ((0, 6, 2), (1, 9, 4), (2, 5, 5), (3, 8, 1)):
-        proxies, golds = _normal(seed, 2, count)
+        proxies, golds = normal(seed, 2, count)
         [value] = best_of_n_values(proxies[None].numpy(), golds[None].numpy(), n)
         args = dict(proxies=proxies, golds=golds, n=n)
         cases.append(Case(args, torch.tensor(float(value), dtype=torch.float64)))
@@ -59,7 +62,7 @@ def _best_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     by_proxy = (torch.tensor(chances, dtype=torch.float64) * proxies[order]).sum()
     groups = [golds[i : i + n][proxies[i : i + n].argmax()] for i in range(0, count, n)]
     mistakes = {
-        "the proxy is averaged: it picks, but gold is what is asked for": [by_proxy],
+        "the proxy is averaged: it only picks; average the gold": [by_proxy],
         "gold picks: the proxy has to, for gold is what one does not have": [by_gold],
         "the worst of n: sort so that the highest proxy comes last": [
             weighed(chances[::-1])
@@ -110,7 +113,7 @@ def _entropy_cases() -> list[Case]:
         (1, [4, 1], 6, 3),
         (2, [6], 6, 11),
     ):
-        logits = 2 * _normal(seed, len(lengths), time, size)
+        logits = 2 * normal(seed, len(lengths), time, size)
         mask = (torch.arange(time) < torch.tensor(lengths)[:, None]).long()
         args = dict(logits=logits, mask=mask)
         value = token_entropy(logits, mask)
@@ -132,7 +135,7 @@ def _entropy_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         ],
         "a mean of means: short replies count as much as long ones; every token "
         "should count once": [((every * real).sum(1) / real.sum(1)).mean()],
-        "summed over a reply: nats a token are asked for": [
+        "summed over a reply: return nats per token": [
             (every * real).sum(1).mean()
         ],
         "summed up: divide by the number of real tokens": [(every * real).sum()],
@@ -231,7 +234,7 @@ def _distinct_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             possible * (1 - (1 - 1 / possible) ** count) / different
         ],
         "the number of different ones: divide by the number expected": [different],
-        "zeros: something has been said": [0.0],
+        "zeros: the replies are not empty": [0.0],
     }
     tensors = {
         name: [torch.tensor(float(value), dtype=torch.float64) for value in values]
@@ -250,7 +253,7 @@ EXERCISES: dict[str, Exercise] = {
         _number,
         _best_mistakes,
         "the mean over all ways to choose n, as "
-        "`alignlab.evaluation.over_optimisation.best_of_n_values` has it",
+        "`alignlab.evaluation.best_of_n.best_of_n_values` has it",
         "sort gold by proxy; the sample with i others below it is the best of n in "
         "`math.comb(i, n - 1)` of the `math.comb(N, n)` ways to choose them.",
     ),

@@ -1,4 +1,4 @@
-"""Figures of notebook 06, and its explorer: slide along a run and read the replies."""
+"""Figures of notebook 06, and an explorer of the replies along a run."""
 
 import html
 import math
@@ -16,11 +16,18 @@ from alignlab.evaluation.over_optimisation import (
     can_be_fitted,
     fit_curves,
 )
-from alignlab.plots.style import LINESTYLES, MARKERS, PALETTE, interval_line
+from alignlab.plots.explorers import html_table, leaf_through
+from alignlab.plots.style import (
+    LINESTYLES,
+    MARKERS,
+    PALETTE,
+    interval_line,
+    series_style,
+)
 
 DISTANCE = "distance √KL (nats$^{½}$)"
-GOLD, PROXY = "gold reward", "learnt reward (sd of the reference)"
-# What a reply is made of, in words, by what gold counts.
+GOLD, PROXY = "gold reward", "proxy reward (sd of the reference)"
+# What gold counts in a reply, in words.
 CONTENTS = {
     "opening": "greets",
     "courtesy": "is courteous",
@@ -38,16 +45,6 @@ DIVERSITY = {
 }
 
 
-def _line_style(number: int) -> dict:
-    """Of the number-th of many lines: after a round of colours, other markers."""
-    place = (number + number // len(PALETTE)) % len(MARKERS)
-    return dict(
-        color=PALETTE[number % len(PALETTE)],
-        linestyle=LINESTYLES[place],
-        marker=MARKERS[place],
-    )
-
-
 def _ordered(x, y) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(x, kind="stable")
     return np.asarray(x)[order], np.asarray(y)[order]
@@ -57,11 +54,11 @@ def _ordered(x, y) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rise_and_fall(groups: Mapping[str, Sequence[dict]]):
-    """Gold and learnt reward against the distance: a thin line and dots for each run,
-    the mean and its interval over seeds for each group.
+    """Gold and proxy reward against the distance: a thin line and dots for each run, a
+    mean with its interval over seeds for each group.
 
     Args:
-        groups: runs by what was optimised.
+        groups: runs by what they optimised.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), sharex=True)
     for number, (label, rows) in enumerate(groups.items()):
@@ -81,8 +78,8 @@ def rise_and_fall(groups: Mapping[str, Sequence[dict]]):
 
 
 def halves(rows: Sequence[dict]):
-    """Each run's gold on the half of the requests that picks the peak and on the half
-    that measures it, a panel a run."""
+    """Gold on the half of the requests that picks the peak and on the half that
+    measures it, with a panel for each run."""
     lines, columns = -(-len(rows) // 5), min(5, len(rows))
     figure, panels = plt.subplots(
         lines, columns, figsize=(3.7 * columns, 3.6 * lines), sharey=True, squeeze=False
@@ -92,11 +89,11 @@ def halves(rows: Sequence[dict]):
     for axes, row in zip(panels.flat, rows):
         golds, d = analysis.by_prompt(row, "golds"), analysis.distance(row)
         picks = analysis.picking(golds.shape[1])
-        for number, (label, some) in enumerate(
+        for number, (label, mask) in enumerate(
             {"picks": picks, "measures": ~picks}.items()
         ):
             axes.plot(
-                d, golds[:, some].mean(axis=1), color=PALETTE[number], label=label,
+                d, golds[:, mask].mean(axis=1), color=PALETTE[number], label=label,
                 linestyle=LINESTYLES[number], marker=MARKERS[number], markersize=4,
             )  # fmt: skip
         axes.axvline(d[analysis.turn_of(row).point], color="0.5", linestyle=":")
@@ -108,18 +105,18 @@ def halves(rows: Sequence[dict]):
 
 
 def contents(rows: Sequence[dict]):
-    """What replies are made of along the way: how often each thing stands in one."""
+    """Mean counts per reply of what gold counts, against the distance."""
     figure, axes = plt.subplots(figsize=(8.5, 4.6))
-    found = [analysis.contents(row) for row in rows]
+    counts = [analysis.contents(row) for row in rows]
     grid = np.linspace(0, min(analysis.distance(row).max() for row in rows), 40)
     for number, (name, label) in enumerate(CONTENTS.items()):
         lines = [
-            np.interp(grid, *_ordered(analysis.distance(row), one[name]))
-            for row, one in zip(rows, found, strict=True)
+            np.interp(grid, *_ordered(analysis.distance(row), by_name[name]))
+            for row, by_name in zip(rows, counts, strict=True)
         ]
         axes.plot(
-            grid, np.mean(lines, axis=0), color=PALETTE[number % len(PALETTE)],
-            linestyle=LINESTYLES[number % len(LINESTYLES)], label=label,
+            grid, np.mean(lines, axis=0), label=label,
+            **series_style(number, "color", "linestyle"),
         )  # fmt: skip
     axes.set(xlabel=DISTANCE, ylabel="times a reply", title="What replies are made of")
     figure.legend(loc="outside right center", fontsize=10)
@@ -131,10 +128,10 @@ def contents(rows: Sequence[dict]):
 
 def methods(groups: Mapping[str, Sequence[Curve]]):
     """Gold gained against the distance for every method: a thin line for each reward
-    model, the fit of Gao's form to all of them in bold, its peak as a tick below."""
+    model, the fit of Gao's form to all of them in bold, and its peak as a star."""
     figure, axes = plt.subplots(figsize=(8.5, 4.6))
     for number, (label, curves) in enumerate(groups.items()):
-        style = dict(color=PALETTE[number], linestyle=LINESTYLES[number])
+        style = series_style(number, "color", "linestyle")
         for curve in curves:
             axes.plot(
                 *_ordered(curve.d, curve.gain), **style, linewidth=0.8, alpha=0.6,
@@ -159,11 +156,11 @@ def methods(groups: Mapping[str, Sequence[Curve]]):
 
 
 def fits(curves: Sequence[Curve], errors: Mapping[str, float]):
-    """All forms fitted to the points of all runs, with their held-out errors."""
+    """Every form fitted to the points of all runs, with its held-out error."""
     figure, axes = plt.subplots(figsize=(8, 4.4))
     for number, curve in enumerate(curves):
         axes.plot(
-            curve.d, curve.gain, MARKERS[number % len(MARKERS)], color="0.35",
+            curve.d, curve.gain, **series_style(number, "marker"), color="0.35",
             markersize=5, alpha=0.7, linestyle="", label="_run",
         )  # fmt: skip
     far = np.linspace(NEAR, max(np.max(curve.d) for curve in curves), 100)
@@ -171,7 +168,7 @@ def fits(curves: Sequence[Curve], errors: Mapping[str, float]):
     for number, form in enumerate(forms):
         fit = fit_curves(curves, form)
         axes.plot(
-            far, fit(far), color=PALETTE[number], linestyle=LINESTYLES[number],
+            far, fit(far), **series_style(number, "color", "linestyle"),
             label=f"{form}: {FORMS[form].formula}  (held out: {errors[form]:.2f})",
         )  # fmt: skip
     axes.axvspan(0, NEAR, color="0.9", zorder=0)
@@ -181,8 +178,11 @@ def fits(curves: Sequence[Curve], errors: Mapping[str, float]):
 
 
 def analytic_kl(rows: Sequence[dict]):
-    """The formula for the KL of best-of-n, and its exact value on a world of a few
-    thousand completions."""
+    """The formula for best-of-n's KL and its exact value, against n.
+
+    Args:
+        rows: of ``analysis.exact_kl_of_best_of_n``.
+    """
     figure, axes = plt.subplots(figsize=(6.5, 3.6))
     ns = [row["n"] for row in rows]
     axes.plot(ns, [r["formula"] for r in rows], label="log n - (n-1)/n")
@@ -199,7 +199,7 @@ def analytic_kl(rows: Sequence[dict]):
 
 
 def data_and_size(groups: Mapping[tuple[str, int], Sequence[Sequence[dict]]]):
-    """Best-of-n by reward models of several sizes and amounts of data.
+    """Best-of-n by reward models of several sizes and amounts of training data.
 
     Args:
         groups: by ``(size, comparisons)``, a curve of best-of-n for each seed.
@@ -211,7 +211,7 @@ def data_and_size(groups: Mapping[tuple[str, int], Sequence[Sequence[dict]]]):
         d = np.sqrt([row["kl"] for row in curves[0]])
         golds = [[row["gold"] for row in curve] for curve in curves]
         label = f"{size}, {count:,} comparisons"
-        interval_line(left, d, golds, label=label, color=number % len(PALETTE))
+        interval_line(left, d, golds, label=label, color=number)
     for number, size in enumerate(sizes):
         for place, count in enumerate(counts):
             ends = [curve[-1]["gold"] for curve in groups.get((size, count), [])]
@@ -230,12 +230,16 @@ def data_and_size(groups: Mapping[tuple[str, int], Sequence[Sequence[dict]]]):
 
 
 def remedies(groups: Mapping[str, Sequence[dict]]):
-    """Gold against the distance with each remedy, and gold at the end of every run."""
+    """Gold against the distance with each remedy, and every run's best and last gold.
+
+    Args:
+        groups: runs by remedy.
+    """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11.5, 4.4), width_ratios=(1.2, 1)
     )
     for number, rows in enumerate(groups.values()):
-        line = _line_style(number)
+        line = series_style(number, "color", "linestyle", "marker")
         style = dict(color=line["color"])
         for row in rows:
             golds = analysis.by_prompt(row, "golds").mean(axis=1)
@@ -249,7 +253,7 @@ def remedies(groups: Mapping[str, Sequence[dict]]):
             right.plot([golds[-1]], [number], line["marker"], **style)
     right.set_yticks(range(len(groups)), list(groups))
     right.set(ylim=(len(groups) - 0.5, -0.5), xlabel=GOLD)
-    right.set_title("From the best look (bar) to the end (dot)")
+    right.set_title("From the best evaluation (bar) to the end (dot)")
     left.set(xlabel=DISTANCE, ylabel=GOLD, title="Along the way")
     return figure
 
@@ -258,13 +262,17 @@ def remedies(groups: Mapping[str, Sequence[dict]]):
 
 
 def diversity(rows: Sequence[dict], along: Sequence[Mapping[str, np.ndarray]]):
-    """Entropy and three measures of diversity against the distance, a line a run."""
+    """Entropy and three measures of diversity against the distance, a line a run.
+
+    Args:
+        along: of each run, ``analysis.diversity_along`` and "entropy".
+    """
     figure, panels = plt.subplots(1, 4, figsize=(14, 3.8), sharex=True)
     for axes, (name, label) in zip(panels, DIVERSITY.items(), strict=True):
-        for number, (row, one) in enumerate(zip(rows, along, strict=True)):
+        for number, (row, values) in enumerate(zip(rows, along, strict=True)):
             axes.plot(
-                *_ordered(analysis.distance(row), one[name]), color=PALETTE[0],
-                linestyle=LINESTYLES[number % len(LINESTYLES)], linewidth=1.6,
+                *_ordered(analysis.distance(row), values[name]), color=PALETTE[0],
+                **series_style(number, "linestyle"), linewidth=1.6,
                 marker="o", markersize=3,
             )  # fmt: skip
         axes.axvline(math.sqrt(analysis.BUDGET), color="0.5", linestyle=":")
@@ -275,14 +283,14 @@ def diversity(rows: Sequence[dict], along: Sequence[Mapping[str, np.ndarray]]):
 
 
 def entropy_and_reward(rows: Sequence[dict]):
-    """Entropy against gold and against the learnt reward, along every run."""
+    """Entropy against gold and against the proxy reward, along every run."""
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
     for axes, measure, label in zip(panels, ("golds", "proxies"), (GOLD, PROXY)):
         for number, row in enumerate(rows):
             axes.plot(
                 analysis.by_prompt(row, measure).mean(axis=1),
                 analysis.over_points(row, "entropy"),
-                **_line_style(number),
+                **series_style(number, "color", "linestyle", "marker"),
                 markersize=4,
                 label=f"reward model {row['seed']}",
             )
@@ -296,18 +304,18 @@ def temperature(policy: Sequence[Sequence[dict]], reference: Sequence[Sequence[d
     """Gold against diversity per input, sampled at several temperatures.
 
     Args:
-        policy, reference: for each seed the rows of ``analysis.warmed_curve``.
+        policy, reference: for each seed the rows of ``analysis.temperature_curve``.
     """
     figure, axes = plt.subplots(figsize=(7.5, 4.4))
     groups = {"reference policy": reference, "after PPO": policy}
     for number, (label, curves) in enumerate(groups.items()):
-        style = dict(color=PALETTE[number], linestyle=LINESTYLES[number])
+        style = series_style(number, "color", "linestyle")
         x, y = (
-            np.array([[one[name] for one in curve] for curve in curves])
+            np.array([[point[name] for point in curve] for curve in curves])
             for name in ("diversity", "gold")
         )
-        for one, other in zip(x, y):
-            axes.plot(one, other, **style, linewidth=0.7, alpha=0.5)
+        for of_seed in zip(x, y):
+            axes.plot(*of_seed, **style, linewidth=0.7, alpha=0.5)
         axes.plot(x.mean(0), y.mean(0), **style, marker=MARKERS[number], label=label)
         for place, row in enumerate(curves[0]):
             axes.annotate(
@@ -324,71 +332,70 @@ def temperature(policy: Sequence[Sequence[dict]], reference: Sequence[Sequence[d
     return figure
 
 
-# --- Reading along --------------------------------------------------------------------
+# --- Reading the replies --------------------------------------------------------------
 
 
-def point_card(row: dict, point: int, subject: int, name: str, most: int = 4) -> str:
-    """HTML of what one run says of one subject at one look: replies, gold, proxy."""
-    here = row["points"][point]
-    scale = np.array(row["points"][0]["proxies"], float)
-    lines = []
-    for text, worth, liked in list(
-        zip(*(here[column][subject] for column in ("texts", "golds", "proxies")))
-    )[:most]:
-        cells = (
-            html.escape(text) or "<i>(nothing)</i>",
-            f"{worth:+.1f}",
-            f"{(liked - scale.mean()) / scale.std():+.2f}",
-        )
-        lines.append("".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells))
-    head = "".join(
-        f'<th style="{_CELL}">{one}</th>'
-        for one in (f"“{html.escape(name)}”", "gold", "learnt reward (sd)")
-    )
-    means = (np.mean(here[column]) for column in ("golds", "proxies"))
-    worth, liked = next(means), (next(means) - scale.mean()) / scale.std()
-    return (
-        f"<p>Step {here['step']}, {here['kl']:.1f} nats from the reference. Over all "
-        f"requests: gold {worth:+.2f}, learnt reward {liked:+.2f} sd, entropy "
-        f"{here['entropy']:.2f} nats a token.</p><table><tr>{head}</tr>"
-        + "".join(f"<tr>{line}</tr>" for line in lines)
-        + "</table>"
-    )
-
-
-def run_explorer(row: dict, requests: Sequence[str]):
-    """Slide along a run, choose a request, read the replies beside gold and learnt
-    reward. The first look stays as a still picture where no widget can run.
+def point_card(row: dict, point: int, subject: int, request: str, most: int = 4) -> str:
+    """HTML of one evaluation of a run: its replies to one request, with gold and
+    standardised proxy rewards.
 
     Args:
-        row: of ``side_effects.ppo_arm`` or ``dpo_arm``.
+        point: index of the evaluation.
+        subject: index of the request, whose text is ``request``.
+        most: replies to show.
+    """
+    evaluation = row["points"][point]
+    scale = np.array(row["points"][0]["proxies"], float)
+
+    def standardised(proxy: float) -> float:
+        return (proxy - scale.mean()) / scale.std()
+
+    columns = (evaluation[name][subject] for name in ("texts", "golds", "proxies"))
+    cells = [
+        (
+            html.escape(text) or "<i>(nothing)</i>",
+            f"{gold:+.1f}",
+            f"{standardised(proxy):+.2f}",
+        )
+        for text, gold, proxy in list(zip(*columns))[:most]
+    ]
+    head = (f"“{html.escape(request)}”", "gold", "proxy reward (sd)")
+    mean_proxy = standardised(np.mean(evaluation["proxies"]))
+    return (
+        f"<p>Step {evaluation['step']}, {evaluation['kl']:.1f} nats from the "
+        f"reference. Over all requests: gold {np.mean(evaluation['golds']):+.2f}, "
+        f"proxy reward {mean_proxy:+.2f} sd, entropy {evaluation['entropy']:.2f} nats "
+        f"a token.</p>{html_table(head, cells)}"
+    )
+
+
+def run_explorer(row: dict, requests: Sequence[str]) -> None:
+    """:func:`point_card` with a slider for the evaluation and a menu for the request.
+    Where widgets cannot run, the first card is shown.
+
+    Args:
+        row: of ``runs.ppo_arm`` or ``runs.dpo_arm``.
         requests: the test requests, in their order.
     """
     import ipywidgets
-    from IPython.display import HTML, display
 
     slider = ipywidgets.IntSlider(
-        0, min=0, max=len(row["points"]) - 1, description="look",
+        0, min=0, max=len(row["points"]) - 1, description="evaluation",
         continuous_update=False,
     )  # fmt: skip
     chooser = ipywidgets.Dropdown(
         options=[(name, place) for place, name in enumerate(requests)],
         description="request",
     )
-    display(ipywidgets.HBox([slider, chooser]))
-    shown = display(HTML(point_card(row, 0, 0, requests[0])), display_id=True)
 
-    def turn(change) -> None:
-        place = chooser.value
-        card = point_card(row, slider.value, place, requests[place])
-        shown.update(HTML(card))
+    def card() -> str:
+        return point_card(row, slider.value, chooser.value, requests[chooser.value])
 
-    slider.observe(turn, "value")
-    chooser.observe(turn, "value")
+    leaf_through([slider, chooser], card)
 
 
 def interval_words(interval: Interval) -> str:
-    """A peak in words, also where it may be nowhere."""
+    """A peak with its interval, in words; infinite limits mean there may be none."""
     if math.isinf(interval.value):
         return "no peak in sight"
     high = "∞" if math.isinf(interval.high) else f"{interval.high:.2f}"
@@ -396,6 +403,3 @@ def interval_words(interval: Interval) -> str:
     if math.isinf(interval.low) and math.isinf(interval.high):
         return f"{interval.value:.2f}"
     return f"{interval.value:.2f} ({low} to {high})"
-
-
-_CELL = "text-align:left;vertical-align:top;max-width:40em;white-space:normal"

@@ -1,8 +1,7 @@
-"""The arms of notebook 06: policies that are looked at while they are optimised, and
-what reward models think of one pool of replies.
+"""The arms of notebook 06: policies evaluated while they are optimised, and proxy
+rewards of one pool of replies.
 
-An arm keeps what was said; what that is worth is worked out in
-``side_effects_analysis``, without training anything.
+An arm returns the sampled replies with their rewards; ``analysis`` does the rest.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,46 +9,47 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from transformers import TrainerCallback
 
-from alignlab.chapters.ppo import runs as sweeps
+from alignlab.chapters.ppo import artifacts as ppo
 from alignlab.errors import AlignlabError
 from alignlab.models.reward import combine, score
 from alignlab.models.sampler import complete
-from alignlab.study import artifacts as alignment
+from alignlab.study import artifacts
 from alignlab.study.arms import run_each, run_groups
 from alignlab.training.dpo import train_dpo
 from alignlab.world import gold, tasks
 
-PPO_RATE = 1.5e-4  # higher goes through the rise and the fall in fewer updates
-# Without a price of KL PPO's defaults leap, also on gold itself, and what falls then is
-# PPO. Smaller updates, and a value function that leaves the policy's trunk alone, were
-# found on a seed (100) that the notebook does not use, by gold as the reward.
+PPO_RATE = 1.5e-4  # a higher rate goes through rise and fall in fewer updates
+# Without a KL price, PPO with its defaults is unstable even on the gold reward, which
+# would fall for that reason alone. Smaller updates and a value head that does not train
+# the trunk are stable. They were chosen on the gold reward, with a seed (100) that the
+# notebook does not use.
 STEADY: Mapping[str, object] = dict(cliprange=0.1, detach_value=True)
-DPO_RATE = 3e-4
-DPO_BETA = 0.05  # lower lets DPO leave the reference
-BUDGET = 5.0  # nats: diversity is compared at the first look beyond
+DPO_RATE = 3e-4  # a higher rate goes further in as many steps
+DPO_BETA = 0.05  # a lower beta goes further from the reference
+BUDGET = 5.0  # nats: diversity is compared at the first evaluation beyond
 ENSEMBLES = ("mean", "worst", "penalised")
-LEVELS = 200  # of the reference's replies, from which members' levels are read
+LEVELS = 200  # replies of the reference that set the members' levels
 
 
-# --- Reward models that are heard together -------------------------------------------
+# --- Ensembles of reward models -------------------------------------------------------
 
 
 def ensemble(
     seeds: Sequence[int], how: str, *, n_pairs: int, size: str, steps: int, k: int
 ) -> Callable:
-    """A reward function that asks the reward models of several seeds; see
-    :func:`alignlab.models.reward.combine` for how they are heard together."""
+    """A reward function that combines the reward models of several seeds; see
+    :func:`alignlab.models.reward.combine` for ``how``."""
     members = [
-        alignment.reward_model(n_pairs, k=k, seed=seed, size=size, steps=steps)
+        artifacts.reward_model(n_pairs, k=k, seed=seed, size=size, steps=steps)
         for seed in seeds
     ]
-    some = alignment.candidates("train", k, size=size, steps=steps)
-    usual = [(one.prompt, one.replies[0].text) for one in some[:LEVELS]]
+    candidates = artifacts.candidates("train", k, size=size, steps=steps)
+    typical = [(c.prompt, c.replies[0].text) for c in candidates[:LEVELS]]
 
     def scores(prompts, completions) -> np.ndarray:
         return np.stack([score(*member, prompts, completions) for member in members])
 
-    levels = scores(*zip(*usual))
+    levels = scores(*zip(*typical))
 
     def reward(prompts, completions) -> list[float]:
         return combine(scores(prompts, completions), how, reference=levels).tolist()
@@ -57,58 +57,58 @@ def ensemble(
     return reward
 
 
-# --- Looking at a policy --------------------------------------------------------------
+# --- Evaluating a policy --------------------------------------------------------------
 
 
-def look(trainer, n: int, step: int) -> dict:
-    """What a policy says to the test requests, with the same random numbers each time.
+def evaluate_policy(trainer, n: int, step: int) -> dict:
+    """Sample n replies to each test request, with the same random numbers every time.
 
     Returns:
-        ``step``; ``kl`` (exact, nats a reply), ``entropy`` (nats a token), ``length``
-        (tokens) and ``ended`` (share), means; ``texts``, ``golds`` and ``proxies``, at
-        [subject][reply].
+        ``step``; means ``kl`` (exact, nats per reply), ``entropy`` (nats per token),
+        ``length`` (tokens) and ``ended`` (share); ``texts``, ``golds`` and ``proxies``,
+        at [subject][reply].
     """
-    found = trainer.evaluate(sweeps.requests("test", n))
-    said = trainer.eval_completions
+    means = trainer.evaluate(ppo.requests("test", n))
+    rows = trainer.eval_completions
     columns = dict(texts="completion", golds="reward/gold", proxies="score")
     return {
         "step": step,
-        "kl": found["eval_kl_exact"],
-        "entropy": found["eval_entropy"],
-        "length": found["eval_completion_length"],
-        "ended": found["eval_eos_rate"],
+        "kl": means["eval_kl_exact"],
+        "entropy": means["eval_entropy"],
+        "length": means["eval_completion_length"],
+        "ended": means["eval_eos_rate"],
         **{
-            name: _by_subject([row[column] for row in said], n)
+            name: _by_subject([row[column] for row in rows], n)
             for name, column in columns.items()
         },
     }
 
 
 def _by_subject(values: list, n: int) -> list[list]:
-    """From n rounds, one reply to each subject in each, to n replies of each."""
+    """From n rounds over all subjects to n values for each subject."""
     count = len(values) // n
     return [values[place::count] for place in range(count)]
 
 
-def said_at(
+def sample_at(
     policy, tokenizer, temperatures: Sequence[float], *, n: int, seed: int
 ) -> list[dict]:
-    """n replies to each test request at each temperature, with their gold: rows of
-    ``temperature``, ``texts`` and ``golds``, at [subject][reply]."""
+    """n replies to each test request at each temperature: rows of ``temperature``, and
+    ``texts`` and ``golds`` at [subject][reply]."""
     world = tasks.default_world()
-    names = [name for name in alignment.subjects("test") for _ in range(n)]
+    names = [name for name in artifacts.subjects("test") for _ in range(n)]
     rows = []
     for temperature in temperatures:
         replies = complete(
             policy,
             tokenizer,
             [gold.request(name) for name in names],
-            alignment.MAX_NEW_TOKENS,
+            artifacts.MAX_NEW_TOKENS,
             temperature,
             seed=seed,
         )
         texts = [reply.text for reply in replies]
-        golds = [gold.gold_reward(world, *x).total for x in zip(names, texts)]
+        golds = [gold.gold_reward(world, *pair).total for pair in zip(names, texts)]
         groups = range(0, len(names), n)
         rows.append(
             {
@@ -123,23 +123,23 @@ def said_at(
 # --- Optimising -----------------------------------------------------------------------
 
 
-class _Watch(TrainerCallback):
-    """Looks at the policy before the first update and after those in ``at``; once it is
-    ``BUDGET`` nats away, also at several temperatures."""
+class _Evaluations(TrainerCallback):
+    """Evaluates the policy after the updates in ``at``, and samples it at several
+    temperatures once it is ``BUDGET`` nats from the reference, or at the end."""
 
     def __init__(self, trainer, tokenizer, at, n, temperatures, seed):
         self.trainer, self.tokenizer = trainer, tokenizer
         self.at, self.n = at, n
         self.temperatures, self.seed = temperatures, seed
         self.points: list[dict] = []
-        self.warmed: list[dict] = []
+        self.by_temperature: list[dict] = []
 
-    def look(self, step: int) -> None:
-        point = look(self.trainer, self.n, step)
+    def evaluate(self, step: int) -> None:
+        point = evaluate_policy(self.trainer, self.n, step)
         self.points.append(point)
         last = step == self.at[-1]
-        if not self.warmed and (point["kl"] >= BUDGET or last):
-            self.warmed = said_at(
+        if not self.by_temperature and (point["kl"] >= BUDGET or last):
+            self.by_temperature = sample_at(
                 self.trainer.policy,
                 self.tokenizer,
                 self.temperatures,
@@ -147,9 +147,9 @@ class _Watch(TrainerCallback):
                 seed=self.seed,
             )
 
-    def on_step_end(self, args, state, control, **rest) -> None:
+    def on_step_end(self, args, state, control, **kwargs) -> None:
         if state.global_step in self.at:
-            self.look(state.global_step)
+            self.evaluate(state.global_step)
 
 
 def ppo_arm(
@@ -161,60 +161,68 @@ def ppo_arm(
     size: str,
     steps: int,
     k: int,
-    reward: str = "learnt",
+    reward: str = "proxy",
     trunk: str | None = None,
     members: Sequence[int] = (),
     temperatures: Sequence[float] = (),
     kl_coef: float = 0.0,
     learning_rate: float = PPO_RATE,
 ) -> dict:
-    """One long PPO run, looked at along the way.
+    """One long PPO run, evaluated along the way.
 
     Args:
         seed: of the reward model, and of prompts, sampling and minibatches.
-        at: updates after which to look, the last one ends the run; it is also looked at
-            before the first.
-        n: replies to each test request at each look.
-        n_pairs: comparisons that the reward model learnt from.
-        size, steps, k: of the reference policy, and its replies of each subject.
-        reward: "learnt", "gold" (the control), or one of ``ENSEMBLES``.
-        trunk: of the learnt reward model, by default the policy's own.
+        at: updates after which to evaluate; the last one ends the run. There is also an
+            evaluation before the first update.
+        n: replies to each test request in an evaluation.
+        n_pairs: comparisons that the reward model was trained on.
+        size, steps: of the reference policy.
+        k: replies to each training request that they are drawn from.
+        reward: "proxy", "gold" (the control), or one of ``ENSEMBLES``.
+        trunk: size of the policy that the reward model starts from, by default
+            ``size``.
         members: seeds of the ensemble.
-        temperatures: at which to sample, once ``BUDGET`` nats are reached.
-        kl_coef: price of a nat; 0 lets go.
+        temperatures: to sample at, once ``BUDGET`` nats are reached.
+        kl_coef: price of a nat; higher keeps closer to the reference, 0 is free.
         learning_rate: higher goes further in as many updates.
 
     Returns:
-        ``points``, see :func:`look`; ``warmed``, see :func:`said_at`; ``stopped``, why
-        it ended early, or None.
+        ``points``, see :func:`evaluate_policy`; ``by_temperature``, see
+        :func:`sample_at`; ``stopped``, why training failed, or None.
     """
-    policy, tokenizer = alignment.reference_policy(size, steps)
-    made = dict(size=size, steps=steps, k=k)
+    policy, tokenizer = artifacts.reference_policy(size, steps)
+    source = dict(size=size, steps=steps, k=k)
     if reward == "gold":
-        source = sweeps.gold_of
+        reward_func = ppo.gold_of
     elif reward in ENSEMBLES:
-        source = ensemble(members, reward, n_pairs=n_pairs, **made)
+        reward_func = ensemble(members, reward, n_pairs=n_pairs, **source)
     else:
-        source, _ = alignment.reward_model(n_pairs, seed=seed, trunk=trunk, **made)
-    trainer = sweeps.trainer_for(
+        reward_func, _ = artifacts.reward_model(
+            n_pairs, seed=seed, trunk=trunk, **source
+        )
+    trainer = ppo.trainer_for(
         policy,
         tokenizer,
-        source,
+        reward_func,
         seed=seed,
         updates=at[-1],
         kl_coef=kl_coef,
         learning_rate=learning_rate,
         **STEADY,
     )
-    watch = _Watch(trainer, tokenizer, at, n, temperatures, seed)
-    watch.look(0)
-    trainer.add_callback(watch)
+    evaluations = _Evaluations(trainer, tokenizer, at, n, temperatures, seed)
+    evaluations.evaluate(0)
+    trainer.add_callback(evaluations)
     stopped = None
     try:
         trainer.train()
     except AlignlabError as error:
         stopped = str(error)
-    return {"points": watch.points, "warmed": watch.warmed, "stopped": stopped}
+    return {
+        "points": evaluations.points,
+        "by_temperature": evaluations.by_temperature,
+        "stopped": stopped,
+    }
 
 
 def dpo_arm(
@@ -229,45 +237,46 @@ def dpo_arm(
     beta: float = DPO_BETA,
     learning_rate: float = DPO_RATE,
 ) -> dict:
-    """One long DPO run on the comparisons that the seed's reward model learnt from,
-    looked at along the way; that reward model is its proxy, though it optimises none.
+    """One long DPO run on the comparisons that the seed's reward model was trained on,
+    evaluated along the way. That reward model gives ``proxies``, though DPO does not
+    optimise it.
 
     Args:
-        at: steps of 32 pairs after which to look. Beyond ``n_pairs`` / 32 of them pairs
-            come again.
-        beta: lower lets it go further.
+        at: steps of 32 pairs after which to evaluate. After ``n_pairs`` / 32 steps,
+            pairs are repeated.
+        beta: higher keeps closer to the reference.
         seed, n, n_pairs, size, steps, k, learning_rate: see :func:`ppo_arm`.
 
     Returns:
         ``points`` and ``stopped``, as :func:`ppo_arm` does.
     """
-    made = dict(size=size, steps=steps)
-    policy, tokenizer = alignment.reference_policy(**made)
-    reference, _ = alignment.reference_policy(**made)
-    learnt, _ = alignment.reward_model(n_pairs, seed=seed, k=k, **made)
-    gauge = sweeps.trainer_for(
-        policy, tokenizer, learnt, seed=seed, reference=reference
+    model = dict(size=size, steps=steps)
+    policy, tokenizer = artifacts.reference_policy(**model)
+    reference, _ = artifacts.reference_policy(**model)
+    reward_model, _ = artifacts.reward_model(n_pairs, seed=seed, k=k, **model)
+    trainer = ppo.trainer_for(  # evaluates, but trains nothing
+        policy, tokenizer, reward_model, seed=seed, reference=reference
     )
-    points = [look(gauge, n, 0)]
+    points = [evaluate_policy(trainer, n, 0)]
 
-    def watch(row: Mapping) -> None:
+    def evaluate(row: Mapping) -> None:
         if row["step"] in at:
-            points.append(look(gauge, n, row["step"]))
+            points.append(evaluate_policy(trainer, n, row["step"]))
 
-    some = alignment.candidates("train", k, **made)
+    candidates = artifacts.candidates("train", k, **model)
     stopped = None
     try:
         train_dpo(
             policy,
             tokenizer,
-            alignment.comparisons(some, n_pairs, seed=seed),
+            artifacts.comparisons(candidates, n_pairs, seed=seed),
             beta=beta,
             steps=at[-1],
             learning_rate=learning_rate,
             schedule="constant",
             seed=seed,
             progress=False,
-            on_log=watch,
+            on_log=evaluate,
         )
     except AlignlabError as error:
         stopped = str(error)
@@ -280,31 +289,33 @@ def dpo_arm(
 def reference_arm(
     *, seed: int, n: int, temperatures: Sequence[float], size: str, steps: int
 ) -> dict:
-    """The reference policy at several temperatures: ``warmed``, see :func:`said_at`."""
-    policy, tokenizer = alignment.reference_policy(size, steps)
-    return {"warmed": said_at(policy, tokenizer, temperatures, n=n, seed=seed)}
+    """The reference policy at several temperatures: ``by_temperature``, see
+    :func:`sample_at`."""
+    policy, tokenizer = artifacts.reference_policy(size, steps)
+    rows = sample_at(policy, tokenizer, temperatures, n=n, seed=seed)
+    return {"by_temperature": rows}
 
 
 def pool_arm(
     *, seed: int, n_pairs: int, trunk: str, pool: int, size: str, steps: int, k: int
 ) -> dict:
-    """What a reward model gives the reference policy's replies to the test requests:
+    """Proxy rewards of the reference policy's replies to the test requests:
     ``proxies``, at [subject][reply].
 
     Args:
         pool: replies to each request, the same ones for every reward model.
-        seed, n_pairs, trunk, size, steps, k: see :func:`alignment.reward_model`.
+        seed, n_pairs, trunk, size, steps, k: see ``artifacts.reward_model``.
     """
-    some = alignment.candidates("test", pool, size=size, steps=steps)
-    made = dict(k=k, size=size, steps=steps)
-    model = alignment.reward_model(n_pairs, seed=seed, trunk=trunk, **made)
-    return {"proxies": alignment.score_candidates(*model, some).tolist()}
+    candidates = artifacts.candidates("test", pool, size=size, steps=steps)
+    source = dict(k=k, size=size, steps=steps)
+    model = artifacts.reward_model(n_pairs, seed=seed, trunk=trunk, **source)
+    return {"proxies": artifacts.score_candidates(*model, candidates).tolist()}
 
 
-# --- All of them ----------------------------------------------------------------------
+# --- All runs of the notebook ---------------------------------------------------------
 
 
-def arms(
+def run_all(
     *,
     seeds: Sequence[int],
     few_seeds: Sequence[int],
@@ -325,36 +336,37 @@ def arms(
     k: int,
     jobs: int = 2,
 ) -> dict[str, list[dict]]:
-    """Every run of the notebook, by what it is for.
+    """Every run of the notebook, by its purpose.
 
     Args:
-        seeds: of reward models, and of the runs that a verdict rests on.
+        seeds: of the reward models, and of the runs behind the verdicts.
         few_seeds: of DPO, the remedies, and runs on fewer comparisons.
-        at, control_at, dpo_at: when to look at a run, see :func:`ppo_arm` and
+        at, control_at, dpo_at: when to evaluate a run, see :func:`ppo_arm` and
             :func:`dpo_arm`.
-        n: replies to each test request at each look.
-        temperatures: at which the reference and the run of a seed are sampled.
-        betas: prices of KL.
-        ensembles: of all ``seeds``, see :func:`ensemble`.
-        weak_pairs: comparisons of reward models that PPO is run on beside ``n_pairs``.
-        ns, trunks: comparisons and trunks of the reward models that judge the pool.
-        pool: replies of each request in it.
+        n: replies to each test request in an evaluation.
+        temperatures: to sample the reference and PPO's policies at.
+        betas: KL prices; higher keeps closer to the reference.
+        ensembles: of the reward models of all ``seeds``, see :func:`ensemble`.
+        weak_pairs: fewer comparisons than ``n_pairs``, for weaker reward models.
+        ns, trunks: comparisons and trunks of the reward models that score the pool.
+        pool: replies to each test request in the pool.
         n_pairs, size, steps, k: see :func:`ppo_arm`.
+        jobs: arms to run at a time.
 
     Returns:
         "ppo", "control", "dpo", "weak", "beta", "ensemble", "pool" and "reference":
-        rows, which hold an arm's parameters and its results.
+        rows with an arm's parameters and results.
     """
-    made = dict(size=size, steps=steps, k=k)
-    run = dict(at=list(at), n=n, n_pairs=n_pairs, **made)
-    warm = dict(temperatures=list(temperatures))
-    groups = {  # what takes longest comes first
+    source = dict(size=size, steps=steps, k=k)
+    run = dict(at=list(at), n=n, n_pairs=n_pairs, **source)
+    heat = dict(temperatures=list(temperatures))
+    groups = {  # slow ones first
         "ensemble": [
             (ppo_arm, dict(seed=s, reward=how, members=list(seeds), **run))
             for how in ensembles
             for s in few_seeds
         ],
-        "ppo": [(ppo_arm, dict(seed=s, **run, **warm)) for s in seeds],
+        "ppo": [(ppo_arm, dict(seed=s, **run, **heat)) for s in seeds],
         "control": [
             (ppo_arm, run | dict(seed=s, reward="gold", at=list(control_at)))
             for s in seeds
@@ -371,39 +383,39 @@ def arms(
         ],
         "dpo": [(dpo_arm, run | dict(seed=s, at=list(dpo_at))) for s in few_seeds],
         "pool": [
-            (pool_arm, dict(seed=s, n_pairs=count, trunk=trunk, pool=pool, **made))
+            (pool_arm, dict(seed=s, n_pairs=count, trunk=trunk, pool=pool, **source))
             for count in ns
             for trunk in trunks
             for s in seeds
         ],
         "reference": [
-            (reference_arm, dict(seed=s, n=n, size=size, steps=steps, **warm))
+            (reference_arm, dict(seed=s, n=n, size=size, steps=steps, **heat))
             for s in seeds
         ],
     }
-    _prepare(seeds, n_pairs, pool, trunks, jobs=jobs, **made)
+    _prepare(seeds, n_pairs, pool, trunks, jobs=jobs, **source)
     return run_groups(groups, jobs=jobs, label="arms")
 
 
 def _prepare(
     seeds, n_pairs, pool, trunks, *, size: str, steps: int, k: int, jobs: int
 ) -> None:
-    """What several arms need is made before they start, or each would wait for it."""
+    """Make what several arms share, so that they do not wait for each other."""
     for trunk in trunks:
-        alignment.reference_policy(trunk, steps, progress=True)
-    made = dict(n_pairs=n_pairs, size=size, steps=steps, k=k)
-    calls = [(judge_arm, dict(seed=seed, **made)) for seed in seeds]
+        artifacts.reference_policy(trunk, steps, progress=True)
+    source = dict(n_pairs=n_pairs, size=size, steps=steps, k=k)
+    calls = [(reward_model_arm, dict(seed=seed, **source)) for seed in seeds]
     calls += [(replies_arm, dict(pool=pool, size=size, steps=steps))]
     run_each(calls, jobs=jobs, label="reward models, replies")
 
 
-def judge_arm(*, seed: int, n_pairs: int, size: str, steps: int, k: int) -> dict:
-    """Makes a seed's reward model, which is found in the cache from then on."""
-    alignment.reward_model(n_pairs, seed=seed, k=k, size=size, steps=steps)
+def reward_model_arm(*, seed: int, n_pairs: int, size: str, steps: int, k: int) -> dict:
+    """Train the reward model of a seed and leave it in the cache."""
+    artifacts.reward_model(n_pairs, seed=seed, k=k, size=size, steps=steps)
     return {}
 
 
 def replies_arm(*, pool: int, size: str, steps: int) -> dict:
-    """Makes the pool of replies, which is found in the cache from then on."""
-    alignment.candidates("test", pool, size=size, steps=steps)
+    """Sample the pool of replies and leave it in the cache."""
+    artifacts.candidates("test", pool, size=size, steps=steps)
     return {}

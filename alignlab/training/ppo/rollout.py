@@ -1,7 +1,7 @@
-"""What PPO rolls out and trains: prompts, completions with all that is known about
-their tokens, and the module that is policy and value function in one."""
+"""Rollouts: prompts, sampled completions, and what is known about each token."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -9,50 +9,57 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase
 
 from alignlab.errors import AlignlabError
-from alignlab.models.lean import last_mlp_at
-from alignlab.models.reward import positions
+from alignlab.models.sampler import sample
+from alignlab.models.text import context_length, encode_prompt, pad_left, pad_right
+from alignlab.objectives import entropy, exact_kl
 from alignlab.training.ppo.config import PPOConfig
 
 PROMPT_ORDER = 2**33  # a random stream that nothing else draws from
-# Tokens that could be computed in the time that one more pass takes to get going.
+# How many tokens could be computed in the time that one more forward pass costs.
 GROUP_PRICE = {"cpu": 128, "gpu": 8192}
-# Tokens in a pass. Beyond, a processor spends its time on fetching memory: a batch of
-# 7,000 tokens takes a third longer in one pass than in four.
+# Tokens in one forward pass. Larger passes fall out of a CPU's cache: a batch of 7,000
+# tokens takes a third longer in one pass than in four.
 GROUP_LIMIT = {"cpu": 2048, "gpu": math.inf}
+
+
+def random_stream(*stream: int) -> np.random.Generator:
+    """Random numbers that depend on these numbers and nothing else."""
+    return np.random.default_rng(stream)
 
 
 # --- Prompts ------------------------------------------------------------------------
 
 
 class Prompts(torch.utils.data.Dataset):
-    """Prompts as they were given, as tokens, and the columns that came with them."""
+    """Prompts as given and as tokens, with the other columns of their data set.
 
-    def __init__(self, dataset, tokenizer, argument: str, args: PPOConfig, model):
-        """
-        Args:
-            dataset: rows with a ``prompt``.
-            argument: what the caller calls it, for error messages.
+    Args:
+        dataset: rows with a ``prompt``: text, or a list of chat messages.
+        model: the policy, whose context has to hold prompt and completion.
+        argument: what the caller calls the data set, for error messages.
 
-        Raises:
-            AlignlabError: if there is no prompt, or one is empty or too long.
-        """
-        rows = _rows_of(dataset, argument)
+    Raises:
+        AlignlabError: if there is no prompt, or one is empty or too long.
+    """
+
+    def __init__(self, dataset, tokenizer, model, config: PPOConfig, argument: str):
+        rows = _require_prompts(dataset, argument)
         self.given = [row["prompt"] for row in rows]
         names = [name for name in rows[0] if name != "prompt"]
         self.columns = {name: [row.get(name) for row in rows] for name in names}
         self.ids = [
-            _prompt_tokens(tokenizer, prompt, f"{argument}[{number}]")
+            _encode(tokenizer, prompt, f"{argument}[{number}]")
             for number, prompt in enumerate(self.given)
         ]
-        room = positions(model) - args.max_completion_length
+        room = context_length(model) - config.max_completion_length
         for number, ids in enumerate(self.ids):
             if len(ids) > room:
                 raise AlignlabError(
                     f"{argument}[{number}] has {len(ids)} tokens; with "
-                    f"max_completion_length={args.max_completion_length} the model's "
+                    f"max_completion_length={config.max_completion_length} the model's "
                     f"context has room for {room}: {self.given[number]!r:.200}",
                     "Leave such prompts out, or lower max_completion_length.",
                 )
@@ -64,9 +71,9 @@ class Prompts(torch.utils.data.Dataset):
         columns = {name: column[number] for name, column in self.columns.items()}
         return {"prompt": self.given[number]} | columns
 
-    def shuffled(self, update: int, count: int, seed: int) -> list[int]:
-        """Rows for one update, out of an endless series of epochs, each with every
-        prompt once in an order of its own."""
+    def draw(self, update: int, count: int, seed: int) -> list[int]:
+        """The rows of one update, from an endless series of epochs that hold every
+        prompt once, each in its own random order."""
         places = range(update * count, (update + 1) * count)
         orders = {
             epoch: random_stream(seed, PROMPT_ORDER, epoch).permutation(len(self))
@@ -75,7 +82,7 @@ class Prompts(torch.utils.data.Dataset):
         return [int(orders[p // len(self)][p % len(self)]) for p in places]
 
 
-def _rows_of(dataset, argument: str) -> list[dict]:
+def _require_prompts(dataset, argument: str) -> list[dict]:
     if dataset is None or not hasattr(dataset, "__len__"):
         raise AlignlabError(
             f"{argument} is {type(dataset).__name__}, which has no length.",
@@ -83,74 +90,63 @@ def _rows_of(dataset, argument: str) -> list[dict]:
         )
     rows = list(dataset)
     if not rows:
-        raise AlignlabError(f"{argument} holds no row.", "Pass at least one prompt.")
+        raise AlignlabError(f"{argument} has no rows.", "Pass at least one prompt.")
     for number, row in enumerate(rows):
         if not isinstance(row, dict) or "prompt" not in row:
             raise AlignlabError(
                 f"{argument}[{number}] has no `prompt`: {row!r:.200}",
-                "Every row needs one: text, or a list of chat messages.",
+                "Give every row one: text, or a list of chat messages.",
             )
     return rows
 
 
-def _prompt_tokens(tokenizer, prompt: str | list[dict], place: str) -> list[int]:
-    """Chat messages through the template, which brings its own special tokens; text as
-    it is, with those that the tokenizer adds, unless it has them already."""
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict], place: str
+) -> list[int]:
     if not prompt or not isinstance(prompt, str | list):
-        raise AlignlabError(f"{place} is no prompt: {prompt!r}.", "Leave it out.")
-    text = prompt
-    if not isinstance(prompt, str):
-        if tokenizer.chat_template is None:
-            raise AlignlabError(
-                f"{place} is a chat, and the tokenizer {tokenizer.name_or_path!r} has "
-                "no chat template.",
-                "Pass text, or set tokenizer.chat_template.",
-            )
-        text = tokenizer.apply_chat_template(
-            prompt, tokenize=False, add_generation_prompt=True
-        )
-    begun = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
-    plain = isinstance(prompt, str) and not begun
-    ids = tokenizer(text, add_special_tokens=plain)["input_ids"]
+        raise AlignlabError(f"{place} is not a prompt: {prompt!r}.", "Leave it out.")
+    try:
+        ids = encode_prompt(tokenizer, prompt)
+    except AlignlabError as error:
+        raise AlignlabError(f"{place}: {error.message}", error.remedy) from error
     if not ids:
-        raise AlignlabError(f"{place} has no token: {prompt!r}.", "Leave it out.")
+        raise AlignlabError(f"{place} has no tokens: {prompt!r}.", "Leave it out.")
     return ids
 
 
-def pad_left(ids: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:
-    width = max(map(len, ids))
-    padded = [[pad] * (width - len(row)) + row for row in ids]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in ids]
-    return torch.tensor(padded), torch.tensor(mask)
-
-
-def _pad_right(ids: list[list[int]], pad: int) -> Tensor:
-    width = max(map(len, ids))
-    return torch.tensor([row + [pad] * (width - len(row)) for row in ids])
-
-
-# --- Completions --------------------------------------------------------------------
+# --- Episodes -----------------------------------------------------------------------
 
 
 @dataclass
 class Episodes:
-    """Completions, a row each, and what there is to know about each of their tokens.
+    """Sampled completions, one per row, and what is known about each of their tokens.
 
-    Rows of W tokens hold a prompt, its completion, and padding on the right. All that
-    is said about a completion's tokens is (B, T), from its first token on, 0 behind its
-    last.
+    There are three layouts. Here ``p`` is a prompt token, ``c`` a completion token and
+    ``.`` padding::
+
+        input_ids (B, W)       per token (B, T)       flat (N,)
+        p p c c c .            c c c                  c c c c c c
+        p p p p c .            c . .
+        p c c . . .            c c .
+
+    ``input_ids`` holds prompt and completion, padded on the right. Everything that is
+    known about tokens is per token: column 0 is a completion's first token, and padding
+    is 0. A model's output is flat, row by row, as it is computed at the completions'
+    tokens only; :meth:`unflatten` lays it out per token.
     """
 
     input_ids: Int[Tensor, "batch width"]
     prompt_length: Int[Tensor, "batch"]
     mask: Bool[Tensor, "batch time"]  # True on the completion's tokens
-    ended: Bool[Tensor, "batch"]  # whether the policy ended it itself
+    ended: Bool[Tensor, "batch"]  # whether it ends in the stop token
+    # How the models saw the tokens when they were sampled: nats, units of reward, nats
     old_log_probs: Float[Tensor, "batch time"] | None = None
     ref_log_probs: Float[Tensor, "batch time"] | None = None
     values: Float[Tensor, "batch time"] | None = None
     entropy: Float[Tensor, "batch time"] | None = None
     exact_kl: Float[Tensor, "batch time"] | None = None
-    raw_rewards: Float[Tensor, "batch functions"] | None = None
+    # What to learn from them, in units of reward
+    rewards: Float[Tensor, "batch time"] | None = None
     advantages: Float[Tensor, "batch time"] | None = None
     returns: Float[Tensor, "batch time"] | None = None
 
@@ -159,53 +155,58 @@ class Episodes:
         cls,
         prompts: list[list[int]],
         sampled: Int[Tensor, "batch time"],
-        stop: int | None,
-        pad: int,
+        stop_token_id: int | None,
+        pad_token_id: int,
     ) -> "Episodes":
-        """Cut what was sampled behind each row's first stop token, and put it directly
-        behind its prompt, so that all padding is at the end."""
-        stops = sampled == (-1 if stop is None else stop)
+        """Cut each sampled row after its first stop token and move it up to its
+        prompt, so that all padding is on the right."""
+        stops = sampled == (-1 if stop_token_id is None else stop_token_id)
         ended = stops.any(1)
         lengths = torch.where(ended, stops.int().argmax(1) + 1, sampled.shape[1])
         sampled = sampled[:, : lengths.max()]
         columns = torch.arange(sampled.shape[1], device=sampled.device)
         rows = [
-            prompt + new[:length]
-            for prompt, new, length in zip(
+            prompt + completion[:length]
+            for prompt, completion, length in zip(
                 prompts, sampled.tolist(), lengths.tolist(), strict=True
             )
         ]
         return cls(
-            _pad_right(rows, pad).to(sampled.device),
-            torch.tensor([len(p) for p in prompts], device=sampled.device),
-            columns < lengths[:, None],
-            ended,
+            input_ids=pad_right(rows, pad_token_id)[0].to(sampled.device),
+            prompt_length=torch.tensor(
+                [len(p) for p in prompts], device=sampled.device
+            ),
+            mask=columns < lengths[:, None],
+            ended=ended,
         )
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
 
     @property
     def lengths(self) -> Int[Tensor, "batch"]:
-        """Of the completions, in tokens, the ending one included."""
+        """Tokens of each completion, its stop token included."""
         return self.mask.sum(1)
 
     @property
-    def asked(self) -> Bool[Tensor, "batch width"]:
-        """Where the model is asked for a completion's token: one place before it."""
+    def widths(self) -> Int[Tensor, "batch"]:
+        """Tokens of each prompt and completion together."""
+        return self.prompt_length + self.lengths
+
+    @property
+    def prediction_mask(self) -> Bool[Tensor, "batch width"]:
+        """True one position before each completion token, where it is predicted."""
         columns = torch.arange(self.input_ids.shape[1], device=self.mask.device)
         first = self.prompt_length[:, None] - 1
         return (columns >= first) & (columns < first + self.lengths[:, None])
 
     @property
     def tokens(self) -> Int[Tensor, "tokens"]:
-        """The completions' tokens, row by row."""
-        return self.input_ids[:, 1:][self.asked[:, :-1]]
+        """The completions' tokens, flat."""
+        return self.input_ids[:, 1:][self.prediction_mask[:, :-1]]
 
-    @property
-    def widths(self) -> Int[Tensor, "batch"]:
-        """Of prompts and completions together, in tokens."""
-        return self.prompt_length + self.lengths
-
-    def spread(self, flat: Float[Tensor, "tokens"]) -> Float[Tensor, "batch time"]:
-        """One number for each token of the completions, row by row, laid out (B, T)."""
+    def unflatten(self, flat: Float[Tensor, "tokens"]) -> Float[Tensor, "batch time"]:
+        """Lay one number per completion token out per token."""
         flat = flat.float()
         return flat.new_zeros(self.mask.shape).masked_scatter(self.mask, flat)
 
@@ -221,46 +222,48 @@ class Episodes:
         ]
 
     def tensors(self) -> dict[str, Tensor]:
+        """The fields that are set, by name."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: x for name, x in named.items() if x is not None}
 
     def take(self, rows: np.ndarray) -> "Episodes":
-        """The episodes of these rows, without columns that would be all padding."""
+        """These rows, without columns that would be all padding."""
         rows = torch.from_numpy(rows).to(self.mask.device)
         time, width = self.lengths[rows].max(), self.widths[rows].max()
-        cut = {}
+        taken = {}
         for name, tensor in self.tensors().items():
             tensor = tensor[rows]
-            if name == "input_ids":
-                tensor = tensor[:, :width]
-            elif tensor.ndim == 2 and name != "raw_rewards":
-                tensor = tensor[:, :time]
-            cut[name] = tensor
-        return Episodes(**cut)
+            if tensor.ndim == 2:
+                tensor = tensor[:, : width if name == "input_ids" else time]
+            taken[name] = tensor
+        return Episodes(**taken)
 
     @classmethod
     def join(cls, parts: list["Episodes"]) -> "Episodes":
         """Several batches as one, padded to the widest."""
         if len(parts) == 1:
             return parts[0]
-        whole = {}
+        joined = {}
         for name in parts[0].tensors():
             tensors = [getattr(part, name) for part in parts]
             if tensors[0].ndim == 2:
                 width = max(tensor.shape[1] for tensor in tensors)
                 tensors = [F.pad(t, (0, width - t.shape[1])) for t in tensors]
-            whole[name] = torch.cat(tensors)
-        return cls(**whole)
+            joined[name] = torch.cat(tensors)
+        return cls(**joined)
 
 
-def by_width(
+# --- Groups of like width -----------------------------------------------------------
+
+
+def cheapest_groups(
     widths: np.ndarray, price: int, limit: float = math.inf
 ) -> list[np.ndarray]:
-    """Rows in groups of like width, so that there is little padding to compute.
+    """Rows in groups of like width, so that little padding is computed.
 
-    A group costs its rows times its greatest width, and ``price`` tokens for being one
-    more; of all ways to cut the sorted rows, this is the cheapest in which no group of
-    several rows has more than ``limit`` tokens.
+    A group costs its number of rows times its greatest width, plus ``price`` tokens. Of
+    all ways to split the sorted rows, this is the cheapest in which no group of several
+    rows has more than ``limit`` tokens.
     """
     order = np.argsort(widths, kind="stable")
     cost, cut = np.zeros(len(order) + 1), np.zeros(len(order) + 1, dtype=int)
@@ -278,116 +281,101 @@ def by_width(
     return groups[::-1]
 
 
-def alike(widths: np.ndarray, device: torch.device) -> list[np.ndarray]:
-    """:func:`by_width` with what a pass costs on this device."""
+def group_by_width(widths: np.ndarray, device: torch.device) -> list[np.ndarray]:
+    """:func:`cheapest_groups` at what a forward pass costs on this device."""
     kind = "cpu" if device.type == "cpu" else "gpu"
-    return by_width(widths, GROUP_PRICE[kind], GROUP_LIMIT[kind])
+    return cheapest_groups(widths, GROUP_PRICE[kind], GROUP_LIMIT[kind])
 
 
-# --- Policy and value ---------------------------------------------------------------
+def split_by_width(
+    episodes: Episodes, rows: np.ndarray, parts: int = 1
+) -> list[np.ndarray]:
+    """These rows of the episodes in at least ``parts`` parts, each of like width."""
+    widths = episodes.widths.cpu().numpy()
+    return [
+        part[group]
+        for part in np.array_split(rows, parts)
+        for group in group_by_width(widths[part], episodes.mask.device)
+    ]
 
 
-class PolicyAndValue(nn.Module):
-    """A causal language model and what it expects to earn, as one module to train.
-
-    Without a value model, one pass through the policy's trunk gives both: the logits,
-    and from the same hidden states the values.
-    """
-
-    POLICYS_OWN = (  # what a Trainer asks of a model
-        "config",
-        "generation_config",
-        "hf_device_map",
-        "activation_checkpointing_enable",
-        "gradient_checkpointing_enable",
-        "is_activation_checkpointing",
-        "is_gradient_checkpointing",
-        "_keys_to_ignore_on_save",
-        "_no_split_modules",
-    )
-
-    def __init__(
-        self,
-        policy: PreTrainedModel,
-        value_model: PreTrainedModel | None = None,
-        detach_value: bool = False,
-    ):
-        super().__init__()
-        self.policy, self.value_model = policy, value_model
-        self.detach_value = detach_value
-        if value_model is None:
-            hidden = policy.config.get_text_config().hidden_size
-            self.value_head = nn.Linear(hidden, 1, device=policy.device)
-            nn.init.zeros_(self.value_head.weight)
-            nn.init.zeros_(self.value_head.bias)
-
-    def forward(
-        self,
-        input_ids: Int[Tensor, "batch width"],
-        asked: Bool[Tensor, "batch width"] | None = None,
-        **sampling,
-    ) -> tuple[Float[Tensor, "tokens vocab"], Float[Tensor, "tokens"]]:
-        """Logits and value at each position asked about, row by row; without any, what
-        the policy itself says, for sampling."""
-        if asked is None:
-            return self.policy(input_ids, **sampling)
-        logits, hidden = completion_logits(self.policy, input_ids, asked)
-        if self.value_model is not None:
-            return logits, _values(self.value_model, input_ids, asked)
-        hidden = hidden.detach() if self.detach_value else hidden
-        return logits, self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]
-
-    def __getattr__(self, name: str):
-        if name in PolicyAndValue.POLICYS_OWN:
-            return getattr(self.policy, name)
-        return super().__getattr__(name)
+# --- Sampling, and what the models say about the tokens -----------------------------
 
 
-def completion_logits(
+def sample_episodes(
     model: nn.Module,
-    input_ids: Int[Tensor, "batch width"],
-    asked: Bool[Tensor, "batch width"],
-) -> tuple[Float[Tensor, "tokens vocab"], Float[Tensor, "tokens hidden"]]:
-    """Logits and last hidden states at the positions asked about, row by row.
+    prompts: list[list[int]],
+    *,
+    max_new_tokens: int,
+    stop_token_id: int | None,
+    pad_token_id: int,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    stop_early: bool = True,
+) -> Episodes:
+    """Complete the prompts, token ids each.
 
-    The output layer, dearest of all in a small model, sees nothing else, nor does the
-    last MLP. Padding is on the right, where no real token looks, so that the mask can
-    call it real: then attention needs none, which is faster.
+    Args:
+        max_new_tokens: longest completion; longer ones are cut.
+        stop_token_id: ends a completion; None for completions of full length.
+        temperature: higher explores more.
+        stop_early: False samples on to ``max_new_tokens`` even when all rows have
+            ended, so that several processes call the model equally often.
     """
-    seen = []
-
-    def select(module, inputs):
-        seen.append(inputs[0][asked])  # (N, hidden)
-        return (seen[0][None], *inputs[1:])
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(select)
-    try:
-        with last_mlp_at(model, asked):
-            logits = model(
-                input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False
-            ).logits.squeeze(0)  # (N, V); [0] would be written out again in backward
-    finally:
-        hook.remove()
-    return logits, seen[0]
+    input_ids, attention_mask = pad_left(prompts, pad_token_id)
+    sampled = sample(
+        model,
+        input_ids.to(generator.device),
+        attention_mask.to(generator.device),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        eos_token_id=stop_token_id if stop_early else None,
+        pad_token_id=pad_token_id,
+        generator=generator,
+    )
+    return Episodes.pack(prompts, sampled, stop_token_id, pad_token_id)
 
 
-def _values(model: nn.Module, input_ids: Tensor, asked: Tensor) -> Tensor:
-    with last_mlp_at(model, asked):
-        hidden = model.base_model(
-            input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False
-        ).last_hidden_state
-    return model.score(hidden[asked])[:, 0].float()  # (N,)
+def predict(
+    model: nn.Module, episodes: Episodes, temperature: float = 1.0
+) -> tuple[
+    Float[Tensor, "batch time"],
+    Float[Tensor, "batch time"],
+    Float[Tensor, "tokens vocab"],
+]:
+    """Log-probabilities (nats) and values of the completions' tokens by a
+    ``PolicyAndValue``, and the logits they come from."""
+    logits, values = model(episodes.input_ids, episodes.prediction_mask)
+    logits = at_temperature(logits, temperature)
+    log_probs = sampled_log_probs(logits, episodes)
+    return log_probs, episodes.unflatten(values), logits
 
 
-def training_mode(model: nn.Module, dropout: bool) -> None:
-    """Without dropout all is in eval mode, except that layers save memory by computing
-    activations twice only in training mode."""
-    model.train(dropout)
-    for module in model.modules():
-        if getattr(module, "gradient_checkpointing", False):
-            module.training = True
+def at_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """Logits in float32, divided by the temperature."""
+    return logits.float() if temperature == 1 else logits.float() / temperature
 
 
-def random_stream(*stream: int) -> np.random.Generator:
-    """Random numbers that depend on these numbers and on nothing else."""
-    return np.random.default_rng(stream)
+def sampled_log_probs(
+    logits: Float[Tensor, "tokens vocab"], episodes: Episodes
+) -> Float[Tensor, "batch time"]:
+    flat = -F.cross_entropy(logits, episodes.tokens, reduction="none")
+    return episodes.unflatten(flat)
+
+
+@torch.no_grad()
+def add_predictions(
+    episodes: Episodes,
+    model: nn.Module,
+    ref_logits: Callable[[Episodes], Float[Tensor, "tokens vocab"]],
+    temperature: float = 1.0,
+) -> None:
+    """Set what policy, value function and reference say about the tokens:
+    ``old_log_probs``, ``ref_log_probs``, ``values``, ``entropy`` and ``exact_kl``."""
+    log_probs, values, logits = predict(model, episodes, temperature)
+    reference = ref_logits(episodes)
+    episodes.old_log_probs = log_probs
+    episodes.ref_log_probs = sampled_log_probs(reference, episodes)
+    episodes.values = values
+    episodes.entropy = episodes.unflatten(entropy(logits))
+    episodes.exact_kl = episodes.unflatten(exact_kl(logits, reference))

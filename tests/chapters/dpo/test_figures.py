@@ -1,4 +1,4 @@
-"""Figures of notebook 05 show the runs they are given; the explorer tells one pair."""
+"""Figures of notebook 05 show the runs they are given; the explorer explains a pair."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_pulls_are_relative_to_that_at_margin_zero():
 
 def test_the_story_says_what_a_margin_means():
     story = figures.margin_story(0.1, 0.0)
-    assert "probability 0.50" in story and "wants a margin of 5.0" in story
+    assert "probability 0.50" in story and "aims at a margin of 5.0" in story
     assert story.endswith("pulls on.")
     assert figures.margin_story(0.1, 9.0).endswith("pulls back.")
     assert "weight is 0.29" in figures.margin_story(0.1, 9.0)
@@ -56,7 +56,7 @@ def test_the_story_says_what_a_margin_means():
 
 def test_the_explorer_draws_every_pair(explorer, capsys):
     figures.margin_explorer()
-    assert explorer.dials["beta"].value == pytest.approx(0.1)
+    assert explorer.controls["beta"].value == pytest.approx(0.1)
     assert len(explorer.shown) == 2
     for beta, margin in ((0.01, -30.0), (3.0, 30.0)):
         explorer.function(beta, margin)
@@ -82,15 +82,15 @@ def test_gradients_show_every_pair_of_every_seed():
 
 def test_log_ratios_have_a_row_a_kind_and_a_line_a_side():
     def row(scale):
-        look = {"pairs": [0, 8, 16]}
+        series = {"pairs": [0, 8, 16]}
         for place, name in enumerate(
             ("train/chosen", "train/rejected", "held_out/chosen", "held_out/rejected")
         ):
-            look[name] = [0.0, scale * (place + 1), 2 * scale * (place + 1)]
-        return {"followed": look}
+            series[name] = [0.0, scale * (place + 1), 2 * scale * (place + 1)]
+        return {"log_ratios": series}
 
     groups = {"DPO": [row(1), row(3)], "unweighted": [row(-1), row(-1)]}
-    axes = drawn(figures.followed(groups)).axes
+    axes = drawn(figures.log_ratios(groups)).axes
     assert len(axes) == 4 and legend(axes[0]) == ["chosen", "rejected"]
     means = {
         panel.get_title(loc="left"): [
@@ -99,9 +99,9 @@ def test_log_ratios_have_a_row_a_kind_and_a_line_a_side():
         for panel in axes
     }
     assert means == {
-        "DPO: pairs learnt from": [4, 8],
+        "DPO: training pairs": [4, 8],
         "DPO: pairs about unseen subjects": [12, 16],
-        "unweighted: pairs learnt from": [-2, -4],
+        "unweighted: training pairs": [-2, -4],
         "unweighted: pairs about unseen subjects": [-6, -8],
     }
 

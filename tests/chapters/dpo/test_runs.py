@@ -1,5 +1,4 @@
-"""The arms of notebook 05 and what is read off them: closed forms, a linear programme,
-enumeration, fair arms, one run of the tiny policy from end to end."""
+"""The arms of notebook 05: fair comparisons, and runs of a tiny policy."""
 
 import copy
 import itertools
@@ -10,116 +9,43 @@ import os
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import linprog
 
 from alignlab import cache
-from alignlab.chapters.dpo import analysis
-from alignlab.chapters.dpo import rivals as dpo_rivals
+from alignlab.chapters.dpo import analysis, laboratory
 from alignlab.chapters.dpo import runs as dpo
-from alignlab.chapters.dpo import sweeps as dpo_sweeps
-from alignlab.chapters.ppo import runs as ppo
-from alignlab.evaluation.exact import kl, total_variation
-from alignlab.models.likelihood import completion_log_probs
+from alignlab.chapters.ppo import artifacts as ppo
+from alignlab.chapters.ppo.runs import run_all
+from alignlab.evaluation.exact import kl
+from alignlab.models.positions import completion_log_probs
 from alignlab.models.sampler import complete
-from alignlab.runs.profiles import notebook_dials
-from alignlab.study import arms
-from alignlab.study import artifacts as alignment
+from alignlab.runs.profiles import notebook_settings
+from alignlab.study import arms, artifacts
 from alignlab.training.sft import collate, encode
 from alignlab.world import gold
 
-# --- The envelope -------------------------------------------------------------------
+# --- Measures -----------------------------------------------------------------------
 
 
-def by_linear_programme(kl, gold, limit):
-    """Most gold of any mixture with no more KL than the limit."""
-    ones = np.ones((1, len(kl)))
-    return -linprog(-gold, kl[None], [limit], ones, [1.0], bounds=(0, 1)).fun
-
-
-@pytest.mark.parametrize("limit", [0.0, 0.3, 1.7, 4.0, 50.0])
-def test_a_mixture_is_the_best_that_a_linear_programme_finds(limit):
-    random = np.random.default_rng(7)
-    for _ in range(20):
-        kl, gold = np.append(0, random.exponential(3, 6)), random.normal(size=7)
-        weights = analysis.mixture(kl, gold, limit)
-        assert weights.sum() == pytest.approx(1) and weights.min() >= 0
-        assert weights @ kl <= limit + 1e-9 and (weights > 0).sum() <= 2
-        assert weights @ gold == pytest.approx(by_linear_programme(kl, gold, limit))
-
-
-def test_nothing_within_the_limit_is_refused():
-    with pytest.raises(ValueError, match="limit is 1, and the least KL is 2"):
-        analysis.mixture(np.array([2.0, 3.0]), np.array([0.0, 1.0]), 1)
-
-
-def point(kl, golds, seed=0, **others):
-    return dict(seed=seed, kl=kl, golds=golds, gold=float(np.mean(golds)), **others)
-
-
-START = [point(0, [1.0, 1.0, 3.0, 3.0]), point(0, [2.0] * 4, seed=1)]
-
-
-def test_an_envelope_is_concave_and_never_falls():
-    runs = [point(1, [4] * 4), point(2, [3] * 4), point(4, [6] * 4), point(9, [0] * 4)]
-    found = analysis.envelope([point(0, [2] * 4), *runs], np.array([0, 0.5, 1, 2.5, 8]))
-    assert found == pytest.approx([2, 3, 4, 4 + 2 / 3 * 1.5, 6])
-
-
-def test_the_best_of_noise_is_no_gain():
-    """The largest of many equal policies' means is too high; the envelope is not."""
-    random = np.random.default_rng(3)
-    gains, naive = [], []
-    for _ in range(200):
-        golds = random.normal(size=(8, 40))
-        points = [point(0, golds[0].tolist())]
-        points += [point(1, some.tolist()) for some in golds[1:]]
-        gains.append(analysis.envelope(points, np.array([2.0]))[0])
-        naive.append(golds.mean(axis=1).max())
-    assert abs(np.mean(gains)) < 3 * np.std(gains) / math.sqrt(200)
-    assert np.mean(naive) > 0.15
-
-
-def test_halves_are_every_other_subject():
-    points = [point(0, [0, 0, 0, 0]), point(1, [1, -1] * 2), point(1, [0, 3] * 2)]
-    # Picked by even subjects: the second, worth -1 on odd ones; by odd ones: the third.
-    assert analysis.envelope(points, np.array([1.0])) == pytest.approx([-0.5])
-
-
-def test_areas_are_mean_gains_over_the_reference_of_the_same_seed():
-    run = [point(4, [5.0, 5.0, 7.0, 7.0]), point(8, [6.0] * 4, seed=1)]
-    found = analysis.areas(run, START)
-    # From 0 to 4 nats: a straight line to +4, and one to +2 (half of the way to 8).
-    assert found == {0: pytest.approx(2.0), 1: pytest.approx(1.0)}
-    lines = analysis.envelopes(run, START)
-    assert all(line[0] == pytest.approx(0) for line in lines.values())
-    stopped = [{"seed": 0, "stopped": "the loss is inf"}, *run[1:]]
-    assert analysis.areas(stopped, START) == {0: pytest.approx(0), 1: found[1]}
-    assert set(analysis.areas(run[:1], START)) == {0}, "no run, no area"
-
-
-def test_differences_and_spreads_are_seed_by_seed():
-    areas = {"a": {0: 1.0, 1: 5.0}, "b": {1: 2.0, 0: 1.5}, "c": {0: 0.0, 1: 2.5, 2: 9}}
-    assert analysis.difference(areas["a"], areas["b"]) == [-0.5, 3.0]
-    assert analysis.difference(areas["c"], areas["a"]) == [-1.0, -2.5]
-    assert analysis.spread(areas) == [1.5, 3.0]
-
-
-# --- Gradients ----------------------------------------------------------------------
-
-
-def test_the_summary_finds_a_weight_that_is_off():
-    margin, of_margin = np.array([-9.0, 0.0, 4.0, 30.0]), np.array([2.0, 5.0, 1.0, 3.0])
-    weight = 1 / (1 + np.exp(0.3 * margin))
-    gradient = 0.3 * weight * of_margin
-    measured = dict(margin=margin, gradient=gradient, of_margin=of_margin)
-    found = analysis.gradient_weights(measured, 0.3)
-    assert found["expected"] == pytest.approx(weight)
-    assert found["measured"] == pytest.approx(weight)
-    summary = analysis.gradient_summary(measured, 0.3)
-    assert summary["error"] < 1e-12
-    assert summary["rank_correlation"] == pytest.approx(0.8)  # one swap of neighbours
-    measured["gradient"] = gradient * [1, 1.1, 1, 1]
-    assert analysis.gradient_summary(measured, 0.3)["error"] == pytest.approx(0.1)
+def test_sampled_replies_give_the_kl_of_enumeration():
+    """The laboratory's replies, sampled, with the KL of every token exact: the KL of
+    whole replies within three standard errors."""
+    lab = laboratory.laboratory(3)
+    other = laboratory.laboratory(4)
+    exact = kl(lab.policy(), other.policy()).item()
+    prompts = [[{"role": "user", "content": laboratory.PROMPT}]] * 400
+    estimates = []
+    for seed in range(10):
+        said = complete(
+            lab.model, lab.tokenizer, prompts, laboratory.MAX_LENGTH, 1.0, seed=seed
+        )
+        texts = [laboratory.PROMPT] * 400
+        estimates.append(
+            dpo.reply_kl(lab.model, other.model, lab.tokenizer, texts, said)
+        )
+    error = np.std(estimates, ddof=1) / math.sqrt(10)
+    assert np.mean(estimates) == pytest.approx(exact, abs=3 * error + 1e-4)
+    assert error < 0.02 * exact
+    assert dpo.reply_kl(lab.model, lab.model, lab.tokenizer, texts, said) == 0
 
 
 def test_a_pairs_gradient_is_that_of_its_loss_read_alone(tiny_model, tiny_tokenizer):
@@ -150,64 +76,6 @@ def test_a_pairs_gradient_is_that_of_its_loss_read_alone(tiny_model, tiny_tokeni
     assert analysis.gradient_summary(found, 0.7)["error"] < 1e-4
 
 
-# --- The exact laboratory -----------------------------------------------------------
-
-
-def test_dpo_finds_the_optimum_and_its_reward():
-    found = dpo.optimum_arm(seed=11, updates=120)
-    against = analysis.against_optimum(found, dpo.LAB_BETA)
-    assert against["before"] > 0.1 and against["variation"] < 0.02
-    assert against["correlation"] > 0.99
-    gap = against["implicit"] - np.array(found["reward"])
-    assert np.ptp(gap) < 0.1, "the reward, up to a constant"
-
-
-def test_against_the_optimum_the_optimum_itself_is_perfect():
-    found = dpo.optimum_arm(seed=12, updates=1)
-    against = analysis.against_optimum(found | {"policy": found["optimum"]}, 0.5)
-    assert against["variation"] == 0 and against["correlation"] == pytest.approx(1)
-    assert against["before"] > 0.1
-
-
-@pytest.mark.slow
-def test_ppo_finds_the_same_optimum():
-    found = dpo_rivals.optimum_arm(seed=11, updates=40)
-    assert found["optimum"] == pytest.approx(
-        dpo.optimum_arm(seed=11, updates=1)["optimum"], abs=1e-6
-    )
-    assert analysis.against_optimum(found, dpo.LAB_BETA)["variation"] < 0.02
-
-
-def test_sampled_replies_give_the_kl_of_enumeration():
-    """The laboratory's replies, sampled, with the KL of every token exact: the KL of
-    whole replies within three standard errors."""
-    lab = dpo.laboratory(3)
-    other = dpo.laboratory(4)
-    exact = kl(lab.policy(), other.policy()).item()
-    prompts = [[{"role": "user", "content": dpo.LAB_PROMPT}]] * 400
-    estimates = []
-    for seed in range(10):
-        said = complete(
-            lab.model, lab.tokenizer, prompts, dpo.LAB_LENGTH, 1.0, seed=seed
-        )
-        texts = [dpo.LAB_PROMPT] * 400
-        estimates.append(
-            dpo.reply_kl(lab.model, other.model, lab.tokenizer, texts, said)
-        )
-    error = np.std(estimates, ddof=1) / math.sqrt(10)
-    assert np.mean(estimates) == pytest.approx(exact, abs=3 * error + 1e-4)
-    assert error < 0.02 * exact
-    assert dpo.reply_kl(lab.model, lab.model, lab.tokenizer, texts, said) == 0
-
-
-def test_laboratories_of_two_seeds_differ_in_model_and_reward():
-    one, other = dpo.laboratory(0), dpo.laboratory(1)
-    assert len(one.completions) == 21 and one.policy().sum() == pytest.approx(1)
-    assert total_variation(one.policy(), other.policy()) > 0.01
-    assert (one.reward - other.reward).abs().max() > 0.1
-    assert one.reward.abs().max() <= 1
-
-
 # --- The design of the sweeps -------------------------------------------------------
 
 FRONTIER = dict(
@@ -231,7 +99,7 @@ def calls(monkeypatch):
 
 
 def test_every_method_has_its_strengths_and_seeds(calls):
-    rows = dpo_sweeps.frontier_sweep(
+    rows = dpo.frontier_sweep(
         seeds=[0, 1], family_seeds=[0], gold_seeds=[1], **FRONTIER
     )
     names = [run.__name__ + json.dumps(arm, sort_keys=True) for run, arm in calls]
@@ -244,16 +112,14 @@ def test_every_method_has_its_strengths_and_seeds(calls):
         assert {r["loss_type"] for r in rows[name]} == {method.loss_type}
         assert {(r["n_used"], r["passes"], r["n"]) for r in rows[name]} == {(16, 1, 2)}
     assert [(r["kl_coef"], r["seed"]) for r in rows["PPO on gold"]] == [(0.3, 1)]
-    [as_labelled, _] = [r for r in rows["DPO"] if r["beta"] == dpo_sweeps.TOSSED_BETA]
+    [as_labelled, _] = [r for r in rows["DPO"] if r["beta"] == dpo.TOSSED_BETA]
     assert rows["tossed labels"] == [as_labelled | {"flips": 0.5}]
     assert rows["best of n"] == [{"n": 2, "seed": 0}, {"n": 2, "seed": 1}]
 
 
 def test_ppo_is_notebook_04s_own(calls, monkeypatch):
     """The very arms of its sweep, so that nothing is trained or measured twice."""
-    rows = dpo_sweeps.frontier_sweep(
-        seeds=[0, 1], family_seeds=[], gold_seeds=[], **FRONTIER
-    )
+    rows = dpo.frontier_sweep(seeds=[0, 1], family_seeds=[], gold_seeds=[], **FRONTIER)
     ours = [call for call in calls if call[0] is ppo.ppo_arm]
     common = {name: FRONTIER[name] for name in ("size", "steps", "n_pairs", "k")}
     theirs = []
@@ -264,7 +130,7 @@ def test_ppo_is_notebook_04s_own(calls, monkeypatch):
 
     monkeypatch.setattr(arms, "run_each", run_each)
     with pytest.raises(StopIteration):
-        ppo.arms(
+        run_all(
             seeds=[0, 1], many_seeds=[], piece_seeds=[], few_seeds=[], dpo_seeds=[],
             betas=[0.0, 0.2], rates=[], grid_betas=[], updates=3, dpo_steps=1, n=2,
             **common,
@@ -274,14 +140,14 @@ def test_ppo_is_notebook_04s_own(calls, monkeypatch):
 
 
 @pytest.mark.parametrize("profile", ["smoke", "cpu", "full", "gpu"])
-def test_the_dials_of_ppo_are_notebook_04s(profile):
-    ours, theirs = notebook_dials("05", profile), notebook_dials("04", profile)
+def test_the_settings_of_ppo_are_notebook_04s(profile):
+    ours, theirs = notebook_settings("05", profile), notebook_settings("04", profile)
     for name in ("size", "steps", "n_pairs", "k", "updates", "betas", "seeds", "n"):
         assert ours[name] == theirs[name], name
 
 
 def test_noise_tells_the_smoothed_losses_its_rate_and_no_other(calls):
-    groups = dpo_sweeps.noise_sweep(seeds=[0, 1], flips=[0.0, 0.4], jobs=1, n=1)
+    groups = dpo.noise_sweep(seeds=[0, 1], flips=[0.0, 0.4], jobs=1, n=1)
     for name, rows in groups.items():
         told = [(r["flips"], r["seed"], r.get("label_smoothing")) for r in rows]
         smooth = name in ("cDPO", "robust")
@@ -294,22 +160,12 @@ def test_noise_tells_the_smoothed_losses_its_rate_and_no_other(calls):
 
 
 def test_the_control_differs_in_its_loss_only(calls):
-    groups = dpo_sweeps.close_sweep(seeds=[0, 1], follow=4, jobs=1, size="300k")
+    groups = dpo.close_sweep(seeds=[0, 1], follow=4, jobs=1, size="300k")
     for one, other in zip(groups["DPO"], groups["unweighted"], strict=True):
         assert one.pop("loss_type") == "sigmoid"
         assert other.pop("loss_type") == "unweighted"
         assert one == other and one["beta"] == dpo.BETA
         assert one["rate"] == 2 * dpo.RATE["300k"]
-
-
-def test_laboratory_arms_share_their_seeds(calls):
-    groups = dpo_sweeps.optimum_sweep(
-        seeds=[0, 1], dpo_updates=5, ppo_updates=2, jobs=1
-    )
-    assert [(r["seed"], r["updates"]) for r in groups["DPO"]] == [(0, 5), (1, 5)]
-    assert [(r["seed"], r["updates"]) for r in groups["PPO"]] == [(0, 2), (1, 2)]
-    runs = [run for run, _ in calls]
-    assert runs == [dpo_rivals.optimum_arm] * 2 + [dpo.optimum_arm] * 2
 
 
 def test_strengths_go_from_far_to_near():
@@ -343,11 +199,11 @@ def tiny(tmp_path, monkeypatch, tiny_model, tiny_tokenizer):
         return [dict(prompt=request, chosen=a, rejected=b) for a, b in two][:n]
 
     policy = tiny_model, tiny_tokenizer
-    monkeypatch.setattr(alignment, "reference_policy", lambda *a, **o: policy)
-    monkeypatch.setattr(alignment, "candidates", lambda split, k, **o: split)
-    monkeypatch.setattr(alignment, "comparisons", comparisons)
-    monkeypatch.setattr(alignment, "subjects", SUBJECTS.get)
-    monkeypatch.setattr(alignment, "MAX_NEW_TOKENS", 8)
+    monkeypatch.setattr(artifacts, "reference_policy", lambda *a, **o: policy)
+    monkeypatch.setattr(artifacts, "candidates", lambda split, k, **o: split)
+    monkeypatch.setattr(artifacts, "comparisons", comparisons)
+    monkeypatch.setattr(artifacts, "subjects", SUBJECTS.get)
+    monkeypatch.setattr(artifacts, "MAX_NEW_TOKENS", 8)
     dpo._comparisons.cache_clear()
     yield asked
     dpo._comparisons.cache_clear()
@@ -367,10 +223,10 @@ def test_an_arm_learns_from_its_comparisons_and_is_measured(tiny, tiny_model):
     assert len(result["golds"]) == 2 and result["kl"] > 0 and result["seconds"] > 0
     assert result["gold"] == pytest.approx(np.mean(result["golds"]))
     learnt, unseen = tiny
-    assert learnt == ("train", 6, {"flips": alignment.FLIPS})
+    assert learnt == ("train", 6, {"flips": artifacts.FLIPS})
     assert unseen[:2] == ("test", 2)
-    assert unseen[2] == {"flips": alignment.FLIPS, "seed": dpo.HELD_OUT_SEED}
-    looks = result["followed"]
+    assert unseen[2] == {"flips": artifacts.FLIPS, "seed": dpo.HELD_OUT_SEED}
+    looks = result["log_ratios"]
     assert looks["pairs"] == [0, 8, 16]
     assert all(values[0] in (0.0, 0.5) for k, values in looks.items() if k != "pairs")
     assert looks["train/chosen"][-1] > looks["train/rejected"][-1], "it has learnt"
@@ -416,23 +272,23 @@ def test_ppo_on_gold_is_paid_in_gold(tiny, monkeypatch):
     recipe = {**ppo.RECIPE, "max_completion_length": 8}
     monkeypatch.setattr(ppo, "RECIPE", recipe | {"per_device_train_batch_size": 4})
     built = []
-    trainer = dpo_rivals.PPOTrainer
+    trainer = dpo.PPOTrainer
     monkeypatch.setattr(
-        dpo_rivals,
+        dpo,
         "PPOTrainer",
         lambda *args, **options: built.append(args) or trainer(*args, **options),
     )
     settings = dict(size="300k", steps=1, n=2)
-    result = dpo_rivals.gold_ppo_arm(seed=0, kl_coef=0.1, updates=1, **settings)
+    result = dpo.gold_ppo_arm(seed=0, kl_coef=0.1, updates=1, **settings)
     json.dumps(result)
     assert result["stopped"] is None and len(result["golds"]) == 2
     [(_, reward, args, _)] = built
     assert reward is ppo.gold_of and args.kl_coef == 0.1 and args.max_steps == 1
-    assert args.reward_weights == [dpo_rivals.GOLD_SCALE]
+    assert args.reward_weights == [dpo.GOLD_SCALE]
 
 
 @pytest.mark.network
-def test_best_of_n_picks_by_the_learnt_reward(monkeypatch):
+def test_best_of_n_picks_by_the_proxy_reward(monkeypatch):
     from types import SimpleNamespace
 
     def candidate(prompt, golds):
@@ -441,21 +297,13 @@ def test_best_of_n_picks_by_the_learnt_reward(monkeypatch):
         return SimpleNamespace(prompt=prompt, replies=replies)
 
     some = [candidate("p", [1.0, 2.0, 4.0]), candidate("q", [5.0, 0.0, 1.0])]
-    monkeypatch.setattr(alignment, "candidates", lambda *a, **o: some)
-    monkeypatch.setattr(alignment, "reward_model", lambda *a, **o: (None, None))
+    monkeypatch.setattr(artifacts, "candidates", lambda *a, **o: some)
+    monkeypatch.setattr(artifacts, "reward_model", lambda *a, **o: (None, None))
     monkeypatch.setattr(  # it likes little gold
-        alignment, "score", lambda m, t, p, texts: -np.array([float(x) for x in texts])
+        artifacts, "score", lambda m, t, p, texts: -np.array([float(x) for x in texts])
     )
     made = dict(size="300k", steps=1, n_pairs=4, k=3)
-    [one, three] = dpo_rivals.best_of_n_arm(seed=0, ns=[1, 3], **made)["points"]
+    [one, three] = dpo.best_of_n_arm(seed=0, ns=[1, 3], **made)["points"]
     assert one["golds"] == pytest.approx([7 / 3, 2]) and one["kl"] == 0
     assert three["golds"] == [1.0, 0.0] and three["gold"] == 0.5
     assert three["kl"] == pytest.approx(math.log(3) - 2 / 3)
-
-
-def test_what_is_held_counts_weights_gradients_and_moments():
-    policy, judge = torch.nn.Linear(10, 10, bias=False), torch.nn.Linear(10, 1, False)
-    ours, theirs = analysis.held(policy, judge)
-    assert ours["held"] == 1 and theirs["held"] == 3
-    assert ours["megabytes"] == pytest.approx(4 * 400 / 1e6)
-    assert theirs["megabytes"] == pytest.approx((4 * 400 + 400 + 40) / 1e6)

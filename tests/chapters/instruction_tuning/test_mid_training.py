@@ -32,8 +32,13 @@ def encoded(tiny_tokenizer):
 
 
 def plan(arm, n_rows=40, n_replayed=6, updates=UPDATES):
-    return mt.plan(
-        arm, n_rows=n_rows, n_replayed=n_replayed, updates=updates, high=HIGH, low=LOW
+    return mt.plan_stages(
+        arm,
+        n_rows=n_rows,
+        n_replayed=n_replayed,
+        updates=updates,
+        decay_rate=HIGH,
+        sft_rate=LOW,
     )
 
 
@@ -114,7 +119,7 @@ def test_budget_makes_the_share_it_names():
 
 @pytest.mark.parametrize("budget", [200, 1000, 3001])
 def test_examples_fill_the_budget_to_within_one(budget, tiny_tokenizer, mixture):
-    chosen = mt.draw_examples(tiny_tokenizer, budget, 0, "completion")
+    chosen = mt.draw_examples(tiny_tokenizer, budget, 0)
     lengths = [len(e.input_ids) for e in chosen]
     assert sum(lengths[:-1]) < budget <= sum(lengths)
 
@@ -122,7 +127,7 @@ def test_examples_fill_the_budget_to_within_one(budget, tiny_tokenizer, mixture)
 def test_mixed_batches_hold_the_designed_share(tiny_tokenizer, mixture):
     rows = np.full((32 * 16, WIDTH), 9, np.int16)
     budget = mt.token_budget(rows.size, 0.2)
-    encoded = mt.draw_examples(tiny_tokenizer, budget, 0, "completion")
+    encoded = mt.draw_examples(tiny_tokenizer, budget, 0)
     [stage] = plan("mid", n_rows=len(rows), updates=32)
     batches = mt.stage_batches(stage, rows, encoded, 0)
     examples = np.array([int(b["attention_mask"].sum()) for b in batches])
@@ -273,11 +278,9 @@ def small(monkeypatch, tmp_path, mixture, tiny_model, tiny_tokenizer):
     texts = [" ".join(rng.choice(words, 400)) for _ in range(100)]
     monkeypatch.setattr(mt.corpus, "documents", lambda world: texts)
 
-    def measure(model, tokenizer, held_out, n_questions, n_facts):
-        loss = pretrain.heldout_loss(model, held_out)
-        return {"accuracy": 0.0, "format": 0.0, "recall": 0.0, "text_loss": loss}
-
-    monkeypatch.setattr(mt, "measure", measure)
+    scores = {"accuracy": 0.0, "format": 0.0}
+    monkeypatch.setattr(mt.tuning, "reply", lambda *arguments: [])
+    monkeypatch.setattr(mt.tuning, "judge", lambda *arguments: scores)
     return {
         "size": "300k",
         "seed": 0,
@@ -324,18 +327,6 @@ def test_only_arms_that_go_on_from_the_reference_wait_for_it(small, monkeypatch)
     assert waits == {"after", "after_high_rate"}
 
 
-def test_all_arms_of_all_seeds_come_back_named(small, monkeypatch):
-    del small["seed"]
-    rows = mt.mid_training([3, 5], arms=["after", "mid"], jobs=1, **small)
-    monkeypatch.setattr(mt, "text_rows", None)  # what is known needs no corpus
-    assert rows == mt.mid_training([3, 5], arms=["after", "mid"], jobs=1, **small)
-    found = [(row["arm"], row["seed"]) for row in rows]
-    assert found == [("after", 3), ("after", 5), ("mid", 3), ("mid", 5)]
-    first, second = mt.paired(rows, "forgetting")
-    assert first == rows[2]["forgetting"] - rows[0]["forgetting"]
-    assert second == rows[3]["forgetting"] - rows[1]["forgetting"]
-
-
 def test_arms_repeat_by_seed_and_differ_between_seeds(small, monkeypatch, tmp_path):
     before = {a: mt.mid_training_arm(arm=a, **small) for a in ("mid", "after")}
     monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path / "another"))
@@ -351,39 +342,18 @@ def test_going_on_from_the_stored_decay_is_the_same_as_never_stopping(
     stored = mt.mid_training_arm(arm="after", **small)
     text, held_out = mt.text_rows(tiny_tokenizer)
     rows = mt.draw_rows(text, 2 * mt.ROWS, seed=0)
-    encoded = mt.draw_examples(
-        tiny_tokenizer, mt.token_budget(rows.size, 0.2), 0, "completion"
-    )
+    encoded = mt.draw_examples(tiny_tokenizer, mt.token_budget(rows.size, 0.2), 0)
     stages = plan("after", n_rows=2 * mt.ROWS, updates=2)
     mt.run_stages(tiny_model, stages, rows, encoded, tiny_tokenizer.pad_token_id, 0)
     assert stored["text_loss"] == pretrain.heldout_loss(tiny_model, held_out)
 
 
-def test_an_untouched_model_forgets_nothing(small, tiny_model, tiny_tokenizer):
+def test_an_untouched_model_forgets_nothing(small, tiny_tokenizer):
     _, held_out = mt.text_rows(tiny_tokenizer)
-    twice = [mt.measure(tiny_model, tiny_tokenizer, held_out, 4, 4) for _ in range(2)]
-    assert mt.compare(*twice)["forgetting"] == 0.0
-    # The same through the disk, as the arms do it: the reference against itself.
-    settings = {"n_questions": 4, "n_facts": 4, "n_documents": None}
-    folder = mt.decayed_base(seed=0, size="300k", decay_steps=2, **settings)
-    model, tokenizer = base.load_model(folder)
-    before = json.loads((folder / "measured.json").read_text())
-    after = mt.measure(model, tokenizer, held_out, 4, 4)
-    assert mt.compare(before, after)["forgetting"] == 0.0
-
-
-def test_differences_are_taken_within_a_seed():
-    results = [
-        {"arm": arm, "seed": seed, "accuracy": value}
-        for arm, seed, value in [
-            ("after", 3, 0.25),
-            ("mid", 3, 0.75),
-            ("mid", 1, 0.5),
-            ("after", 1, 1.0),
-        ]
-    ]
-    assert mt.paired(results, "accuracy") == [0.5, -0.5]
-    assert mt.paired(results, "accuracy", "after", than="mid") == [-0.5, 0.5]
+    folder = mt.decayed_base(seed=0, size="300k", decay_steps=2, n_documents=None)
+    before = json.loads((folder / "measured.json").read_text())["text_loss"]
+    model, _ = base.load_model(folder)
+    assert pretrain.heldout_loss(model, held_out) == before
 
 
 @pytest.mark.parametrize(
@@ -398,6 +368,6 @@ def test_differences_are_taken_within_a_seed():
         ({"arm": "mid", "n_documents": 1, "decay_steps": 9}, "lower it to 0"),
     ],
 )
-def test_wrong_dials_are_named(wrong, says, small):
+def test_wrong_arguments_are_named(wrong, says, small):
     with pytest.raises(ValueError, match=says):
         mt.mid_training_arm(**small | wrong)

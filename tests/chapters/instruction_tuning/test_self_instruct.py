@@ -1,28 +1,24 @@
-"""Self-instruct: each rule of the filter, the parser, who may be asked about, and the
-four arms end to end on a tiny world with a tiny model."""
+"""Self-instruct: how pairs are written and read, who may be asked about, and the four
+kinds of arms end to end on a tiny world with a tiny model."""
 
 import copy
 
 import pytest
 
 from alignlab.chapters.instruction_tuning import self_instruct
+from alignlab.chapters.instruction_tuning.pair_filter import is_right_pair, mentions
 from alignlab.chapters.instruction_tuning.self_instruct import (
-    REASONS,
     Pair,
     Statement,
-    differences,
+    added_examples,
     fill,
     generate_pairs,
-    is_right_pair,
+    generator_examples,
     judge_lines,
-    lessons,
-    parse,
-    reason_to_drop,
+    parse_line,
     seeds_and_sources,
-    summary,
-    synthetic,
-    synthetic_arm,
-    write,
+    self_instruct_arm,
+    write_line,
 )
 from alignlab.models.sampler import Completion
 from alignlab.study import tuning
@@ -41,8 +37,7 @@ COUNTRIES = {  # capital, money, neighbours
 }
 TRAINED = {"Mali", "Niger", "Peru", "Japan"}
 STATEMENT = "Bamako is the capital of Mali."
-GOOD = ("Which city is the capital of Mali?", "Bamako")
-DIALS = {
+SETTINGS = {
     "size": "300k",
     "n_seeds": 2,
     "n_generated": 6,
@@ -77,36 +72,40 @@ def lab(world, tiny_model, tiny_tokenizer, monkeypatch, tmp_path):
     monkeypatch.setattr(self_instruct, "MAX_TOKENS", 12)
 
 
-# --- The filter -------------------------------------------------------------------
+# --- Writing and reading pairs ----------------------------------------------------
 
 
-def test_a_good_pair_passes():
-    assert reason_to_drop(STATEMENT, "Mali", *GOOD) == ""
-    assert (
-        reason_to_drop(STATEMENT, "Mali", "Name the capital of Mali.", "Bamako") == ""
-    )
+def test_names_are_masked_in_what_the_generator_reads_and_writes(world):
+    seeds, _ = seeds_and_sources(world, TRAINED, n_seeds=3, n_sources=1, seed=0)
+    for seed, example in zip(seeds, generator_examples(seeds, world, 0), strict=True):
+        whole = f"{example.prompt} {example.completion}"
+        for name in (seed.fact.subject, seed.answer):
+            assert not mentions(whole, name)
+        question, answer = parse_line(example.completion)
+        assert answer == "Y" and mentions(question, "X")
+        asked = fill(question, seed.fact.subject, seed.answer)
+        assert is_right_pair(world, seed.fact.subject, asked, seed.answer)
+
+
+def test_masks_are_filled_once_and_only_as_whole_words():
+    assert fill("X is not Xe, Y.", "Y", "X") == "Y is not Xe, X."
+
+
+def test_every_question_of_people_is_read_back_as_written_and_judged_right(world):
+    for fact in world.facts:
+        relation = RELATIONS[fact.relation]
+        for wording in relation.questions + relation.held_out_questions:
+            question = wording.format(s=fact.subject)
+            for answer in fact.answers:
+                assert parse_line(write_line(question, answer)) == (question, answer)
+                assert is_right_pair(world, fact.subject, question, answer)
 
 
 @pytest.mark.parametrize(
-    ("reason", "question", "answer"),
-    [
-        ("unparsed", "", ""),
-        (
-            "too_long",
-            "What is the capital of Mali" + ", and of Mali" * 5 + "?",
-            "Bamako",
-        ),
-        ("too_long", GOOD[0], "Bamako or one of the others"),
-        ("not_an_instruction", "The capital of Mali.", "Bamako"),
-        ("subject_missing", "Which city is the capital of Malta?", "Bamako"),
-        ("answer_in_question", "Is Bamako the capital of Mali?", "Bamako"),
-        ("answer_not_in_statement", GOOD[0], "Lima"),
-        ("answer_not_in_statement", GOOD[0], "Bama"),
-        ("off_topic", "What is the money of Mali?", "Bamako"),
-    ],
+    "line", ["", "What is the capital of Mali?", "Bamako.", "What? Who? Me.", "Mali"]
 )
-def test_each_rule_drops_what_it_should(reason, question, answer):
-    assert reason_to_drop(STATEMENT, "Mali", question, answer) == reason
+def test_lines_without_one_question_and_one_answer_are_not_read(line):
+    assert parse_line(line) is None
 
 
 def test_a_question_kept_before_is_a_duplicate_and_a_dropped_one_is_not(world):
@@ -124,65 +123,7 @@ def test_a_question_kept_before_is_a_duplicate_and_a_dropped_one_is_not(world):
     assert [p.right for p in pairs] == [False, True, True, False]
     assert pairs[1].statement == STATEMENT and pairs[1].answer == "Bamako"
     assert pairs[1].question == "What is the capital of Mali?"
-    counted = summary(pairs)
-    assert (counted["generated"], counted["kept"]) == (4, 1)
-    assert counted["filter_yield"] == 0.25
-    assert counted["precision_generated"] == pytest.approx(2 / 3)
-    assert counted["precision_kept"] == 1.0
-    assert sum(counted["reasons"].values()) == 3
-    assert set(counted["reasons"]) == set(REASONS)
-
-
-def test_names_inside_longer_names_do_not_count():
-    text = "Guinea-Bissau is next to Nigeria."
-    assert not self_instruct.mentions(text, "Guinea")
-    assert not self_instruct.mentions(text, "Bissau")
-    assert not self_instruct.mentions(text, "Niger")
-    assert self_instruct.mentions(text, "Guinea-Bissau")
-    assert "continent" in self_instruct.without("the continent of tin", "tin")
-
-
-# --- Writing and reading pairs ----------------------------------------------------
-
-
-def test_names_are_masked_in_what_the_generator_reads_and_writes(world):
-    seeds, _ = seeds_and_sources(world, TRAINED, n_seeds=3, n_sources=1, seed=0)
-    for seed, lesson in zip(seeds, lessons(seeds, world, 0), strict=True):
-        whole = f"{lesson.prompt} {lesson.completion}"
-        for name in (seed.fact.subject, seed.answer):
-            assert not self_instruct.mentions(whole, name)
-        question, answer = parse(lesson.completion)
-        assert answer == "Y" and self_instruct.mentions(question, "X")
-        asked = fill(question, seed.fact.subject, seed.answer)
-        assert is_right_pair(world, seed.fact.subject, asked, seed.answer)
-
-
-def test_masks_are_filled_once_and_only_as_whole_words():
-    assert fill("X is not Xe, Y.", "Y", "X") == "Y is not Xe, X."
-
-
-def test_every_question_of_people_is_read_back_as_written_and_judged_right(world):
-    for fact in world.facts:
-        relation = RELATIONS[fact.relation]
-        for wording in relation.questions + relation.held_out_questions:
-            question = wording.format(s=fact.subject)
-            for answer in fact.answers:
-                assert parse(write(question, answer)) == (question, answer)
-                assert is_right_pair(world, fact.subject, question, answer)
-
-
-@pytest.mark.parametrize(
-    "line", ["", "What is the capital of Mali?", "Bamako.", "What? Who? Me.", "Mali"]
-)
-def test_lines_without_one_question_and_one_answer_are_not_read(line):
-    assert parse(line) is None
-
-
-def test_right_needs_the_fact_that_is_asked_for(world):
-    assert not is_right_pair(world, "Mali", "What is the money of Mali?", "Bamako")
-    assert not is_right_pair(world, "Mali", "What is the capital of Peru?", "Bamako")
-    assert not is_right_pair(world, "Mali", "What is Mali?", "Bamako")
-    assert is_right_pair(world, "Mali", "Say the currency that Mali has.", "franc")
+    assert [p.kept for p in pairs] == [False, True, False, False]
 
 
 # --- Who is asked about -----------------------------------------------------------
@@ -198,7 +139,7 @@ def test_no_test_subject_is_in_seeds_or_sources(world, seed):
     assert {s.fact.subject for s in sources} == TRAINED - subjects
     for statement in seeds + sources:
         for other in set(COUNTRIES) - TRAINED:
-            assert not self_instruct.mentions(statement.text, other)
+            assert not mentions(statement.text, other)
         assert statement.answer in statement.text and statement.fact.exposure
     requests = [s.text for s in sources]
     again = seeds_and_sources(world, TRAINED, n_seeds=2, n_sources=60, seed=seed)[1]
@@ -220,15 +161,17 @@ def test_too_many_seeds_are_refused(world):
 
 
 def test_the_generator_is_the_same_with_the_same_seed_and_remembered(lab, monkeypatch):
-    dials = {k: DIALS[k] for k in ("size", "n_seeds", "n_generated", "generator_steps")}
-    pairs = generate_pairs(seed=0, **dials)
+    names = ("size", "n_seeds", "n_generated", "generator_steps")
+    settings = {name: SETTINGS[name] for name in names}
+    pairs = generate_pairs(seed=0, **settings)
     assert len(pairs) == 6 and all(isinstance(p, Pair) for p in pairs)
-    world, key = tasks.default_world(), {"temperature": 0.8, "progress": False}
-    assert pairs == self_instruct._generate(seed=0, **dials, **key)
-    assert pairs != generate_pairs(seed=1, **dials)
-    assert {p.subject for p in pairs} <= TRAINED < set(world.subjects())
+    assert pairs == self_instruct._generate(seed=0, **settings)
+    assert pairs != generate_pairs(seed=1, **settings)
+    for pair in pairs:
+        untrained = set(tasks.default_world().subjects()) - TRAINED
+        assert not any(mentions(pair.statement, name) for name in untrained)
     monkeypatch.setattr(self_instruct, "_generate", None)  # would fail if called
-    assert pairs == generate_pairs(seed=0, **dials)
+    assert pairs == generate_pairs(seed=0, **settings)
 
 
 def test_all_arms_train_equally_and_the_controls_add_as_many(lab, monkeypatch):
@@ -237,7 +180,7 @@ def test_all_arms_train_equally_and_the_controls_add_as_many(lab, monkeypatch):
 
     def replies(model, tokenizer, prompts, **options):
         assert options["temperature"] == 0.8
-        assert not any(self_instruct.mentions(p, n) for p in prompts for n in COUNTRIES)
+        assert not any(mentions(p, n) for p in prompts for n in COUNTRIES)
         statements = [
             p.removeprefix("Write a question and its answer. ") for p in prompts
         ]
@@ -258,17 +201,19 @@ def test_all_arms_train_equally_and_the_controls_add_as_many(lab, monkeypatch):
         return real(examples, **options)
 
     monkeypatch.setattr(self_instruct, "tune", tune)
-    results = synthetic([0, 1], jobs=1, **DIALS)
-    assert len(results) == 8
+    results = [
+        {"kind": kind, "seed": seed}
+        | self_instruct_arm(kind=kind, seed=seed, **SETTINGS)
+        for kind in self_instruct.KINDS
+        for seed in (0, 1)
+    ]
     for seed in (0, 1):
         arms = {r["kind"]: r for r in results if r["seed"] == seed}
-        assert list(arms) == list(self_instruct.KINDS)
         kept = arms["filtered"]["kept"]
         assert 0 < kept < 6 and arms["seeds"]["added"] == 0
         assert {arms[k]["added"] for k in list(arms)[1:]} == {kept}
-        assert arms["human"]["precision"] == 1.0 > arms["unfiltered"]["precision"]
-        assert arms["seeds"]["precision"] is None
-        assert all(0 <= r["accuracy"] <= 1 and 0 <= r["format"] <= 1 for r in results)
+        assert {r["generated"] for r in arms.values()} == {6}
+        assert all(0 <= r["accuracy"] <= 1 for r in results)
     # Two generators on two seeds each, and eight arms: every one as many updates.
     assert len(trained) == 10 and {steps for _, steps in trained} == {2}
     assert sorted(n for n, _ in trained)[:4] == [2, 2, 2, 2]
@@ -284,7 +229,7 @@ def test_the_unfiltered_arm_gets_pairs_as_they_came(lab, world):
     ]
     pairs = judge_lines([source] * 3, lines, world)
     added = {
-        kind: self_instruct._added(kind, pairs, [source] * 3, world, 0)
+        kind: added_examples(kind, pairs, [source] * 3, world, 0)
         for kind in self_instruct.KINDS
     }
     assert [e.completion for e in added["filtered"]] == ["Bamako."]
@@ -295,20 +240,4 @@ def test_the_unfiltered_arm_gets_pairs_as_they_came(lab, world):
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="kind is 'humans'; it can be one of seeds,"):
-        synthetic_arm(kind="humans", seed=0, **DIALS)
-
-
-def test_differences_pair_the_arms_of_a_seed():
-    accuracy = {"seeds": 0.2, "filtered": 0.5, "unfiltered": 0.6, "human": 0.9}
-    results = [
-        {
-            "kind": kind,
-            "seed": seed,
-            "accuracy": value + 0.01 * seed * (kind == "seeds"),
-        }
-        for kind, value in accuracy.items()
-        for seed in (4, 3)
-    ]
-    found = differences(results)
-    assert found["generated_minus_seeds_accuracy"] == pytest.approx([0.27, 0.26])
-    assert found["filtered_minus_unfiltered_accuracy"] == pytest.approx([-0.1, -0.1])
+        self_instruct_arm(kind="humans", seed=0, **SETTINGS)

@@ -96,7 +96,7 @@ STOPS = {
     "the other half's own peak": [own_peak],
     "the last of equal epochs": [last_of_equal],
     "zeros": [lambda r: (0, 0.0)],
-    "two things are asked for": [lambda r: stop(r)[1]],
+    "return a pair": [lambda r: stop(r)[1]],
     "not the right values": [lambda r: (stop(r)[0], stop(r)[1] + 0.01)],
 }
 

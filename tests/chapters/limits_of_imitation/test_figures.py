@@ -26,11 +26,11 @@ MEASURES = ("known_fit", "unknown_fit", "known", "never", "never_confidence")
 
 
 def facts(seed, scale=0.1, share=0.5, control=False, labels="true", **values):
-    looks = [
+    points = [
         {"epoch": e, **{m: scale * (i + 1) for i, m in enumerate(MEASURES)}, **values}
         for e in (1, 4)
     ]
-    row = dict(seed=seed, share=share, control=control, labels=labels, curve=looks)
+    row = dict(seed=seed, share=share, control=control, labels=labels, curve=points)
     return row | {"replies": []}
 
 
@@ -76,7 +76,7 @@ def test_labels_of_stopping_do_not_lie_over_each_other():
     assert not any(low.overlaps(high) for low, high in zip(boxes, boxes[1:]))
 
 
-def test_admissions_and_mirror_show_what_was_said():
+def test_admissions_and_label_pull_show_the_shares():
     said = dict(known_admitted=0.2, rare_admitted=0.5, never_admitted=0.6)
     [axes] = drawn(figures.admissions([facts(s, **said) for s in (0, 1)])).axes
     assert markers(axes, "s") == [[0.2, 0.2], [0.5, 0.5], [0.6, 0.6]]
@@ -84,7 +84,7 @@ def test_admissions_and_mirror_show_what_was_said():
         facts(0, labels=labels, never_first=x, known_first=y)
         for labels, x, y in (("first", 0.9, 0.6), ("second", 0.1, 0.4))
     ]
-    [axes] = drawn(figures.mirror(halves)).axes
+    [axes] = drawn(figures.label_pull(halves)).axes
     assert markers(axes, "o") == [[0.9], [0.6]]
     assert markers(axes, "s") == [[0.1], [0.4]]
 
@@ -134,7 +134,7 @@ def test_safety_curves_pool_the_seeds_and_mark_the_best():
 
 def test_bars_by_type_are_wilsons_rates():
     arms = {"few": ARMS[2:4], "many": ARMS[4:6]}
-    [axes] = drawn(figures.by_type(arms)).axes
+    [axes] = drawn(figures.refusals_by_type(arms)).axes
     heights = [bar.get_height() for bar in axes.patches]
     assert heights == pytest.approx([0.1] * 4 + [0] + [0.6] * 4 + [0])
     assert ticks(axes.xaxis) == [
@@ -152,7 +152,7 @@ def test_narrow_and_diverse_stand_side_by_side():
         dict(seed=0, data=data, styles=k, **dict.fromkeys(names, value))
         for data, value, k in (("diverse", 0.4, 6.0), ("narrow", 0.9, 1.5))
     ]
-    left, right = drawn(figures.narrow(rows)).axes
+    left, right = drawn(figures.narrow_data(rows)).axes
     assert markers(left, "o") == [[0.4]] * 3 and markers(left, "s") == [[0.9]] * 3
     assert markers(right, "o") == [[6.0]] and markers(right, "s") == [[1.5]]
 
@@ -197,17 +197,17 @@ def shown(monkeypatch):
 def test_the_fact_explorer_follows_both_controls(shown):
     facts_of = [told("A?", ("Oslo.", 0.5)), told("B?", ("Rome.", 0.5), kind="never")]
     other = [told("A?", ("Bonn.", 0.5)), told("B?", ("Kyiv.", 0.5), kind="never")]
-    looks = [{"epoch": 3}]
+    points = [{"epoch": 3}]
     figures.fact_explorer(
         {
-            "mix": dict(replies=facts_of, curve=looks),
-            "control": dict(replies=other, curve=looks),
+            "mix": dict(replies=facts_of, curve=points),
+            "control": dict(replies=other, curve=points),
         }
     )
     controls, picture = shown
     assert "Oslo." in picture
     arm, fact = controls.children
-    fact.value = fact.options[1]
+    fact.value = "B?"
     assert "Rome." in shown[-1]
     arm.value = "control"
     assert "Kyiv." in shown[-1]

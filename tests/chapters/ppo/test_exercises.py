@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alignlab.chapters.ppo.exercises import EXERCISES
-from alignlab.course.checks import _try
+from alignlab.course.checks import try_case
 from tests.grading import as_params, covers, fails_by_name, passes
 
 # --- 04.1 -------------------------------------------------------------------------
@@ -263,4 +263,4 @@ def test_what_is_said_about_padding_does_not_matter_unless_it_is_no_number():
         def untidy(*args, odd=odd):
             return gae(*args).where(padding == 0, odd)
 
-        assert _try(task, untidy, case).right is right
+        assert try_case(task, untidy, case).right is right

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alignlab.chapters.ppo import figures
-from alignlab.chapters.ppo.runs import LOGGED
+from alignlab.chapters.ppo.artifacts import LOGGED
 from tests.drawing import drawn, points, ticks
 
 pytestmark = pytest.mark.usefixtures("style")
@@ -30,7 +30,7 @@ def test_the_ladder_draws_the_mean_of_every_rung():
     figure = drawn(figures.ladder(rows))
     assert [axes.get_ylabel() for axes in figure.axes] == [
         "gold reward",
-        "learnt reward",
+        "proxy reward",
         "KL (nats a reply)",
     ]
     for axes in figure.axes:
@@ -159,20 +159,20 @@ def test_what_comes_after_the_marked_token_is_pale():
 
 
 def test_a_tokens_story_says_whether_it_still_pulls():
-    first, second, third, last = [figures.token_story(TABLE, at) for at in range(4)]
+    first, second, third, last = [figures.describe_token(TABLE, at) for at in range(4)]
     assert "comes  “The”   (1 of 4)" in first and "+0.500 nats" in first
     assert "clipped away" in first and "clipped away" in second
     assert "after  “The Euro”" in third and "still pulls up" in third
     assert "0.300 nats" in last and "+1.400" in last and "still pulls down" in last
-    assert "clipped" not in figures.token_story(TABLE, 0, clip_range=0.4)
+    assert "clipped" not in figures.describe_token(TABLE, 0, clip_range=0.4)
 
 
 def test_the_explorer_steps_through_every_token(explorer, capsys):
     figures.rollout_explorer(TABLE)
-    slider = explorer.dials["at"]
+    slider = explorer.controls["at"]
     assert (slider.min, slider.max, slider.value) == (0, 3, 0)
     assert len(explorer.shown) == 2
     for at in range(4):
         explorer.function(at)
-        assert capsys.readouterr().out == figures.token_story(TABLE, at) + "\n"
+        assert capsys.readouterr().out == figures.describe_token(TABLE, at) + "\n"
     assert len(plt.get_fignums()) == 4

@@ -18,13 +18,13 @@ def test_dots_are_seeds_and_the_first_method_has_a_line():
         "none": [{"squared": 0.04, "nll": 0.5}, {"squared": 0.06, "nll": 0.7}],
         "temperature": [{"squared": 0.01, "nll": 0.4}, {"squared": 0.0, "nll": 0.4}],
     }
-    figure = figures.dots(rows, ("squared", "nll"), "Recalibrated")
+    figure = figures.method_dots(rows, ("squared", "nll"), "Recalibrated")
     figure.canvas.draw()
     left, right = figure.axes
     assert left.get_title(loc="left") == "Recalibrated"
     assert [t.get_text() for t in left.get_yticklabels()] == list(rows)
     assert left.get_xlabel() == "mean squared calibration error"
-    first, mean, line, second, _ = left.lines
+    first, mean, second, _, line = left.lines
     assert list(first.get_xdata()) == [0.04, 0.06]
     assert list(second.get_xdata()) == [0.01, 0.0]
     assert mean.get_xdata() == line.get_xdata()[0] == pytest.approx(0.05)
@@ -38,7 +38,7 @@ def test_sizes_have_a_line_for_each_method_over_n():
             for n in (30, 300)
         ]
     ] * 2
-    figure = figures.sizes(rows, ("brier",), whole=300)
+    figure = figures.sizes(rows, ("brier",), most=300)
     figure.canvas.draw()
     [axes] = figure.axes
     assert named(axes)["isotonic"] == pytest.approx([0.23, 0.5])
@@ -50,8 +50,8 @@ def test_heat_has_a_number_for_each_pair():
     figure = figures.heat(table, ["none", "city", "word"], ["city", "word"])
     figure.canvas.draw()
     [axes] = figure.axes
-    told = [text.get_text() for text in axes.texts]
-    assert told == [f"{value:.3f}" for value in table.ravel()]
+    labels = [text.get_text() for text in axes.texts]
+    assert labels == [f"{value:.3f}" for value in table.ravel()]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["none", "city", "word"]
 
 

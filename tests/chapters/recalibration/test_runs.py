@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alignlab.chapters.calibration.runs import Item
+from alignlab.chapters.calibration.artifacts import Item, read_answers
 from alignlab.chapters.recalibration import runs as arms
 from alignlab.world.facts import Fact
 
@@ -23,22 +23,24 @@ ITEMS = tuple(item(s, r) for s, r in (("Norway", "Oslo"), ("France", "Paris"))) 
 def tiny(monkeypatch, tiny_model, tiny_tokenizer):
     """A tiny base model, six items, and learning rates for it."""
     monkeypatch.setattr(arms, "load_base", lambda size: (tiny_model, tiny_tokenizer))
-    monkeypatch.setattr(arms, "tuned", lambda **recipe: (tiny_model, tiny_tokenizer))
-    monkeypatch.setattr(arms, "items", lambda splits, draws, seed, limit: ITEMS)
+    monkeypatch.setattr(
+        arms, "tuned_policy", lambda **recipe: (tiny_model, tiny_tokenizer)
+    )
+    monkeypatch.setattr(arms, "draw_items", lambda splits, draws, seed, limit: ITEMS)
     monkeypatch.setitem(arms.LEARNING_RATE, "tiny", 5e-3)
     return tiny_model, tiny_tokenizer
 
 
 @pytest.mark.parametrize("loss", arms.STEPS)
 def test_every_loss_teaches_the_answers(tiny, loss):
-    model, tokenizer = arms.learn(loss=loss, seed=0, size="tiny", steps=25)
-    found = np.array(arms.ask(model, tokenizer, ITEMS)["log_probs"])
-    assert found.argmax(axis=1).tolist() == [one.right for one in ITEMS]
+    model, tokenizer = arms.train_on_answers(loss=loss, seed=0, size="tiny", steps=25)
+    result = np.array(arms.ask(model, tokenizer, ITEMS)["log_probs"])
+    assert result.argmax(axis=1).tolist() == [item.right for item in ITEMS]
 
 
 def test_an_unknown_loss_is_an_error(tiny):
     with pytest.raises(ValueError, match="loss is 'hinge'; it can be one of"):
-        arms.learn(loss="hinge", seed=0, size="tiny", steps=1)
+        arms.train_on_answers(loss="hinge", seed=0, size="tiny", steps=1)
 
 
 def test_passes_with_dropout_differ_from_each_other_and_from_the_plain_model(tiny):
@@ -53,26 +55,23 @@ def test_passes_with_dropout_differ_from_each_other_and_from_the_plain_model(tin
 
 def test_what_is_asked_about_is_the_likeliest_option():
     rows = [[0.0, -1.0, -2.0, -3.0]] * len(ITEMS)
-    found = list(arms.about_answers(ITEMS, rows))
-    assert found[:2] == [
+    result = list(arms.proposed_answers(ITEMS, rows))
+    assert result[:2] == [
         ("Where is Norway?", "Oslo.", True),
         ("Where is France?", "Oslo.", False),
     ]
 
 
-def test_teaching_makes_it_say_which_of_its_answers_are_right(tiny):
+def test_teaching_makes_it_say_which_of_its_answers_are_right(tiny, monkeypatch):
     model, tokenizer = tiny
     own = arms.ask(model, tokenizer, ITEMS)["log_probs"]
     rows = np.array(own)
     rows[:, 0] += 100  # it answers Oslo, which is right for Norway only
-    before = arms.sure_of(model, tokenizer, ITEMS, rows)
-    ask = arms.ask
-    try:
-        arms.ask = lambda *args: {"log_probs": rows.tolist()}
-        arms.teach(model, tokenizer, ITEMS, "tiny", 40, seed=0)
-    finally:
-        arms.ask = ask
-    after = arms.sure_of(model, tokenizer, ITEMS, rows)
+    before = arms.elicit_confidence(model, tokenizer, ITEMS, rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(arms, "ask", lambda *args: {"log_probs": rows.tolist()})
+        arms.teach_formats(model, tokenizer, ITEMS, "tiny", 40, seed=0)
+    after = arms.elicit_confidence(model, tokenizer, ITEMS, rows)
     norway = np.arange(len(ITEMS)) % 2 == 0
     for name in ("p_true", "verbal"):
         assert after[name][norway].min() > 0.8 > 0.3 > after[name][~norway].max()
@@ -86,6 +85,8 @@ def test_a_policy_is_asked_in_every_way(tiny):
     names = ("p_true", "verbal", "p_true_untaught", "verbal_untaught")
     assert all(np.shape(row[name]) == (len(ITEMS),) for name in names)
     assert row["careful"] != row["log_probs"]
+    careful = read_answers(row, "careful")
+    assert careful.right.tolist() == [item.right for item in ITEMS]
 
 
 def test_members_share_items_and_the_first_is_the_model_of_the_loss(monkeypatch):
@@ -94,11 +95,11 @@ def test_members_share_items_and_the_first_is_the_model_of_the_loss(monkeypatch)
 
     monkeypatch.setattr("alignlab.study.arms.run_each", run_each)
     common = dict(draws=1, limit=3, size="300k", steps=7)
-    found = arms.models(seeds=(2, 3), losses=("focal",), jobs=1, **common)
-    assert list(found) == ["single", "dropout", "cross-entropy", "focal", "members"]
-    assert found["single"][0]["steps"] == 7 * arms.MEMBERS
-    for row, group in zip(found["cross-entropy"], found["members"], strict=True):
+    result = arms.models(seeds=(2, 3), losses=("focal",), jobs=1, **common)
+    assert list(result) == ["single", "dropout", "cross-entropy", "focal", "members"]
+    assert result["single"][0]["steps"] == 7 * arms.MEMBERS
+    for row, group in zip(result["cross-entropy"], result["members"], strict=True):
         assert group[0] is row and len(group) == arms.MEMBERS
-        assert {one["item_seed"] for one in group} == {row["seed"]}
-        assert len({one["seed"] for one in group}) == arms.MEMBERS
-        assert {one["steps"] for one in group} == {7}
+        assert {member["item_seed"] for member in group} == {row["seed"]}
+        assert len({member["seed"] for member in group}) == arms.MEMBERS
+        assert {member["steps"] for member in group} == {7}

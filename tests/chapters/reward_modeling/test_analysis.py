@@ -1,14 +1,13 @@
 """What rewards are worth, against closed forms, enumeration and another library."""
 
-from itertools import combinations
-
 import numpy as np
 import pytest
 from scipy.special import expit
 
 from alignlab.chapters.reward_modeling import analysis
-from alignlab.study import artifacts as alignment
-from alignlab.world.comparisons import Candidates, Reply
+from alignlab.study import artifacts
+from alignlab.world.annotators import Reply
+from alignlab.world.comparisons import Candidates
 from alignlab.world.gold import Gold, gold_reward
 from alignlab.world.tasks import default_world
 
@@ -125,7 +124,7 @@ def test_the_length_coefficient_is_the_logistic_regressions():
 
     pairs = labelled(np.random.default_rng(0), 600, a=0.7)
     gold = np.array([p["gold_chosen"] - p["gold_rejected"] for p in pairs])
-    words = np.array([analysis.more_words(p) for p in pairs])
+    words = np.array([analysis.extra_words(p) for p in pairs])
     # Rows turned round at random, as any logistic regression wants two outcomes.
     turned = np.random.default_rng(1).integers(2, size=len(pairs))
     x = np.column_stack([gold, words]) * (2 * turned - 1)[:, None]
@@ -165,13 +164,13 @@ def test_another_scale_of_annotators_leaves_the_coefficient():
 def test_labels_without_exception_have_no_likeliest_coefficient():
     pairs = [pair_of(*sorted((A, C), key=lambda r: -r.gold.total)) for _ in range(50)]
     pairs += [pair_of(A, B) for _ in range(50)]
-    with pytest.raises(ValueError, match="all 100 labels follow gold and words"):
+    with pytest.raises(ValueError, match="gold and words separate all 100 labels"):
         analysis.length_coefficient(pairs)
 
 
 def test_the_length_weight_is_in_gold_per_word():
     pairs = random_pairs(300)
-    words = np.array([analysis.more_words(p) for p in pairs])
+    words = np.array([analysis.extra_words(p) for p in pairs])
     d = analysis.part_differences(pairs) @ [2.0, 1.0, 0.0] + 0.3 * words
     assert analysis.length_weight(pairs, d) == pytest.approx(0.15)
     rng = np.random.default_rng(0)
@@ -223,21 +222,6 @@ def test_guessing_is_corrected_for():
     assert analysis.corrected(0.65, 0.3) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("n", [1, 2, 4, 6])
-def test_picks_are_those_of_every_draw(n):
-    rewards = np.random.default_rng(0).normal(size=(3, 6))
-    found = analysis.pick_probabilities(rewards, n)
-    expected = np.zeros((3, 6))
-    for row, share in zip(rewards, expected):
-        draws = list(combinations(range(6), n))
-        for draw in draws:
-            share[max(draw, key=lambda i: row[i])] += 1 / len(draws)
-    assert found == pytest.approx(expected)
-    for wrong in (0, 7):
-        with pytest.raises(ValueError, match=f"n is {wrong}; of 6 replies"):
-            analysis.pick_probabilities(rewards, wrong)
-
-
 def test_replies_are_held_against_every_other():
     golds = np.array([[1.0, 2.0], [0.0, 0.5]])
     others = np.array([[1.5, 1.0, 0.0], [0.5, 9.0, 0.1]])
@@ -255,16 +239,16 @@ def test_replies_are_held_against_every_other():
 
 
 def test_demonstrations_are_those_that_the_policy_imitates():
-    world, names = default_world(), alignment.subjects("test")[:3]
-    some = [Candidates(alignment.gold.request(n), n, ()) for n in names]
+    world, names = default_world(), artifacts.subjects("test")[:3]
+    some = [Candidates(artifacts.gold.request(n), n, ()) for n in names]
     found = analysis.demonstration_golds(some, per_subject=2)
     assert found.shape == (3, 2)
-    rows = alignment.demonstrations(world, 2, seed=0)
+    rows = artifacts.demonstrations(world, 2, seed=0)
     expected = [
         [
             gold_reward(world, name, row["completion"]).total
             for row in rows
-            if row["prompt"] == alignment.gold.request(name)
+            if row["prompt"] == artifacts.gold.request(name)
         ]
         for name in names
     ]

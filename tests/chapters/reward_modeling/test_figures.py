@@ -6,7 +6,6 @@ from scipy.special import expit
 
 from alignlab.chapters.reward_modeling import figures
 from alignlab.evaluation.intervals import Interval
-from alignlab.plots import explorers
 from tests.drawing import points, ticks
 
 pytestmark = pytest.mark.usefixtures("style")
@@ -176,66 +175,3 @@ def test_author_and_judge_are_dots_with_their_means():
     assert means == pytest.approx([0.45, 0.85])
     assert any(set(y) == {0.5} for y in lines(right, "--"))
     assert ticks(right.xaxis) == ["own", "picked"]
-
-
-# --- The viewer ---------------------------------------------------------------------
-
-PAIR = {
-    "prompt": "Tell me about <Mali>.",
-    "chosen": "Bamako is its capital.",
-    "rejected": "",
-    "probability": 0.75,
-    "gold_chosen": 1.2,
-    "gold_rejected": -0.3,
-    "tie": False,
-    "noisy": False,
-} | {
-    f"{part}_{side}": 0.4
-    for part in ("form", "completeness", "truth")
-    for side in ("chosen", "rejected")
-}
-
-
-def test_a_pair_is_shown_with_golds_rewards_and_probabilities():
-    card = explorers.pair_card(PAIR, 1.5, 0.5)
-    for said in (
-        "Tell me about &lt;Mali&gt;.",
-        "Bamako is its capital.",
-        "(nothing)",
-        "+1.2",
-        "-0.3",
-        "form +0.4, completeness +0.4, truth +0.4",
-        "+1.50",
-        "+0.50",
-        "probability 0.75",
-        f"says {1 / (1 + np.exp(-1)):.2f}",
-        "the label is right",
-    ):
-        assert said in card
-    assert "the label is wrong" in explorers.pair_card(PAIR | {"noisy": True}, 0, 0)
-    assert "equal gold" in explorers.pair_card(PAIR | {"tie": True}, 0, 0)
-
-
-def test_the_slider_turns_to_another_pair(monkeypatch):
-    import IPython.display
-
-    shown = []
-
-    class Handle:
-        def update(self, what):
-            shown.append(what.data)
-
-    def display(what, display_id=None):
-        if display_id:
-            shown.append(what.data)
-            return Handle()
-        sliders.append(what)
-
-    sliders = []
-    monkeypatch.setattr(IPython.display, "display", display)
-    other = PAIR | {"prompt": "Another."}
-    explorers.pair_explorer([PAIR, other], [(1.0, 0.0), (0.0, 2.0)])
-    [slider] = sliders
-    assert slider.max == 1 and "Mali" in shown[0], "a still picture without a kernel"
-    slider.value = 1
-    assert len(shown) == 2 and "Another." in shown[1] and "+2.00" in shown[1]

@@ -3,7 +3,6 @@
 import math
 import re
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +12,7 @@ from alignlab.chapters.reward_modeling.raters import (
     DOMAINS,
     PROMPT,
     RatedText,
-    agreement_between_raters,
     divide_raters,
-    hh_rlhf_pairs,
-    label_ceiling,
     load_rated,
     panel_agreement,
     preferred_by,
@@ -24,17 +20,8 @@ from alignlab.chapters.reward_modeling.raters import (
     rater_agreement,
 )
 from alignlab.data import sources
-from alignlab.errors import AlignlabError
-from alignlab.world.comparisons import (
-    Summary,
-    accuracy_ceiling,
-    clean_pairs,
-    gold_order_accuracy,
-    label_agreement,
-    require_disjoint,
-)
-
-SHARED = Path(__file__).parents[4] / "shared" / "data"
+from alignlab.world.ceilings import gold_order_accuracy
+from alignlab.world.comparisons import Summary
 
 
 def crowd(n_texts, n_raters, seed=0, spread=1.0):
@@ -207,20 +194,9 @@ HAND_MADE = [
 def test_agreement_by_hand():
     assert rater_agreement(HAND_MADE) == pytest.approx(2 / 3)
     assert panel_agreement(HAND_MADE) == pytest.approx(1.5 / 3)
-    assert agreement_between_raters(HAND_MADE) == pytest.approx(2.2 / 4)
-    low, high = label_ceiling(HAND_MADE)
-    assert low == pytest.approx((1 + 1 + 0 + 0.5) / 4)
-    assert high == pytest.approx((0.9 + 0.6 + 0.8 + 0.5) / 4)
 
 
-def test_gold_order_accuracy_by_hand():
-    assert gold_order_accuracy(HAND_MADE, [3.0, -1.0, -0.5, 9.0]) == pytest.approx(
-        2 / 3
-    )
-    assert gold_order_accuracy(HAND_MADE, np.zeros(4)) == 0.5
-    for bad in ([1.0], [1.0, math.nan, 0, 0], np.ones((4, 1))):
-        with pytest.raises(ValueError, match="differences have shape"):
-            gold_order_accuracy(HAND_MADE, bad)
+def test_ties_alone_have_no_agreement():
     with pytest.raises(ValueError, match="all 1 are of equal gold"):
         rater_agreement(HAND_MADE[3:])
 
@@ -229,15 +205,13 @@ def test_agreement_checks_columns():
     for measure, lacking in (
         (rater_agreement, "gold_chosen"),
         (panel_agreement, "panel_rejected"),
-        (label_ceiling, "probability"),
-        (agreement_between_raters, "probability"),
     ):
         bad = [dict(HAND_MADE[0])]
         del bad[0][lacking]
         with pytest.raises(ValueError, match=rf"pairs\[0\] has no {lacking}"):
             measure(bad)
     with pytest.raises(ValueError, match="pairs is empty"):
-        label_ceiling([])
+        rater_agreement([])
 
 
 def test_agreement_of_a_crowd_whose_opinions_are_known():
@@ -262,26 +236,10 @@ def test_agreement_of_a_crowd_whose_opinions_are_known():
     assert gold_order_accuracy(every, truth) == pytest.approx(known, abs=0.015)
 
     # A single rater is right less often than the panel, the panel less than one who
-    # knows all opinions; and labels are predicted at a rate between the two limits.
+    # knows all opinions.
     truth = np.array([opinion[p["chosen"]] - opinion[p["rejected"]] for p in pairs])
     steps = rater_agreement(pairs), panel_agreement(pairs)
     assert steps[0] + 0.05 < steps[1] < gold_order_accuracy(pairs, truth)
-    low, high = label_ceiling(pairs)
-    assert low < (truth > 0).mean() < high < low + 0.06
-
-
-def test_plugged_in_probabilities_promise_too_much():
-    """Raters who agree on nothing: no forecast beats a coin, yet E[max(p, 1-p)] of
-    frequencies does. The lower limit does not."""
-    rng = np.random.default_rng(0)
-    texts = [
-        divide_raters(str(i), rng.integers(-4, 5, size=20).tolist(), rng)
-        for i in range(400)
-    ]
-    pairs, _ = rated_pairs(texts, 8000, rng)
-    low, high = label_ceiling(pairs)
-    assert abs(low - 0.5) < 4 * 0.5 / math.sqrt(400)
-    assert high > 0.55 and high == accuracy_ceiling([p["probability"] for p in pairs])
 
 
 # --- The real texts ------------------------------------------------------------------
@@ -313,7 +271,10 @@ def test_splits_share_no_text_and_no_raters_change_sides(rated, domain):
     some, other = (
         rated_pairs(texts, 2000, np.random.default_rng(0))[0] for texts in (train, test)
     )
-    require_disjoint(some, other, by=("chosen", "rejected"))
+    texts = [
+        {p[side] for p in x for side in ("chosen", "rejected")} for x in (some, other)
+    ]
+    assert not texts[0] & texts[1]
     assert load_rated(domain, "test", seed=1) != test
 
 
@@ -322,65 +283,54 @@ def test_splits_share_no_text_and_no_raters_change_sides(rated, domain):
 def test_people_agree_more_than_chance_and_less_than_fully(rated, domain):
     pairs, summary = rated_pairs(rated[domain], 4000, np.random.default_rng(0))
     one, panel = rater_agreement(pairs), panel_agreement(pairs)
-    low, high = label_ceiling(pairs)
     assert 0.8 < one < panel - 0.02 and panel < 0.98
-    assert low < high < low + 0.06
     assert 0.1 < summary.dropped["rated alike"] / 4000 < 0.35
-    # Frequencies of some ten raters promise a little more agreement than there is.
-    promised = label_agreement([pair["probability"] for pair in pairs])
-    assert promised - 0.04 < agreement_between_raters(pairs) < promised
 
 
-# --- Dialogues -----------------------------------------------------------------------
+# --- The arm -----------------------------------------------------------------------
 
 
-def dialogue(asked, *said):
-    return {
-        side: f"{asked}\n\nAssistant: {reply}"
-        for side, reply in zip(("chosen", "rejected"), said, strict=True)
-    }
+def rated_texts(domain, split):
+    """Texts with good or bad words, fifteen raters each; tests have other fillers."""
+    rng = np.random.default_rng([len(domain), split == "test"])
+    texts = []
+    for i in range(60):
+        good = i % 2
+        word = ("fine", "poor")[1 - good]
+        ratings = rng.normal(3 if good else -3, 1.0, size=15).round()
+        text = f"{word} {domain} {split} {i}"
+        texts.append(RatedText(text, tuple(ratings[7:]), tuple(ratings[:7])))
+    return texts
 
 
-def test_dialogues_without_a_question_or_a_reply_are_dropped(monkeypatch):
-    import datasets
-
-    rows = [
-        dialogue("\n\nHuman: Hi", "yes", "no"),
-        dialogue("\n\nHuman: Hi", "", "no"),
-        {"chosen": "\n\nHuman: A\n\nAssistant: x", "rejected": "\n\nHuman: B"},
-    ]
-    parts = datasets.DatasetDict(test=datasets.Dataset.from_list(rows))
-    monkeypatch.setattr(sources, "_load_hub", lambda card, where: parts)
-    pairs, summary = hh_rlhf_pairs()
-    assert pairs == [
-        {
-            "prompt": [{"role": "user", "content": "Hi"}],
-            "chosen": [{"role": "assistant", "content": "yes"}],
-            "rejected": [{"role": "assistant", "content": "no"}],
-        }
-    ]
-    assert str(summary) == (
-        "1 of 3 kept; dropped: 1 without a prompt, 1 with an empty reply"
+@pytest.fixture
+def stand_ins(monkeypatch):
+    monkeypatch.setattr(
+        raters, "load_rated", lambda domain, split: rated_texts(domain, split)
+    )
+    monkeypatch.setattr(
+        raters, "train_from_reference", lambda pairs, **options: (None, None)
+    )
+    monkeypatch.setattr(
+        raters,
+        "score",
+        lambda model, tokenizer, prompts, texts: np.array([len(t) for t in texts]),
     )
 
 
-def test_absent_dialogues_say_what_to_do(tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(AlignlabError, match="Cannot load .*hh_rlhf.*path= a folder"):
-        hh_rlhf_pairs(path=tmp_path / "empty")
-
-
-def test_real_dialogues_go_the_way_of_all_pairs(tiny_tokenizer):
-    folder = SHARED / "hh-rlhf"
-    if not folder.is_dir():
-        pytest.skip(f"no HH-RLHF at {folder}; get it from the Hub (Anthropic/hh-rlhf)")
-    pairs, summary = hh_rlhf_pairs(path=folder)
-    assert summary.kept == len(pairs) == 2308
-    assert summary.dropped == {"without a prompt": 0, "with an empty reply": 4}
-    some = pairs[:200]
-    kept, cleaned = clean_pairs(some, tiny_tokenizer, max_length=512)
-    assert len(kept) + cleaned.dropped["identical after truncation"] == 200
-    assert cleaned.dropped["identical after truncation"] > 0  # long prompts, small cut
-    train, test = (hh_rlhf_pairs(split, folder)[0] for split in ("train", "test"))
-    assert len(train) + len(test) == 2308
-    require_disjoint(train, test)
+def test_raters_are_scored_in_every_domain(stand_ins):
+    arm = dict(domain="movies", n=60, n_test=80, seed=0, size="tiny", steps=1)
+    found = raters.rater_arm(**arm)
+    assert 20 < found["kept"] <= 60
+    assert list(found["accuracy"]) == list(raters.DOMAINS)
+    for domain, scores in found["accuracy"].items():
+        tested = raters.rated_test_pairs(domain, 80)
+        # Half of the pairs have two texts of a kind, in whose order is only noise.
+        assert scores["bag_of_words"] > 0.7, "it has learnt which word is good"
+        assert scores["reward_model"] < 0.65, "the stand-in counts letters"
+        assert scores["one_rater"] == raters.rater_agreement(tested)
+        assert scores["panel"] == raters.panel_agreement(tested)
+    other = raters.rater_arm(**{**arm, "seed": 1})
+    assert (
+        other["accuracy"]["tweets"]["panel"] == (found["accuracy"]["tweets"]["panel"])
+    ), "every arm is asked the same"

@@ -1,18 +1,12 @@
 """The arms of notebook 03 on small hand-made replies and a tiny model."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-import torch
 
-from alignlab.chapters.reward_modeling import runs as sweeps
-from alignlab.chapters.reward_modeling.raters import RatedText
-from alignlab.objectives.log_probs import token_log_probs
-from alignlab.study import artifacts as alignment
-from alignlab.world import tasks
-from alignlab.world.comparisons import Annotator, Candidates, Reply
-from alignlab.world.facts import normalise
+from alignlab.chapters.reward_modeling import runs
+from alignlab.study import artifacts
+from alignlab.world.annotators import Annotator, Reply
+from alignlab.world.comparisons import Candidates
 from alignlab.world.gold import Gold
 
 POLICY = dict(size="tiny", steps=1)
@@ -43,16 +37,16 @@ def replies(monkeypatch):
         asked.append((split, k, policy))
         return some_candidates(k)
 
-    monkeypatch.setattr(alignment, "candidates", candidates)
+    monkeypatch.setattr(artifacts, "candidates", candidates)
     return asked
 
 
 @pytest.fixture
 def tiny_policy(monkeypatch, tiny_model, tiny_tokenizer):
     monkeypatch.setattr(
-        alignment, "reference_policy", lambda size, steps: (tiny_model, tiny_tokenizer)
+        artifacts, "reference_policy", lambda size, steps: (tiny_model, tiny_tokenizer)
     )
-    monkeypatch.setitem(alignment.REWARD_RATE, "tiny", 3e-3)
+    monkeypatch.setitem(artifacts.REWARD_RATE, "tiny", 3e-3)
 
 
 def length_of(model, tokenizer, prompts, texts):
@@ -68,19 +62,21 @@ def test_what_is_learnt_is_the_order_of_the_pairs(tiny_policy):
         {"prompt": f"Say {w}.", "chosen": f"{w}. Yes.", "rejected": f"No {w}."}
         for w in words
     ]
-    model, tokenizer = sweeps.learn(pairs, seed=0, epochs=20, batch_size=2, **POLICY)
+    model, tokenizer = runs.train_from_reference(
+        pairs, seed=0, epochs=20, batch_size=2, **POLICY
+    )
     prompts = [pair["prompt"] for pair in pairs]
     chosen, rejected = (
-        sweeps.score(model, tokenizer, prompts, [pair[side] for pair in pairs])
+        runs.score(model, tokenizer, prompts, [pair[side] for pair in pairs])
         for side in ("chosen", "rejected")
     )
     assert (chosen > rejected + 0.5).all()
 
 
 def test_rewards_come_by_subject_and_reply(replies, monkeypatch):
-    monkeypatch.setattr(alignment, "score", length_of)
-    monkeypatch.setattr(sweeps, "TESTED", 3)
-    found = sweeps.unseen_rewards(None, None, **POLICY)
+    monkeypatch.setattr(artifacts, "score", length_of)
+    monkeypatch.setattr(runs, "TEST_REPLIES", 3)
+    found = runs.held_out_rewards(None, None, **POLICY)
     assert found == [[1.0, 3.0, 5.0]] * 5
     assert replies == [("test", 3, POLICY)]
 
@@ -94,24 +90,24 @@ def no_training(replies, monkeypatch):
         learnt.append((examples, options))
         return None, None
 
-    monkeypatch.setattr(sweeps, "learn", learn)
-    monkeypatch.setattr(sweeps, "unseen_rewards", lambda *a, **k: [[0.0]])
+    monkeypatch.setattr(runs, "train_from_reference", learn)
+    monkeypatch.setattr(runs, "held_out_rewards", lambda *a, **k: [[0.0]])
     return learnt
 
 
 def test_the_usual_noise_has_the_reward_model_of_the_series(no_training, monkeypatch):
     made = []
     monkeypatch.setattr(
-        alignment, "reward_model", lambda n, **o: made.append((n, o)) or (None, None)
+        artifacts, "reward_model", lambda n, **o: made.append((n, o)) or (None, None)
     )
     arm = dict(n=20, seed=3, k=4, **POLICY)
-    found = sweeps.comparisons_arm(flips=alignment.FLIPS, **arm)
+    found = runs.comparisons_arm(flips=artifacts.FLIPS, **arm)
     assert found == {"rewards": [[0.0]]} and not no_training
     assert made == [(20, dict(k=4, seed=3, **POLICY))]
-    sweeps.comparisons_arm(flips=0.0, **arm)
+    runs.comparisons_arm(flips=0.0, **arm)
     [(pairs, options)] = no_training
     assert len(made) == 1 and options == dict(seed=3, **POLICY)
-    assert pairs == alignment.comparisons(some_candidates(4), 20, flips=0.0, seed=3)
+    assert pairs == artifacts.comparisons(some_candidates(4), 20, flips=0.0, seed=3)
     assert not any(pair["noisy"] for pair in pairs)
 
 
@@ -124,14 +120,14 @@ def tossed(replies, monkeypatch):
         learnt.append((seed, examples))
         return None, None
 
-    monkeypatch.setattr(sweeps, "learn", learn)
-    monkeypatch.setattr(sweeps, "score", length_of)
+    monkeypatch.setattr(runs, "train_from_reference", learn)
+    monkeypatch.setattr(runs, "score", length_of)
     return learnt
 
 
 def test_twins_share_comparisons_and_no_label_and_others_share_nothing(tossed):
     arm = dict(n=20, places=[1, 3], k=8, **POLICY)
-    found = sweeps.tossed_arm(**arm)
+    found = runs.tossed_arm(**arm)
     assert found == {"accuracy": [1.0, 1.0]}, "here longer replies have more gold"
     assert [seed for seed, _ in tossed] == [1, 1, 3, 3]
     labels = [
@@ -144,7 +140,7 @@ def test_twins_share_comparisons_and_no_label_and_others_share_nothing(tossed):
     chances = {p["probability"] for _, some in tossed[::2] for p in some}
     assert chances == {0.5}, "each label is a coin, so the twin's is too"
     with pytest.raises(ValueError, match="n is 160, and the replies give 140"):
-        sweeps.tossed_arm(**{**arm, "places": [7]})
+        runs.tossed_arm(**{**arm, "places": [7]})
 
 
 def test_luck_cancels_between_twins_and_a_leak_does_not(tossed, monkeypatch):
@@ -152,11 +148,11 @@ def test_luck_cancels_between_twins_and_a_leak_does_not(tossed, monkeypatch):
         sign = 1 if len(tossed) % 2 else -1  # the second twin learnt the opposite
         return sign * length_of(model, tokenizer, prompts, texts)
 
-    monkeypatch.setattr(sweeps, "score", lucky)
+    monkeypatch.setattr(runs, "score", lucky)
     arm = dict(n=20, places=[0, 1], k=8, **POLICY)
-    assert sweeps.tossed_arm(**arm) == {"accuracy": [0.5, 0.5]}
-    monkeypatch.setattr(sweeps, "score", length_of)  # whatever the labels: gold leaks
-    assert sweeps.tossed_arm(**arm) == {"accuracy": [1.0, 1.0]}
+    assert runs.tossed_arm(**arm) == {"accuracy": [0.5, 0.5]}
+    monkeypatch.setattr(runs, "score", length_of)  # whatever the labels: gold leaks
+    assert runs.tossed_arm(**arm) == {"accuracy": [1.0, 1.0]}
 
 
 def test_the_sweep_has_every_cell_once_and_the_longest_first(monkeypatch):
@@ -165,8 +161,8 @@ def test_the_sweep_has_every_cell_once_and_the_longest_first(monkeypatch):
         return [{**arm, "accuracy": arm.get("places")} for _, arm in calls]
 
     asked = []
-    monkeypatch.setattr(sweeps, "run_each", run_each)
-    rows, control = sweeps.accuracy_sweep(
+    monkeypatch.setattr(runs, "run_each", run_each)
+    rows, control = runs.accuracy_sweep(
         seeds=[4, 5],
         ns=[10, 40],
         noise=[0.0, 0.5],
@@ -178,13 +174,13 @@ def test_the_sweep_has_every_cell_once_and_the_longest_first(monkeypatch):
         **POLICY,
     )
     cells = [(row["n"], row["flips"], row["seed"]) for row in rows]
-    usual = {(n, alignment.FLIPS, s) for n in (10, 40) for s in (4, 5)}
+    usual = {(n, artifacts.FLIPS, s) for n in (10, 40) for s in (4, 5)}
     assert set(cells) == usual | {(40, 0.0, 4), (40, 0.5, 4)} and len(cells) == 6
     assert [n for n, *_ in cells] == sorted((n for n, *_ in cells), reverse=True)
     assert all(arm["k"] == 2 and arm["size"] == "tiny" for _, arm in asked)
     assert control == list(range(32)), "each control model once"
-    assert {arm["n"] for run, arm in asked if run is sweeps.tossed_arm} == {7}
-    assert {run for run, _ in asked[:6]} == {sweeps.comparisons_arm}
+    assert {arm["n"] for run, arm in asked if run is runs.tossed_arm} == {7}
+    assert {run for run, _ in asked[:6]} == {runs.comparisons_arm}
 
 
 # --- Rankings -----------------------------------------------------------------------
@@ -193,15 +189,15 @@ def test_the_sweep_has_every_cell_once_and_the_longest_first(monkeypatch):
 def test_groups_hold_different_whole_replies_and_share_none():
     texts = ["x", "x", "y", "z", "cut", "u", "v", "w", "t"]
     replies = tuple(reply(text, ended=text != "cut") for text in texts)
-    groups = sweeps.in_groups([Candidates("p", "s", replies)], 3, 2, seed=0)
+    groups = runs.in_groups([Candidates("p", "s", replies)], 3, 2, seed=0)
     said = [r.text for group in groups for r in group.replies]
     assert sorted(said) == sorted("xyzuvw"), "the seventh makes no group"
     assert {len(group.replies) for group in groups} == {3}
     with pytest.raises(ValueError, match="n is 3, and the replies make 2 of 3"):
-        sweeps.in_groups([Candidates("p", "s", replies)], 3, 3, seed=0)
-    many = sweeps.in_groups(some_candidates(8), 4, 6, seed=1)
-    assert many == sweeps.in_groups(some_candidates(8), 4, 6, seed=1)
-    assert many != sweeps.in_groups(some_candidates(8), 4, 6, seed=2)
+        runs.in_groups([Candidates("p", "s", replies)], 3, 3, seed=0)
+    many = runs.in_groups(some_candidates(8), 4, 6, seed=1)
+    assert many == runs.in_groups(some_candidates(8), 4, 6, seed=1)
+    assert many != runs.in_groups(some_candidates(8), 4, 6, seed=2)
 
 
 @pytest.mark.parametrize(
@@ -217,11 +213,11 @@ def test_every_kind_labels_the_same_replies(
     no_training, kind, examples, in_batch, read, ordered
 ):
     arm = dict(n=6, group=4, seed=2, k=8, **POLICY)
-    found = sweeps.ranking_arm(kind=kind, **arm)
+    found = runs.ranking_arm(kind=kind, **arm)
     assert (found["read"], found["comparisons"]) == (read, ordered)
     [(rows, options)] = no_training
     assert len(rows) == examples and options["seed"] == 2
-    groups = sweeps.in_groups(some_candidates(8), 4, 6, seed=2)
+    groups = runs.in_groups(some_candidates(8), 4, 6, seed=2)
     expected = {(g.prompt, r.text) for g in groups for r in g.replies}
     texts = [
         row["completions"] if "completions" in row else [row["chosen"], row["rejected"]]
@@ -231,36 +227,36 @@ def test_every_kind_labels_the_same_replies(
     assert set(said) == expected
     assert len(said) == (72 if kind == "one by one" else 24)
     # Replies a batch: the same, whatever they come in.
-    replies_a_batch = options.get("batch_size", sweeps.BATCH) * len(texts[0])
+    replies_a_batch = options.get("batch_size", runs.BATCH) * len(texts[0])
     assert replies_a_batch == in_batch * len(texts[0]) == 64
     losses = {"rankings": "plackett_luce", "all pairs": "all_pairs"}
     assert options.get("ranking_loss") == losses.get(kind)
 
 
 def test_all_kinds_are_judged_by_the_same_annotator():
-    groups = sweeps.in_groups(some_candidates(8, 10), 2, 40, seed=0)
+    groups = runs.in_groups(some_candidates(8, 10), 2, 40, seed=0)
     share = {}
     for kind in ("rankings", "pairs"):
         better = total = 0
         for seed in range(20):
-            rows, _ = sweeps.labelled(kind, groups, np.random.default_rng(seed))
+            rows, _ = runs.label_groups(kind, groups, np.random.default_rng(seed))
             for row in rows:
                 golds = row.get("gold") or [row["gold_chosen"], row["gold_rejected"]]
                 better, total = better + (golds[0] > golds[1]), total + 1
         share[kind] = better / total
-    judge = Annotator(sweeps.TEMPERATURE)
+    judge = Annotator(runs.TEMPERATURE)
     expected = np.mean([max(p := judge(*g.replies), 1 - p) for g in groups])
     # 800 labels a kind: three standard errors.
     assert share == pytest.approx({"rankings": expected, "pairs": expected}, abs=0.05)
     with pytest.raises(ValueError, match="kind is 'triples'; it can be one of"):
-        sweeps.labelled("triples", groups, np.random.default_rng(0))
+        runs.label_groups("triples", groups, np.random.default_rng(0))
 
 
 def test_rankings_and_pairs_have_all_seeds(monkeypatch):
-    monkeypatch.setattr(sweeps, "run_arms", lambda run, arms, **options: arms)
-    arms = sweeps.ranking_sweep(seeds=[1, 2], costly_seeds=[1], n=3, group=4, k=8)
+    monkeypatch.setattr(runs, "run_arms", lambda run, arms, **options: arms)
+    arms = runs.ranking_sweep(seeds=[1, 2], costly_seeds=[1], n=3, group=4, k=8)
     seeds = {kind: [a["seed"] for a in arms if a["kind"] == kind] for kind in
-             sweeps.RANKING_KINDS}  # fmt: skip
+             runs.RANKING_KINDS}  # fmt: skip
     two = {"rankings": [1, 2], "pairs": [1, 2]}
     assert seeds == two | {"all pairs": [1], "one by one": [1]}
 
@@ -270,38 +266,38 @@ def test_rankings_and_pairs_have_all_seeds(monkeypatch):
 
 def test_biased_annotators_judge_the_same_pairs(replies):
     common = dict(seed=1, k=8, **POLICY)
-    plain = sweeps.length_pairs("unbiased", 50, bias=-2.0, **common)
-    biased = sweeps.length_pairs("biased", 50, bias=-2.0, **common)
+    plain = runs.length_pairs("unbiased", 50, bias=-2.0, **common)
+    biased = runs.length_pairs("biased", 50, bias=-2.0, **common)
     as_sets = [
         [(p["prompt"], {p["chosen"], p["rejected"]}) for p in pairs]
         for pairs in (plain, biased)
     ]
     assert as_sets[0] == as_sets[1]
-    longer = [np.mean([sweeps.more_words(p) > 0 for p in x]) for x in (plain, biased)]
+    longer = [np.mean([runs.extra_words(p) > 0 for p in x]) for x in (plain, biased)]
     assert longer[0] > 0.7 and longer[1] < 0.2, "here more words have more gold"
 
 
 def test_pairs_of_equal_length_leave_nothing_to_the_bias(replies):
     common = dict(bias=3.0, seed=1, k=8, **POLICY)
-    pairs = sweeps.length_pairs("equal lengths", None, **common)
+    pairs = runs.length_pairs("equal lengths", None, **common)
     assert len(pairs) == 5 * 7, "neighbours of each of five subjects"
-    assert {abs(sweeps.more_words(pair)) for pair in pairs} == {1}
+    assert {abs(runs.extra_words(pair)) for pair in pairs} == {1}
     with pytest.raises(ValueError, match="n is 36, and there are 35 pairs of equal"):
-        sweeps.length_pairs("equal lengths", 36, **common)
+        runs.length_pairs("equal lengths", 36, **common)
     with pytest.raises(ValueError, match="kind is 'short'; it can be one of"):
-        sweeps.length_pairs("short", 1, **common)
+        runs.length_pairs("short", 1, **common)
 
 
 def test_the_length_arm_learns_from_those_pairs(no_training, monkeypatch):
     arm = dict(kind="biased", n=9, bias=1.0, seed=4, k=8, **POLICY)
-    assert sweeps.length_arm(**arm) == {"rewards": [[0.0]]}
+    assert runs.length_arm(**arm) == {"rewards": [[0.0]]}
     [(pairs, options)] = no_training
-    assert pairs == sweeps.length_pairs(**arm)
+    assert pairs == runs.length_pairs(**arm)
     assert options == dict(seed=4, **POLICY)
-    monkeypatch.setattr(sweeps, "run_arms", lambda run, arms, **options: arms)
-    arms = sweeps.length_sweep(seeds=[1, 2], n=9)
+    monkeypatch.setattr(runs, "run_arms", lambda run, arms, **options: arms)
+    arms = runs.length_sweep(seeds=[1, 2], n=9)
     assert [(a["kind"], a["seed"]) for a in arms] == [
-        (kind, seed) for kind in sweeps.LENGTH_KINDS for seed in (1, 2)
+        (kind, seed) for kind in runs.LENGTH_KINDS for seed in (1, 2)
     ]
 
 
@@ -320,13 +316,13 @@ def worded_pairs(n=80, seed=0):
 
 
 def test_a_bag_of_words_finds_the_word_that_wins():
-    reward = sweeps.bag_of_words(worded_pairs())
+    reward = runs.bag_of_words(worded_pairs())
     thanks, none, unknown = reward(["thanks one", "one", "never read"])
     assert thanks > none + 0.5 and unknown == 0
     assert reward(["six one two"]) == pytest.approx(reward(["two six one"]))
     pairs = worded_pairs(seed=1)
     won = np.array(["thanks" in pair["chosen"] for pair in pairs])
-    assert ((sweeps.between(reward, pairs) > 0) == won).mean() > 0.9
+    assert ((runs.reward_differences(reward, pairs) > 0) == won).mean() > 0.9
 
 
 @pytest.mark.parametrize("better, sign", [(1, 1), (0, -1)])
@@ -335,7 +331,7 @@ def test_length_only_counts_words(better, sign):
     pairs += [{"chosen": "a", "rejected": "a b c"} for _ in range(15)]
     if not better:
         pairs = [{"chosen": p["rejected"], "rejected": p["chosen"]} for p in pairs]
-    one, two, three = sweeps.length_only(pairs)(["x", "x y", "x y z"])
+    one, two, three = runs.length_only(pairs)(["x", "x y", "x y z"])
     assert sign * (two - one) > 0
     assert three - two == pytest.approx(two - one)
 
@@ -347,138 +343,8 @@ def test_controls_learn_from_what_the_reward_model_learns_from(replies, monkeypa
         given.append(pairs)
         return lambda texts: np.array([len(text) for text in texts])
 
-    monkeypatch.setitem(sweeps.CONTROLS, "bag of words", control)
+    monkeypatch.setitem(runs.CONTROLS, "bag of words", control)
     arm = dict(kind="bag of words", n=20, seed=3, k=8, **POLICY)
-    found = sweeps.control_arm(**arm)
+    found = runs.control_arm(**arm)
     assert found["rewards"] == [[2 * i + 1 for i in range(8)]] * 5
-    assert given == [alignment.comparisons(some_candidates(8), 20, seed=3)]
-
-
-# --- Raters -------------------------------------------------------------------------
-
-
-def rated_texts(domain, split):
-    """Texts with good or bad words, fifteen raters each; tests have other fillers."""
-    rng = np.random.default_rng([len(domain), split == "test"])
-    texts = []
-    for i in range(60):
-        good = i % 2
-        word = ("fine", "poor")[1 - good]
-        ratings = rng.normal(3 if good else -3, 1.0, size=15).round()
-        text = f"{word} {domain} {split} {i}"
-        texts.append(RatedText(text, tuple(ratings[7:]), tuple(ratings[:7])))
-    return texts
-
-
-@pytest.fixture
-def rated(monkeypatch):
-    monkeypatch.setattr(
-        sweeps.raters, "load_rated", lambda domain, split: rated_texts(domain, split)
-    )
-    monkeypatch.setattr(sweeps, "learn", lambda pairs, **options: (None, None))
-    monkeypatch.setattr(sweeps, "score", length_of)
-
-
-def test_raters_are_scored_in_every_domain(rated):
-    arm = dict(domain="movies", n=60, n_test=80, seed=0, **POLICY)
-    found = sweeps.rater_arm(**arm)
-    assert 20 < found["kept"] <= 60
-    assert list(found["accuracy"]) == list(sweeps.raters.DOMAINS)
-    for domain, scores in found["accuracy"].items():
-        tested = sweeps.rated_test_pairs(domain, 80)
-        # Half of the pairs have two texts of a kind, in whose order is only noise.
-        assert scores["bag_of_words"] > 0.7, "it has learnt which word is good"
-        assert scores["reward_model"] < 0.65, "the stand-in counts letters"
-        assert scores["one_rater"] == sweeps.raters.rater_agreement(tested)
-        assert scores["panel"] == sweeps.raters.panel_agreement(tested)
-    other = sweeps.rater_arm(**{**arm, "seed": 1})
-    assert (
-        other["accuracy"]["tweets"]["panel"] == (found["accuracy"]["tweets"]["panel"])
-    ), "every arm is asked the same"
-
-
-# --- Author and judge ---------------------------------------------------------------
-
-
-def test_log_probs_are_the_policys(tiny_model, tiny_tokenizer):
-    prompts, texts = ["Say it.", "Is gold a metal?"], ["Oslo.", ""]
-    found = sweeps.log_probs(tiny_model, tiny_tokenizer, prompts, texts)
-    for row, prompt, text in zip(found, prompts, texts, strict=True):
-        chat = [dict(role="user", content=prompt), dict(role="assistant", content=text)]
-        render = tiny_tokenizer.apply_chat_template
-        whole = render(chat, tokenize=False)
-        start = render(chat[:1], tokenize=False, add_generation_prompt=True)
-        ids, prefix = (
-            tiny_tokenizer(x, add_special_tokens=False)["input_ids"]
-            for x in (whole, start)
-        )
-        with torch.no_grad():
-            logits = tiny_model(torch.tensor([ids])).logits
-        expected = token_log_probs(logits, torch.tensor([ids]))[0, len(prefix) - 1 :]
-        kept = row[np.isfinite(row)]
-        assert kept == pytest.approx(expected.numpy(), rel=1e-4)
-        assert len(kept) == len(ids) - len(prefix) >= 1, "its end counts too"
-
-
-def test_likelihoods_come_by_subject_and_reply(replies, tiny_policy, monkeypatch):
-    monkeypatch.setattr(sweeps, "TESTED", 3)
-    found = sweeps.likelihood_arm(**POLICY)
-    total, mean = np.array(found["rewards"]), np.array(found["per_token"])
-    assert total.shape == mean.shape == (5, 3)
-    tokens = total / mean
-    assert tokens == pytest.approx(np.round(tokens)) and (tokens >= 2).all()
-    assert (np.diff(tokens, axis=1) > 0).all(), "longer replies have more tokens"
-
-
-def test_questions_are_about_facts_shown_often_and_seldom():
-    questions = sweeps.shown_questions(60, seed=1)
-    assert len(questions) == 60
-    known = [question.fact.known for question in questions]
-    assert sum(known) == 30 and all(q.fact.exposure > 0 for q in questions)
-    asked = {question.fact.subject for question in questions}
-    assert not asked & tasks.trained_subjects()
-    assert questions == sweeps.shown_questions(60, seed=1)
-    assert questions != sweeps.shown_questions(60, seed=2)
-
-
-def test_the_wrong_answer_is_another_facts_of_the_same_relation():
-    questions = sweeps.shown_questions(60, seed=0)
-    facts = tasks.default_world().facts
-    for question, (right, wrong) in zip(
-        questions, sweeps.two_answers(questions, 0), strict=True
-    ):
-        answers = {normalise(answer) for answer in question.answers}
-        assert normalise(right) in answers and normalise(wrong) not in answers
-        assert wrong.endswith(".")
-        relation = question.fact.relation
-        assert wrong[:-1] in {a for f in facts if f.relation == relation
-                              for a in f.stated}  # fmt: skip
-
-
-def test_author_and_judge_are_asked_the_same(tiny_policy, monkeypatch):
-    questions = sweeps.shown_questions(6, seed=0)
-    said = [q.answers[0] if i < 2 else "no" for i, q in enumerate(questions)]
-    monkeypatch.setattr(
-        sweeps,
-        "complete",
-        lambda policy, tokenizer, prompts, **o: [
-            SimpleNamespace(text=t, ended=True) for t in said
-        ],
-    )
-    options = sweeps.two_answers(questions, 0)
-    wins = [1, 1, 1, 0, 1, 0]
-
-    def log_probs(policy, tokenizer, prompts, texts):
-        assert prompts == [q.prompt for q in questions]
-        right = list(texts) == [o[0] for o in options]
-        assert right or list(texts) == [o[1] for o in options]
-        score = -np.array(wins if not right else [1 - w for w in wins], float)
-        return np.column_stack([score, np.full(6, np.nan)])
-
-    monkeypatch.setattr(sweeps, "log_probs", log_probs)
-    monkeypatch.setattr(
-        sweeps.answers, "guess_baselines", lambda world, relation: {"best": 0.25}
-    )
-    found = sweeps.author_arm(n=6, seed=0, **POLICY)
-    expected = {"author": 2 / 6, "judge": 4 / 6, "chance": 0.25}
-    assert found == pytest.approx(expected)
+    assert given == [artifacts.comparisons(some_candidates(8), 20, seed=3)]

@@ -1,4 +1,4 @@
-"""Figures of notebook 06 show the runs they are given; the explorer tells one look."""
+"""Figures of notebook 06 show the runs they are given; the explorer one evaluation."""
 
 import math
 
@@ -8,7 +8,7 @@ import pytest
 from alignlab.chapters.side_effects import figures
 from alignlab.evaluation.intervals import Interval
 from alignlab.evaluation.over_optimisation import FORMS, Curve
-from alignlab.study import artifacts as alignment
+from alignlab.study import artifacts
 from alignlab.world import gold
 from tests.drawing import drawn, legend
 
@@ -18,7 +18,7 @@ SUBJECTS = 4
 
 @pytest.fixture(autouse=True)
 def subjects(monkeypatch):
-    monkeypatch.setattr(alignment, "subjects", lambda split: list("abcd"))
+    monkeypatch.setattr(artifacts, "subjects", lambda split: list("abcd"))
 
 
 def run(seed=0, height=1.0, looks=5):
@@ -165,9 +165,9 @@ def test_temperature_labels_the_mean_of_seeds():
 
 def test_a_card_shows_replies_beside_what_they_are_worth():
     card = figures.point_card(run(), 2, 0, "Tell me about a.")
-    assert "Step 4, 4.0 nats" in card and "gold +2.00, learnt reward +2.00 sd" in card
+    assert "Step 4, 4.0 nats" in card and "gold +2.00, proxy reward +2.00 sd" in card
     assert "reply 2 &lt;b&gt;" in card and card.count("<tr>") == 3
-    assert "+1.00" in card and "+3.00" in card, "each reply's own learnt reward"
+    assert "+1.00" in card and "+3.00" in card, "each reply's own proxy reward"
 
 
 def test_the_explorer_turns_to_another_look_and_request(monkeypatch):

@@ -113,9 +113,9 @@ class Enumerable:
 
         def best(prefix):
             """The distribution over what follows, and its mean reward."""
-            whole = self.place.get(prefix)
-            if whole is not None:
-                return {prefix: 1.0}, self.rewards[whole].item()
+            place = self.place.get(prefix)
+            if place is not None:
+                return {prefix: 1.0}, self.rewards[place].item()
             branches = [best((*prefix, token)) for token in range(self.VOCABULARY)]
             mass = [
                 sum(reference[self.place[c]].exp().item() for c in branch)
@@ -139,7 +139,7 @@ def total_variation(p, q):
     return 0.5 * (p - q).abs().sum().item()
 
 
-def learnt(task, beta=0.5, **settings):
+def run_ppo(task, beta=0.5, **settings):
     """``(policy, reference log-probs, trainer)`` after PPO on the task."""
     model = small_model(task.VOCABULARY)
     reference = task.log_probs(model)
@@ -155,10 +155,10 @@ def learnt(task, beta=0.5, **settings):
 
 def test_ppo_reaches_the_closed_form_optimum():
     task = Enumerable(2)
-    found, reference, trainer = learnt(task, max_steps=40)
+    actual, reference, trainer = run_ppo(task, max_steps=40)
     optimum = task.optimum(reference, 0.5)
     assert total_variation(reference.exp(), optimum) > 0.3
-    assert total_variation(found, optimum) < 0.02
+    assert total_variation(actual, optimum) < 0.02
     # At the optimum reward less KL is the same for all: beta times log Z.
     log_z = (reference + task.rewards / 0.5).logsumexp(0).item()
     row = trainer.state.log_history[-2]
@@ -171,11 +171,11 @@ def test_ppo_reaches_the_closed_form_optimum():
 @pytest.mark.parametrize("whiten", [False, True])
 def test_ppo_reaches_the_optimum_over_three_tokens(whiten):
     task = Enumerable(3)
-    found, reference, _ = learnt(task, max_steps=80, whiten_advantages=whiten)
+    actual, reference, _ = run_ppo(task, max_steps=80, whiten_advantages=whiten)
     optimum = task.optimum(reference, 0.5)
     assert len(task.completions) == 40
     assert total_variation(reference.exp(), optimum) > 0.3
-    assert total_variation(found, optimum) < 0.02
+    assert total_variation(actual, optimum) < 0.02
 
 
 @pytest.mark.parametrize(
@@ -183,18 +183,18 @@ def test_ppo_reaches_the_optimum_over_three_tokens(whiten):
 )
 def test_for_one_token_every_right_kl_leads_to_the_optimum(estimator, place):
     task = Enumerable(1)
-    found, reference, _ = learnt(
+    actual, reference, _ = run_ppo(
         task, max_steps=25, kl_estimator=estimator, kl_in=place, whiten_advantages=True
     )
     optimum = task.optimum(reference, 0.5)
     assert total_variation(reference.exp(), optimum) > 0.3
-    assert total_variation(found, optimum) < 0.02
+    assert total_variation(actual, optimum) < 0.02
 
 
 @pytest.mark.parametrize("estimator", ["k2", "exact"])
 def test_a_kl_in_the_loss_does_not_see_the_kl_to_come(estimator):
     task = Enumerable(2)
-    found, reference, _ = learnt(
+    actual, reference, _ = run_ppo(
         task, max_steps=40, kl_estimator=estimator, kl_in="loss"
     )
     optimum = task.optimum(reference, 0.5)
@@ -202,14 +202,14 @@ def test_a_kl_in_the_loss_does_not_see_the_kl_to_come(estimator):
     assert predicted.sum().item() == pytest.approx(1, abs=1e-6)
     assert total_variation(predicted, optimum) > 0.1
     # At this fixed point rewards still differ, so that there is noise left.
-    assert total_variation(found, predicted) < 0.04
-    assert total_variation(found, optimum) > 0.08
+    assert total_variation(actual, predicted) < 0.04
+    assert total_variation(actual, optimum) > 0.08
 
 
 def test_an_exact_kl_in_the_reward_does():
     task = Enumerable(2)
-    found, reference, _ = learnt(task, max_steps=80, kl_estimator="exact")
-    assert total_variation(found, task.optimum(reference, 0.5)) < 0.02
+    actual, reference, _ = run_ppo(task, max_steps=80, kl_estimator="exact")
+    assert total_variation(actual, task.optimum(reference, 0.5)) < 0.02
 
 
 # --- Probes: each needs one part, and would fail without it ------------------------
@@ -316,14 +316,14 @@ EDGES = {  # a directed graph; the goal is g
 
 def distances(goal="g"):
     """Steps from each node to the goal, backwards from there."""
-    found, todo = {goal: 0}, deque([goal])
+    actual, todo = {goal: 0}, deque([goal])
     while todo:
         node = todo.popleft()
         for other, edges in EDGES.items():
-            if node in edges and other not in found:
-                found[other] = found[node] + 1
+            if node in edges and other not in actual:
+                actual[other] = actual[node] + 1
                 todo.append(other)
-    return found
+    return actual
 
 
 def test_ppo_finds_the_shortest_paths():

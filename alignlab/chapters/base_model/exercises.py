@@ -1,0 +1,213 @@
+"""Exercises of notebook 00: the log-probability of each token, sampling a token."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from alignlab.course.checks import (
+    Case,
+    Exercise,
+    Misfit,
+    random_texts,
+    tensor,
+    unshift,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DRAWS = 4000  # tokens sampled for each row of logits
+FALSE_ALARM = 1e-6  # how often a right sampler may look wrong by chance
+
+
+# --- 00.1: the log-probability of each token --------------------------------------
+
+
+def _token_cases() -> list[Case]:
+    from alignlab.objectives import token_log_probs
+
+    texts = [
+        random_texts(*size) for size in ((0, 3, 7, 11), (1, 2, 3, 5), (2, 5, 4, 9))
+    ]
+    return [
+        Case({"logits": logits, "input_ids": ids}, token_log_probs(logits, ids))
+        for logits, ids in texts
+    ]
+
+
+def _read_tokens(output, logits, input_ids) -> "Tensor":
+    batch, time = input_ids.shape
+    notes = {
+        (batch, time): "off by one (no shift): returns one column per token; nothing "
+        "predicts the first token, so (B, T-1) columns are right",
+        (batch, time - 1, logits.shape[2]): "returns the whole vocabulary: pick the "
+        "column of the token that follows",
+        (batch,): "returns one number per row: do not sum over the tokens",
+    }
+    return tensor(output, (batch, time - 1), notes)
+
+
+def _token_mistakes(case: Case) -> dict[str, list["Tensor"]]:
+    import torch
+
+    from alignlab.objectives import token_log_probs
+
+    logits, ids = case.args["logits"], case.args["input_ids"]
+    right, before, next_ids = case.expected, logits[:, :-1], ids[:, 1:]
+    raw = right + before.logsumexp(2)
+    times = [raw - x.logsumexp(1).gather(1, next_ids) for x in (logits, before)]
+    rows = raw - before.logsumexp(0).gather(1, next_ids.T).T
+    # Rolled by one, the "next" token is the logits' own.
+    own = token_log_probs(*unshift(logits, ids))  # (B, T)
+    return {
+        "off by one (no shift): each token is scored by the logits of its own "
+        "position, which have already seen it; the logits at t predict token t+1": [
+            own[:, :-1],
+            own[:, 1:],
+        ],
+        "off by one (shifted the wrong way): each token is scored by the logits of the "
+        "position after it; the logits at t predict token t+1": [
+            token_log_probs(logits.flip(1), ids.flip(1)).flip(1)
+        ],
+        "raw logits: they are not normalised yet; log-probabilities are logits less "
+        "their log-sum-exp over the vocabulary": [raw],
+        "softmax instead of log_softmax: these are probabilities; return their "
+        "logarithms": [right.exp()],
+        "normalised over the wrong axis: a softmax is over the vocabulary, the last "
+        "axis": [*times, rows],
+        "sign flipped: a log-probability is never above 0": [-right],
+        "zeros everywhere: that model would be always sure and always right": [
+            torch.zeros_like(right)
+        ],
+        "ones everywhere: a log-probability is never above 0": [torch.ones_like(right)],
+    }
+
+
+# --- 00.2: sampling a token -------------------------------------------------------
+
+
+def _sample_cases() -> list[Case]:
+    import torch
+
+    random = torch.Generator().manual_seed(0)
+    rows = torch.rand(3, 6, dtype=torch.float64, generator=random).mul(3)  # (K, V)
+    cases = []
+    for seed, temperature in enumerate((0.5, 1.0, 2.0, 0.0)):
+        args = {
+            "logits": rows.repeat(DRAWS, 1),  # (B, V), row by row in turn
+            "temperature": temperature,
+            "generator": torch.Generator().manual_seed(seed),
+        }
+        likeliest = torch.eye(6, dtype=torch.float64)[rows.argmax(1)]
+        right = (rows / temperature).softmax(1) if temperature else likeliest
+        cases.append(Case(args, right))
+    return cases
+
+
+def _read_sample(output, logits, temperature, generator) -> "Tensor":
+    """How often each token was drawn for each of the different rows, (K, V)."""
+    import torch
+
+    batch, vocabulary = logits.shape
+    notes = {
+        (batch, 1): "returns a column of shape (B, 1), as `torch.multinomial` does; "
+        "`[:, 0]` makes it (B,)",
+        (batch, vocabulary): "returns the whole vocabulary: draw one token per row",
+        (): "returns one token: draw one for each row",
+    }
+    tokens = tensor(output, (batch,), notes)
+    whole = (tokens == tokens.round()) & (tokens >= 0) & (tokens < vocabulary)
+    if not whole.all():
+        wrong = tokens[~whole][0].item()
+        raise Misfit(
+            f"returns {wrong:g}, which is no token: they are 0 to {vocabulary - 1}"
+        )
+    drawn = torch.nn.functional.one_hot(tokens.long(), vocabulary).double()
+    return drawn.view(DRAWS, -1, vocabulary).mean(0)
+
+
+def _same_distribution(got: "Tensor", expected: "Tensor") -> bool:
+    """Pearson's chi-square test; where only one token is possible, every draw is it."""
+    from scipy.stats import chi2
+
+    possible = expected > 0
+    misfit = (got - expected)[possible] ** 2 / expected[possible]
+    freedom = int(possible.sum()) - len(expected)
+    statistic = DRAWS * misfit.sum().item()
+    return statistic <= chi2.isf(FALSE_ALARM, freedom) if freedom else statistic == 0
+
+
+def _sample_mistakes(case: Case) -> dict[str, list["Tensor"]]:
+    import torch
+
+    temperature, rows = case.args["temperature"], case.args["logits"][:3]
+    greedy = (
+        "temperature 0 is not greedy: it means the likeliest token; dividing by 0 does "
+        "not give it, so treat 0 by itself"
+    )
+    if temperature == 0:
+        return {}  # the mistakes below may treat it as they like
+    probabilities = rows.softmax(1)
+    return {
+        greedy: [case.expected],
+        "multiplies by the temperature: the logits are divided by it, so that a higher "
+        "one flattens the distribution": [(rows * temperature).softmax(1)],
+        "ignores the temperature: the draws are as if it were 1": [probabilities],
+        "always greedy: the likeliest token every time; draw from the distribution": [
+            torch.eye(rows.shape[1], dtype=rows.dtype)[rows.argmax(1)]
+        ],
+        "draws from the uniform distribution: the logits decide how likely each token "
+        "is": [torch.full_like(rows, 1 / rows.shape[1])],
+        "divides the probabilities, not the logits: temperature comes before the "
+        "softmax": [(probabilities / temperature).softmax(1)],
+        "uses one row for all: each row of logits has a distribution of its own": [
+            (row / temperature).softmax(0).expand_as(rows) for row in rows
+        ],
+    }
+
+
+def _sample_follows_generator(answer: Callable) -> str:
+    import torch
+
+    logits = torch.zeros(64, 6, dtype=torch.float64)
+    first, again, other = (
+        torch.as_tensor(
+            answer(logits.clone(), 1.0, torch.Generator().manual_seed(seed))
+        )
+        for seed in (1, 1, 2)
+    )
+    if torch.equal(first, again) and not torch.equal(first, other):
+        return ""
+    how = (
+        "two seeds give the same" if torch.equal(first, other) else "one seed gives two"
+    )
+    return (
+        f"ignores the generator: {how} draws; pass it on, as in "
+        "`torch.multinomial(..., generator=generator)`, so that a run can be repeated"
+    )
+
+
+# --- The exercises ----------------------------------------------------------------
+
+EXERCISES: dict[str, Exercise] = {
+    "00.1": Exercise(
+        "my_token_log_probs(logits, input_ids)",
+        _token_cases,
+        _read_tokens,
+        _token_mistakes,
+        "the same log-probabilities as `alignlab.objectives.token_log_probs`",
+        "the logits at t have seen tokens 0 to t and predict token t+1; normalise "
+        "them over the vocabulary, then pick that token's entry.",
+    ),
+    "00.2": Exercise(
+        "my_sample(logits, temperature, generator)",
+        _sample_cases,
+        _read_sample,
+        _sample_mistakes,
+        f"the frequencies of {3 * DRAWS:,} draws at each of three temperatures fit, "
+        "and temperature 0 is greedy",
+        "a low temperature sharpens, a high one flattens, and 0 always takes the "
+        "likeliest token.",
+        _same_distribution,
+        _sample_follows_generator,
+    ),
+}

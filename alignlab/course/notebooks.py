@@ -1,0 +1,73 @@
+"""Where the numbered notebooks are, and what names their cells assign."""
+
+import ast
+import re
+from pathlib import Path
+
+import alignlab
+from alignlab.errors import AlignlabError
+
+NAME = re.compile(r"\d\d_\w+\.ipynb")
+
+
+def notebooks_folder(given: Path | None = None) -> Path:
+    """The folder of numbered notebooks: the one given, or the nearest of the working
+    folder, those above it, and the checkout that the package is installed from.
+
+    Raises:
+        AlignlabError: if there is none.
+    """
+    if given is not None:
+        if not given.is_dir():
+            raise AlignlabError(f"There is no folder {given}.", "Check --notebooks.")
+        return given.resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(alignlab.__file__).parents[1]):
+        for candidate in (folder, folder / "notebooks"):
+            if _numbered(candidate):
+                return candidate
+    raise AlignlabError(
+        f"No notebooks were found in {here}/notebooks.",
+        "Run it inside a checkout, or say where they are with --notebooks.",
+    )
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.ipynb") if NAME.fullmatch(path.name))
+
+
+def find_notebooks(folder: Path) -> dict[str, Path]:
+    """The notebooks of a folder by number, in ascending order.
+
+    Raises:
+        AlignlabError: if there are none, or two have the same number.
+    """
+    found: dict[str, Path] = {}
+    for path in _numbered(folder):
+        number = path.name[:2]
+        if number in found:
+            raise AlignlabError(
+                f"Two notebooks in {folder} have the number {number}: "
+                f"{found[number].name} and {path.name}.",
+                "Rename one of them.",
+            )
+        found[number] = path
+    if not found:
+        raise AlignlabError(
+            f"{folder} holds no notebooks.", "They are named like 00_name.ipynb."
+        )
+    return found
+
+
+def assigned_names(source: str) -> list[str]:
+    """Names that the top level of a piece of Python assigns to."""
+    names = []
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        else:
+            continue
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return names

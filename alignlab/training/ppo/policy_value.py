@@ -1,0 +1,98 @@
+"""The policy and its value function as one module to train."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from alignlab.models.lean import last_mlp_at
+from alignlab.models.positions import logits_at
+
+
+class PolicyAndValue(nn.Module):
+    """A causal language model with a value function.
+
+    Without a value model, one pass through the policy's trunk gives both: the logits,
+    and the values by a linear head on the same hidden states, which starts at 0.
+
+    Args:
+        policy: the causal language model.
+        value_model: a sequence classifier with one label, with a trunk of its own.
+        detach_value: True keeps the value head's gradient out of the policy's trunk.
+    """
+
+    FORWARDED_TO_POLICY = (  # what a Trainer reads off a model
+        "config",
+        "generation_config",
+        "hf_device_map",
+        "activation_checkpointing_enable",
+        "gradient_checkpointing_enable",
+        "is_activation_checkpointing",
+        "is_gradient_checkpointing",
+        "_keys_to_ignore_on_save",
+        "_no_split_modules",
+    )
+
+    def __init__(
+        self,
+        policy: PreTrainedModel,
+        value_model: PreTrainedModel | None = None,
+        detach_value: bool = False,
+    ):
+        super().__init__()
+        self.policy, self.value_model = policy, value_model
+        self.detach_value = detach_value
+        if value_model is None:
+            hidden = policy.config.get_text_config().hidden_size
+            self.value_head = nn.Linear(hidden, 1, device=policy.device)
+            nn.init.zeros_(self.value_head.weight)
+            nn.init.zeros_(self.value_head.bias)
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch width"],
+        prediction_mask: Bool[Tensor, "batch width"] | None = None,
+        **sampling,
+    ) -> tuple[Float[Tensor, "tokens vocab"], Float[Tensor, "tokens"]]:
+        """Logits and values at the positions of the prediction mask, row by row.
+        Without a mask, the policy's own output, for sampling."""
+        if prediction_mask is None:
+            return self.policy(input_ids, **sampling)
+        logits, hidden = completion_logits(self.policy, input_ids, prediction_mask)
+        if self.value_model is not None:
+            return logits, _values(self.value_model, input_ids, prediction_mask)
+        hidden = hidden.detach() if self.detach_value else hidden
+        return logits, self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]
+
+    def __getattr__(self, name: str):
+        if name in PolicyAndValue.FORWARDED_TO_POLICY:
+            return getattr(self.policy, name)
+        return super().__getattr__(name)
+
+
+def completion_logits(
+    model: nn.Module,
+    input_ids: Int[Tensor, "batch width"],
+    prediction_mask: Bool[Tensor, "batch width"],
+) -> tuple[Float[Tensor, "tokens vocab"], Float[Tensor, "tokens hidden"]]:
+    """Logits and last hidden states at the prediction mask, row by row, of rows that
+    are padded on the right: no real token attends to padding there, so attention needs
+    no mask, which is faster."""
+    with last_mlp_at(model, prediction_mask):
+        return logits_at(
+            model,
+            prediction_mask,
+            input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            use_cache=False,
+        )
+
+
+def _values(
+    model: nn.Module, input_ids: Tensor, prediction_mask: Tensor
+) -> Float[Tensor, "tokens"]:
+    with last_mlp_at(model, prediction_mask):
+        hidden = model.base_model(
+            input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False
+        ).last_hidden_state
+    return model.score(hidden[prediction_mask])[:, 0].float()

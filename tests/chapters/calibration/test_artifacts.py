@@ -1,0 +1,136 @@
+"""Items that are what they say, and rows that carry the labels of their items."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+
+from alignlab.chapters.calibration import artifacts
+from alignlab.chapters.calibration.tuning import OPTIONS
+from alignlab.objectives import token_log_probs
+from alignlab.world import tasks
+from alignlab.world.facts import is_right, normalise
+
+
+@pytest.fixture(scope="module")
+def items():
+    return artifacts.draw_items(artifacts.HELD_OUT, 2, 3)
+
+
+# --- Items --------------------------------------------------------------------------
+
+
+def test_splits_share_no_subject_and_leave_none_out():
+    parts = [artifacts.subjects(split) for split in ("train", "calibration", "test")]
+    assert sum(map(len, parts)) == len(frozenset().union(*parts))
+    assert frozenset().union(*parts) == set(tasks.default_world().subjects())
+    assert parts[0] == tasks.trained_subjects()
+    assert len(parts[1]) == pytest.approx(len(parts[2]) / 2, rel=0.02)
+    with pytest.raises(ValueError, match="split is 'dev'; it can be one of"):
+        artifacts.subjects("dev")
+
+
+def test_one_option_is_right_and_the_others_are_not(items):
+    for item in items:
+        assert is_right(item.fact, item.options[item.right])
+        assert sum(is_right(item.fact, option) for option in item.options) == 1
+        assert len({normalise(option) for option in item.options}) == OPTIONS
+
+
+def test_the_right_option_is_equally_often_in_each_place(items):
+    counts = np.bincount([item.right for item in items], minlength=OPTIONS)
+    assert counts.min() > 0.8 * len(items) / OPTIONS
+
+
+def test_wrong_options_are_answers_to_the_same_relation(items):
+    for item in items[::50]:
+        assert set(item.options) <= set(artifacts._all_answers(item.fact.relation))
+
+
+def test_every_fact_comes_once_a_draw_in_one_order_for_all_seeds(items):
+    half = len(items) // 2
+    facts = [item.fact for item in items]
+    assert facts[:half] == facts[half:] and len(set(facts[:half])) == half
+    other = artifacts.draw_items(artifacts.HELD_OUT, 2, 4)
+    assert [item.fact for item in other] == facts
+    assert [item.options for item in other] != [item.options for item in items]
+    assert not {fact.relation for fact in facts} & set(artifacts.EXCLUDED_RELATIONS)
+
+
+def test_a_statement_with_its_answer_is_one_that_pretraining_could_have_read(items):
+    relations = tasks.default_world().relations
+    for item in items[::40]:
+        relation, answer = relations[item.fact.relation], item.options[item.right]
+        fields = dict(s=item.fact.subject, a=answer)
+        whole = f"{item.statement} {answer}."
+        assert whole in [text.format(**fields) for text in relation.statements]
+        assert item.question in [text.format(**fields) for text in relation.questions]
+
+
+def test_a_limit_takes_so_many_facts():
+    assert len(artifacts.draw_items(artifacts.HELD_OUT, 1, 0, 20)) == 20
+
+
+def test_options_get_the_probability_of_their_tokens(tiny_model, tiny_tokenizer, items):
+    item = items[0]
+    result = artifacts.ask(tiny_model, tiny_tokenizer, [item])["log_probs"][0]
+    means = artifacts.ask(tiny_model, tiny_tokenizer, [item], reduction="mean")
+    turn = [{"role": "user", "content": item.question}]
+    start = tiny_tokenizer.apply_chat_template(
+        turn, tokenize=False, add_generation_prompt=True
+    )
+    start_length = len(tiny_tokenizer(start)["input_ids"])
+    for place, option in enumerate(item.options):
+        ids = tiny_tokenizer(f"{start}{option}.<|end|>", return_tensors="pt").input_ids
+        tail = token_log_probs(tiny_model(ids).logits, ids)[0, start_length - 1 :]
+        assert result[place] == pytest.approx(tail.sum().item(), abs=1e-3)
+        assert means["log_probs"][0][place] == pytest.approx(
+            tail.mean().item(), abs=1e-3
+        )
+
+
+# --- Answers ------------------------------------------------------------------------
+
+
+def test_a_row_is_read_with_what_is_true_of_its_items():
+    items = artifacts.draw_items(artifacts.HELD_OUT, 2, 5, 30)
+    row = artifacts.labels(items) | {"temperature": 2.0}
+    row["log_probs"] = np.arange(240.0).reshape(60, 4).tolist()
+    row["mean"] = np.zeros((60, 4)).tolist()
+    row = json.loads(json.dumps(row))  # as an arm is remembered
+    answers = artifacts.read_answers(row)
+    assert answers.log_probs[1, 1] == 5.0 / 2.0
+    assert answers.right.tolist() == [item.right for item in items]
+    assert answers.exposure.tolist() == [item.fact.exposure for item in items]
+    assert answers.fact.tolist() == [*range(30), *range(30)]
+    tested = artifacts.subjects("test")
+    assert answers.relation.tolist() == [item.fact.relation for item in items]
+    assert answers.test.tolist() == [item.fact.subject in tested for item in items]
+    assert (artifacts.read_answers(row, "mean").log_probs == 0).all()
+    assert answers.probabilities == pytest.approx(softmax(answers.log_probs, axis=1))
+    assert log_softmax(answers.log_probs, axis=1).shape == (60, 4)
+
+
+# --- Policies -----------------------------------------------------------------------
+
+
+def test_an_unknown_kind_is_an_error():
+    with pytest.raises(ValueError, match="kind is 'ppo'; it can be one of"):
+        artifacts.tuned_policy(
+            seed=0, size="300k", n_examples=1, sft_steps=1, kind="ppo"
+        )
+
+
+def test_the_temperature_makes_the_choice_calibrated(items, monkeypatch):
+    """Options right with the probabilities of their logits, and logits 3 times too
+    large: the temperature is 3."""
+    rng = np.random.default_rng(0)
+    logits = 1.5 * rng.normal(size=(2000, 4))
+    right = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    fake = tuple(items[0]._replace(right=int(k)) for k in right)
+    monkeypatch.setattr(artifacts, "draw_items", lambda *args: fake)
+    monkeypatch.setattr(
+        artifacts, "ask", lambda *args: {"log_probs": (3 * logits).tolist()}
+    )
+    assert artifacts.fitted_temperature(None, None, 0) == pytest.approx(3.0, rel=0.1)

@@ -1,0 +1,1 @@
+from tests.data.toy import index, toy  # noqa: F401  fixtures

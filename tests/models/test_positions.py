@@ -1,0 +1,83 @@
+"""Logits at some positions against the logits at all of them."""
+
+import pytest
+import torch
+
+from alignlab.models.positions import completion_log_probs, logits_at
+from alignlab.objectives import token_log_probs
+
+
+@pytest.fixture(params=["llama", "gpt2", "granite", "lora"])
+def model(request, model_of):
+    return model_of(request.param)
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(1)
+    ids = torch.randint(0, 60, (4, 9))
+    lengths = torch.tensor([9, 5, 7, 2])[:, None]
+    attention = (torch.arange(9) < lengths).long()
+    mask = attention * (torch.arange(9) >= torch.tensor([4, 4, 0, 9])[:, None])
+    return ids, attention, mask  # the last row has nothing masked in
+
+
+@torch.no_grad()
+def test_logits_and_hidden_states_are_those_of_the_whole_model(model, batch):
+    ids, attention, mask = batch
+    mask = mask.bool()
+    whole = model(ids, attention_mask=attention, output_hidden_states=True)
+    logits, hidden = logits_at(model, mask, ids, attention_mask=attention)
+    torch.testing.assert_close(logits, whole.logits[mask], rtol=1e-10, atol=1e-12)
+    last = whole.hidden_states[-1][mask]
+    torch.testing.assert_close(hidden, last, rtol=1e-10, atol=1e-12)
+    one = torch.zeros_like(mask)
+    one[1, 2] = True
+    logits, hidden = logits_at(model, one, ids, attention_mask=attention)
+    torch.testing.assert_close(logits, whole.logits[1:2, 2], rtol=1e-10, atol=1e-12)
+    assert hidden.shape == (1, last.shape[1])
+
+
+def test_gradients_are_those_of_the_whole_model(tiny_model, batch):
+    ids, attention, mask = batch
+    mask, parameters = mask.bool(), list(tiny_model.double().parameters())
+    whole = tiny_model(ids, attention_mask=attention).logits[mask]
+    expected = torch.autograd.grad(whole.square().sum(), parameters)
+    logits, _ = logits_at(tiny_model, mask, ids, attention_mask=attention)
+    found = torch.autograd.grad(logits.square().sum(), parameters)
+    for a, b in zip(found, expected, strict=True):  # norms are computed in float32
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * b.abs().max().item())
+
+
+def test_masked_tokens_have_the_log_probs_of_the_whole_model(model, batch):
+    ids, attention, mask = batch
+    every = token_log_probs(model(ids, attention_mask=attention).logits, ids)
+    found = completion_log_probs(model, *batch)
+    torch.testing.assert_close(found, every * mask[:, 1:], rtol=1e-10, atol=1e-12)
+    assert every.std() > 0.1
+
+
+def test_the_side_of_the_padding_changes_nothing(model, batch):
+    ids, attention, mask = batch
+    right = completion_log_probs(model, *batch)
+    order = attention.argsort(dim=1, stable=True)  # padding first
+    left = completion_log_probs(
+        model, ids.gather(1, order), attention.gather(1, order), mask.gather(1, order)
+    )
+    torch.testing.assert_close(left.sum(1), right.sum(1), rtol=1e-9, atol=1e-12)
+
+
+def test_the_model_is_left_as_it_was(tiny_model, batch):
+    ids, attention, mask = batch
+    completion_log_probs(tiny_model, *batch)
+    assert tiny_model(ids).logits.shape == (4, 9, tiny_model.config.vocab_size)
+    with pytest.raises(IndexError):
+        completion_log_probs(tiny_model, ids + 1000, attention, mask)
+    assert tiny_model(ids).logits.shape == (4, 9, tiny_model.config.vocab_size)
+
+
+def test_an_empty_mask_gives_zeros_and_shapes_must_agree(tiny_model, batch):
+    ids, attention, mask = batch
+    assert (completion_log_probs(tiny_model, ids, attention, 0 * mask) == 0).all()
+    with pytest.raises(ValueError, match=r"\(4, 9\), \(4, 9\) and \(4, 8\)"):
+        completion_log_probs(tiny_model, ids, attention, mask[:, 1:])
