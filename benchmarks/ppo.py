@@ -360,7 +360,7 @@ def measure(part: str, folder: Path, python: Path, rounds: int) -> dict[str, lis
     if part in SPEEDS:
         return take_turns(EVERYONE, make_case(folder, **SPEEDS[part]), python, rounds)
     if part == "memory":
-        setting = make_case(folder, "36M", batch=16, updates=1)
+        setting = make_case(folder, "36M", batch=16)
         return take_turns(EVERYONE, setting, python, 1)
     results: dict[str, list] = {OURS: [], THEIRS: []}
     for seed in range(max(3, rounds)):

@@ -1,6 +1,6 @@
 """Our sampler beside `model.generate`: the same greedy tokens, and how long they take.
 
-The model has the shape of the shipped one but random weights; its ending token is made
+The model has the shape of the shipped one but random weights; its EOS token is made
 likely, so that replies end at all lengths as real ones do. The two take turns, and the
 ratio is the median over the turns. Run it as `python benchmarks/sampler.py [turns]`.
 """

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from alignlab.models.positions import completion_log_probs
 from alignlab.objectives import dpo_loss
+from alignlab.seeds import torch_seed
 from alignlab.training.sft import Encoded, collate
 
 END, WORDS = "<|end|>", "abcdefghijklmnopqrstuvwxyz"
@@ -303,7 +304,7 @@ def few_word_model(words: int = 4, seed: int = 0):
         "{% for message in messages %}{{ message['content'] }}"
         "{{ '<|end|>' if message['role'] == 'assistant' else ' ' }}{% endfor %}"
     )
-    torch.manual_seed(seed)
+    torch.manual_seed(torch_seed(seed, "few-word model"))
     config = LlamaConfig(
         vocab_size=len(vocabulary),
         hidden_size=32,

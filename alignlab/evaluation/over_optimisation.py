@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from alignlab.evaluation.intervals import Interval
+from alignlab.seeds import stream
 
 NEAR = 0.5  # nats^½; fits ignore closer points, as d log d has infinite slope at 0
 
@@ -165,7 +166,7 @@ def peak_interval(
     peak = fit_curves(curves, form, near).peak
     if len(curves) < 2:
         return Interval(peak, -math.inf, math.inf)
-    random = np.random.default_rng(seed)
+    random = stream(seed, "peak interval")
     peaks = []
     for _ in range(draws):
         drawn = random.integers(len(curves), size=len(curves))

@@ -29,6 +29,9 @@ def last_mlp_at(
     other than Llama's ``RELATIVES`` and those with gradient checkpointing compute all
     positions: checkpointing recomputes layers in the backward pass, when this is over.
     """
+    if prediction_mask.shape[1] == 1:  # a step of sampling: nothing to leave out
+        yield
+        return
     parts = list(model.modules())
     mlps = [part for part in parts if _is_relatives(part, "MLP")]
     if not mlps or any(getattr(p, "gradient_checkpointing", False) for p in parts):

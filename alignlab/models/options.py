@@ -7,12 +7,15 @@ with gradients as well.
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from alignlab.models.positions import completion_log_probs, logits_at
+from alignlab.models.positions import (
+    completion_log_probs,
+    logits_at,
+    pick_log_probs,
+)
 from alignlab.models.text import pad_left, pad_right
 
 
@@ -101,9 +104,8 @@ def _log_probs_of_later_tokens(
         past_key_values=cache,
         use_cache=True,
     )
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    loss = F.cross_entropy(logits, ids[:, 1:][predicts], reduction="none")  # (N,)
-    log_probs = loss.new_zeros(predicts.shape).masked_scatter(predicts, -loss)
+    flat = pick_log_probs(logits, None, ids[:, 1:][predicts])  # (N,)
+    log_probs = flat.new_zeros(predicts.shape).masked_scatter(predicts, flat)
     return log_probs.double().sum(1)
 
 

@@ -5,15 +5,21 @@ row, without seeing each other, so that there is hardly any padding.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from alignlab.errors import AlignlabError
 from alignlab.models.base import evaluation_mode
-from alignlab.models.positions import completion_log_probs, logits_at
+from alignlab.models.positions import (
+    completion_log_probs,
+    logits_at,
+    pick_log_probs,
+)
 
 PROMPT, CHOSEN, REJECTED = range(3)  # what a token is part of
 
@@ -31,7 +37,7 @@ class EncodedPair(NamedTuple):
 
 
 def pack(pairs: Sequence[EncodedPair], pad_token_id: int) -> dict[str, Tensor]:
-    """Lay pairs out in rows as wide as the longest pair, several per row if they fit.
+    """Lay pairs out in rows, several per row, with little padding.
 
     Returns:
         For each token, (rows, width): ``input_ids``; ``attention_mask``, 0 on padding;
@@ -50,22 +56,33 @@ def pack(pairs: Sequence[EncodedPair], pad_token_id: int) -> dict[str, Tensor]:
                     f"pair {number} has no tokens in its {name}: was it cut off? "
                     "Leave the pair out, or allow more tokens"
                 )
-    width = max(pair.length for pair in pairs)
-    rows: list[list[tuple[int, ...]]] = []  # of tokens, with their columns below
-    for number in sorted(range(len(pairs)), key=lambda i: -pairs[i].length):
-        room = width - pairs[number].length
-        row = next((row for row in rows if len(row) <= room), None)
-        if row is None:
-            rows.append(row := [])
-        row += _tokens(number, pairs[number], start=len(row))
-    padding = (pad_token_id, 0, 0, PROMPT, -1, 0)
-    table = torch.tensor([row + [padding] * (width - len(row)) for row in rows])
-    names = ("input_ids", "attention_mask", "position_ids", "part", "pair", "source")
-    return {
-        **dict(zip(names, table.unbind(dim=2), strict=True)),
-        "chosen_tokens": torch.tensor([len(pair.chosen) for pair in pairs]),
-        "rejected_tokens": torch.tensor([len(pair.rejected) for pair in pairs]),
+    lengths = np.array([[len(part) for part in pair] for pair in pairs])  # (B, 3)
+    rows, start, shape = _cheapest_layout(lengths.sum(1))
+    # Of each token, pair after pair, (N,):
+    pair = np.repeat(np.arange(len(pairs)), lengths.sum(1))
+    part = np.repeat(np.tile([PROMPT, CHOSEN, REJECTED], len(pairs)), lengths.ravel())
+    offset = np.arange(len(pair)) - np.repeat(
+        lengths.sum(1).cumsum() - lengths.sum(1), lengths.sum(1)
+    )
+    prompt, chosen, _ = lengths[pair].T
+    column = start[pair] + offset
+    at_fork = offset == prompt + chosen  # rejected's first token, which chosen precedes
+    source = column - 1 - np.where(at_fork, chosen, 0)
+    tokens = {
+        "input_ids": list(chain.from_iterable(chain.from_iterable(pairs))),
+        "attention_mask": 1,
+        "position_ids": offset - np.where(part == REJECTED, chosen, 0),
+        "part": part,
+        "pair": pair,
+        "source": np.where(part == PROMPT, 0, source),
     }
+    packed = {}
+    for name, values in tokens.items():
+        table = np.full(shape, {"input_ids": pad_token_id, "pair": -1}.get(name, 0))
+        table[rows[pair], column] = values
+        packed[name] = torch.from_numpy(table)
+    packed["chosen_tokens"], packed["rejected_tokens"] = torch.tensor(lengths.T[1:])
+    return packed
 
 
 def pair_log_probs(
@@ -94,10 +111,9 @@ def pair_log_probs(
         position_ids=packed["position_ids"],
         use_cache=False,
     )
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     index = (prediction_mask.flatten().cumsum(0) - 1).view_as(prediction_mask)
     tokens = packed["input_ids"][row, column]
-    log_probs = logits.log_softmax(dim=-1)[index[row, source], tokens]  # (N,)
+    log_probs = pick_log_probs(logits, index[row, source], tokens)  # (N,)
     completion = (packed["pair"] + count * (part == REJECTED))[row, column]  # < 2B
     sums = log_probs.new_zeros(2 * count).index_add(0, completion, log_probs)
     return sums[:count], sums[count:]
@@ -140,16 +156,31 @@ _REMEDY = (
 )
 
 
-def _tokens(number: int, pair: EncodedPair, start: int) -> list[tuple[int, ...]]:
-    """A pair's tokens from column ``start`` on, with the columns of :func:`pack`."""
-    tokens = []
-    prompt_end = start + len(pair.prompt) - 1
-    for part, ids in enumerate(pair):
-        begin = 0 if part == PROMPT else len(pair.prompt)
-        for i, token in enumerate(ids):
-            source = prompt_end if i == 0 else start + len(tokens) - 1
-            tokens.append((token, 1, begin + i, part, number, source))
-    return tokens
+def _cheapest_layout(
+    lengths: Int[np.ndarray, "pairs"],
+) -> tuple[Int[np.ndarray, "pairs"], Int[np.ndarray, "pairs"], tuple[int, int]]:
+    """Each pair's row and first column, and the shape of them all.
+
+    Of all widths from the longest pair's to twice that, the cheapest, when the pairs
+    go, the longest first, each into the first row that has room for it.
+    """
+    widths = np.arange(lengths.max(), 2 * lengths.max() + 1)  # (W,)
+    room = np.repeat(widths[:, None], len(lengths), axis=1)  # in each row, (W, B)
+    rows, start = np.zeros((2, *room.shape), dtype=int)
+    for pair in np.argsort(-lengths, kind="stable"):
+        row = (room >= lengths[pair]).argmax(axis=1)  # (W,)
+        chosen = np.arange(len(widths)), row
+        rows[:, pair], start[:, pair] = row, widths - room[chosen]
+        room[chosen] -= lengths[pair]
+    counts = rows.max(axis=1) + 1
+    best = _cost(counts, widths).argmin()
+    return rows[best], start[best], (counts[best], widths[best])
+
+
+def _cost(rows: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """In arbitrary units, of a small model on a CPU: attention takes longer in wide
+    rows, and where their width is no multiple of 16, its kernels' unit."""
+    return rows * width * (768 + width + 24 * (width % 16 > 0))
 
 
 def _mask(part: Tensor, pair: Tensor, dtype: torch.dtype) -> Tensor:

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from alignlab.models.lean import last_mlp_at
 
 
 def logits_at(
@@ -32,7 +35,8 @@ def logits_at(
 
     hook = model.get_output_embeddings().register_forward_pre_hook(select)
     try:
-        logits = model(input_ids, **model_inputs).logits  # (1, N, V)
+        with last_mlp_at(model, prediction_mask):
+            logits = model(input_ids, **model_inputs).logits  # (1, N, V)
     finally:
         hook.remove()
     return logits.squeeze(0), hidden[0]  # [0] would copy the gradient in backward
@@ -75,6 +79,46 @@ def completion_log_probs(
         position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),  # for left padding
         use_cache=False,
     )
+    log_probs = pick_log_probs(logits, None, input_ids[:, 1:][predicts])  # (N,)
+    return log_probs.new_zeros(predicts.shape).masked_scatter(predicts, log_probs)
+
+
+def pick_log_probs(
+    logits: Float[Tensor, "positions vocab"],
+    rows: Int[Tensor, "tokens"] | None,
+    tokens: Int[Tensor, "tokens"],
+) -> Float[Tensor, "tokens"]:
+    """``logits.log_softmax(dim=1)[rows, tokens]``, at least float32.
+
+    The logits must not be used afterwards: on a CPU they are overwritten.
+
+    Args:
+        rows: the row that predicts each token; None if each row predicts one.
+    """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    loss = F.cross_entropy(logits, input_ids[:, 1:][predicts], reduction="none")  # (N,)
-    return loss.new_zeros(predicts.shape).masked_scatter(predicts, -loss)
+    rows = torch.arange(len(logits), device=logits.device) if rows is None else rows
+    return _PickLogProbs.apply(logits, rows, tokens)
+
+
+class _PickLogProbs(torch.autograd.Function):
+    """With half of autograd's memory: these tensors are a small model's largest, and
+    on a CPU new memory takes about as long to touch as to use."""
+
+    @staticmethod
+    def forward(ctx, logits, rows, tokens):
+        # The CPU's kernel reads a row before it writes it: output may be input.
+        output = logits if logits.device.type == "cpu" else None
+        log_probs = torch.log_softmax(logits, dim=1, out=output)
+        ctx.save_for_backward(log_probs, rows, tokens)
+        return log_probs[rows, tokens]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        # With g the gradient: g at the token, and -p sum(g) over its row.
+        log_probs, rows, tokens = ctx.saved_tensors
+        totals = grad.new_zeros(len(log_probs)).index_add_(0, rows, grad)
+        grad_logits = log_probs.exp().mul_(-totals[:, None])
+        places = rows * log_probs.shape[1] + tokens  # some may occur twice
+        grad_logits.view(-1).index_add_(0, places, grad)
+        return grad_logits, None, None

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlab.errors import AlignlabError
 from alignlab.models.base import device_in_use, evaluation_mode
+from alignlab.models.lean import last_mlp_at, lean_layers
 from alignlab.models.text import (
     Prompt,
     Reply,
@@ -25,6 +26,7 @@ from alignlab.models.text import (
     pad_token_id,
     require_room,
 )
+from alignlab.seeds import torch_seed
 
 Combination = Literal["mean", "worst", "penalised"]
 
@@ -61,7 +63,7 @@ def reward_model_from(policy: PreTrainedModel, seed: int = 0) -> PreTrainedModel
             f"{str(error).splitlines()[0]}",
             "Pass a plain causal LM of `transformers` (peft adapters merged).",
         ) from error
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(torch_seed(seed, "reward head"))
     hidden = head.weight.shape[1]
     start = torch.randn(1, hidden, generator=generator) / (hidden + 1)
     with torch.no_grad():
@@ -125,15 +127,16 @@ def sequence_rewards(
             f"{tuple(attention_mask.shape)}: they must agree, with a real token a row"
         )
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = plain.base_model(
-        input_ids,
-        attention_mask=attention_mask,
-        position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
-        use_cache=False,
-    ).last_hidden_state  # (B, T, hidden)
     last = attention_mask.shape[1] - 1 - attention_mask.flip(1).argmax(1)  # (B,)
-    rows = torch.arange(len(last), device=last.device)
-    rewards = plain.score(hidden[rows, last])[:, 0]  # (B,)
+    is_last = torch.arange(attention_mask.shape[1], device=last.device) == last[:, None]
+    with last_mlp_at(plain, is_last):
+        hidden = plain.base_model(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+        ).last_hidden_state  # (B, T, hidden)
+    rewards = plain.score(hidden[is_last])[:, 0]  # (B,)
     return rewards.to(torch.promote_types(rewards.dtype, torch.float32))
 
 
@@ -169,7 +172,7 @@ def score(
     require_room(model, ids, what="Dialogue")
     rewards = np.zeros(len(ids))
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # for little padding
-    with evaluation_mode(model):
+    with evaluation_mode(model), lean_layers(model):
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
             batch = pad_right([ids[i] for i in numbers], pad_token_id(tokenizer))

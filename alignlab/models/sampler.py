@@ -4,7 +4,7 @@ Greedy decoding gives the same tokens as ``model.generate``. Rows that have ende
 the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
+from transformers.utils import ModelOutput
 
 from alignlab.models.base import evaluation_mode
 from alignlab.models.text import (
@@ -23,6 +24,7 @@ from alignlab.models.text import (
     pad_token_id,
     require_room,
 )
+from alignlab.seeds import torch_seed
 
 FULL_ENOUGH = 0.9  # below this share of running rows, the ended ones leave the batch
 SPARE_TOKENS = 16  # more takes more memory, fewer means copying more often
@@ -48,6 +50,7 @@ def sample(
     eos_token_id: int | None = None,
     pad_token_id: int | None = None,
     generator: torch.Generator | None = None,
+    observe: Callable[[int, Int[Tensor, "rows"], ModelOutput], None] | None = None,
 ) -> Int[Tensor, "batch new"]:
     """Continue each row until it reaches EOS or has ``max_new_tokens`` new tokens.
 
@@ -60,6 +63,8 @@ def sample(
         eos_token_id: the token that ends a row; None runs every row to full length.
         pad_token_id: fills a row after its end; by default EOS does.
         generator: source of randomness; by default torch's global one.
+        observe: called at each step with its number, the rows still in the batch, some
+            of which may have ended, and the model's output for them.
 
     Returns:
         The new tokens, (B, T_new), as wide as the longest new row.
@@ -80,15 +85,17 @@ def sample(
     positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
     tokens = input_ids
     for step in range(max_new_tokens):
-        logits = model(
+        outputs = model(
             tokens,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
-        ).logits[:, -1]  # (B, V)
-        chosen = _choose(logits, temperature, generator)  # (B,)
+        )
+        if observe is not None:
+            observe(step, rows, outputs)
+        chosen = _choose(outputs.logits[:, -1], temperature, generator)  # (B,)
         output[rows[running], step] = chosen[running]
         running &= chosen != end
         if not running.any():
@@ -141,9 +148,10 @@ def complete(
         for prompt in prompts
     ]
     require_room(model, ids, max_new_tokens)
-    generator = (
-        seed if seed is None else torch.Generator(model.device).manual_seed(seed)
-    )
+    generator = None
+    if seed is not None:
+        generator = torch.Generator(model.device)
+        generator.manual_seed(torch_seed(seed, "completions"))
     end, pad = tokenizer.eos_token_id, pad_token_id(tokenizer)
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # for little padding
     replies: list = [None] * len(ids)

@@ -77,7 +77,13 @@ def exact_kl(
         ValueError: if the shapes differ.
     """
     _require_same_shape(logits=logits, ref_logits=ref_logits)
-    log_p, log_q = _log_softmax(logits), _log_softmax(ref_logits)
+    return kl_of(_log_softmax(logits), _log_softmax(ref_logits))
+
+
+def kl_of(
+    log_p: Float[Tensor, "*shape vocab"], log_q: Float[Tensor, "*shape vocab"]
+) -> Float[Tensor, "*shape"]:
+    """:func:`exact_kl` of log-probabilities."""
     # A token that cannot come adds 0, also where the reference cannot give it either.
     difference = (log_p - log_q).masked_fill(log_p == -torch.inf, 0)
     return (log_p.exp() * difference).sum(dim=-1)
@@ -86,7 +92,11 @@ def exact_kl(
 def entropy(logits: Float[Tensor, "*shape vocab"]) -> Float[Tensor, "*shape"]:
     r"""Entropy of the next token, :math:`-\sum_v \pi(v) \log \pi(v)`, in nats: 0 if one
     token is certain, log(vocabulary size) if all are equally likely."""
-    log_p = _log_softmax(logits)
+    return entropy_of(_log_softmax(logits))
+
+
+def entropy_of(log_p: Float[Tensor, "*shape vocab"]) -> Float[Tensor, "*shape"]:
+    """:func:`entropy` of log-probabilities."""
     # A token that cannot come adds 0; exp(-inf) * -inf would be NaN.
     return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0)).sum(dim=-1)
 

@@ -15,6 +15,7 @@ from alignlab import cache
 from alignlab.models.base import load_base, load_model, save_model, weights_hash
 from alignlab.models.reward import load_reward_model, reward_model_from, score
 from alignlab.models.sampler import Completion, complete
+from alignlab.seeds import stream
 from alignlab.study.tuning import BATCH
 from alignlab.training.reward import train_reward_model
 from alignlab.training.sft import finetune
@@ -50,7 +51,7 @@ def subjects(split: str) -> tuple[str, ...]:
     world = tasks.default_world()
     known = {fact.subject for fact in world.facts if fact.known}
     names = [s for kind in KINDS for s in world.subjects(kind) if s in known]
-    order = np.random.default_rng(0).permutation(len(names))
+    order = stream(0, "subjects to test on").permutation(len(names))
     chosen = order[:TESTED] if split == "test" else order[TESTED:]
     return tuple(names[i] for i in chosen)
 
@@ -105,7 +106,7 @@ def _reference_folder(size: str, steps: int, seed: int, progress: bool) -> Path:
 def demonstrations(world: World, per_subject: int, seed: int) -> list[dict]:
     """Replies to imitate, as rows of prompt and completion: ``per_subject`` for each
     subject of both splits, each of a random quality between 0.2 and 0.8."""
-    rng = np.random.default_rng([seed, 30])
+    rng = stream(seed, "demonstrations")
     names = (*subjects("train"), *subjects("test"))
     return [
         {
@@ -210,7 +211,7 @@ def comparisons(
     Raises:
         ValueError: if there are fewer than n.
     """
-    rng = np.random.default_rng([seed, 31])
+    rng = stream(seed, "comparisons")
     judge = Flipped(Annotator(temperature=0.0), flips) if flips else Annotator(0.0)
     pairs, _ = preferences.make_pairs(candidates, annotator or judge, rng)
     pairs = [pairs[i] for i in rng.permutation(len(pairs))]

@@ -19,6 +19,8 @@ from tqdm.auto import tqdm
 
 from alignlab.errors import AlignlabError
 from alignlab.models.base import modes_restored
+from alignlab.models.lean import lean_layers
+from alignlab.seeds import torch_seed
 
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
 LossFunction = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
@@ -128,7 +130,7 @@ def train(
         decay=max(1, steps // 5) if decay is None else decay,
     )
     _require_valid_schedule(**rate.keywords)
-    torch.manual_seed(seed)
+    torch.manual_seed(torch_seed(seed, "dropout"))
     device = next(model.parameters()).device
     optimizer = _adamw(model, weight_decay)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -140,7 +142,7 @@ def train(
     start = time.perf_counter()
     iterator = islice(iter(batches), done, None)
     bar = tqdm(total=steps, initial=done, desc=description, disable=not progress)
-    with modes_restored(model), bar:
+    with modes_restored(model), lean_layers(model), bar:
         set_training_mode(model, dropout=not disable_dropout)
         for step in range(done, steps):
             batch = next(iterator, None)

@@ -12,12 +12,14 @@ from transformers import PreTrainedTokenizerBase
 
 from alignlab.errors import AlignlabError
 from alignlab.models.base import evaluation_mode
+from alignlab.models.lean import lean_layers
 from alignlab.models.pairs import (
     EncodedPair,
     pack,
     pair_log_probs,
     require_rows_can_be_shared,
 )
+from alignlab.seeds import stream
 from alignlab.training.rows import drop_uninformative, pair_of
 from alignlab.training.sft import encode
 
@@ -75,7 +77,7 @@ def log_probs_of(
     require_rows_can_be_shared(model, longest(pairs))
     device = next(model.parameters()).device
     parts = []
-    with evaluation_mode(model):
+    with evaluation_mode(model), lean_layers(model):
         for start in range(0, len(pairs), batch_size):
             packed = pack(pairs[start : start + batch_size], pad_token_id)
             packed = {name: value.to(device) for name, value in packed.items()}
@@ -105,7 +107,7 @@ def batches(
         raise ValueError(
             f"batch_size is {batch_size} with {len(pairs)} pairs; both > 0"
         )
-    random = np.random.default_rng(seed)
+    random = stream(seed, "batches of pairs")
     while True:
         order = random.permutation(len(pairs))
         for rows in np.array_split(order, -(-len(pairs) // batch_size)):

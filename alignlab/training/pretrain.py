@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from alignlab.errors import AlignlabError, explained_if_full
 from alignlab.models import base
 from alignlab.models.tokenizer import train_tokenizer
+from alignlab.seeds import corpus_stream
 from alignlab.training.loop import train
 from alignlab.world import corpus
 from alignlab.world.facts import Fact, World, build_world
@@ -246,7 +247,7 @@ def _split(rows: np.ndarray, share: float = 0.01) -> tuple[np.ndarray, np.ndarra
 
 def _batches(rows: np.ndarray, seed: int) -> Iterator[dict[str, torch.Tensor]]:
     for epoch in range(10**6):
-        order = np.random.default_rng([seed, 6, epoch]).permutation(len(rows))
+        order = corpus_stream(seed, 6, epoch).permutation(len(rows))
         for start in range(0, len(order) - BATCH + 1, BATCH):
             ids = rows[order[start : start + BATCH]].astype(np.int64)
             yield {"input_ids": torch.from_numpy(ids)}

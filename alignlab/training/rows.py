@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from alignlab.errors import AlignlabError
+from alignlab.seeds import stream
 
 Item = TypeVar("Item")
 BLUR = 0.25  # lengths are sorted up to a quarter, so that no two epochs batch alike
@@ -137,7 +138,7 @@ def batches_of_like_length(
             f"batch_size is {batch_size} with {len(lengths)} rows; both > 0"
         )
     lengths = np.array(lengths)
-    random = np.random.default_rng(seed)
+    random = stream(seed, "batches of like length")
     while True:
         blurred = lengths * random.uniform(1, 1 + BLUR, size=len(lengths))
         epoch = np.array_split(blurred.argsort(), -(-len(lengths) // batch_size))

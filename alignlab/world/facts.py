@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 
+from alignlab.seeds import corpus_stream, stream
 from alignlab.world.archives import read_facts
 from alignlab.world.texts import read_texts
 
@@ -127,7 +128,7 @@ def build_world(seed: int = 0) -> World:
 def split_subjects(world: World, seed: int) -> tuple[set[str], set[str]]:
     """Two halves of the subjects, balanced within each kind. Questions about the first
     are trained on; questions about the second are only for testing."""
-    rng = np.random.default_rng([seed, 1])
+    rng = stream(seed, "split of subjects")
     first: set[str] = set()
     for kind in dict.fromkeys(r.kind for r in world.relations.values()):
         names = list(world.subjects(kind))
@@ -151,7 +152,7 @@ def power_law_exposures(n: int) -> np.ndarray:
 def _expose(facts: list[Fact], seed: int) -> list[Fact]:
     # Stratified by relation, so that frequency says nothing about the kind of fact,
     # and permuted, so that it says nothing about the answer.
-    rng = np.random.default_rng([seed, 0])
+    rng = corpus_stream(seed, 0)
     by_relation: dict[str, list[int]] = {}
     for index, fact in enumerate(facts):
         by_relation.setdefault(fact.relation, []).append(index)
@@ -188,7 +189,7 @@ def paragraphs(world: World, seed: int = 0) -> Iterator[str]:
     subject has as many paragraphs as its most frequent fact; its rarer facts are
     spread over them, in shuffled order.
     """
-    rng = np.random.default_rng([seed, 2])
+    rng = corpus_stream(seed, 2)
     by_subject: dict[str, list[Fact]] = {}
     for fact in world.facts:
         if fact.exposure:

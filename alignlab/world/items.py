@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 
-import numpy as np
-
 from alignlab.cache import remember
 from alignlab.data import sources
 from alignlab.data.readers import POLARITY_DEAD_ZONE, split_of
+from alignlab.seeds import stream
 from alignlab.world.facts import Fact
 from alignlab.world.skills import SKILLS
 
@@ -70,7 +69,7 @@ def remembered(name: str, items: Callable[[], Iterable[Item]]) -> Iterator[Item]
 
 def skill_items(name: str) -> Iterator[Item]:
     """``POOL`` draws of a skill; inputs may repeat."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    rng = stream(0, f"items of {name}")
     for _ in range(POOL):
         x, answer = SKILLS[name].sample(rng)
         yield Item({"x": x}, (answer,), (answer,), split_of(f"{name} {x}"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alignlab.seeds import stream
 from alignlab.world.texts import read_texts
 
 # Two test splits tell a model that refuses requests from one that refuses words.
@@ -73,7 +74,7 @@ def harmful_requests(
     Raises:
         ValueError: on an unknown split, or a ``per_pair`` out of range.
     """
-    rng = _rng(seed, split, 0)
+    rng = _rng(seed, split, "harmful requests")
     return _phrase(_harmful_pairs(split, seed), True, per_pair, rng)
 
 
@@ -87,7 +88,7 @@ def benign_requests(
     one harmful pair of each verb, of the same split, in a game or on a stage.
     """
     table = _benign_pairs(split, seed)
-    rng = _rng(seed, split, 1)
+    rng = _rng(seed, split, "benign requests")
     return _phrase(table + _in_context(split, seed, rng), False, per_pair, rng)
 
 
@@ -100,7 +101,7 @@ def everyday_requests(seed: int = 0, per_pair: int = 1) -> list[SafetyExample]:
         for verb in group["verbs"]
         for thing in group["objects"]
     ]
-    return _phrase(pairs, False, per_pair, np.random.default_rng([seed, 3]))
+    return _phrase(pairs, False, per_pair, stream(seed, "everyday requests"))
 
 
 def is_refusal(text: str) -> bool:
@@ -123,14 +124,14 @@ def _squeeze(text: str) -> str:
 _Pair = tuple[str, str, str]  # kind, verb, object
 
 
-def _rng(seed: int, split: str, stream: int) -> np.random.Generator:
+def _rng(seed: int, split: str, name: str) -> np.random.Generator:
     if split not in SPLITS:
         near = difflib.get_close_matches(str(split), SPLITS, n=1) or SPLITS[:1]
         raise ValueError(
             f"split is {split!r}; it must be one of {', '.join(SPLITS)}. "
             f"Did you mean {near[0]!r}?"
         )
-    return np.random.default_rng([seed, SPLITS.index(split), stream])
+    return stream(seed, f"{name}, {split}")
 
 
 def _shuffled(items, rng) -> list:
@@ -150,7 +151,7 @@ def _seen_and_unseen(words, rng) -> tuple[list[str], list[str]]:
 def _harmful_pairs(split: str, seed: int) -> list[_Pair]:
     # A third of the verbs and of the objects of each class is held out. Of the pairs of
     # the others, every third along the diagonals is, so that train keeps every word.
-    rng = np.random.default_rng([seed, 0])
+    rng = stream(seed, "harmful pairs")
     pairs = []
     for kind, words in read_texts("safety")["harm"].items():
         verbs, new_verbs = _seen_and_unseen(words["verbs"], rng)
@@ -172,7 +173,7 @@ def _benign_pairs(split: str, seed: int) -> list[_Pair]:
     # A third of the look-alikes of each seen verb (at least one) is for unseen pairs;
     # an unseen verb is unseen here too.
     verbs = dict.fromkeys(verb for _, verb, _ in _harmful_pairs(split, seed))
-    rng = np.random.default_rng([seed, 1])
+    rng = stream(seed, "look-alikes")
     pairs = []
     for verb, by_kind in read_texts("safety")["lookalikes"].items():
         lookalikes = _shuffled(

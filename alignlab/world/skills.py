@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alignlab.seeds import corpus_stream
+
 WORDS = (
     "moon dog salt apple river stone bird milk tree gold fish rain bread horse wind "
     "snow sand lamp wheel corn wolf leaf iron silk drum king rose ship bell cake"
@@ -150,7 +152,7 @@ SKILLS = {
 
 def statements(n: int, seed: int = 0) -> Iterator[str]:
     """n paragraphs for pretraining, each of one to three statements of one skill."""
-    rng = np.random.default_rng([seed, 3])
+    rng = corpus_stream(seed, 3)
     skills = tuple(SKILLS.values())
     for _ in range(n):
         skill = skills[rng.integers(len(skills))]

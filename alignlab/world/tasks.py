@@ -4,14 +4,12 @@ A family has a table of items and several instructions to put them in. Some fami
 and some instructions of every family, are held out to test for generalisation.
 """
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Literal
 
-import numpy as np
-
+from alignlab.seeds import stream
 from alignlab.world import items
 from alignlab.world.facts import RELATIONS, Fact, World, build_world, split_subjects
 from alignlab.world.items import Item
@@ -111,7 +109,7 @@ def examples(
         AlignlabError: if a data source is missing and cannot be fetched.
     """
     chosen = _chosen(family, split, facts)
-    rng = np.random.default_rng([seed, zlib.crc32(family.encode())])
+    rng = stream(seed, f"examples of {family}")
     order = rng.permutation(len(chosen))[:n]
     wordings = _wordings(_family(family), phrasing)
     return [_example(family, chosen[index], wordings, rng) for index in order]
@@ -140,7 +138,7 @@ def world_questions(
         n: at most this many; None means all.
     """
     subjects = set(subjects)
-    rng = np.random.default_rng([seed, int(inverse)])
+    rng = stream(seed, "questions about the world", int(inverse))
     candidates: list[tuple[str, Item]] = []
     for relation in world.relations:
         family = INVERSES.get(relation) if inverse else relation
@@ -298,7 +296,7 @@ def mixture(
         weights = mixture_weights(have, weights, cap, temperature)
     if set(weights) != set(names):
         raise ValueError(f"weights are for {sorted(weights)}, families are {names}")
-    rng = np.random.default_rng([seed, 6])
+    rng = stream(seed, "mixture")
     counts = rng.multinomial(n, [weights[name] for name in names])
     drawn = [
         example

@@ -50,6 +50,7 @@ from alignlab.models.reward import score
 from alignlab.plots.calibration import reliability_diagram
 from alignlab.plots.explorers import pair_explorer
 from alignlab.plots.style import by_seed, use_style
+from alignlab.seeds import stream
 from alignlab.study import artifacts
 from alignlab.study.tuning import TEST_SEED
 from alignlab.training import trl_parity
@@ -78,7 +79,7 @@ tested = artifacts.candidates("test", arms.TEST_REPLIES, **policy_of, progress=T
 # the right subject) and **truth** (are they right?).
 
 # %%
-rng = np.random.default_rng([seed, 3])
+rng = stream(seed, "a reply to compare")
 annotator = Annotator(temperature=arms.TEMPERATURE)
 pairs, summary = make_pairs(tested, annotator, rng, per_prompt=1)
 pair = max(pairs[:10], key=lambda p: p["gold_rejected"])

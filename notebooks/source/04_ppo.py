@@ -46,7 +46,7 @@ from IPython.display import Markdown
 from alignlab import runs
 from alignlab.chapters.ppo import analysis, artifacts, figures
 from alignlab.chapters.ppo.artifacts import BETA
-from alignlab.chapters.ppo.runs import PENALISED, PIECES, run_all
+from alignlab.chapters.ppo.runs import PENALISED, PIECES, run_all, time_each
 from alignlab.course import check
 from alignlab.evaluation.intervals import wilson_interval
 from alignlab.models.base import use_device
@@ -77,8 +77,8 @@ reward_model, _ = study.reward_model(
 )
 
 # %% [markdown]
-# All runs of this notebook are made here, side by side; what was made before is read
-# from the cache.
+# All runs of this notebook but those that are timed (in section 11) are made here, side
+# by side; what was made before is read from the cache.
 
 # %%
 many = range(seed, seed + settings.many_seeds)
@@ -110,9 +110,6 @@ start = rows["start"]
 recipe = dict(seed=seed, updates=settings.updates, kl_coef=BETA, **shared)
 folder = artifacts.ppo_folder(**recipe)
 after, _ = artifacts.load_policy_and_value(folder)
-trainer = artifacts.trainer_for(
-    after.policy, tokenizer, reward_model, seed=seed, reference=reference
-)
 names = list(study.subjects("test")[:4])
 replies = {
     "before": complete(
@@ -540,9 +537,6 @@ for name, (ppo_by, dpo_by) in {
 }.items():
     values = [ppo_by[s] - dpo_by[s] for s in run.seeds]
     runs.record(name, np.mean(values), seeds=values)
-per_completion = [analysis.seconds_per_completion(rows[m]) for m in ("default", "dpo")]
-values = [per_completion[0][s] / per_completion[1][s] for s in run.seeds]
-runs.record("ppo_over_dpo_seconds", np.mean(values), seeds=values)
 runs.say(
     "With the default configuration {failures:.0f} of {count} runs fail, with four "
     "epochs {eager} of {eager_count}. On the grid "
@@ -559,12 +553,19 @@ runs.say(
 )
 
 # %% [markdown]
-# What it takes to learn, on this machine, with both running on one thread each:
+# What it takes to learn, on this machine, with each running alone and on one thread:
 
 # %%
-table = pd.DataFrame(analysis.costs(rows, trainer)).set_index("method")
-table["completions/s"] = table["completions"] / table["seconds"]
-table.style.format(precision=1)
+seconds = time_each(
+    run.seeds[: settings.timed_seeds], dpo_steps=settings.dpo_steps, **shared
+)
+ppo_seconds, dpo_seconds = (
+    analysis.seconds_per_completion(seconds[method]) for method in ("PPO", "DPO")
+)
+values = [ppo_seconds[s] / dpo_seconds[s] for s in ppo_seconds]
+runs.record("ppo_over_dpo_seconds", np.mean(values), seeds=values)
+costs = analysis.costs(seconds, after, reference, reward_model)
+pd.DataFrame(costs).set_index("method").style.format(precision=1)
 
 # %%
 runs.say(

@@ -52,6 +52,7 @@ from alignlab.evaluation import exact
 from alignlab.models.base import use_device
 from alignlab.models.sampler import complete
 from alignlab.plots.style import use_style
+from alignlab.seeds import stream
 from alignlab.study import artifacts
 from alignlab.training.dpo import train_dpo
 from alignlab.training.trl_parity import compare_dpo_losses
@@ -95,7 +96,7 @@ history = train_dpo(
     seed=seed,
 )
 names = list(artifacts.subjects("test")[:3])
-said = {
+sampled = {
     when: complete(
         model, tokenizer, [gold.request(name) for name in names], 64, 1.0, seed=seed
     )
@@ -105,11 +106,11 @@ pd.DataFrame(
     {
         "request": gold.request(name),
         "policy": when,
-        "reply": said[when][i].text,
-        "gold": gold_of([said[when][i].text], [name])[0],
+        "reply": sampled[when][i].text,
+        "gold": gold_of([sampled[when][i].text], [name])[0],
     }
     for i, name in enumerate(names)
-    for when in said
+    for when in sampled
 ).style.format(precision=2).set_properties(
     **{"white-space": "normal", "max-width": "34em", "text-align": "left"}
 )
@@ -157,7 +158,7 @@ check("05.1", my_optimum)
 # %%
 best = my_optimum(start.double(), reward, beta)
 log_z = exact.log_partition(start, reward, beta)
-rng = np.random.default_rng(seed)
+rng = stream(seed, "pairs for TRL")
 others = torch.tensor(rng.dirichlet(np.ones(len(reward)), size=10_000))
 others = torch.cat([others, 0.9 * best + 0.1 * others])  # far from it, and near
 sides = (
@@ -363,7 +364,7 @@ for name, key in (
     ("gradient_weight_error", "error"),
     ("gradient_weight_rank_correlation", "rank_correlation"),
 ):
-    values = [found[key] for found in weighed]
+    values = [summary[key] for summary in weighed]
     runs.record(name, np.mean(values), seeds=values, n=settings.follow)
 runs.say(
     "The weight is off by {gradient_weight_error.value:.1e} at most. It decides who "
@@ -506,10 +507,10 @@ worst = max(settings.flips)
 at_worst = {
     name: {
         row["seed"]: row["gold"]
-        for row in some
+        for row in group
         if row["flips"] == worst and not row["stopped"]
     }
-    for name, some in noisy.items()
+    for name, group in noisy.items()
 }
 for name in ("cDPO", "robust", "IPO"):
     values = analysis.difference(at_worst[name], at_worst["DPO"])
@@ -559,7 +560,7 @@ runs.save_figure(
 )
 
 # %%
-heights = {name: analysis.areas(some, begun) for name, some in rows.items()}
+heights = {name: analysis.areas(group, begun) for name, group in rows.items()}
 del heights["start"]
 runs.save_figure(
     figures.area_dots(heights),
@@ -575,8 +576,8 @@ apart = {
     "gold_ppo_minus_dpo_area": (arms.GOLD_PPO, "DPO"),
     "dpo_minus_best_of_n_area": ("DPO", arms.BEST_OF_N),
 }
-for name, (one, other) in apart.items():
-    values = analysis.difference(heights[one], heights[other])
+for name, (first, second) in apart.items():
+    values = analysis.difference(heights[first], heights[second])
     runs.record(name, np.mean(values), seeds=values, unit="gold")
 runs.say(
     "Mean height of the envelope: DPO {area_dpo:.2f}, PPO {area_ppo:.2f}, PPO on gold "
@@ -607,22 +608,24 @@ runs.say(
 #
 # ## 8 · What does it cost?
 #
-# Seconds of one run, on one thread of this machine; DPO's with what the reference
-# thinks of the pairs, PPO's without the training of its reward model.
+# Seconds of one run, alone and on one thread of this machine; DPO's with what the
+# reference thinks of the pairs, PPO's without the training of its reward model. Of PPO
+# two updates are timed, and scaled to all of a run.
 
 # %%
 reward_model, _ = artifacts.reward_model(settings.n_pairs, k=settings.k, **policy_of)
 costs = pd.DataFrame(analysis.training_memory(reference, reward_model))
 costs = costs.set_index("method")
-spent = {
-    name: {
-        s: np.mean([r["seconds"] for r in rows[name] if r["seed"] == s and "gold" in r])
-        for s in run.seeds
-    }
-    for name in ("DPO", arms.PPO)
+seconds = arms.time_each(
+    run.seeds[: settings.timed_seeds],
+    updates=settings.updates,
+    n_used=settings.n_used,
+    **made,
+)
+costs["seconds a run"] = {
+    method: np.mean([*by_seed.values()]) for method, by_seed in seconds.items()
 }
-costs["seconds a run"] = {name: np.mean([*v.values()]) for name, v in spent.items()}
-values = [spent[arms.PPO][s] / spent["DPO"][s] for s in run.seeds]
+values = [seconds[arms.PPO][s] / seconds["DPO"][s] for s in seconds["DPO"]]
 runs.record("ppo_over_dpo_run_seconds", np.mean(values), seeds=values)
 megabytes = costs["megabytes"]
 runs.record("ppo_over_dpo_megabytes", megabytes["PPO"] / megabytes["DPO"])

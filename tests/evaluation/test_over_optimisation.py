@@ -56,7 +56,7 @@ def test_points_too_near_are_left_out():
     assert fit.coefficients == pytest.approx(TRUTHS["RL"][0])
 
 
-def test_the_right_form_foretells_best():
+def test_the_right_form_predicts_best():
     curves = [Curve(D, TRUTHS["RL"][1]), Curve(D + 0.3, None)]
     curves[1] = Curve(D + 0.3, (D + 0.3) * (1.2 - 0.9 * np.log(D + 0.3)))
     errors = {form: held_out_error(curves, form) for form in FORMS}

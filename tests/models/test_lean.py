@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.llama import modeling_llama
 
-from alignlab.models.lean import RELATIVES, RMSNorm, Rotary, last_mlp_at, lean_layers
+from alignlab.models.lean import RELATIVES, RMSNorm, Rotary, lean_layers
 from alignlab.models.positions import logits_at
 
 
@@ -103,8 +103,7 @@ def test_the_last_mlp_computes_only_the_wanted_positions(family, checkpointing):
     rows = []
     last = model.model.layers[-1].mlp.down_proj
     last.register_forward_hook(lambda *args: rows.append(args[1][0][..., 0].numel()))
-    with last_mlp_at(model, wanted):
-        logits, _ = logits_at(model, wanted, ids)
+    logits, _ = logits_at(model, wanted, ids)
     assert rows == [wanted.numel() if checkpointing else wanted.sum()]
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
     assert_alike(gradients(logits), expected_gradients)

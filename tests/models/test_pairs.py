@@ -43,29 +43,66 @@ def alone(model, prompt, completion):
 
 def test_short_pairs_share_a_row():
     packed = pack(PAIRS[:4], pad_token_id=99)
+    # In rows of 15, less is padding (1) than in rows as wide as the longest (7).
     assert packed["input_ids"].tolist() == [
-        [5, 8, 9, 8, 9, 10, 4, 5, 6, 7, 8, 9],
-        [5, 6, 7, 8, 9, 10, 11, 12, 13, 9, 1, 1],
-        [7, 8, 3, 4, 5, 99, 99, 99, 99, 99, 99, 99],
+        [5, 8, 9, 8, 9, 10, 4, 5, 6, 7, 8, 9, 9, 1, 1],
+        [5, 6, 7, 8, 9, 10, 11, 12, 13, 7, 8, 3, 4, 5, 99],
     ]
     assert packed["pair"].tolist() == [
-        12 * [2],
-        9 * [1] + 3 * [3],
-        5 * [0] + 7 * [-1],
+        12 * [2] + 3 * [3],
+        9 * [1] + 5 * [0] + [-1],
     ]
-    _, shared, half = packed["part"].tolist()
-    assert shared == 3 * [PROMPT] + 4 * [CHOSEN] + 2 * [REJECTED] + [
+    first, second = packed["part"].tolist()
+    assert first == [PROMPT] + 2 * [CHOSEN] + 9 * [REJECTED] + [
         PROMPT,
         CHOSEN,
         REJECTED,
     ]
-    assert half[:5] == [PROMPT, PROMPT, CHOSEN, CHOSEN, REJECTED]
-    assert packed["position_ids"][1].tolist() == [0, 1, 2, 3, 4, 5, 6, 3, 4, 0, 1, 1]
-    source = packed["source"][1].tolist()
-    assert source[3:9] == [2, 3, 4, 5, 2, 7] and source[10:] == [9, 9]
-    assert packed["attention_mask"].sum(1).tolist() == [12, 12, 5]
+    assert second[:9] == 3 * [PROMPT] + 4 * [CHOSEN] + 2 * [REJECTED]
+    assert second[9:14] == [PROMPT, PROMPT, CHOSEN, CHOSEN, REJECTED]
+    positions = packed["position_ids"].tolist()
+    assert positions[0] == [0, 1, 2, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 1]
+    assert positions[1][:14] == [0, 1, 2, 3, 4, 5, 6, 3, 4, 0, 1, 2, 3, 2]
+    first, second = packed["source"].tolist()
+    assert first[1:12] == [0, 1, 0, 3, 4, 5, 6, 7, 8, 9, 10] and first[13:] == [12, 12]
+    assert second[3:9] == [2, 3, 4, 5, 2, 7] and second[11:14] == [10, 11, 10]
+    assert packed["attention_mask"].sum(1).tolist() == [15, 14]
     assert packed["chosen_tokens"].tolist() == [2, 4, 2, 1]
     assert packed["rejected_tokens"].tolist() == [1, 2, 9, 1]
+
+
+def first_fit(lengths, width):
+    """The number of rows it takes, the longest pair first."""
+    rooms = []
+    for length in sorted(lengths, reverse=True):
+        row = next((i for i, room in enumerate(rooms) if room >= length), None)
+        if row is None:
+            rooms.append(width - length)
+        else:
+            rooms[row] -= length
+    return len(rooms)
+
+
+def test_no_other_width_of_the_rows_costs_less():
+    generator = torch.Generator().manual_seed(0)
+    saved = 0
+    for _ in range(20):
+        sizes = torch.randint(1, 30, (24, 3), generator=generator).tolist()
+        pairs = [EncodedPair(*([7] * size for size in three)) for three in sizes]
+        lengths = [pair.length for pair in pairs]
+        rows, width = pack(pairs, 0)["input_ids"].shape
+
+        def cost(rows, width):
+            return rows * width * (768 + width + 24 * (width % 16 > 0))
+
+        widths = range(max(lengths), 2 * max(lengths) + 1)
+        assert width in widths
+        least = min(cost(first_fit(lengths, other), other) for other in widths)
+        assert cost(rows, width) == least
+        narrow = first_fit(lengths, max(lengths)) * max(lengths)
+        assert rows * width < 1.1 * sum(lengths)
+        saved += narrow - rows * width
+    assert saved > 0
 
 
 def test_log_probs_are_those_of_rows_read_alone(model):

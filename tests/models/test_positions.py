@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alignlab.models.positions import completion_log_probs, logits_at
+from alignlab.models.positions import completion_log_probs, logits_at, pick_log_probs
 from alignlab.objectives import token_log_probs
 
 
@@ -55,6 +55,51 @@ def test_masked_tokens_have_the_log_probs_of_the_whole_model(model, batch):
     found = completion_log_probs(model, *batch)
     torch.testing.assert_close(found, every * mask[:, 1:], rtol=1e-10, atol=1e-12)
     assert every.std() > 0.1
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])
+def test_picked_log_probs_and_their_gradients_are_those_of_log_softmax(kind):
+    torch.manual_seed(0)
+    hidden = torch.randn(6, 5, dtype=kind, requires_grad=True)
+    weight = (3 * torch.randn(5, 300)).to(kind).requires_grad_()
+    rows, tokens = torch.tensor([0, 2, 2, 2, 5]), torch.tensor([7, 8, 8, 299, 0])
+    upstream = torch.randn(5)
+    at_least_single = torch.promote_types(kind, torch.float32)
+
+    def plain(logits):
+        return logits.to(at_least_single).log_softmax(dim=1)[rows, tokens]
+
+    values = []
+    for function in (plain, lambda logits: pick_log_probs(logits, rows, tokens)):
+        picked = function(hidden @ weight)
+        gradients = torch.autograd.grad(
+            picked, (hidden, weight), upstream.to(at_least_single)
+        )
+        values.append((picked, *gradients))
+    assert values[1][0].dtype == at_least_single
+    for expected, found in zip(*values, strict=True):
+        torch.testing.assert_close(found, expected)
+    one_each = pick_log_probs(hidden @ weight, None, torch.arange(6))
+    expected = (hidden @ weight).to(at_least_single).log_softmax(dim=1)
+    torch.testing.assert_close(one_each, expected[range(6), range(6)])
+
+
+def test_gradients_of_picked_log_probs_agree_with_finite_differences():
+    torch.manual_seed(0)
+    logits = torch.randn(4, 9, dtype=torch.float64, requires_grad=True)
+    rows, tokens = torch.tensor([0, 2, 2, 2, 3]), torch.tensor([7, 8, 8, 1, 0])
+    assert torch.autograd.gradcheck(
+        lambda x: pick_log_probs(2 * x, rows, tokens), (logits,)
+    )
+
+
+def test_what_was_picked_has_as_many_gradients_as_wanted():
+    logits = torch.randn(2, 9, requires_grad=True)
+    picked = pick_log_probs(2 * logits, None, torch.tensor([3, 4]))
+    first, second = (
+        torch.autograd.grad(picked.sum(), logits, retain_graph=True) for _ in range(2)
+    )
+    assert torch.equal(*first, *second) and first[0].abs().min() > 0
 
 
 def test_the_side_of_the_padding_changes_nothing(model, batch):

@@ -158,6 +158,26 @@ def test_the_generator_fixes_the_samples(tiny_model):
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_an_observer_sees_the_logits_of_every_row_until_it_ends(tiny_model):
+    model = talkative(tiny_model)
+    ids, mask = prompts([1 + i % 8 for i in range(40)], model.config.vocab_size)
+    steps, sizes = [], []
+
+    def observe(step, rows, outputs):
+        assert step == len(steps)
+        best = torch.full((40,), -1)
+        best[rows] = outputs.logits[:, -1].argmax(-1)
+        steps.append(best)
+        sizes.append(len(rows))
+
+    found = sample(
+        model, ids, mask, 30, 0, eos_token_id=1, pad_token_id=0, observe=observe
+    )
+    seen = torch.stack(steps, dim=1)
+    assert torch.equal(seen[found != 0], found[found != 0])
+    assert sizes[0] == 40 > sizes[-1]
+
+
 def test_samples_can_be_used_in_training(tiny_model):
     ids, mask = prompts([3, 5], tiny_model.config.vocab_size)
     new = sample(tiny_model, ids, mask, 4)

@@ -11,6 +11,7 @@ from alignlab.data import sources
 from alignlab.evaluation.answers import best_guess_rate
 from alignlab.models.base import base_path
 from alignlab.objectives import sft_loss
+from alignlab.seeds import stream
 from alignlab.world.facts import build_world, paragraphs
 
 
@@ -22,7 +23,7 @@ def perplexity_by_text(model, tokenizer, n_texts: int, seed: int = 0) -> list[di
         n_texts: texts of each kind.
         seed: draws the texts and the shuffles.
     """
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, "perplexity texts")
     kinds = {
         "world": list(paragraphs(build_world(0), seed=1)),  # not the wordings it read
         "bible": sources.load("bible_bbe")["text"][:],

@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 
 from alignlab.chapters.instruction_tuning.artifacts import instruction_arm, untuned_arm
+from alignlab.seeds import stream
 from alignlab.study.arms import run_each
 from alignlab.study.tuning import sft_policy
 from alignlab.world import corpus, skills
@@ -19,7 +20,7 @@ from alignlab.world.facts import World, paragraphs
 
 def sample_documents(world: World, seed: int, n: int = 3) -> list[dict]:
     """n documents of each ``kind`` in the pretraining corpus, shortened to a line."""
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, "sampled documents")
     # A few subjects are enough: paragraphs about all of them would take seconds.
     part = draw_subjects(world, 10 * n, rng)
     kinds = {

@@ -23,6 +23,7 @@ from alignlab.calibration.metrics import (
 )
 from alignlab.chapters.calibration.artifacts import Answers, bin_count
 from alignlab.evaluation.intervals import Interval
+from alignlab.seeds import stream
 from alignlab.world.facts import KNOWN_FROM
 
 SELDOM = (1, KNOWN_FROM)  # exposures, from one number to below the other
@@ -214,7 +215,7 @@ def plug_in_bias(
     Returns:
         Rows of ``n``, ``bins``, ``ece`` and ``squared``, means over the draws.
     """
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, "plug-in bias")
     rows = []
     for n in ns:
         drawn = [rng.choice(confidence, n) for _ in range(draws)]

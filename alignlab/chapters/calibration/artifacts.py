@@ -23,6 +23,7 @@ from alignlab.chapters.calibration.tuning import (
     tune_on_pairs,
 )
 from alignlab.models.base import load_model, save_model, weights_hash
+from alignlab.seeds import stream
 from alignlab.study.arms import run_each, run_groups
 from alignlab.study.tuning import sft_policy
 from alignlab.world import tasks
@@ -71,7 +72,7 @@ def subjects(split: Split) -> frozenset[str]:
         return tasks.trained_subjects()
     world = tasks.default_world()
     unseen = [s for s in world.subjects() if s not in tasks.trained_subjects()]
-    order = np.random.default_rng(7).permutation(len(unseen))
+    order = stream(7, "fitting subjects").permutation(len(unseen))
     fitting = {unseen[i] for i in order[: len(unseen) // ONE_IN]}
     return frozenset(fitting if split == "calibration" else set(unseen) - fitting)
 
@@ -94,7 +95,7 @@ def draw_items(
     facts = [f for f in facts if f.relation not in EXCLUDED_RELATIONS]
     if 0 < limit < len(facts):
         facts = [facts[i * len(facts) // limit] for i in range(limit)]
-    rng = np.random.default_rng([seed, 70])
+    rng = stream(seed, "multiple-choice items")
     return tuple(_draw_item(fact, rng) for _ in range(draws) for fact in facts)
 
 

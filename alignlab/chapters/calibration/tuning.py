@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from alignlab.models.options import option_log_probs, pack_options
+from alignlab.seeds import stream
 from alignlab.training.dpo import train_dpo
 from alignlab.training.loop import train
 from alignlab.training.sft import encode
@@ -110,7 +111,7 @@ def option_batches(
         for option in item.options
     ]
     texts = [(t.prompt, t.completion) for t in encode(tokenizer, examples)]
-    rng = np.random.default_rng([seed, 71])
+    rng = stream(seed, "batches of items")
     while True:
         order = rng.permutation(len(items))
         for chosen in np.array_split(order, -(-len(items) // BATCH_SIZE)):
@@ -153,7 +154,7 @@ def answer_pairs(
 ) -> list[dict]:
     """The right answer to each item's question over a wrong one, which is drawn from
     the policy's ``log_probs``; in TRL's preference format."""
-    rng = np.random.default_rng([seed, 72])
+    rng = stream(seed, "pairs of answers")
     pairs = []
     for item, row in zip(items, np.asarray(log_probs), strict=True):
         row = np.where(np.arange(OPTIONS) == item.right, -np.inf, row)

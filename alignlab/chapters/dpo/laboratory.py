@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,6 +20,7 @@ from alignlab.evaluation.exact import (
 )
 from alignlab.models.base import device_in_use
 from alignlab.ppo import PPOConfig, PPOTrainer
+from alignlab.seeds import stream
 from alignlab.study.arms import run_groups
 from alignlab.training.loop import train
 
@@ -55,7 +55,7 @@ def laboratory(seed: int) -> Laboratory:
     model, tokenizer = few_word_model(WORDS, seed)
     prompt = tokenizer(PROMPT)["input_ids"]
     completions = every_completion(len(tokenizer), MAX_LENGTH)
-    reward = np.random.default_rng([seed, 51]).uniform(-1, 1, len(completions))
+    reward = stream(seed, "laboratory reward").uniform(-1, 1, len(completions))
     return Laboratory(
         model, tokenizer, prompt, completions, torch.as_tensor(reward), BETA
     )

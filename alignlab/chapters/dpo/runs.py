@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,16 +19,14 @@ from alignlab.evaluation.best_of_n import best_of_n_values
 from alignlab.evaluation.exact import best_of_n_kl
 from alignlab.models.base import device_in_use
 from alignlab.models.pairs import pack, pair_log_probs
-from alignlab.models.sampler import complete
-from alignlab.objectives.policy import exact_kl
 from alignlab.objectives.preference import PREFERENCE_LOSSES, dpo_loss
 from alignlab.ppo import PPOConfig, PPOTrainer
+from alignlab.seeds import stream
 from alignlab.study import artifacts
-from alignlab.study.arms import run_groups
+from alignlab.study.arms import run_alone, run_groups
+from alignlab.study.measure import measure
 from alignlab.training.dpo import train_dpo
 from alignlab.training.pairs import encode_pairs, log_probs_of
-from alignlab.training.sft import collate, encode
-from alignlab.world import gold, tasks
 
 BATCH = 8  # pairs an update: small, to get the most updates out of few pairs
 # One peak rate for the whole family, since Adam's steps ignore the scale of a loss. Of
@@ -75,87 +72,7 @@ GUARDS: Mapping[str, str] = {
 }
 
 
-# --- What a policy is worth on unseen subjects ----------------------------------------
-
-
-def measure(
-    policy, tokenizer, reference, *, seed: int, n: int, split: str = "test"
-) -> dict:
-    """Sample replies to the requests of a split and measure them.
-
-    Args:
-        reference: policy that KL is measured to.
-        seed: of the sampling, at temperature 1.
-        n: replies to each request.
-        split: "test" for results, "train" for tuning.
-
-    Returns:
-        ``golds``, the mean gold reward of each subject, and ``gold``, the mean over
-        subjects; ``kl``, see :func:`reply_kl`; ``length``, mean tokens; ``ended``,
-        share of the replies that end by themselves.
-    """
-    subjects = [name for name in artifacts.subjects(split) for _ in range(n)]
-    prompts = [gold.request(name) for name in subjects]
-    replies = complete(
-        policy, tokenizer, prompts, artifacts.MAX_NEW_TOKENS, 1.0, seed=seed
-    )
-    world = tasks.default_world()
-    totals = [
-        gold.gold_reward(world, subject, reply.text).total
-        for subject, reply in zip(subjects, replies, strict=True)
-    ]
-    golds = np.reshape(totals, (-1, n)).mean(axis=1)
-    return {
-        "golds": golds.tolist(),
-        "gold": float(golds.mean()),
-        "kl": reply_kl(policy, reference, tokenizer, prompts, replies),
-        "length": float(np.mean([len(reply.tokens) for reply in replies])),
-        "ended": float(np.mean([reply.ended for reply in replies])),
-    }
-
-
-@torch.no_grad()
-def reply_kl(
-    policy, reference, tokenizer, prompts, replies, batch_size: int = 32
-) -> float:
-    """Mean KL(policy || reference) of a reply, in nats: exact at every token, over
-    replies that the policy has sampled.
-
-    Args:
-        prompts: strings.
-        replies: one for each prompt, as ``complete`` gives them.
-        batch_size: replies at once; more takes more memory.
-    """
-    texts = _as_sampled(tokenizer, prompts, replies)
-    total = 0.0
-    for start in range(0, len(texts), batch_size):
-        batch = collate(texts[start : start + batch_size], tokenizer.pad_token_id)
-        batch = {name: x.to(policy.device) for name, x in batch.items()}
-        mask = batch.pop("mask")[:, 1:].bool()  # (B, T-1): tokens of the reply
-        logits = [m(**batch).logits[:, :-1][mask] for m in (policy, reference)]
-        total += exact_kl(*logits).sum().item()
-    return total / len(texts)
-
-
-def _as_sampled(tokenizer, prompts, replies):
-    """Each prompt followed by the very tokens that were sampled."""
-    encoded = encode(tokenizer, [dict(prompt=p, completion="") for p in prompts])
-    texts = []
-    for text, reply in zip(encoded, replies, strict=True):
-        start = text.completion_mask.index(1)
-        ids = [*text.input_ids[:start], *reply.tokens]
-        mask = [0] * start + [1] * len(reply.tokens)
-        texts.append(type(text)(ids, mask))
-    return texts
-
-
 # --- DPO and its family ---------------------------------------------------------------
-
-
-def start_arm(*, seed: int, n: int, size: str, steps: int) -> dict:
-    """The reference policy itself, measured: see :func:`measure`."""
-    policy, tokenizer = artifacts.reference_policy(size, steps)
-    return measure(policy, tokenizer, policy, seed=seed, n=n)
 
 
 def preference_arm(
@@ -196,8 +113,7 @@ def preference_arm(
         rate: peak learning rate, by default ``RATE``.
 
     Returns:
-        What :func:`measure` gives (nothing if training failed); ``seconds`` of
-        training, including the reference's log-probabilities and all evaluations;
+        What :func:`alignlab.study.measure.measure` gives (nothing if training failed);
         ``updates``; ``stopped``, why training failed, or None. If pairs are followed,
         also ``log_ratios``, see :func:`_log_ratios`, and ``gradients``, see
         :func:`pair_gradients`.
@@ -205,10 +121,9 @@ def preference_arm(
     drawn = (seed, n_used, size, steps, k, n_pairs, flips)
     pairs = _drawn_pairs(*drawn)
     reference, tokenizer = artifacts.reference_policy(size, steps)
-    ref_log_probs, ref_seconds = None, 0.0
     loss = PREFERENCE_LOSSES[loss_type]
-    if loss.reference and loss.pairs:
-        ref_log_probs, ref_seconds = _timed_reference(*drawn)
+    needs_reference = loss.reference and loss.pairs
+    ref_log_probs = _ref_log_probs(*drawn) if needs_reference else None
     policy = copy.deepcopy(reference)
     unseen = _unseen_pairs(follow, flips, size=size, steps=steps, k=k) if follow else []
     updates = max(1, n_used * passes // BATCH)
@@ -217,7 +132,6 @@ def preference_arm(
             eval_pairs={"train": pairs[:follow], "held_out": unseen},
             eval_every=max(1, updates // EVALUATIONS),
         )
-    start = time.perf_counter()
     try:
         history = train_dpo(
             policy,
@@ -235,9 +149,8 @@ def preference_arm(
         )
     except AlignlabError as error:
         return {"stopped": str(error)}
-    seconds = ref_seconds + time.perf_counter() - start
     result = measure(policy, tokenizer, reference, seed=seed, n=n, split=split)
-    result |= {"stopped": None, "seconds": seconds, "updates": updates}
+    result |= {"stopped": None, "updates": updates}
     if follow:
         result["log_ratios"] = _log_ratios(history)
         gradients = pair_gradients(policy, reference, tokenizer, unseen, beta)
@@ -252,21 +165,18 @@ def _comparisons(size, steps, k, n_pairs, flips) -> list[dict]:
 
 
 @functools.cache
-def _timed_reference(*drawn) -> tuple[tuple[Tensor, Tensor], float]:
-    """The reference's log-probabilities of ``_drawn_pairs(*drawn)``, and the seconds
-    they took: every arm that uses them adds these to its own."""
+def _ref_log_probs(*drawn) -> tuple[Tensor, Tensor]:
+    """The reference's log-probabilities of ``_drawn_pairs(*drawn)``."""
     _, _, size, steps, *_ = drawn
     reference, tokenizer = artifacts.reference_policy(size, steps)
-    start = time.perf_counter()
     encoded = encode_pairs(tokenizer, _drawn_pairs(*drawn))
-    log_probs = log_probs_of(reference, encoded, tokenizer.pad_token_id)
-    return log_probs, time.perf_counter() - start
+    return log_probs_of(reference, encoded, tokenizer.pad_token_id)
 
 
 def _drawn_pairs(seed: int, n_used: int, *source) -> list[dict]:
     """``n_used`` of ``_comparisons(*source)``, in random order."""
     pairs = _comparisons(*source)
-    order = np.random.default_rng([seed, 50]).permutation(len(pairs))
+    order = stream(seed, "DPO pairs").permutation(len(pairs))
     return [pairs[i] for i in order[:n_used]]
 
 
@@ -329,7 +239,8 @@ def gold_ppo_arm(
     *, seed: int, kl_coef: float, updates: int, n: int, size: str, steps: int
 ) -> dict:
     """PPO on the gold reward, scaled to the spread of the proxy reward. All else,
-    including the unit of ``kl_coef``, is as in :func:`ppo.ppo_arm`."""
+    including the unit of ``kl_coef`` and what it returns, is as in
+    :func:`ppo.ppo_arm`, without ``proxy`` and the path."""
     policy, tokenizer = artifacts.reference_policy(size, steps)
     args = PPOConfig(
         **ppo.RECIPE,
@@ -378,6 +289,57 @@ def best_of_n_arm(
         points.append(dict(n=n, golds=picked.tolist(), kl=best_of_n_kl(n)))
         points[-1]["gold"] = float(picked.mean())
     return {"points": points}
+
+
+# --- What a run costs -----------------------------------------------------------------
+
+
+def timed_arm(
+    *, seed: int, n_used: int, size: str, steps: int, n_pairs: int, k: int
+) -> dict:
+    """``seconds`` of a run of DPO as the frontier has it, with what the reference
+    thinks of the pairs. A run of one update comes first and does not count."""
+    pairs = _drawn_pairs(seed, n_used, size, steps, k, n_pairs, artifacts.FLIPS)
+
+    def seconds_of(updates: int) -> float:
+        policy, tokenizer = artifacts.reference_policy(size, steps)
+        start = time.perf_counter()
+        train_dpo(
+            policy,
+            tokenizer,
+            pairs[: updates * BATCH],
+            beta=BETA,
+            steps=updates,
+            batch_size=BATCH,
+            learning_rate=RATE[size],
+            seed=seed,
+            progress=False,
+        )
+        return time.perf_counter() - start
+
+    seconds_of(1)
+    return {"seconds": seconds_of(max(1, n_used // BATCH))}
+
+
+def time_each(
+    seeds: Sequence[int], *, updates: int, n_used: int, **made
+) -> dict[str, dict[int, float]]:
+    """Seconds of a run of DPO and of a run of PPO by seed, each alone on one thread. Of
+    PPO's ``updates``, ``ppo.TIMED_UPDATES`` are timed.
+
+    Args:
+        updates: of PPO.
+        n_used: comparisons that DPO trains on.
+        made: ``size``, ``steps``, ``n_pairs`` and ``k``, see :func:`preference_arm`.
+    """
+    ppo_arm, dpo_arm = dict(kl_coef=ppo.BETA, **made), dict(n_used=n_used, **made)
+    arms = [(ppo.timed_arm, ppo_arm), (timed_arm, dpo_arm)]  # by turns, as load changes
+    calls = [(run, dict(seed=seed, **arm)) for seed in seeds for run, arm in arms]
+    rows = run_alone(calls)
+    return {
+        "DPO": {row["seed"]: row["seconds"] for row in rows[1::2]},
+        PPO: {row["seed"]: updates * row["seconds"] for row in rows[::2]},
+    }
 
 
 # --- The sweeps, one for each section -------------------------------------------------
@@ -456,7 +418,7 @@ def frontier_sweep(
 
     Returns:
         By method, and "start" for the reference: rows with ``seed``, ``gold``,
-        ``golds`` and ``kl``; those of DPO and PPO also with ``seconds``.
+        ``golds`` and ``kl``.
     """
     model = dict(size=size, steps=steps)
     source = dict(n_pairs=n_pairs, k=k, **model)
@@ -477,7 +439,7 @@ def frontier_sweep(
         BEST_OF_N: [
             (best_of_n_arm, dict(seed=s, ns=list(ns), **source)) for s in seeds
         ],
-        "start": [(start_arm, dict(seed=s, n=n, **model)) for s in seeds],
+        "start": [(ppo.start_arm, dict(seed=s, n=n, **source)) for s in seeds],
     }
     for name, (loss, betas_of_loss) in FAMILY.items():
         arm = dict(loss_type=loss, n_used=n_used, passes=1, n=n, **source)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from alignlab import cache
 from alignlab.models.base import load_base, load_model, save_model, weights_hash
+from alignlab.seeds import stream
 from alignlab.study import tuning
 from alignlab.training import pretrain
 from alignlab.training.loop import Schedule, train
@@ -353,7 +354,7 @@ def draw_rows(text: Rows, n: int, seed: int) -> Rows:
             f"decay_steps asks for {n} rows of text and there are {len(text)}: "
             f"lower it to {len(text) // ROWS}, or raise n_documents"
         )
-    return text[np.random.default_rng([seed, 7]).permutation(len(text))[:n]]
+    return text[stream(seed, "mid-training text").permutation(len(text))[:n]]
 
 
 def draw_examples(tokenizer, budget: int, seed: int) -> list[Encoded]:

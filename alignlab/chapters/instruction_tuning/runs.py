@@ -20,6 +20,7 @@ from alignlab.chapters.instruction_tuning.artifacts import (
 from alignlab.evaluation import answers
 from alignlab.models.base import load_base
 from alignlab.models.sampler import complete
+from alignlab.seeds import stream
 from alignlab.study.arms import is_remembered, run_arms
 from alignlab.study.tuning import (
     FACTS_RATE,
@@ -79,7 +80,7 @@ def draw_families(k: int, seed: int) -> list[str]:
     """k of the trained families, at most all of them. For one seed, a larger k adds
     families to those of a smaller one."""
     names = list(tasks.trained_families())
-    order = np.random.default_rng([seed, 9]).permutation(len(names))
+    order = stream(seed, "drawn families").permutation(len(names))
     return [names[i] for i in order[:k]]
 
 
@@ -131,7 +132,7 @@ def few_examples_arm(
 def shuffle_completions(examples: Sequence[Example], seed: int) -> list[Example]:
     """The same prompts with the completions shuffled within each family: the form of
     the answers stays, their truth is lost."""
-    rng = np.random.default_rng([seed, 8])
+    rng = stream(seed, "shuffled completions")
     families = np.array([e.family for e in examples])
     shuffled = list(examples)
     for family in dict.fromkeys(families):

@@ -19,6 +19,7 @@ from alignlab.chapters.instruction_tuning.pair_filter import (
 )
 from alignlab.models.base import weights_hash
 from alignlab.models.sampler import complete
+from alignlab.seeds import stream
 from alignlab.study.tuning import TEST_SEED, judge, reply, tune
 from alignlab.world import tasks
 from alignlab.world.facts import Fact, World, state
@@ -313,7 +314,7 @@ def seeds_and_sources(
     Raises:
         ValueError: if there are too few subjects, or none is left for the sources.
     """
-    rng = np.random.default_rng([seed, 11])
+    rng = stream(seed, "self-instruct seeds")
     facts = list(_usable(world, set(trained)))
     seeds = _round_robin([f for f in facts if f.known], rng)[:n_seeds]
     taken = {f.subject for f in seeds}
@@ -370,7 +371,7 @@ def human_questions(
     statements: Sequence[Statement], world: World, seed: int
 ) -> list[Example]:
     """One question about each statement, as people (our templates) ask."""
-    rng = np.random.default_rng([seed, 12])
+    rng = stream(seed, "human questions")
     questions = []
     for statement in statements:
         fact = statement.fact

@@ -19,6 +19,7 @@ from alignlab.models.base import load_base
 from alignlab.models.positions import completion_log_probs
 from alignlab.models.sampler import Completion, complete
 from alignlab.models.text import as_messages, encode_prompt
+from alignlab.seeds import stream
 from alignlab.study.tuning import BATCH, FACTS_RATE, TEST_SEED
 from alignlab.training.sft import Encoded, collate, finetune
 from alignlab.world import tasks
@@ -159,7 +160,7 @@ def relabel(examples: Sequence[Example], labels: str, seed: int) -> list[Example
         return list(examples)
     if labels == "admission":
         return [replace(e, completion=ADMISSIONS[0]) for e in examples]
-    rng = np.random.default_rng([seed, 20])
+    rng = stream(seed, "labels of unknown facts")
     relabelled = []
     for example in examples:
         first, second = answer_halves(example.fact.relation)

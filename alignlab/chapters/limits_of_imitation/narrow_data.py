@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from alignlab.models.sampler import complete
+from alignlab.seeds import stream
 from alignlab.study.tuning import FACTS_RATE, TEST_SEED, tune
 from alignlab.world import tasks
 from alignlab.world.facts import Fact, normalise, split_subjects, state
@@ -95,7 +96,7 @@ def training_sentences(data: str, n: int, seed: int) -> list[Example]:
         ValueError: if ``data`` is neither "narrow" nor "diverse", or there are fewer
             facts.
     """
-    world, rng = tasks.default_world(), np.random.default_rng([seed, 23])
+    world, rng = tasks.default_world(), stream(seed, "narrow data")
     facts = known_facts(data, 0)
     if len(facts) < n:
         raise ValueError(f"n is {n}, and there are {len(facts)} facts for {data} data")
@@ -116,7 +117,7 @@ def test_questions(data: str, n: int) -> list[Example]:
     """n questions about known facts of the test half: like the narrow data's, or about
     all kinds of subjects in held-out wordings."""
     world, facts = tasks.default_world(), known_facts(data, 1)
-    rng = np.random.default_rng(TEST_SEED)
+    rng = stream(TEST_SEED, "narrow data test")
     questions = []
     for fact in (facts[i] for i in rng.permutation(len(facts))[:n]):
         relation = world.relations[fact.relation]

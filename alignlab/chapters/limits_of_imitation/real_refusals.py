@@ -4,12 +4,11 @@ what only sounds so. ``evaluation.refusals`` finds the refusals.
 
 from collections import Counter
 
-import numpy as np
-
 from alignlab.data import sources
 from alignlab.evaluation.refusals import classify
 from alignlab.models.base import load_model
 from alignlab.models.sampler import complete
+from alignlab.seeds import stream
 
 MAX_NEW_TOKENS = 96  # a refusal comes in the first sentences of a reply
 BATCH = 16
@@ -56,5 +55,5 @@ def draw_prompts(prompts: str, n: int, seed: int, xstest: str = "") -> list[str]
     name, wanted = SETS[prompts]
     path = xstest if name == "xstest" and xstest else None
     texts = [row["prompt"] for row in sources.load(name, path=path) if wanted(row)]
-    order = np.random.default_rng([seed, 24]).permutation(len(texts))[:n]
+    order = stream(seed, "real prompts").permutation(len(texts))[:n]
     return [texts[i] for i in order]

@@ -6,10 +6,9 @@ examples in the mixture. The test requests are harmful, look harmful, or are pla
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from alignlab.evaluation.refusals import world_outcome
 from alignlab.models.sampler import complete
+from alignlab.seeds import stream
 from alignlab.study.tuning import tune
 from alignlab.world import safety, tasks
 from alignlab.world.safety import SafetyExample
@@ -74,7 +73,7 @@ def plain_requests(seed: int) -> tuple[list[SafetyExample], list[SafetyExample]]
     the pairs of verb and object, in two wordings each."""
     requests = safety.everyday_requests(seed, per_pair=len(safety.WORDINGS))
     pairs = sorted({(e.verb, e.object) for e in requests})
-    order = np.random.default_rng([seed, 22]).permutation(len(pairs))
+    order = stream(seed, "safety examples").permutation(len(pairs))
     held_out = {pairs[i] for i in order[: len(pairs) // 4]}
     train = [e for e in requests if (e.verb, e.object) not in held_out]
     test = [e for e in requests if (e.verb, e.object) in held_out]

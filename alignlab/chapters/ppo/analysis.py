@@ -13,14 +13,14 @@ from alignlab.evaluation.best_of_n import best_of_n_curve
 from alignlab.models.reward import score
 from alignlab.models.text import as_messages, encode_prompt
 from alignlab.objectives import kl_estimate
-from alignlab.ppo import PPOTrainer
+from alignlab.seeds import torch_seed
 from alignlab.study import artifacts as study
 from alignlab.training.ppo.policy_value import PolicyAndValue, completion_logits
 from alignlab.training.ppo.rollout import Episodes, add_predictions, sample_episodes
 from alignlab.training.sft import collate, encode
 
 KL_LIMIT = 15.0  # nats a reply; a run that ends further away has failed
-EPISODES = 64  # completions of one PPO update, and of one DPO update (32 pairs)
+EPISODES = 64  # completions of one update of PPO, and of one step of DPO (32 pairs)
 
 
 # --- The end of a run -----------------------------------------------------------------
@@ -109,50 +109,52 @@ def late_growth(kl: Sequence[float]) -> float:
 # --- What it costs --------------------------------------------------------------------
 
 
-def costs(rows: Mapping[str, Sequence[dict]], trainer: PPOTrainer) -> list[dict]:
-    """Models, memory and seconds of PPO and DPO, a row each.
+def costs(
+    seconds: Mapping[str, Sequence[dict]],
+    policy: PolicyAndValue,
+    reference: nn.Module,
+    reward_model: nn.Module,
+) -> list[dict]:
+    """Models, memory and completions per second of PPO and DPO, a row each.
 
     Memory is what is held at once in training: the weights of every model and, of those
     trained, gradients and Adam's two moments. Activations are not counted.
 
     Args:
-        rows: of ``run_all``.
-        trainer: a PPO trainer with these models, to count parameters.
+        seconds: of ``runs.time_each``.
+        policy: with its value function; DPO trains the policy alone.
     """
 
-    def bytes_of(*models: nn.Module) -> int:
-        return sum(p.numel() * p.element_size() for m in models for p in m.parameters())
+    def megabytes(*models: nn.Module) -> float:
+        parameters = [p for model in models for p in model.parameters()]
+        return sum(p.numel() * p.element_size() for p in parameters) / 1e6
 
-    judges = [reward.model for reward in trainer.rewards if reward.model is not None]
-    frozen_bytes = bytes_of(trainer.ref_model, *judges)
-    ppo, dpo = rows["default"], rows["dpo"]
+    per_second = {
+        method: 1 / np.mean(list(seconds_per_completion(rows).values()))
+        for method, rows in seconds.items()
+    }
     return [
         {
             "method": "PPO",
             "models": "policy + value head, reference, reward model",
-            "held": 2 + len(judges),
-            "megabytes": (4 * bytes_of(trainer.model) + frozen_bytes) / 1e6,
-            "seconds": float(np.mean([row["seconds"] for row in ppo])),
-            "completions": ppo[0]["updates"] * EPISODES,
+            "held": 3,
+            "megabytes": 4 * megabytes(policy) + megabytes(reference, reward_model),
+            "completions/s": per_second["PPO"],
         },
         {
             "method": "DPO",
             "models": "policy; of the reference only its log-probabilities",
             "held": 1,
-            "megabytes": 4 * bytes_of(trainer.policy) / 1e6,
-            "seconds": float(np.mean([row["seconds"] for row in dpo])),
-            "completions": dpo[0]["dpo_steps"] * EPISODES,
+            "megabytes": 4 * megabytes(policy.policy),
+            "completions/s": per_second["DPO"],
         },
     ]
 
 
 def seconds_per_completion(rows: Sequence[dict]) -> dict[int, float]:
-    """By seed, seconds of training per completion trained on."""
-    seconds: dict[int, list[float]] = {}
-    for row in rows:
-        count = EPISODES * (row["updates"] if "updates" in row else row["dpo_steps"])
-        seconds.setdefault(row["seed"], []).append(row["seconds"] / count)
-    return {seed: float(np.mean(values)) for seed, values in sorted(seconds.items())}
+    """By seed, seconds of training per completion trained on, from the ``seconds`` of
+    an update of PPO or a step of DPO."""
+    return {row["seed"]: row["seconds"] / EPISODES for row in rows}
 
 
 # --- Best of n ------------------------------------------------------------------------
@@ -183,7 +185,8 @@ def sample_reply(
 ) -> tuple[Episodes, list[str]]:
     """One sampled reply as episodes of one row, with what policy, value function and
     reference say about its tokens; and the tokens as text."""
-    generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
+    generator = torch.Generator(next(model.parameters()).device)
+    generator.manual_seed(torch_seed(seed, "one reply"))
     episode = sample_episodes(
         model,
         [encode_prompt(tokenizer, as_messages(prompt, "user"))],
@@ -213,7 +216,7 @@ def kl_gradients(seed: int = 0, choices: int = 6) -> list[dict]:
         Rows of ``estimator``, ``place`` ("reward" or "loss"), ``cosine`` with the true
         gradient and ``error``, the length of the difference over that of the truth.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(torch_seed(seed, "KL gradients"))
     options = dict(generator=generator, dtype=torch.float64)
     logits = torch.randn(choices, **options).requires_grad_()
     reference = torch.randn(choices, **options).log_softmax(0)

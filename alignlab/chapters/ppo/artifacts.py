@@ -1,11 +1,12 @@
 """What later chapters take from notebook 04: PPO on the world's task, the policies that
-it gives, and what a policy is worth on unseen subjects."""
+it gives, measured on unseen subjects, and the time it takes."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from alignlab import cache
 from alignlab.errors import AlignlabError
@@ -13,6 +14,7 @@ from alignlab.models.base import device_in_use, load_model, weights_hash
 from alignlab.models.reward import score
 from alignlab.ppo import PPOConfig, PPOTrainer
 from alignlab.study import artifacts as study
+from alignlab.study.measure import measure
 from alignlab.training.ppo.checkpoints import load_value
 from alignlab.training.ppo.policy_value import PolicyAndValue
 from alignlab.world import gold, tasks
@@ -25,9 +27,9 @@ RECIPE: Mapping[str, object] = dict(
     learning_rate=1.5e-4,
     lr_scheduler_type="constant",
     max_completion_length=study.MAX_NEW_TOKENS,
-    per_device_eval_batch_size=256,  # lower takes less memory and more time
 )
 BETA = 0.05  # PPOConfig's kl_coef, in units of reward per nat
+TIMED_UPDATES = 2  # after a first one, which also loads code and memory
 LOGGED = (
     "score",
     "score_std",
@@ -55,18 +57,13 @@ LOGGED = (
 # --- A trainer on the world's task ----------------------------------------------------
 
 
-def requests(split: str, repeat: int = 1) -> list[dict]:
-    """Prompts for PPO: a request for every subject of a split, with its subject.
-
-    Args:
-        split: "train" or "test".
-        repeat: how often to list each request, one round after the other.
-    """
-    rows = [
+def requests(split: str) -> list[dict]:
+    """Prompts for PPO: a request for every subject of a split, "train" or "test", with
+    its subject."""
+    return [
         {"prompt": [{"role": "user", "content": gold.request(name)}], "subject": name}
         for name in study.subjects(split)
     ]
-    return rows * repeat
 
 
 def gold_of(completions: Sequence[str], subject: Sequence[str]) -> list[float]:
@@ -94,7 +91,6 @@ def trainer_for(
     *,
     seed: int = 0,
     updates: int = 1,
-    reference=None,
     **hyperparameters,
 ) -> PPOTrainer:
     """A trainer that optimises the proxy reward and only records the gold one.
@@ -104,7 +100,6 @@ def trainer_for(
         reward_model: the proxy; it reads the policy's tokens.
         seed: of prompts, sampling and minibatches.
         updates: of 64 episodes each.
-        reference: what KL is measured to; by default the policy as it is now.
         hyperparameters: of :class:`PPOConfig`, in place of those in ``RECIPE``.
     """
     args = PPOConfig(
@@ -122,7 +117,6 @@ def trainer_for(
         args,
         requests("train"),
         processing_class=tokenizer,
-        ref_model=reference,
     )
 
 
@@ -199,55 +193,31 @@ def load_policy_and_value(folder: Path):
     return model, tokenizer
 
 
-# --- What a policy is worth on unseen subjects ----------------------------------------
-
-
-def measure(
-    policy, tokenizer, *, seed: int, size: str, steps: int, n_pairs: int, k: int, n: int
-) -> dict:
-    """Sample replies to the test requests at temperature 1, and measure them.
-
-    Args:
-        seed: of the sampling.
-        size, steps, n_pairs, k: of reference and reward model, see :func:`train_ppo`.
-        n: replies to each request; more make every number less noisy.
-
-    Returns:
-        Means of ``gold`` and its parts, ``golds`` of each subject, ``proxy`` reward,
-        exact ``kl`` to the reference (nats a reply), ``entropy`` (nats a token),
-        ``length`` (tokens) and ``ended`` (share).
-    """
-    reference, _ = study.reference_policy(size, steps)
-    proxy, _ = study.reward_model(n_pairs, k=k, size=size, steps=steps)
-    trainer = trainer_for(policy, tokenizer, proxy, seed=seed, reference=reference)
-    prompts = requests("test", n)
-    metrics = trainer.evaluate(prompts)
-    world = tasks.default_world()
-    golds = [
-        gold.gold_reward(world, row["subject"], reply["completion"])
-        for row, reply in zip(prompts, trainer.eval_completions, strict=True)
-    ]
-    parts = {
-        part: float(np.mean([getattr(reward, part) for reward in golds]))
-        for part in gold.PARTS
-    }
-    rounds = np.reshape([reward.total for reward in golds], (n, -1))  # (n, subjects)
-    return parts | {
-        "golds": rounds.mean(0).tolist(),
-        "gold": metrics["eval_reward/gold"],
-        "proxy": metrics["eval_score"],
-        "kl": metrics["eval_kl_exact"],
-        "entropy": metrics["eval_entropy"],
-        "length": metrics["eval_completion_length"],
-        "ended": metrics["eval_eos_rate"],
-    }
-
-
 # --- Arms of PPO ----------------------------------------------------------------------
 
 
+def judges(*, size: str, steps: int, n_pairs: int, k: int) -> dict:
+    """The ``reference`` and ``proxy`` of :func:`alignlab.study.measure.measure`; the
+    arguments are those of :func:`train_ppo`."""
+    reference, _ = study.reference_policy(size, steps)
+    proxy, _ = study.reward_model(n_pairs, k=k, size=size, steps=steps)
+    return {"reference": reference, "proxy": proxy}
+
+
+def start_arm(*, seed: int, n: int, **settings) -> dict:
+    """The reference policy itself, measured.
+
+    Args:
+        seed: of the sampling.
+        n: replies to each test request.
+        settings: of :func:`judges`.
+    """
+    policy, tokenizer = study.reference_policy(settings["size"], settings["steps"])
+    return measure(policy, tokenizer, **judges(**settings), seed=seed, n=n)
+
+
 def ppo_arm(*, n: int, keep: bool = False, **recipe) -> dict:
-    """One PPO run, and what its policy is worth.
+    """One PPO run, and what its policy is worth on unseen subjects.
 
     Args:
         n: replies to each test request.
@@ -255,13 +225,14 @@ def ppo_arm(*, n: int, keep: bool = False, **recipe) -> dict:
         recipe: see :func:`train_ppo`.
 
     Returns:
-        What :func:`path_arm` gives and, unless the run had to stop, :func:`measure`.
+        What :func:`path_arm` gives and, unless the run had to stop,
+        :func:`alignlab.study.measure.measure`.
     """
     policy, tokenizer, result = _run_ppo(keep, recipe)
     if result["stopped"] is None:
-        names = ("seed", "size", "steps", "n_pairs", "k")
-        settings = {name: recipe[name] for name in names}
-        result |= measure(policy, tokenizer, n=n, **settings)
+        settings = {name: recipe[name] for name in ("size", "steps", "n_pairs", "k")}
+        seed = recipe["seed"]
+        result |= measure(policy, tokenizer, **judges(**settings), seed=seed, n=n)
     return result
 
 
@@ -284,7 +255,31 @@ def _run_ppo(keep: bool, recipe: dict):
         trainer = train_ppo(**recipe)
         policy, tokenizer = trainer.policy, trainer.processing_class
         history, stopped = history_of(trainer), trainer.stopped
-    parts = ("rollout", "reward", "update")
-    seconds = float(np.sum([history[f"seconds_{part}"] for part in parts]))
+    seconds = float(np.sum(seconds_of_updates(history)))
     result = {"history": history, "stopped": stopped, "seconds": seconds}
     return policy, tokenizer, result
+
+
+def timed_arm(*, updates: int = TIMED_UPDATES, **recipe) -> dict:
+    """``seconds`` of an update of PPO: the mean of ``updates`` after a first one.
+
+    Run it with :func:`alignlab.study.arms.run_alone`. The other arguments are those of
+    :func:`train_ppo`.
+
+    Raises:
+        AlignlabError: if the run has to stop.
+    """
+    trainer = train_ppo(updates=1 + updates, **recipe)
+    if trainer.stopped is not None:
+        raise AlignlabError(
+            f"PPO cannot be timed: {trainer.stopped}", "Take another seed."
+        )
+    return {"seconds": float(np.mean(seconds_of_updates(history_of(trainer))[1:]))}
+
+
+def seconds_of_updates(
+    history: Mapping[str, Sequence[float]],
+) -> Float[np.ndarray, "updates"]:
+    """Seconds of each update, from a :func:`history_of` a run."""
+    parts = ("rollout", "reward", "update")
+    return np.sum([history[f"seconds_{part}"] for part in parts], axis=0)

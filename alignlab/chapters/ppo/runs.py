@@ -9,16 +9,25 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from alignlab.chapters.ppo.artifacts import BETA, RECIPE, measure, path_arm, ppo_arm
+from alignlab.chapters.ppo.artifacts import (
+    BETA,
+    RECIPE,
+    judges,
+    path_arm,
+    ppo_arm,
+    start_arm,
+    timed_arm,
+)
 from alignlab.errors import AlignlabError
+from alignlab.seeds import stream
 from alignlab.study import artifacts as study
-from alignlab.study.arms import run_groups
+from alignlab.study.arms import run_alone, run_groups
+from alignlab.study.measure import measure
 from alignlab.training.dpo import train_dpo
 
 PENALISED = 0.2  # the price at which the claim on reward and KL is judged
 UNCLIPPED = 1e6  # a clip range that no ratio reaches
+PAIRS = 32  # of a step of DPO, as many completions as PPO's update has
 
 # PPO without one of its pieces.
 PIECES: Mapping[str, dict] = {
@@ -58,12 +67,6 @@ SICK: Mapping[str, object] = dict(
 # --- Arms -----------------------------------------------------------------------------
 
 
-def start_arm(**settings) -> dict:
-    """The reference policy itself, measured: see :func:`measure`."""
-    model, tokenizer = study.reference_policy(settings["size"], settings["steps"])
-    return measure(model, tokenizer, **settings)
-
-
 def dpo_arm(
     *,
     n: int,
@@ -76,40 +79,81 @@ def dpo_arm(
     n_pairs: int,
     k: int,
 ) -> dict:
-    """DPO on the comparisons behind the reward model: the numbers of :func:`measure`,
-    ``seconds`` of training, and ``stopped``, why it had to stop, or None.
+    """DPO on the comparisons behind the reward model, measured on unseen subjects.
 
     Args:
         n: replies to each test request.
         seed: draws which of the comparisons are used, and their order.
-        dpo_steps: updates of 32 pairs; each pair comes at most once.
+        dpo_steps: updates of ``PAIRS`` pairs; each pair comes at most once.
         learning_rate: the peak; higher learns sooner and fails sooner.
         kl_coef: DPO's β, a price of KL in the same unit of reward. Higher keeps closer
             to the reference.
+
+    Returns:
+        ``stopped``, why it had to stop, or None; unless it had to,
+        :func:`alignlab.study.measure.measure`.
     """
+    settings = dict(size=size, steps=steps, n_pairs=n_pairs, k=k)
+    recipe = dict(learning_rate=learning_rate, kl_coef=kl_coef, **settings)
+    try:
+        policy, tokenizer, _ = _run_dpo(seed=seed, dpo_steps=dpo_steps, **recipe)
+    except AlignlabError as error:
+        return {"stopped": str(error)}
+    result = measure(policy, tokenizer, **judges(**settings), seed=seed, n=n)
+    return result | {"stopped": None}
+
+
+def _run_dpo(
+    *, seed, dpo_steps, learning_rate, kl_coef, size, steps, n_pairs, k
+) -> tuple:
+    """Policy, tokenizer, and the seconds of training."""
     candidates = study.candidates("train", k, size=size, steps=steps)
     pairs = study.comparisons(candidates, n_pairs)
-    order = np.random.default_rng([seed, 40]).permutation(len(pairs))
-    count = min(len(pairs), 32 * dpo_steps)
+    order = stream(seed, "DPO pairs beside PPO").permutation(len(pairs))
     policy, tokenizer = study.reference_policy(size, steps)
     start = time.perf_counter()
-    try:
-        train_dpo(
-            policy,
-            tokenizer,
-            [pairs[i] for i in order[:count]],
-            beta=kl_coef,
-            steps=dpo_steps,
-            learning_rate=learning_rate,
-            seed=seed,
-            progress=False,
-        )
-    except AlignlabError as error:
-        return {"stopped": str(error), "seconds": time.perf_counter() - start}
-    seconds = time.perf_counter() - start
-    settings = dict(seed=seed, size=size, steps=steps, n_pairs=n_pairs, k=k)
-    result = measure(policy, tokenizer, n=n, **settings)
-    return result | {"stopped": None, "seconds": seconds}
+    train_dpo(
+        policy,
+        tokenizer,
+        [pairs[i] for i in order[: PAIRS * dpo_steps]],
+        beta=kl_coef,
+        steps=dpo_steps,
+        batch_size=PAIRS,
+        learning_rate=learning_rate,
+        seed=seed,
+        progress=False,
+    )
+    return policy, tokenizer, time.perf_counter() - start
+
+
+# --- What it costs --------------------------------------------------------------------
+
+
+def timed_dpo_arm(*, dpo_steps: int, **recipe) -> dict:
+    """``seconds`` of a step of DPO, with what the reference thinks of its pairs: the
+    mean over a run of ``dpo_steps`` steps. A short run comes first and does not count.
+    The other arguments are those of :func:`dpo_arm`, without n."""
+    _run_dpo(dpo_steps=1, **recipe)
+    _, _, seconds = _run_dpo(dpo_steps=dpo_steps, **recipe)
+    return {"seconds": seconds / dpo_steps}
+
+
+def time_each(
+    seeds: Sequence[int], *, dpo_steps: int, **settings
+) -> dict[str, list[dict]]:
+    """Seconds of an update of PPO and of a step of DPO, each run alone on one thread:
+    rows of "PPO" and of "DPO".
+
+    Args:
+        dpo_steps: of the run that is timed.
+        settings: ``size``, ``steps``, ``n_pairs`` and ``k`` of policy and reward model.
+    """
+    ppo = dict(kl_coef=BETA, **settings)
+    dpo = dict(learning_rate=RECIPE["learning_rate"], dpo_steps=dpo_steps, **ppo)
+    arms = [(timed_arm, ppo), (timed_dpo_arm, dpo)]  # by turns, as load changes
+    calls = [(run, dict(seed=seed, **arm)) for seed in seeds for run, arm in arms]
+    rows = run_alone(calls)
+    return {"PPO": rows[::2], "DPO": rows[1::2]}
 
 
 # --- The whole notebook ---------------------------------------------------------------

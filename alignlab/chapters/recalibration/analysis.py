@@ -28,6 +28,7 @@ from alignlab.calibration import (
 )
 from alignlab.calibration.ensembles import ensemble_probabilities
 from alignlab.chapters.calibration.artifacts import EXPOSURES, Answers, bin_count
+from alignlab.seeds import stream
 
 FLOOR = 1e-3  # of probabilities in the log loss; a staircase ends at 0 and 1
 SMALLEST = 1e-6
@@ -139,7 +140,7 @@ def repaired_share(before: float, after: float) -> float:
 
 def shuffled(answers: Answers, seed: int) -> Answers:
     """The same with the right options dealt out to the items at random."""
-    order = np.random.default_rng([seed, 80]).permutation(len(answers.right))
+    order = stream(seed, "shuffled items").permutation(len(answers.right))
     return answers._replace(right=answers.right[order])
 
 
@@ -162,7 +163,7 @@ def by_size(
     Returns:
         Rows of ``method``, ``n`` and the means of :func:`proper_scores`.
     """
-    rng = np.random.default_rng([seed, 81])
+    rng = stream(seed, "fitting items")
     fitting, test = fitting_and_test(answers)
     rows = []
     for n in ns:
@@ -191,7 +192,7 @@ def _draw_mixed(answers: Answers, n: int, rng: np.random.Generator) -> Answers:
 def halves(answers: Answers, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the items of two halves of the relations."""
     names = np.unique(answers.relation)
-    first = names[np.random.default_rng([seed, 82]).permutation(len(names))[::2]]
+    first = names[stream(seed, "halves of relations").permutation(len(names))[::2]]
     mask = np.isin(answers.relation, first)
     return mask, ~mask
 

@@ -11,6 +11,7 @@ from alignlab.chapters.reward_modeling.runs import TEST_REPLIES
 from alignlab.evaluation import answers
 from alignlab.models.positions import completion_log_probs
 from alignlab.models.sampler import complete
+from alignlab.seeds import stream
 from alignlab.study import artifacts
 from alignlab.study.arms import run_each
 from alignlab.study.tuning import TEST_SEED
@@ -64,7 +65,7 @@ def shown_questions(n: int, seed: int) -> list:
 def right_and_wrong(questions: Sequence, seed: int) -> list[list[str]]:
     """For each question the right answer and a wrong one. The wrong one is that of a
     random fact of the same relation, so frequent answers give nothing away."""
-    rng = np.random.default_rng([seed, 35])
+    rng = stream(seed, "wrong answers")
     facts = tasks.default_world().facts
     pairs = []
     for question in questions:

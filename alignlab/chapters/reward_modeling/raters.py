@@ -18,6 +18,7 @@ from alignlab.chapters.reward_modeling.runs import (
 from alignlab.data import sources
 from alignlab.data.readers import split_of
 from alignlab.models.reward import score
+from alignlab.seeds import stream
 from alignlab.study.arms import run_arms
 from alignlab.study.tuning import TEST_SEED
 from alignlab.world.ceilings import gold_order_accuracy
@@ -65,7 +66,7 @@ def load_rated(domain: str, split: str | None = None, seed: int = 0) -> list[Rat
             f"domain is {domain!r} and split {split!r}; expected one of "
             f"{', '.join(DOMAINS)}, and 'train', 'test' or None"
         )
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, "halves of raters")
     table = sources.load(DOMAINS[domain])
     texts = [
         divide_raters(text, ratings, rng)
@@ -216,7 +217,7 @@ def rater_arm(
         ``reward_model``, the ``bag_of_words``, ``one_rater`` and the ``panel`` have the
         order of the held-out means.
     """
-    rng = np.random.default_rng([seed, 34])
+    rng = stream(seed, "rated pairs")
     pairs, _ = rated_pairs(load_rated(domain, "train"), n, rng)
     reward_model = train_from_reference(pairs, seed=seed, size=size, steps=steps)
     rewards = {
@@ -244,7 +245,7 @@ def _score_texts(model, tokenizer, texts: Sequence[str]) -> np.ndarray:
 def rated_test_pairs(domain: str, n: int) -> list[Row]:
     """Comparisons of test texts, the same for every arm."""
     texts = load_rated(domain, "test")
-    return rated_pairs(texts, n, np.random.default_rng(TEST_SEED))[0]
+    return rated_pairs(texts, n, stream(TEST_SEED, "rated test pairs"))[0]
 
 
 def sweep(

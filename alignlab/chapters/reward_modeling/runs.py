@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
 from alignlab.models.reward import reward_model_from, score
+from alignlab.seeds import stream
 from alignlab.study import artifacts
 from alignlab.study.arms import run_arms, run_each
 from alignlab.study.tuning import TEST_SEED
@@ -124,7 +125,7 @@ def tossed_arm(*, n: int, places: Sequence[int], k: int, size: str, steps: int) 
     policy = dict(size=size, steps=steps)
     replies = artifacts.candidates("train", k, **policy)
     pairs = artifacts.comparisons(replies, n * (max(places) + 1), flips=TOSSED)
-    rng = np.random.default_rng(TEST_SEED)
+    rng = stream(TEST_SEED, "test pairs")
     test_pairs, _ = preferences.make_pairs(
         artifacts.candidates("test", TEST_REPLIES, **policy),
         Annotator(0.0),
@@ -225,7 +226,7 @@ def ranking_arm(
     """
     policy = dict(size=size, steps=steps)
     groups = in_groups(artifacts.candidates("train", k, **policy), group, n, seed)
-    examples, options = label_groups(kind, groups, np.random.default_rng([seed, 33]))
+    examples, options = label_groups(kind, groups, stream(seed, "labelled groups"))
     reward_model = train_from_reference(examples, seed=seed, **policy, **options)
     in_group = group * (group - 1) // 2
     pairs = n * (group // 2 if kind == "pairs" else in_group)
@@ -257,7 +258,7 @@ def in_groups(
         ]
     if len(groups) < n:
         raise ValueError(f"n is {n}, and the replies make {len(groups)} of {group}")
-    order = np.random.default_rng([seed, 32]).permutation(len(groups))
+    order = stream(seed, "order of groups").permutation(len(groups))
     return [groups[i] for i in order[:n]]
 
 
@@ -378,7 +379,7 @@ def length_only(pairs: Sequence[Row], seed: int = 0) -> Score:
 def _linear(features: Callable, pairs: Sequence[Row], seed: int) -> Score:
     # Which text comes first is random: logistic regression needs both outcomes, and
     # adding each pair's mirror image would leak across the folds.
-    wins = np.random.default_rng(seed).integers(2, size=len(pairs))
+    wins = stream(seed, "first of a pair").integers(2, size=len(pairs))
     sides = [("rejected", "chosen"), ("chosen", "rejected")]
     first, second = (
         features([pair[sides[won][place]] for pair, won in zip(pairs, wins)])

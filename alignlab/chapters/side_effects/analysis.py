@@ -26,6 +26,7 @@ from alignlab.evaluation.over_optimisation import (
     turn,
 )
 from alignlab.models.reward import combine
+from alignlab.seeds import stream
 from alignlab.study import artifacts
 from alignlab.world import gold, tasks
 
@@ -219,7 +220,9 @@ def exact_kl_of_best_of_n(
     with torch.no_grad():
         log_probs = exact.log_probs_of_all(model, [1, 2], completions)
     reference = log_probs.double().softmax(dim=0)
-    reward = np.random.default_rng(seed).normal(size=len(completions))
+    reward = stream(seed, "reward on an enumerable policy").normal(
+        size=len(completions)
+    )
     return [
         {
             "n": n,

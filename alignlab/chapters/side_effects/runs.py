@@ -12,11 +12,10 @@ from transformers import TrainerCallback
 from alignlab.chapters.ppo import artifacts as ppo
 from alignlab.errors import AlignlabError
 from alignlab.models.reward import combine, score
-from alignlab.models.sampler import complete
 from alignlab.study import artifacts
 from alignlab.study.arms import run_each, run_groups
+from alignlab.study.measure import evaluate_policy, sample_and_judge
 from alignlab.training.dpo import train_dpo
-from alignlab.world import gold, tasks
 
 PPO_RATE = 1.5e-4  # a higher rate goes through rise and fall in fewer updates
 # Without a KL price, PPO with its defaults is unstable even on the gold reward, which
@@ -60,34 +59,12 @@ def ensemble(
 # --- Evaluating a policy --------------------------------------------------------------
 
 
-def evaluate_policy(trainer, n: int, step: int) -> dict:
-    """Sample n replies to each test request, with the same random numbers every time.
-
-    Returns:
-        ``step``; means ``kl`` (exact, nats per reply), ``entropy`` (nats per token),
-        ``length`` (tokens) and ``ended`` (share); ``texts``, ``golds`` and ``proxies``,
-        at [subject][reply].
-    """
-    means = trainer.evaluate(ppo.requests("test", n))
-    rows = trainer.eval_completions
-    columns = dict(texts="completion", golds="reward/gold", proxies="score")
-    return {
-        "step": step,
-        "kl": means["eval_kl_exact"],
-        "entropy": means["eval_entropy"],
-        "length": means["eval_completion_length"],
-        "ended": means["eval_eos_rate"],
-        **{
-            name: _by_subject([row[column] for row in rows], n)
-            for name, column in columns.items()
-        },
-    }
-
-
-def _by_subject(values: list, n: int) -> list[list]:
-    """From n rounds over all subjects to n values for each subject."""
-    count = len(values) // n
-    return [values[place::count] for place in range(count)]
+def evaluate_after(step: int, policy, tokenizer, reference, proxy, **options) -> dict:
+    """A policy after ``step`` updates, evaluated with the same random numbers at every
+    step: ``step`` and what :func:`alignlab.study.measure.evaluate_policy` gives, which
+    has the options. Without a proxy, as in the control, gold is the proxy."""
+    known = evaluate_policy(policy, tokenizer, reference, proxy=proxy, **options)
+    return {"step": step, "proxies": known["golds"], **known}
 
 
 def sample_at(
@@ -95,28 +72,13 @@ def sample_at(
 ) -> list[dict]:
     """n replies to each test request at each temperature: rows of ``temperature``, and
     ``texts`` and ``golds`` at [subject][reply]."""
-    world = tasks.default_world()
-    names = [name for name in artifacts.subjects("test") for _ in range(n)]
     rows = []
     for temperature in temperatures:
-        replies = complete(
-            policy,
-            tokenizer,
-            [gold.request(name) for name in names],
-            artifacts.MAX_NEW_TOKENS,
-            temperature,
-            seed=seed,
+        _, columns = sample_and_judge(
+            policy, tokenizer, seed=seed, n=n, temperature=temperature
         )
-        texts = [reply.text for reply in replies]
-        golds = [gold.gold_reward(world, *pair).total for pair in zip(names, texts)]
-        groups = range(0, len(names), n)
-        rows.append(
-            {
-                "temperature": temperature,
-                "texts": [texts[i : i + n] for i in groups],
-                "golds": [golds[i : i + n] for i in groups],
-            }
-        )
+        columns = {name: columns[name] for name in ("texts", "golds")}
+        rows.append({"temperature": temperature, **columns})
     return rows
 
 
@@ -125,31 +87,28 @@ def sample_at(
 
 class _Evaluations(TrainerCallback):
     """Evaluates the policy after the updates in ``at``, and samples it at several
-    temperatures once it is ``BUDGET`` nats from the reference, or at the end."""
+    temperatures once it is ``BUDGET`` nats from the reference, or at the end.
 
-    def __init__(self, trainer, tokenizer, at, n, temperatures, seed):
-        self.trainer, self.tokenizer = trainer, tokenizer
-        self.at, self.n = at, n
-        self.temperatures, self.seed = temperatures, seed
+    Args:
+        evaluate: gives a point, given the number of updates made.
+        sample: gives the policy's replies at these temperatures.
+    """
+
+    def __init__(self, at: Sequence[int], evaluate: Callable, sample: Callable):
+        self.at, self.evaluate, self.sample = at, evaluate, sample
         self.points: list[dict] = []
         self.by_temperature: list[dict] = []
 
-    def evaluate(self, step: int) -> None:
-        point = evaluate_policy(self.trainer, self.n, step)
+    def add(self, step: int) -> None:
+        point = self.evaluate(step)
         self.points.append(point)
         last = step == self.at[-1]
         if not self.by_temperature and (point["kl"] >= BUDGET or last):
-            self.by_temperature = sample_at(
-                self.trainer.policy,
-                self.tokenizer,
-                self.temperatures,
-                n=self.n,
-                seed=self.seed,
-            )
+            self.by_temperature = self.sample()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         if state.global_step in self.at:
-            self.evaluate(state.global_step)
+            self.add(state.global_step)
 
 
 def ppo_arm(
@@ -187,7 +146,7 @@ def ppo_arm(
         learning_rate: higher goes further in as many updates.
 
     Returns:
-        ``points``, see :func:`evaluate_policy`; ``by_temperature``, see
+        ``points``, see :func:`evaluate_after`; ``by_temperature``, see
         :func:`sample_at`; ``stopped``, why training failed, or None.
     """
     policy, tokenizer = artifacts.reference_policy(size, steps)
@@ -200,6 +159,7 @@ def ppo_arm(
         reward_func, _ = artifacts.reward_model(
             n_pairs, seed=seed, trunk=trunk, **source
         )
+    reference, _ = artifacts.reference_policy(size, steps)
     trainer = ppo.trainer_for(
         policy,
         tokenizer,
@@ -210,8 +170,17 @@ def ppo_arm(
         learning_rate=learning_rate,
         **STEADY,
     )
-    evaluations = _Evaluations(trainer, tokenizer, at, n, temperatures, seed)
-    evaluations.evaluate(0)
+    trained = trainer.policy, tokenizer
+    judges = reference, None if reward == "gold" else reward_func
+
+    def evaluate(step: int) -> dict:
+        return evaluate_after(step, *trained, *judges, seed=seed, n=n)
+
+    def sample() -> list[dict]:
+        return sample_at(*trained, temperatures, seed=seed, n=n)
+
+    evaluations = _Evaluations(at, evaluate, sample)
+    evaluations.add(0)
     trainer.add_callback(evaluations)
     stopped = None
     try:
@@ -253,15 +222,17 @@ def dpo_arm(
     model = dict(size=size, steps=steps)
     policy, tokenizer = artifacts.reference_policy(**model)
     reference, _ = artifacts.reference_policy(**model)
-    reward_model, _ = artifacts.reward_model(n_pairs, seed=seed, k=k, **model)
-    trainer = ppo.trainer_for(  # evaluates, but trains nothing
-        policy, tokenizer, reward_model, seed=seed, reference=reference
-    )
-    points = [evaluate_policy(trainer, n, 0)]
+    proxy, _ = artifacts.reward_model(n_pairs, seed=seed, k=k, **model)
+    judges = reference, proxy
 
-    def evaluate(row: Mapping) -> None:
+    def evaluate(step: int) -> dict:
+        return evaluate_after(step, policy, tokenizer, *judges, seed=seed, n=n)
+
+    points = [evaluate(0)]
+
+    def add_if_due(row: Mapping) -> None:
         if row["step"] in at:
-            points.append(evaluate_policy(trainer, n, row["step"]))
+            points.append(evaluate(row["step"]))
 
     candidates = artifacts.candidates("train", k, **model)
     stopped = None
@@ -276,7 +247,7 @@ def dpo_arm(
             schedule="constant",
             seed=seed,
             progress=False,
-            on_log=evaluate,
+            on_log=add_if_due,
         )
     except AlignlabError as error:
         stopped = str(error)

@@ -1,5 +1,7 @@
 """The policy and its value function as one module to train."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -7,6 +9,14 @@ from transformers import PreTrainedModel
 
 from alignlab.models.lean import last_mlp_at
 from alignlab.models.positions import logits_at
+
+
+class NextToken(NamedTuple):
+    """What a step of sampling has of each row: logits of its next token, and the value
+    before it, which is None where another model has to compute it."""
+
+    logits: Float[Tensor, "rows 1 vocab"]
+    values: Float[Tensor, "rows"] | None
 
 
 class PolicyAndValue(nn.Module):
@@ -52,17 +62,40 @@ class PolicyAndValue(nn.Module):
         self,
         input_ids: Int[Tensor, "batch width"],
         prediction_mask: Bool[Tensor, "batch width"] | None = None,
+        logits_to_keep: int = 1,
         **sampling,
-    ) -> tuple[Float[Tensor, "tokens vocab"], Float[Tensor, "tokens"]]:
+    ) -> tuple[Float[Tensor, "tokens vocab"], Float[Tensor, "tokens"]] | NextToken:
         """Logits and values at the positions of the prediction mask, row by row.
-        Without a mask, the policy's own output, for sampling."""
+        Without a mask, those at the last position, for sampling."""
         if prediction_mask is None:
-            return self.policy(input_ids, **sampling)
+            last = torch.zeros_like(input_ids, dtype=torch.bool)
+            last[:, -1] = True
+            logits, hidden = logits_at(self.policy, last, input_ids, **sampling)
+            return NextToken(logits[:, None], self._values_by_head(hidden))
         logits, hidden = completion_logits(self.policy, input_ids, prediction_mask)
+        if self.value_model is None:
+            return logits, self._values_by_head(hidden)
+        return logits, self.values_by_model(input_ids, prediction_mask)
+
+    def _values_by_head(
+        self, hidden: Float[Tensor, "tokens hidden"]
+    ) -> Float[Tensor, "tokens"] | None:
         if self.value_model is not None:
-            return logits, _values(self.value_model, input_ids, prediction_mask)
+            return None
         hidden = hidden.detach() if self.detach_value else hidden
-        return logits, self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]
+        return self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]
+
+    def values_by_model(
+        self,
+        input_ids: Int[Tensor, "batch width"],
+        prediction_mask: Bool[Tensor, "batch width"],
+    ) -> Float[Tensor, "tokens"]:
+        """Values at the prediction mask, row by row, by the value model."""
+        with last_mlp_at(self.value_model, prediction_mask):
+            hidden = self.value_model.base_model(
+                input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False
+            ).last_hidden_state
+        return self.value_model.score(hidden[prediction_mask])[:, 0].float()
 
     def __getattr__(self, name: str):
         if name in PolicyAndValue.FORWARDED_TO_POLICY:
@@ -78,21 +111,10 @@ def completion_logits(
     """Logits and last hidden states at the prediction mask, row by row, of rows that
     are padded on the right: no real token attends to padding there, so attention needs
     no mask, which is faster."""
-    with last_mlp_at(model, prediction_mask):
-        return logits_at(
-            model,
-            prediction_mask,
-            input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            use_cache=False,
-        )
-
-
-def _values(
-    model: nn.Module, input_ids: Tensor, prediction_mask: Tensor
-) -> Float[Tensor, "tokens"]:
-    with last_mlp_at(model, prediction_mask):
-        hidden = model.base_model(
-            input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False
-        ).last_hidden_state
-    return model.score(hidden[prediction_mask])[:, 0].float()
+    return logits_at(
+        model,
+        prediction_mask,
+        input_ids,
+        attention_mask=torch.ones_like(input_ids),
+        use_cache=False,
+    )

@@ -14,20 +14,16 @@ from transformers import PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError
 from alignlab.models.sampler import sample
 from alignlab.models.text import context_length, encode_prompt, pad_left, pad_right
-from alignlab.objectives import entropy, exact_kl
+from alignlab.objectives.policy import entropy_of, kl_of
+from alignlab.seeds import stream
 from alignlab.training.ppo.config import PPOConfig
+from alignlab.training.ppo.policy_value import NextToken
 
-PROMPT_ORDER = 2**33  # a random stream that nothing else draws from
 # How many tokens could be computed in the time that one more forward pass costs.
 GROUP_PRICE = {"cpu": 128, "gpu": 8192}
 # Tokens in one forward pass. Larger passes fall out of a CPU's cache: a batch of 7,000
 # tokens takes a third longer in one pass than in four.
 GROUP_LIMIT = {"cpu": 2048, "gpu": math.inf}
-
-
-def random_stream(*stream: int) -> np.random.Generator:
-    """Random numbers that depend on these numbers and nothing else."""
-    return np.random.default_rng(stream)
 
 
 # --- Prompts ------------------------------------------------------------------------
@@ -76,7 +72,7 @@ class Prompts(torch.utils.data.Dataset):
         prompt once, each in its own random order."""
         places = range(update * count, (update + 1) * count)
         orders = {
-            epoch: random_stream(seed, PROMPT_ORDER, epoch).permutation(len(self))
+            epoch: stream(seed, "PPO prompts", epoch).permutation(len(self))
             for epoch in {place // len(self) for place in places}
         }
         return [int(orders[p // len(self)][p % len(self)]) for p in places]
@@ -139,6 +135,8 @@ class Episodes:
     prompt_length: Int[Tensor, "batch"]
     mask: Bool[Tensor, "batch time"]  # True on the completion's tokens
     ended: Bool[Tensor, "batch"]  # whether it ends in the stop token
+    # Of the policy when it sampled, until :func:`add_predictions` has read them
+    logits: Float[Tensor, "batch time vocab"] | None = None
     # How the models saw the tokens when they were sampled: nats, units of reward, nats
     old_log_probs: Float[Tensor, "batch time"] | None = None
     ref_log_probs: Float[Tensor, "batch time"] | None = None
@@ -232,10 +230,8 @@ class Episodes:
         time, width = self.lengths[rows].max(), self.widths[rows].max()
         taken = {}
         for name, tensor in self.tensors().items():
-            tensor = tensor[rows]
-            if tensor.ndim == 2:
-                tensor = tensor[:, : width if name == "input_ids" else time]
-            taken[name] = tensor
+            end = width if name == "input_ids" else time
+            taken[name] = tensor[rows] if tensor.ndim == 1 else tensor[rows, :end]
         return Episodes(**taken)
 
     @classmethod
@@ -312,6 +308,7 @@ def sample_episodes(
     generator: torch.Generator,
     temperature: float = 1.0,
     stop_early: bool = True,
+    keep_predictions: bool = False,
 ) -> Episodes:
     """Complete the prompts, token ids each.
 
@@ -321,8 +318,12 @@ def sample_episodes(
         temperature: higher explores more.
         stop_early: False samples on to ``max_new_tokens`` even when all rows have
             ended, so that several processes call the model equally often.
+        keep_predictions: the model is a ``PolicyAndValue``, and the episodes keep the
+            logits and values that it had in sampling, so that :func:`add_predictions`
+            need not compute them again. Takes memory for all logits at once.
     """
     input_ids, attention_mask = pad_left(prompts, pad_token_id)
+    kept = Kept(len(prompts), max_new_tokens)
     sampled = sample(
         model,
         input_ids.to(generator.device),
@@ -332,8 +333,34 @@ def sample_episodes(
         eos_token_id=stop_token_id if stop_early else None,
         pad_token_id=pad_token_id,
         generator=generator,
+        observe=kept.add if keep_predictions else None,
     )
-    return Episodes.pack(prompts, sampled, stop_token_id, pad_token_id)
+    episodes = Episodes.pack(prompts, sampled, stop_token_id, pad_token_id)
+    time = episodes.mask.shape[1]
+    if kept.logits is not None:
+        episodes.logits = kept.logits[:, :time]
+    if kept.values is not None:
+        episodes.values = kept.values[:, :time].where(episodes.mask, 0)
+    return episodes
+
+
+@dataclass
+class Kept:
+    """Logits and values of each step of sampling, empty after a row's end."""
+
+    rows: int
+    steps: int
+    logits: Float[Tensor, "rows steps vocab"] | None = None
+    values: Float[Tensor, "rows steps"] | None = None
+
+    def add(self, step: int, rows: Int[Tensor, "running"], seen: NextToken) -> None:
+        if step == 0:
+            size, new = (self.rows, self.steps), seen.logits
+            self.logits = new.new_empty(*size, new.shape[-1])
+            self.values = None if seen.values is None else new.new_empty(size)
+        self.logits[rows, step] = seen.logits[:, 0]
+        if self.values is not None:
+            self.values[rows, step] = seen.values
 
 
 def predict(
@@ -372,10 +399,31 @@ def add_predictions(
 ) -> None:
     """Set what policy, value function and reference say about the tokens:
     ``old_log_probs``, ``ref_log_probs``, ``values``, ``entropy`` and ``exact_kl``."""
-    log_probs, values, logits = predict(model, episodes, temperature)
-    reference = ref_logits(episodes)
-    episodes.old_log_probs = log_probs
-    episodes.ref_log_probs = sampled_log_probs(reference, episodes)
-    episodes.values = values
-    episodes.entropy = episodes.unflatten(entropy(logits))
-    episodes.exact_kl = episodes.unflatten(exact_kl(logits, reference))
+    log_p = _read_policy(episodes, model, temperature)
+    log_q = ref_logits(episodes).log_softmax(-1)
+    episodes.old_log_probs = _at_tokens(log_p, episodes)
+    episodes.ref_log_probs = _at_tokens(log_q, episodes)
+    episodes.entropy = episodes.unflatten(entropy_of(log_p))
+    episodes.exact_kl = episodes.unflatten(kl_of(log_p, log_q))
+
+
+def _read_policy(
+    episodes: Episodes, model: nn.Module, temperature: float
+) -> Float[Tensor, "tokens vocab"]:
+    """Log-probabilities by the policy; sets the values. What sampling has kept is not
+    computed again."""
+    inputs = episodes.input_ids, episodes.prediction_mask
+    if episodes.logits is None:
+        logits, values = model(*inputs)
+        episodes.values = episodes.unflatten(values)
+    else:
+        logits, episodes.logits = episodes.logits[episodes.mask], None
+        if episodes.values is None:
+            episodes.values = episodes.unflatten(model.values_by_model(*inputs))
+    return at_temperature(logits, temperature).log_softmax(-1)
+
+
+def _at_tokens(
+    log_probs: Float[Tensor, "tokens vocab"], episodes: Episodes
+) -> Float[Tensor, "batch time"]:
+    return episodes.unflatten(log_probs.gather(1, episodes.tokens[:, None])[:, 0])

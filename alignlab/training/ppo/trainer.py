@@ -27,6 +27,7 @@ from transformers import (
 from alignlab.errors import AlignlabError
 from alignlab.models.lean import lean_layers
 from alignlab.objectives import adaptive_kl_coef, explained_variance, masked_mean
+from alignlab.seeds import torch_seed
 from alignlab.training.ppo.checkpoints import (
     last_checkpoint,
     load_value,
@@ -64,12 +65,9 @@ from alignlab.training.ppo.rollout import (
     Prompts,
     add_predictions,
     at_temperature,
-    random_stream,
     sample_episodes,
 )
 from alignlab.training.ppo.update import STEP_NUMBERS, ppo_update
-
-EVALUATION = 2**32  # a random stream that no update has
 
 
 class PPOTrainer(Trainer):
@@ -192,7 +190,12 @@ class PPOTrainer(Trainer):
             rows = self.prompts.draw(update, args.batch_size, args.seed)
             size = args.local_rollout_forward_batch_size
             episodes, scores, metrics, self.completions = self._sample_and_score(
-                self.prompts, rows, size, (args.seed, update), clock
+                self.prompts,
+                rows,
+                size,
+                ("PPO rollout", update),
+                clock,
+                keep_predictions=update > 0 and self._samples_exactly(),
             )
             scores = self._adjust_scores(scores, episodes)
             episodes.rewards = token_rewards(episodes, scores, self.kl_coef, args)
@@ -220,9 +223,10 @@ class PPOTrainer(Trainer):
         prompts: Prompts,
         rows: list[int],
         group_size: int | None,
-        stream: tuple[int, ...],
+        draw: tuple[str | int, ...],
         clock: Clock,
         may_repeat: bool = False,
+        keep_predictions: bool = False,
     ) -> tuple[Episodes, Float[Tensor, "batch"], dict[str, float], list[dict]]:
         """Complete these rows of the prompts and score the completions, each process
         its share: all episodes and scores, their metrics, and this process's
@@ -230,10 +234,16 @@ class PPOTrainer(Trainer):
 
         Args:
             may_repeat: the number of rows need not be a multiple of that of processes.
+            keep_predictions: see :func:`sample_episodes`. Without, a policy equal to
+                the reference has a KL of exactly 0, as both compute the same.
         """
         own_rows, first = self.processes.share(rows)
         episodes = self._roll_out(
-            [prompts.ids[i] for i in own_rows], group_size, stream, first
+            [prompts.ids[i] for i in own_rows],
+            group_size,
+            draw,
+            first,
+            keep_predictions,
         )
         clock.lap("rollout")
         texts, function_rewards = self._score(episodes, own_rows, prompts)
@@ -255,8 +265,9 @@ class PPOTrainer(Trainer):
         self,
         prompts: list[list[int]],
         group_size: int | None,
-        stream: tuple[int, ...],
+        draw: tuple[str | int, ...],
         first: int,
+        keep_predictions: bool,
     ) -> Episodes:
         """Complete the prompts, ``group_size`` at once, and add what policy, value
         function and reference say about each token."""
@@ -265,16 +276,18 @@ class PPOTrainer(Trainer):
         size = group_size or len(prompts)
         groups = []
         for start in range(0, len(prompts), size):
-            seed = random_stream(*stream, first + start).integers(2**63)
+            generator = torch.Generator(args.device)
+            generator.manual_seed(torch_seed(args.seed, *draw, first + start))
             episodes = sample_episodes(
                 self.processes.sampling_model(model, self.policy),
                 prompts[start : start + size],
                 max_new_tokens=args.max_completion_length,
                 stop_token_id=self.stop_token_id,
                 pad_token_id=self.processing_class.pad_token_id,
-                generator=torch.Generator(args.device).manual_seed(int(seed)),
+                generator=generator,
                 temperature=args.temperature,
                 stop_early=not self.processes.sharded,
+                keep_predictions=keep_predictions,
             )
             parts = self.processes.split(episodes, np.arange(len(episodes)))
             batches = [episodes.take(part) for part in parts]
@@ -283,6 +296,14 @@ class PPOTrainer(Trainer):
             in_order = np.argsort(np.concatenate(parts))
             groups.append(Episodes.join(batches).take(in_order))
         return Episodes.join(groups)
+
+    def _samples_exactly(self) -> bool:
+        """Whether logits in sampling are those of a pass over the whole episode, to
+        float32's rounding. On a GPU that pass is cheap, and memory for logits scarce.
+        """
+        plain = self.accelerator.mixed_precision == "no" and not self.processes.sharded
+        on_cpu = self.args.device.type == "cpu"
+        return plain and on_cpu and self.policy.dtype == torch.float32
 
     @torch.no_grad()
     def _ref_logits(self, episodes: Episodes) -> Float[Tensor, "tokens vocab"]:
@@ -431,7 +452,7 @@ class PPOTrainer(Trainer):
                 prompts,
                 list(range(len(prompts))),
                 args.per_device_eval_batch_size,
-                (args.seed, EVALUATION),
+                ("PPO evaluation",),
                 clock,
                 may_repeat=True,
             )

@@ -21,13 +21,13 @@ from alignlab.objectives import (
     whiten,
 )
 from alignlab.objectives.policy import EPSILON
+from alignlab.seeds import stream
 from alignlab.training.loop import set_training_mode
 from alignlab.training.ppo.checkpoints import last_checkpoint
 from alignlab.training.ppo.config import PPOConfig
 from alignlab.training.ppo.rollout import (
     Episodes,
     predict,
-    random_stream,
     split_by_width,
 )
 
@@ -101,7 +101,8 @@ def ppo_update(
     kl_price = (config.kl_coef if kl_coef is None else kl_coef) / scale  # as advantages
     steps = []
     for epoch in range(config.num_ppo_epochs):
-        order = random_stream(config.seed, update, epoch).permutation(len(episodes))
+        order = stream(config.seed, "PPO minibatches", update, epoch)
+        order = order.permutation(len(episodes))
         for rows in np.array_split(order, config.num_mini_batches):
             set_training_mode(model, dropout=False)
             sums = 0.0

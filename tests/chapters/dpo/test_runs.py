@@ -5,47 +5,26 @@ import itertools
 import json
 import math
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from alignlab import cache
-from alignlab.chapters.dpo import analysis, laboratory
+from alignlab.chapters.dpo import analysis
 from alignlab.chapters.dpo import runs as dpo
 from alignlab.chapters.ppo import artifacts as ppo
+from alignlab.chapters.ppo import runs as ppo_runs
 from alignlab.chapters.ppo.runs import run_all
-from alignlab.evaluation.exact import kl
 from alignlab.models.positions import completion_log_probs
-from alignlab.models.sampler import complete
+from alignlab.models.reward import reward_model_from
 from alignlab.runs.profiles import notebook_settings
 from alignlab.study import arms, artifacts
 from alignlab.training.sft import collate, encode
 from alignlab.world import gold
 
-# --- Measures -----------------------------------------------------------------------
-
-
-def test_sampled_replies_give_the_kl_of_enumeration():
-    """The laboratory's replies, sampled, with the KL of every token exact: the KL of
-    whole replies within three standard errors."""
-    lab = laboratory.laboratory(3)
-    other = laboratory.laboratory(4)
-    exact = kl(lab.policy(), other.policy()).item()
-    prompts = [[{"role": "user", "content": laboratory.PROMPT}]] * 400
-    estimates = []
-    for seed in range(10):
-        said = complete(
-            lab.model, lab.tokenizer, prompts, laboratory.MAX_LENGTH, 1.0, seed=seed
-        )
-        texts = [laboratory.PROMPT] * 400
-        estimates.append(
-            dpo.reply_kl(lab.model, other.model, lab.tokenizer, texts, said)
-        )
-    error = np.std(estimates, ddof=1) / math.sqrt(10)
-    assert np.mean(estimates) == pytest.approx(exact, abs=3 * error + 1e-4)
-    assert error < 0.02 * exact
-    assert dpo.reply_kl(lab.model, lab.model, lab.tokenizer, texts, said) == 0
+# --- Gradients ----------------------------------------------------------------------
 
 
 def test_a_pairs_gradient_is_that_of_its_loss_read_alone(tiny_model, tiny_tokenizer):
@@ -118,9 +97,9 @@ def test_every_method_has_its_strengths_and_seeds(calls):
 
 
 def test_ppo_is_notebook_04s_own(calls, monkeypatch):
-    """The very arms of its sweep, so that nothing is trained or measured twice."""
+    """The very arms of its sweep and start, so that none is run twice."""
     rows = dpo.frontier_sweep(seeds=[0, 1], family_seeds=[], gold_seeds=[], **FRONTIER)
-    ours = [call for call in calls if call[0] is ppo.ppo_arm]
+    ours = [call for call in calls if call[0] in (ppo.ppo_arm, ppo.start_arm)]
     common = {name: FRONTIER[name] for name in ("size", "steps", "n_pairs", "k")}
     theirs = []
 
@@ -135,7 +114,7 @@ def test_ppo_is_notebook_04s_own(calls, monkeypatch):
             betas=[0.0, 0.2], rates=[], grid_betas=[], updates=3, dpo_steps=1, n=2,
             **common,
         )  # fmt: skip
-    assert len(ours) == 4 and all(call in theirs for call in ours)
+    assert len(ours) == 4 + 2 and all(call in theirs for call in ours)
     assert len(rows["PPO"]) == 4
 
 
@@ -220,7 +199,7 @@ def test_an_arm_learns_from_its_comparisons_and_is_measured(tiny, tiny_model):
     for name, value in tiny_model.state_dict().items():
         assert torch.equal(value, before[name]), "the reference stays as it is"
     assert result["stopped"] is None and result["updates"] == 8 * 2 // dpo.BATCH
-    assert len(result["golds"]) == 2 and result["kl"] > 0 and result["seconds"] > 0
+    assert len(result["golds"]) == 2 and result["kl"] > 0
     assert result["gold"] == pytest.approx(np.mean(result["golds"]))
     learnt, unseen = tiny
     assert learnt == ("train", 6, {"flips": artifacts.FLIPS})
@@ -262,9 +241,75 @@ def test_a_run_that_explodes_is_told_and_not_measured(tiny):
 
 
 @pytest.mark.network
-def test_the_reference_measured_is_no_distance_from_itself(tiny, tiny_model):
-    start = dpo.start_arm(seed=1, n=3, size="300k", steps=1)
-    assert start["kl"] == 0 and len(start["golds"]) == 2
+def test_the_same_weights_measure_the_same_whatever_trained_them(
+    tiny, tiny_model, tiny_tokenizer, monkeypatch
+):
+    trained = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        for weights in trained.parameters():
+            weights += 0.02 * torch.randn_like(weights)
+
+    def by_ppo(**recipe):
+        policy = copy.deepcopy(trained)
+        state = SimpleNamespace(log_history=[])
+        return SimpleNamespace(
+            policy=policy, processing_class=tiny_tokenizer, state=state, stopped=None
+        )
+
+    def by_dpo(policy, *_, **__):
+        policy.load_state_dict(trained.state_dict())
+        policy.train()
+        return []
+
+    proxy = reward_model_from(tiny_model, seed=0), tiny_tokenizer
+    monkeypatch.setattr(artifacts, "reward_model", lambda *a, **o: proxy)
+    monkeypatch.setattr(
+        artifacts,
+        "reference_policy",
+        lambda *a, **o: (copy.deepcopy(tiny_model), tiny_tokenizer),
+    )
+    monkeypatch.setattr(ppo, "train_ppo", by_ppo)
+    monkeypatch.setattr(ppo_runs, "train_dpo", by_dpo)
+    monkeypatch.setattr(dpo, "train_dpo", by_dpo)
+    monkeypatch.setattr(dpo, "_ref_log_probs", lambda *_: None)
+    options = dict(seed=4, n=3)
+    rates = dict(dpo_steps=1, learning_rate=1e-3, kl_coef=0.1)
+    after_ppo = ppo.ppo_arm(updates=1, **options, **MADE)
+    after_dpo = ppo_runs.dpo_arm(**rates, **options, **MADE)
+    after_family = dpo.preference_arm(**ARM | options | MADE)
+    for name in ("history", "seconds"):
+        del after_ppo[name]
+    assert after_ppo == after_dpo and after_ppo["kl"] > 0
+    del after_family["updates"], after_dpo["proxy"]
+    assert after_family == after_dpo
+
+
+@pytest.mark.network
+def test_a_run_is_timed_after_a_start_that_is_not(tiny, tiny_model, monkeypatch):
+    """And PPO's updates are scaled to those of a run."""
+    trained, ticks = [], iter([0.0, 1.0, 10.0, 14.0])
+    monkeypatch.setattr(dpo.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(
+        dpo, "train_dpo", lambda policy, _, pairs, **o: trained.append((pairs, o))
+    )
+    monkeypatch.setattr(ppo, "timed_arm", lambda **arm: {"seconds": 3.0})
+    alone = []
+    monkeypatch.setattr(
+        dpo,
+        "run_alone",
+        lambda calls: (
+            alone.append(calls) or [{**arm, **run(**arm)} for run, arm in calls]
+        ),
+    )
+    made = MADE | {"n_pairs": 12}
+    seconds = dpo.time_each([7], updates=5, n_used=2 * dpo.BATCH, **made)
+    assert seconds == {"DPO": {7: 4.0}, dpo.PPO: {7: 15.0}}
+    [calls] = alone
+    assert [run for run, _ in calls] == [ppo.timed_arm, dpo.timed_arm]
+    assert [options["steps"] for _, options in trained] == [1, 2]
+    (first, _), (pairs, options) = trained
+    assert pairs[: dpo.BATCH] == first and len(pairs) == 12
+    assert options["batch_size"] == dpo.BATCH
 
 
 @pytest.mark.network
@@ -289,8 +334,6 @@ def test_ppo_on_gold_is_paid_in_gold(tiny, monkeypatch):
 
 @pytest.mark.network
 def test_best_of_n_picks_by_the_proxy_reward(monkeypatch):
-    from types import SimpleNamespace
-
     def candidate(prompt, golds):
         replies = [SimpleNamespace(text=str(g), gold=SimpleNamespace(total=g))
                    for g in golds]  # fmt: skip

@@ -34,6 +34,7 @@ def tiny(own_cache, monkeypatch, tiny_model, tiny_tokenizer):
     monkeypatch.setattr(study, "reference_policy", reference_policy)
     monkeypatch.setattr(study, "reward_model", reward_model)
     monkeypatch.setattr(study, "subjects", names.get)
+    monkeypatch.setattr(study, "MAX_NEW_TOKENS", 8)
     recipe = {**artifacts.RECIPE, "max_completion_length": 8}
     recipe["per_device_train_batch_size"] = 4
     monkeypatch.setattr(artifacts, "RECIPE", recipe)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from alignlab.chapters.ppo import analysis
+from alignlab.models.reward import reward_model_from
 from alignlab.objectives import exact_kl
 from alignlab.training.ppo.policy_value import PolicyAndValue
 from alignlab.training.ppo.rollout import predict
@@ -86,11 +87,22 @@ def test_growth_is_over_the_last_third():
     assert analysis.late_growth([3]) == 0
 
 
-def test_seconds_are_for_each_completion_trained_on():
-    ppo = [dict(seed=0, updates=2, seconds=64), dict(seed=0, updates=2, seconds=192)]
-    dpo = [dict(seed=3, dpo_steps=4, seconds=64)]
-    assert analysis.seconds_per_completion(ppo) == {0: 1.0}
-    assert analysis.seconds_per_completion(dpo) == {3: 0.25}
+def test_costs_count_what_is_held_and_seconds_per_completion(tiny_model):
+    seconds = {
+        "PPO": [dict(seed=0, seconds=32.0), dict(seed=1, seconds=96.0)],
+        "DPO": [dict(seed=0, seconds=16.0)],
+    }
+    assert analysis.seconds_per_completion(seconds["PPO"]) == {0: 0.5, 1: 1.5}
+    judge = reward_model_from(tiny_model)
+    policy = PolicyAndValue(copy.deepcopy(tiny_model))
+    ppo, dpo = analysis.costs(seconds, policy, tiny_model, judge)
+    assert ppo["completions/s"] == 1.0 and dpo["completions/s"] == 4.0
+    assert (ppo["held"], dpo["held"]) == (3, 1)
+    size = tiny_model.num_parameters()
+    head = sum(p.numel() for p in policy.value_head.parameters())
+    assert dpo["megabytes"] == pytest.approx(4 * 4 * size / 1e6)
+    others = size + judge.num_parameters()
+    assert ppo["megabytes"] == pytest.approx(4 * (4 * (size + head) + others) / 1e6)
 
 
 # --- Gradients of KL ----------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from alignlab.chapters.ppo import artifacts, runs
+from alignlab.chapters.ppo.artifacts import RECIPE
 from alignlab.ppo import PPOConfig
 from alignlab.study import arms
 from alignlab.study import artifacts as study
@@ -117,32 +118,63 @@ def test_the_default_is_the_libraries_own():
 
 # --- DPO -----------------------------------------------------------------------------
 
+REPLIES = ["One.", "Two.", "Three."]
+PAIRS = [
+    {"prompt": gold.request("France"), "chosen": a, "rejected": b}
+    for a, b in itertools.permutations(REPLIES, 2)
+]
+DPO = dict(seed=3, dpo_steps=2, learning_rate=1e-2, kl_coef=0.2, **SETTINGS)
 
-@pytest.mark.network
-def test_dpo_gets_the_comparisons_of_the_reward_model(tiny, monkeypatch):
-    replies = ["One.", "Two.", "Three."]
-    pairs = [
-        {"prompt": gold.request("France"), "chosen": a, "rejected": b}
-        for a, b in itertools.permutations(replies, 2)
-    ]
-    requested, trained_on = [], []
+
+@pytest.fixture
+def dpo_runs(tiny, monkeypatch):
+    """What DPO is called with, on six comparisons."""
+    called = []
     monkeypatch.setattr(study, "candidates", lambda *a, **o: "replies")
     monkeypatch.setattr(
-        study,
-        "comparisons",
-        lambda candidates, n: requested.append((candidates, n)) or pairs,
+        study, "comparisons", lambda *of: PAIRS if of == ("replies", 4) else None
     )
     train = runs.train_dpo
 
     def train_dpo(policy, tokenizer, rows, **options):
-        trained_on.append((rows, options))
+        called.append((rows, options))
         return train(policy, tokenizer, rows, **options)
 
     monkeypatch.setattr(runs, "train_dpo", train_dpo)
-    arm = dict(n=2, seed=3, dpo_steps=2, learning_rate=1e-2, kl_coef=0.2)
-    result = runs.dpo_arm(**arm, **SETTINGS)
-    assert requested == [("replies", 4)]
-    [(rows, options)] = trained_on
-    assert sorted(map(str, rows)) == sorted(map(str, pairs))
+    return called
+
+
+@pytest.mark.network
+def test_dpo_gets_the_comparisons_of_the_reward_model(dpo_runs):
+    result = runs.dpo_arm(n=2, **DPO)
+    [(rows, options)] = dpo_runs
+    assert sorted(map(str, rows)) == sorted(map(str, PAIRS))
     assert options["beta"] == 0.2 and options["seed"] == 3
-    assert result["kl"] > 0 and result["stopped"] is None and result["seconds"] > 0
+    assert result["kl"] > 0 and result["stopped"] is None and "proxy" in result
+
+
+@pytest.mark.network
+def test_what_is_timed_runs_alone_after_a_start_that_is_not(dpo_runs, monkeypatch):
+    alone = []
+
+    def run_alone(calls):
+        alone.append(calls)
+        return [{**arm, **run(**arm)} for run, arm in calls]
+
+    monkeypatch.setattr(runs, "run_alone", run_alone)
+    seconds = runs.time_each([0, 1], dpo_steps=2, **SETTINGS)
+    assert [run for calls in alone for run, _ in calls] == [
+        artifacts.timed_arm, runs.timed_dpo_arm,
+    ] * 2  # fmt: skip
+    assert [options["steps"] for _, options in dpo_runs] == [1, 2, 1, 2]
+    for rows in seconds.values():
+        assert [row["seed"] for row in rows] == [0, 1]
+        assert all(row["seconds"] > 0 for row in rows)
+    usual = RECIPE["learning_rate"], artifacts.BETA
+    for row in seconds["DPO"]:
+        assert (row["learning_rate"], row["kl_coef"]) == usual
+    assert all(row["kl_coef"] == artifacts.BETA for row in seconds["PPO"])
+    ticks = iter([0.0, 1.0, 10.0, 16.0])  # starts and ends of the two runs
+    monkeypatch.setattr(runs.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(runs, "train_dpo", lambda *a, **o: None)
+    assert runs.timed_dpo_arm(**DPO) == {"seconds": 3.0}

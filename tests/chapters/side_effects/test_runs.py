@@ -50,6 +50,13 @@ def test_every_run_is_evaluated_before_it_starts_and_then_as_told(runs):
                 assert np.shape(point[column]) == (SUBJECTS, 2)
 
 
+def test_evaluations_along_the_way_change_nothing(runs):
+    common = dict(seed=0, at=[2], n=2, n_pairs=32, **MADE)
+    for name, arm in (("proxy", side_effects.ppo_arm), ("dpo", side_effects.dpo_arm)):
+        first, last = arm(**common)["points"]
+        assert [first, last] == [runs[name]["points"][0], runs[name]["points"][2]]
+
+
 def test_all_start_from_the_same_replies(runs):
     first = [run["points"][0]["texts"] for run in runs.values()]
     assert all(texts == first[0] for texts in first)

@@ -7,12 +7,31 @@ import math
 import numpy as np
 import pytest
 import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
 
 from alignlab.errors import AlignlabError
 from alignlab.models.positions import completion_log_probs
-from alignlab.training.ppo.policy_value import completion_logits
-from alignlab.training.ppo.rollout import Episodes, cheapest_groups
-from tests.training.ppo.helpers import CHAT, QUESTION, TEXT, config, make_trainer
+from alignlab.training.ppo.policy_value import PolicyAndValue, completion_logits
+from alignlab.training.ppo.rollout import (
+    Episodes,
+    add_predictions,
+    cheapest_groups,
+    sample_episodes,
+)
+from tests.training.ppo.helpers import (
+    CHAT,
+    QUESTION,
+    TEXT,
+    config,
+    letters,
+    make_trainer,
+    train_by_sgd,
+)
 
 
 def test_chats_go_through_the_template_once(tiny_model, tiny_tokenizer):
@@ -188,3 +207,143 @@ def test_groups_of_a_rollout_draw_from_random_streams_of_their_own(
     assert texts[2, 4] == texts[2, 8][:4] and texts[4, 4] == texts[4, 8][:4]
     assert texts[2, 4] != texts[4, 4]
     assert texts[4, 4] == texts[None, 4]
+
+
+# --- What sampling has seen, instead of another pass ----------------------------------
+
+PREDICTED = ("old_log_probs", "ref_log_probs", "values", "entropy", "exact_kl")
+
+
+def gpt2(tiny_model):
+    return GPT2LMHeadModel(GPT2Config(vocab_size=356, n_embd=16, n_layer=2, n_head=2))
+
+
+def granite(tiny_model):
+    """It scales its logits after the output layer."""
+    return GraniteForCausalLM(
+        GraniteConfig(
+            vocab_size=356,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            logits_scaling=4.0,
+        )
+    )
+
+
+def random_model(build, tiny_model, seed, temperature):
+    """One that ends at every fifth token."""
+    torch.manual_seed(seed)
+    model = build(copy.deepcopy(tiny_model)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    scale = temperature * getattr(model.config, "logits_scaling", 1.0)
+
+    def favour_eos(module, inputs, logits):
+        eos = (logits / scale).logsumexp(-1) + math.log(0.2 / 0.8)
+        return logits.index_copy(-1, torch.tensor([1]), scale * eos[..., None])
+
+    model.get_output_embeddings().register_forward_hook(favour_eos)
+    return model
+
+
+def sampled_twice(module, reference, temperature=1.0, lengths=(3, 9, 1, 6)):
+    """The same episodes, with what was kept in sampling and with what a pass over them
+    finds."""
+    torch.manual_seed(1)
+    prompts = [torch.randint(5, 350, (n,)).tolist() for n in lengths * 5]
+    results = []
+    for keep in (True, False):
+        episodes = sample_episodes(
+            module,
+            prompts,
+            max_new_tokens=12,
+            stop_token_id=1,
+            pad_token_id=0,
+            generator=torch.Generator().manual_seed(0),
+            temperature=temperature,
+            keep_predictions=keep,
+        )
+        assert (episodes.logits is not None) == keep
+        part = episodes.take(np.arange(18, 2, -1))
+
+        def ref_logits(batch):
+            logits, _ = completion_logits(
+                reference, batch.input_ids, batch.prediction_mask
+            )
+            return logits.float() / temperature
+
+        add_predictions(part, module, ref_logits, temperature)
+        assert part.logits is None
+        results.append(part)
+    return results
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
+@pytest.mark.parametrize("build", [lambda tiny: tiny, gpt2, granite])
+@pytest.mark.parametrize("lengths", [(3, 9, 1, 6), (4, 4, 4, 4)])
+def test_what_sampling_keeps_is_what_a_pass_finds(
+    tiny_model, build, temperature, lengths
+):
+    policy, reference = (
+        random_model(build, tiny_model, seed, temperature) for seed in (0, 1)
+    )
+    module = PolicyAndValue(policy)
+    torch.nn.init.normal_(module.value_head.weight, std=0.1)
+    kept, computed = sampled_twice(module, reference, temperature, lengths)
+    assert torch.equal(kept.input_ids, computed.input_ids)
+    assert len(kept.lengths.unique()) > 3  # so rows left the batch
+    for name in PREDICTED:
+        actual, expected = getattr(kept, name), getattr(computed, name)
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5, msg=name)
+        assert expected.abs().max() > 1e-3 and (expected[~computed.mask] == 0).all()
+
+
+def test_a_value_model_reads_what_the_policy_need_not_read_again(tiny_model, judge):
+    module, reference = PolicyAndValue(tiny_model, judge), copy.deepcopy(tiny_model)
+    calls = []
+    hook = tiny_model.register_forward_pre_hook(lambda *_: calls.append(1))
+    kept, computed = sampled_twice(module, reference)
+    hook.remove()
+    assert torch.equal(kept.values, computed.values) and kept.values.abs().max() > 0
+    torch.testing.assert_close(kept.old_log_probs, computed.old_log_probs)
+    assert len(calls) == 2 * 12 + 1
+
+
+def passes(model, tokenizer, **settings):
+    """The trainer after three updates, and the numbers of the policy's passes over
+    whole episodes without gradient, in each."""
+    counts = [0]
+
+    def count(module, inputs, options):  # the reference, a copy, has the hook as well
+        whole = options.get("past_key_values") is None
+        if module is model and whole and not torch.is_grad_enabled():
+            counts[-1] += 1
+
+    def reward(completions):
+        counts.append(0)
+        return letters(completions)
+
+    hook = model.register_forward_pre_hook(count, with_kwargs=True)
+    trainer = train_by_sgd(model, tokenizer, reward, max_steps=3, **settings)
+    hook.remove()
+    return trainer, counts[:3]
+
+
+def test_episodes_are_read_again_only_in_the_first_update(tiny_model, tiny_tokenizer):
+    trainer, counts = passes(tiny_model, tiny_tokenizer, num_ppo_epochs=1)
+    assert counts[0] > 0 and counts[1:] == [0, 0]
+    for row in trainer.state.log_history[:3]:
+        assert row["ratio"] == pytest.approx(1, abs=1e-5)
+        assert abs(row["approx_kl"]) < 1e-6 and row["clip_fraction"] == 0
+    assert trainer.state.log_history[2]["kl_exact"] > 1e-3  # and it did learn
+
+
+def test_in_bfloat16_episodes_are_read_again(tiny_model, tiny_tokenizer):
+    _, counts = passes(tiny_model, tiny_tokenizer, bf16=True)
+    assert min(counts) > 0
+    _, counts = passes(tiny_model.bfloat16(), tiny_tokenizer)
+    assert min(counts) > 0
