@@ -61,7 +61,7 @@ def log_probs_of(
     model: nn.Module,
     pairs: Sequence[EncodedPair],
     pad_token_id: int,
-    batch_size: int = 16,
+    batch_size: int = 32,
 ) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "pairs"]]:
     """Log-probabilities of all chosen and of all rejected completions, in nats, in the
     order given and on the CPU.
