@@ -53,7 +53,7 @@ from alignlab.models.base import use_device
 from alignlab.models.sampler import complete
 from alignlab.objectives import whiten
 from alignlab.plots.style import use_style
-from alignlab.ppo import ppo_update
+from alignlab.ppo import PPOConfig, ppo_update
 from alignlab.study import artifacts as study
 from alignlab.training.ppo.rollout import predict
 from alignlab.world import gold
@@ -345,7 +345,18 @@ Markdown(f"```python\n{inspect.getsource(ppo_update)}```")
 
 # %% [markdown]
 # This is the function that `PPOTrainer` calls for each update, and so what every PPO
-# run of this notebook is trained with.
+# run of this notebook is trained with. Here it is called on the reply above:
+
+# %%
+episode.rewards = rewards
+learner = copy.deepcopy(after)
+optimizer = torch.optim.Adam(learner.parameters(), lr=1e-4)
+steps = ppo_update(learner, optimizer, episode, PPOConfig(use_cpu=device == "cpu"))
+pd.DataFrame(steps).style.format(precision=4)
+
+# %% [markdown]
+# A row for each step of the optimizer. In the first the ratio is 1 and no token is
+# clipped: the policy is still the one that sampled the reply.
 
 # %% [markdown]
 # ## 7 · Is it healthy?
