@@ -277,6 +277,8 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_kernel(notebooks, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(runner.__file__).parents[2])},
+        # Tests started in the background ignore Ctrl-C, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     partial = tmp_path / "run/00_slow.partial.ipynb"
     _wait_for(lambda: partial.exists() and "time.sleep" in partial.read_text())
