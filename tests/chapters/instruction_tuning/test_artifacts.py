@@ -13,7 +13,7 @@ from alignlab.chapters.instruction_tuning import artifacts
 from alignlab.models.sampler import Completion
 from alignlab.study import tuning
 from alignlab.world import tasks
-from alignlab.world.facts import KNOWN_FROM, RELATIONS, Fact, World, split_subjects
+from alignlab.world.facts import KNOWN_FROM, RELATIONS, split_subjects
 from alignlab.world.tasks import Example
 
 
@@ -33,25 +33,6 @@ def test_an_arm_is_scored_over_trained_and_held_out_families(monkeypatch):
 
 
 # --- Questions about facts ------------------------------------------------------------
-
-
-@pytest.fixture
-def world():
-    """Known facts of three relations, a rare and a never-shown one."""
-    facts = [
-        Fact(
-            f"Land{i}",
-            relation,
-            (f"{relation}{i}",),
-            KNOWN_FROM + i,
-            (f"{relation}{i}",),
-        )
-        for i in range(12)
-        for relation in ("capital", "currency", "language")
-    ]
-    facts.append(Fact("Rareland", "capital", ("Raretown",), 3, ("Raretown",)))
-    facts.append(Fact("Newland", "capital", ("Newtown",), 0, ("Newtown",)))
-    return World(tuple(facts), RELATIONS, 0)
 
 
 @pytest.mark.parametrize("n", [5, 36, 100])

@@ -11,7 +11,7 @@ from alignlab.chapters.instruction_tuning import mid_training, runs
 from alignlab.models.sampler import Completion
 from alignlab.study import tuning
 from alignlab.world import tasks
-from alignlab.world.facts import KNOWN_FROM, RELATIONS, Fact, World, split_subjects
+from alignlab.world.facts import split_subjects
 from alignlab.world.tasks import Example
 
 
@@ -28,25 +28,6 @@ def test_a_larger_draw_of_families_holds_the_smaller():
 
 
 # --- Examples -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def world():
-    """Known facts of three relations, a rare and a never-shown one."""
-    facts = [
-        Fact(
-            f"Land{i}",
-            relation,
-            (f"{relation}{i}",),
-            KNOWN_FROM + i,
-            (f"{relation}{i}",),
-        )
-        for i in range(12)
-        for relation in ("capital", "currency", "language")
-    ]
-    facts.append(Fact("Rareland", "capital", ("Raretown",), 3, ("Raretown",)))
-    facts.append(Fact("Newland", "capital", ("Newtown",), 0, ("Newtown",)))
-    return World(tuple(facts), RELATIONS, 0)
 
 
 def test_shuffled_replies_stay_in_their_family_and_none_is_lost(world):
