@@ -5,7 +5,7 @@ For any causal LM of `transformers`, in batches; returns numpy for alignlab.cali
 """
 
 import math
-import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -17,6 +17,7 @@ from numpy import ndarray
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from alignlab.calibration.stated import parse_confidence
 from alignlab.errors import AlignlabError
 from alignlab.models.options import option_log_probs, pack_options
 from alignlab.models.sampler import complete
@@ -33,6 +34,7 @@ Reduction = Literal["sum", "mean"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IS_IT_TRUE = "Question: {question} Proposed answer: {answer} Is that true? Answer:"
 BANK = tuple("0123456789")
+MOSTLY = 0.5  # of the probability outside the options is worth a warning
 
 
 # --- Multiple choice --------------------------------------------------------------
@@ -70,7 +72,9 @@ def multiple_choice(
 
     Normalising over the options hides how likely the model was to say something else;
     ``outside`` is that probability. Where it is large, the model does not follow the
-    format, and its confidence among the options means little.
+    format, and its confidence among the options means little. Of letters, above a half
+    gives a warning; of cloze answers, which have many wordings, it is no surprise. An
+    option counts as it is spelt: " A" and "A" are different tokens.
 
     Args:
         prompts: strings, or lists of chat messages.
@@ -100,6 +104,8 @@ def multiple_choice(
     start, tails = _tokens(tokenizer, prompts, options, end, chat)
     sums = _score(model, tokenizer, start, tails, batch_size, progress)
     outside = [_outside(row, own) for row, own in zip(sums, tails)]
+    if all(option.strip(" \n().:") in {*LETTERS} for own in options for option in own):
+        _warn_if_outside(np.array(outside), "the letters")
     if reduction == "mean":
         sums = [row / [len(t) for t in own] for row, own in zip(sums, tails)]
     shares = [np.exp(row - np.logaddexp.reduce(row)) for row in sums]
@@ -175,31 +181,49 @@ def p_true(
     answers: Sequence[str],
     *,
     template: str = IS_IT_TRUE,
-    words: tuple[str, str] = (" True", " False"),
+    words: tuple[str | Sequence[str], str | Sequence[str]] = (" True", " False"),
     chat: bool = False,
     batch_size: int = 256,
     progress: bool = False,
 ) -> Elicited:
     """The model's verdict on an answer: the probability of "True" against "False".
 
+    ``outside`` is the probability of neither; above a half gives a warning, because the
+    verdict then rests on what the model hardly ever says. A word counts only as it is
+    spelt. Where a model answers in several ways, list them, and each verdict has the
+    sum: ``words=((" True", " true", " Yes"), (" False", " false", " No"))``.
+
     Args:
         questions, answers: one answer, usually the model's own, per question.
         template: the prompt, with {question} and {answer}.
-        words: the verdicts for true and false, with the space that follows the prompt.
+        words: the verdicts for true and false, with the space that follows the prompt;
+            each a word, or several that mean the same.
         chat, batch_size, progress: as for :func:`multiple_choice`.
 
     Raises:
-        ValueError: if there are not as many answers as questions; else as
-            :func:`multiple_choice`.
+        ValueError: if there are not as many answers as questions, or the two verdicts
+            share a word; else as :func:`multiple_choice`.
 
     Source: Kadavath et al. (2022), section 4.
     """
     _require_as_many("questions", questions, "answers", answers)
+    true, false = ([w] if isinstance(w, str) else list(w) for w in words)
+    if set(true) & set(false) or not true or not false:
+        raise ValueError(f"words are {words!r}; each verdict needs words of its own")
     pairs = zip(questions, answers)
     prompts = [template.format(question=q, answer=a) for q, a in pairs]
-    settings = dict(chat=chat, batch_size=batch_size, progress=progress)
-    choices = multiple_choice(model, tokenizer, prompts, list(words), **settings)
-    return Elicited(choices.probabilities[:, 0], choices.outside)
+    options = [[*true, *false]] * len(prompts)
+    start, tails = _tokens(tokenizer, prompts, options, False, chat)
+    sums = _score(model, tokenizer, start, tails, batch_size, progress)
+    n, sides = len(true), []
+    for row, own in zip(sums, tails):
+        parts = row[:n][_distinct(own[:n])], row[n:][_distinct(own[n:])]
+        sides.append([np.logaddexp.reduce(part) for part in parts])
+    shares = [np.exp(row[0] - np.logaddexp.reduce(row)) for row in sides]
+    outside = [_outside(row, own) for row, own in zip(sums, tails)]
+    result = Elicited(np.array(shares), np.array(outside))
+    _warn_if_outside(result.outside, "the two verdicts")
+    return result
 
 
 def bank_confidence(
@@ -241,6 +265,7 @@ def bank_confidence(
         raise ValueError(f"values[{first}] is {values[first]}; it is from 0 to 1")
     settings = dict(chat=chat, batch_size=batch_size, progress=progress)
     choices = multiple_choice(model, tokenizer, prompts, list(bank), **settings)
+    _warn_if_outside(choices.outside, "a word of the bank")
     return Elicited(choices.probabilities @ values, choices.outside)
 
 
@@ -270,31 +295,6 @@ def verbalised_confidence(
     replies = complete(model, tokenizer, list(prompts), max_new_tokens, **settings)
     texts = [reply.text for reply in replies]
     return np.array([parse_confidence(text) for text in texts], dtype=float), texts
-
-
-_NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
-_PERCENT = re.compile(rf"(-?){_NUMBER}\s*(?:%|per ?cent)")
-_RATIO = re.compile(rf"(-?){_NUMBER}\s*(?:/|out of)\s*{_NUMBER}")
-_PLAIN = re.compile(rf"(-?){_NUMBER}")
-
-
-def parse_confidence(text: str) -> float:
-    """The first probability that a text states, from 0 to 1; NaN if there is none.
-
-    It looks for a percentage ("85%", "85 percent"), then for a ratio ("9/10", "9 out of
-    10"), then for a number: up to 1 it is a probability ("0.85"), from above 1 to 100 a
-    percentage ("85"). A result that is negative or above 1 is NaN.
-    """
-    if match := _PERCENT.search(text):
-        value = float(match[2]) / 100
-    elif match := _RATIO.search(text):
-        value = float(match[2]) / float(match[3]) if float(match[3]) else math.nan
-    elif match := _PLAIN.search(text):
-        value = float(match[2])
-        value = value / 100 if value > 1 else value
-    else:
-        return math.nan
-    return value if value <= 1 and not match[1] else math.nan
 
 
 # --- Asking again -----------------------------------------------------------------
@@ -433,14 +433,30 @@ def _rows_per_prompt(tails) -> int:
 
 
 def _outside(log_probs: ndarray, tails: list[list[int]]) -> float:
-    """Probability of none of the options. An option that continues or repeats another
-    is already part of the other's probability."""
-    counted = {}
-    for value, tail in zip(log_probs, map(tuple, tails)):
-        shorter = {tuple(t) for t in tails if len(t) < len(tail)}
-        if not any(tail[: len(t)] == t for t in shorter):
-            counted[tail] = math.exp(value)
-    return min(max(1 - math.fsum(counted.values()), 0.0), 1.0)
+    """Probability of none of the options."""
+    inside = math.fsum(math.exp(log_probs[i]) for i in _distinct(tails))
+    return min(max(1 - inside, 0.0), 1.0)
+
+
+def _distinct(tails: list[list[int]]) -> list[int]:
+    """The options whose probabilities add up: one that continues or repeats another is
+    already part of the other's probability."""
+    places = {tuple(tail): place for place, tail in enumerate(tails)}
+    starts = [{tail[:n] for n in range(1, len(tail))} for tail in places]
+    return [i for i, own in zip(places.values(), starts) if not own & set(places)]
+
+
+def _warn_if_outside(outside: Float[ndarray, "items"], what: str) -> None:
+    """Say so where most of the next words' probability is left out."""
+    mostly = outside > MOSTLY
+    if mostly.any():
+        warnings.warn(
+            f"for {mostly.sum()} of {len(outside)} items the model would rather say "
+            f"something else than {what} (with probability {outside.mean():.3f} on "
+            "average), and the shares among them mean little: show the format in the "
+            "prompt, apply the chat template, or list other spellings",
+            stacklevel=3,
+        )
 
 
 def _one_list_each(options, n: int) -> list[list[str]]:

@@ -13,7 +13,13 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
-from alignlab.calibration.elicitation import Prompt, multiple_choice
+from alignlab.calibration.checks import (
+    SINGLE,
+    as_array,
+    in_full_precision,
+    is_half,
+)
+from alignlab.calibration.elicitation import Choices, Prompt, multiple_choice
 from alignlab.errors import AlignlabError
 
 Predict = Callable[[nn.Module], Float[ndarray, "items classes"]]
@@ -91,7 +97,7 @@ def mc_dropout(
     with dropout(model, rate), torch.random.fork_rng():
         torch.manual_seed(seed)
         for _ in range(n_passes):
-            members.append(np.asarray(predict(model)))
+            members.append(_rows(predict(model), len(members)))
     return np.stack(members)
 
 
@@ -107,7 +113,7 @@ def deep_ensemble(
     """
     if not len(models):
         raise ValueError("models is empty: an ensemble needs a member")
-    return np.stack([np.asarray(predict(model)) for model in models])
+    return np.stack([_rows(predict(m), number) for number, m in enumerate(models)])
 
 
 def prompt_ensemble(
@@ -206,17 +212,27 @@ def _entropy(p: ndarray) -> ndarray:
         return -np.where(p > 0, p * np.log(p), 0.0).sum(axis=-1)
 
 
+def _rows(probabilities, member: int) -> Float[ndarray, "items classes"]:
+    """A member's prediction as numpy, also where it is a tensor."""
+    if isinstance(probabilities, Choices):
+        probabilities = probabilities.probabilities
+    array = as_array(probabilities, f"members[{member}]")
+    return in_full_precision(array) if is_half(probabilities) else array
+
+
 def _checked(members) -> Float[ndarray, "members items classes"]:
-    members = np.asarray(members, dtype=float)
-    if members.ndim != 3 or not members.size:
+    array = as_array(members, "members").astype(float, copy=False)
+    if array.ndim != 3 or not array.size:
         raise ValueError(
-            f"members have shape {members.shape}; expected (members, items, classes)"
+            f"members have shape {array.shape}; expected (members, items, classes)"
         )
-    wrong = ~(members >= 0) | ~(np.abs(members.sum(axis=2, keepdims=True) - 1) < 1e-5)
+    array = in_full_precision(array) if is_half(members) else array
+    sums = array.sum(axis=2, keepdims=True)
+    wrong = ~(array >= 0) | ~(np.abs(sums - 1) < SINGLE)
     if wrong.any():
         member, item, _ = np.argwhere(wrong)[0]
         raise ValueError(
-            f"members[{member}, {item}] are {members[member, item]}: probabilities are "
+            f"members[{member}, {item}] are {array[member, item]}: probabilities are "
             "at least 0 and sum to 1"
         )
-    return members
+    return array

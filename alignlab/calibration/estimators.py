@@ -2,14 +2,18 @@
 
 Three take logits (temperature, vector, matrix), one a score (Platt), three a confidence
 (beta, isotonic, histogram). All have ``predict_proba``, (n, classes).
+
+Options that were masked out of the logits (-inf, -1e9, -1e4, the smallest number of the
+type) have no part in a fit and get probability 0.
 """
 
 import warnings
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import brentq, minimize
 from scipy.special import expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -19,13 +23,28 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from alignlab.calibration.checks import (
+    as_array,
     check_probabilities,
     check_same_length,
     check_weights,
+    warn_if_reordered,
+)
+from alignlab.calibration.logits import (
+    MASKED,
+    depths_of,
+    masked_depth,
+    padded,
+    require_columns_in_order,
+    require_none_masked,
+    require_right_not_masked,
+    spread_of,
+    warn_of_probabilities,
+    without_tensors,
 )
 from alignlab.calibration.metrics import Strategy, bin_index, tally
 
 WIDEST = 10.0  # of |log T|, in units of the logits' own spread
+SEPARATED = 1e-6  # nats per item: no likelihood is left to gain
 
 
 # --- From logits ------------------------------------------------------------------
@@ -43,25 +62,39 @@ class _FromLogits(ClassifierMixin, BaseEstimator):
         """Fit to logits and labels; returns the estimator.
 
         Args:
-            X: (n, K) logits, one column per class; or (n,) log-odds of the second of
-                two classes. If you have probabilities, pass their logarithm.
+            X: (n, K) logits or log-probabilities, one column per class; or (n,)
+                log-odds of the second of two classes. A list may have rows of different
+                lengths, as from ``multiple_choice``. Masked options are those at -inf,
+                and those below -1,000 that are as much below their row's largest logit
+                and ten times as far from it as any other. If you have probabilities,
+                pass their logarithm.
             y: the right class: 0 to K-1, or any K labels in sorted order.
             sample_weight: how much each item counts; None counts each once.
 
         Raises:
-            ValueError: if X holds NaN or infinite values, lengths differ, labels do not
-                fit the columns, or there is a single class.
+            ValueError: if X holds NaN or plus infinity, lengths differ, labels do not
+                fit the columns, there is a single class, or the right class of an item
+                is masked.
         """
-        array, y, weights = _read_training(self, X, y, sample_weight)
+        X = padded(X)
+        array, y, weights, rows = _read_training(self, X, y, sample_weight)
         logits = self._logits(array)
         self.classes_, codes = _classes_of_columns(y, logits.shape[1])
+        require_columns_in_order(X, self.classes_)
+        warn_of_probabilities(array)
+        self._masked_depth = masked_depth(logits) if array.shape[1] > 1 else np.inf
+        logits = self._without_masked(logits)
+        self._some_masked = bool(np.isneginf(logits).any())
+        require_right_not_masked(logits, array, codes, y, rows)
         self._fit(logits, codes, weights / weights.sum())
         return self
 
     def predict_proba(self, X) -> Float[ndarray, "items classes"]:
-        """Recalibrated probabilities, one column for each of ``classes_``."""
+        """Recalibrated probabilities, one column for each of ``classes_``; 0 for masked
+        options."""
         check_is_fitted(self)
-        logits = self._logits(_read(self, X, reset=False))
+        X = padded(X, self.n_features_in_ if self._some_masked else 0)
+        logits = self._without_masked(self._logits(_read(self, X, reset=False)))
         return softmax(self._recalibrate(logits), axis=1)
 
     def predict(self, X) -> ndarray:
@@ -73,6 +106,11 @@ class _FromLogits(ClassifierMixin, BaseEstimator):
         """Two logits for the log-odds of the second class; logits as they are."""
         return np.hstack([0 * array, array]) if array.shape[1] == 1 else array
 
+    def _without_masked(self, logits) -> Float[ndarray, "items classes"]:
+        """Masked options at -inf."""
+        deep = depths_of(logits) > self._masked_depth
+        return np.where(deep & (logits < -MASKED), -np.inf, logits)
+
 
 class TemperatureScaler(_FromLogits):
     r"""Divides all logits by one number.
@@ -82,9 +120,13 @@ class TemperatureScaler(_FromLogits):
 
     The order of the classes, and so the accuracy, does not change. T above 1 makes
     confidences smaller (the model was over-confident), below 1 larger. The likelihood
-    has a single optimum in log T, found by a bounded search: T cannot diverge or become
-    negative. Where there is no optimum (every answer is right, or the logits are no
-    better than chance), T is the bound and a ``ConvergenceWarning`` says why.
+    has a single optimum in log T, where its slope is 0: T cannot diverge or become
+    negative.
+
+    There is a ``ConvergenceWarning`` wherever there is no optimum: if every answer is
+    right T is the lower bound, and if the logits are no better than chance the upper
+    one. The bounds are exp(-10) and exp(10) times the median distance of an option's
+    logit from its row's largest. Of logits that are constant in every row, T is 1.
 
     The pairs of a reward model are always (chosen, rejected). Recalibrate it with
     ``fit(abs(margin), margin > 0)``: the log-odds of its answer, and whether that was
@@ -98,31 +140,27 @@ class TemperatureScaler(_FromLogits):
     """
 
     def _fit(self, logits, codes, weights):
-        spread = np.std(logits - logits.mean(axis=1, keepdims=True)) or 1.0
-        right = logits[np.arange(len(codes)), codes]
-        if (right >= logits.max(axis=1)).all():
-            best, reason = -WIDEST, "every answer is right"
-        elif weights @ (right - logits.mean(axis=1)) <= 0:  # the slope at T = infinity
-            best, reason = WIDEST, "the logits are no better than chance"
+        depths = depths_of(logits)
+        spread = spread_of(depths, logits)
+        if spread == 0:
+            self.temperature_ = 1.0
+            _warn("no temperature is best: every row is constant. temperature_ is 1")
+            return
+        right = depths[np.arange(len(codes)), codes]
+        gaps = (right[:, None] - depths) / spread  # to the right class
+        slope = partial(_slope, gaps, weights)
+        if not right.any() or slope(-WIDEST) <= 0:
+            log_t, reason = -WIDEST, "every answer is right"
+        elif slope(WIDEST) >= 0:
+            log_t, reason = WIDEST, "the logits are no better than chance"
         else:
-            best, reason = self._search(logits / spread, codes, weights), None
-        self.temperature_ = float(spread * np.exp(best))
+            log_t, reason = brentq(slope, -WIDEST, WIDEST, xtol=1e-13), None
+        self.temperature_ = float(spread * np.exp(log_t))
         if reason is not None:
-            warnings.warn(
+            _warn(
                 f"no temperature is best: {reason}. temperature_ is "
-                f"{self.temperature_:g}, the bound of the search",
-                ConvergenceWarning,
-                stacklevel=3,
+                f"{self.temperature_:g}, the bound of the search"
             )
-
-    def _search(self, logits, codes, weights) -> float:
-        def loss(log_temperature):
-            return _cross_entropy(logits / np.exp(log_temperature), codes, weights)
-
-        bounds, precision = (-WIDEST, WIDEST), {"xatol": 1e-10}
-        return minimize_scalar(
-            loss, bounds=bounds, method="bounded", options=precision
-        ).x
 
     def _recalibrate(self, logits):
         return logits / self.temperature_
@@ -150,14 +188,15 @@ class VectorScaler(_FromLogits):
 
     def _fit(self, logits, codes, weights):
         _require_every_class(codes, logits.shape[1])
-        scale, classes = np.std(logits) or 1.0, logits.shape[1]
-        z = logits / scale
+        masked, classes = np.isneginf(logits), logits.shape[1]
+        scale = np.std(logits[~masked]) or 1.0
+        z = np.where(masked, 0.0, logits / scale)
         right = np.zeros_like(z)
         right[np.arange(len(z)), codes] = 1.0
 
         def loss_and_gradient(parameters):
             factor, offset = parameters.reshape(2, classes)
-            scaled = factor * z + offset
+            scaled = np.where(masked, -np.inf, factor * z + offset)
             error = weights[:, None] * (softmax(scaled, axis=1) - right)
             gradient = np.concatenate([(error * z).sum(axis=0), error.sum(axis=0)])
             return _cross_entropy(scaled, codes, weights), gradient
@@ -170,11 +209,16 @@ class VectorScaler(_FromLogits):
             method="L-BFGS-B",
             options={"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-9},
         )
+        if result.fun < SEPARATED:
+            _warn("every answer can be made right, and the factors grow without end")
+        elif not result.success:
+            _warn(f"the fit stopped early ({result.message})")
         factor, offset = result.x.reshape(2, classes)
         self.coef_, self.intercept_ = factor / scale, offset - offset.mean()
 
     def _recalibrate(self, logits):
-        return self.coef_ * logits + self.intercept_
+        scaled = self.coef_ * np.where(np.isneginf(logits), 0.0, logits)
+        return np.where(np.isneginf(logits), -np.inf, scaled + self.intercept_)
 
 
 class MatrixScaler(_FromLogits):
@@ -193,7 +237,8 @@ class MatrixScaler(_FromLogits):
         classes_: the labels, in the order of the columns.
 
     Raises:
-        ValueError: on fitting, also if one of the classes never occurs in y.
+        ValueError: on fitting, also if one of the classes never occurs in y, or an
+            option is masked: W mixes all logits of an item.
 
     Source: Guo et al. (2017), section 4.2; computed by scikit-learn's
     ``LogisticRegression``.
@@ -204,6 +249,7 @@ class MatrixScaler(_FromLogits):
 
     def _fit(self, logits, codes, weights):
         _require_every_class(codes, logits.shape[1])
+        require_none_masked(logits)
         scale = np.sqrt((weights @ logits**2).mean()) or 1.0
         regression = LogisticRegression(C=self.C, tol=1e-8, max_iter=5000)
         # scikit-learn weighs C against a sum over items: let weights sum to n.
@@ -213,8 +259,15 @@ class MatrixScaler(_FromLogits):
             halves = np.array([-0.5, 0.5])
             coef, offset = halves[:, None] * coef, halves * offset
         self.coef_, self.intercept_ = coef, offset
+        fitted = self._recalibrate(logits)
+        if (
+            not np.isfinite(self.C)
+            and _cross_entropy(fitted, codes, weights) < SEPARATED
+        ):
+            _warn("every answer can be made right, and W grows without end: lower C")
 
     def _recalibrate(self, logits):
+        require_none_masked(logits)
         return logits @ self.coef_.T + self.intercept_
 
 
@@ -242,7 +295,7 @@ class _FromScore(ClassifierMixin, BaseEstimator):
             ValueError: if X holds NaN or infinite values, or a confidence outside
                 [0, 1]; if lengths differ or there are not two classes.
         """
-        array, y, weights = _read_training(self, X, y, sample_weight)
+        array, y, weights, _ = _read_training(self, X, y, sample_weight)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) > 2:
             first = int(np.flatnonzero(codes == 2)[0])
@@ -409,6 +462,18 @@ def _cross_entropy(logits, codes, weights) -> float:
     return float(-weights @ log_softmax(logits, axis=1)[np.arange(len(codes)), codes])
 
 
+def _slope(gaps, weights, log_t: float) -> float:
+    """Of the cross-entropy, by 1/T; it rises with 1/T. Gaps are logits minus that of
+    the right class, in units in which T is exp(log_t)."""
+    shares = softmax(gaps / np.exp(log_t), axis=1)
+    pull = np.multiply(shares, gaps, out=np.zeros_like(gaps), where=shares > 0)
+    return float(weights @ pull.sum(axis=1))
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, ConvergenceWarning, stacklevel=4)
+
+
 def _maximum_likelihood() -> LogisticRegression:
     return LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
 
@@ -420,12 +485,14 @@ def _log_pair(confidence) -> Float[ndarray, "items 2"]:
     return np.column_stack([np.log(p), -np.log1p(-p)])
 
 
-def _read_training(estimator, X, y, sample_weight) -> tuple[ndarray, ndarray, ndarray]:
-    """(n, columns), labels and weights, of the items with a weight above 0."""
+def _read_training(estimator, X, y, sample_weight) -> tuple[ndarray, ...]:
+    """(n, columns), labels, weights and row numbers, of the items with a weight above
+    0."""
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
+    warn_if_reordered(X=X, y=y)
     array = _read(estimator, X, reset=True)
-    y = column_or_1d(y, warn=True)
+    y = column_or_1d(without_tensors(y, "y"), warn=True)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         first = int(np.flatnonzero(~np.isfinite(y))[0])
         raise ValueError(f"y[{first}] is {_text(y[first])}; labels must be finite")
@@ -433,20 +500,22 @@ def _read_training(estimator, X, y, sample_weight) -> tuple[ndarray, ndarray, nd
     check_same_length(X=array, y=y)
     weights = np.ones(len(y))
     if sample_weight is not None:
-        weights = np.asarray(sample_weight, dtype=float)
+        weights = as_array(sample_weight, "sample_weight").astype(float)
         weights = np.full(len(y), weights) if weights.ndim == 0 else weights
-    counted = check_weights(weights, len(y)) > 0
-    array, y, weights = array[counted], y[counted], weights[counted]
+    counted = np.flatnonzero(check_weights(weights, len(y)).reshape(-1) > 0)
+    array, y, weights = array[counted], y[counted], weights.reshape(-1)[counted]
     if (y == y[0]).all():
         raise ValueError(
             f"y holds a single class, {y[0]}, from y[0] on: at least two classes are "
             "needed (of pairs, pass the model's answer and whether it was right)"
         )
-    return array, y, weights
+    return array, y, weights, counted
 
 
 def _read(estimator, X, reset: bool) -> Float[ndarray, "items columns"]:
-    """Finite numbers in columns; one number per item is one column."""
+    """Numbers in columns; one number per item is one column. Of several logits some
+    may be minus infinity, all others are finite."""
+    X = without_tensors(X, "X")
     X = np.asarray(X) if isinstance(X, (list, tuple)) else X
     if getattr(X, "ndim", 0) == 1 and (reset or estimator.n_features_in_ == 1):
         X = np.asarray(X).reshape(-1, 1)
@@ -459,8 +528,12 @@ def _read(estimator, X, reset: bool) -> Float[ndarray, "items columns"]:
         ensure_all_finite=False,  # checked below, naming the first wrong entry
         ensure_min_samples=fewest,
     )
-    if not np.isfinite(array).all():
-        row, column = np.argwhere(~np.isfinite(array))[0]
+    good = np.isfinite(array)
+    if array.shape[1] > 1 and isinstance(estimator, _FromLogits):
+        masked = np.isneginf(array)
+        good |= masked & ~masked.all(axis=1, keepdims=True)
+    if not good.all():
+        row, column = np.argwhere(~good)[0]
         value = _text(array[row, column])
         raise ValueError(f"X[{row}, {column}] is {value}; numbers must be finite")
     return array
@@ -475,7 +548,10 @@ def _classes_of_columns(y, columns: int) -> tuple[ndarray, Int[ndarray, "items"]
     labels, codes = np.unique(y, return_inverse=True)
     if len(labels) == columns:
         return labels, codes
-    if labels.dtype.kind not in "iu" or labels[0] < 0 or labels[-1] >= columns:
+    whole = labels.dtype.kind in "iu" or (
+        labels.dtype.kind == "f" and (labels % 1 == 0).all()
+    )
+    if not whole or labels[0] < 0 or labels[-1] >= columns:
         raise ValueError(
             f"y has {len(labels)} classes and X {columns} columns: expected one column "
             "per class, or labels from 0 to the number of columns minus 1"

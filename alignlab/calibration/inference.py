@@ -13,7 +13,8 @@ from numpy import ndarray
 from scipy import stats
 
 from alignlab.calibration.checks import (
-    check_binary,
+    as_array,
+    check_events,
     check_probabilities,
     check_same_length,
 )
@@ -29,6 +30,7 @@ from alignlab.calibration.metrics import (
     expected_calibration_error,
     smooth_calibration_error,
     tally,
+    warn_of_single_predictions,
 )
 from alignlab.evaluation.intervals import Interval
 
@@ -270,8 +272,9 @@ def squared_error_difference(
     squares, variances, pulls, deviations, places, counts = [], [], [], [], [], []
     for confidence, correct in (first, second):
         t = tally(confidence, correct, n_bins, strategy)
+        warn_of_single_predictions(t)
         p, y = _pair(confidence, correct)
-        where = bin_index(np.asarray(confidence), t.edges)
+        where = bin_index(check_probabilities(confidence, "confidence"), t.edges)
         gap = (t.correct - t.confidence) / np.maximum(t.count, 1)
         pull = np.sign(gap) * np.sqrt(np.maximum(_squared_gaps(t), 0))
         squares.append(float(debiased_squares(t).sum()))
@@ -292,6 +295,7 @@ def squared_error_difference(
 
 
 def _squared_error(t: Tally, level: float) -> Interval:
+    warn_of_single_predictions(t)
     value = float(debiased_squares(t).sum())
     half = _z(level) * float(np.sqrt(_variance(t)))
     return Interval(value, value - half, value + half)
@@ -350,7 +354,7 @@ def bootstrap_interval(
     _check_level(level)
     if not arrays or not len(arrays[0]):
         raise ValueError("arrays are empty: there is no item to draw")
-    arrays = [np.asarray(array) for array in arrays]
+    arrays = [as_array(a, f"arrays[{i}]", text=True) for i, a in enumerate(arrays)]
     named = {f"arrays[{i}]": array for i, array in enumerate(arrays)}
     check_same_length(**named if groups is None else {**named, "groups": groups})
     plain = metric.func if isinstance(metric, partial) else metric
@@ -373,7 +377,7 @@ def bootstrap_interval(
 def _drawer(n: int, groups, rng) -> Callable[[], Int[ndarray, "items"]]:
     if groups is None:
         return lambda: rng.integers(0, n, n)
-    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    _, group = np.unique(as_array(groups, "groups", text=True), return_inverse=True)
     order, sizes = np.argsort(group, kind="stable"), np.bincount(group)
     members = np.split(order, np.cumsum(sizes)[:-1])
     return lambda: np.concatenate(
@@ -463,10 +467,8 @@ def _brownian_exceeds(x: float) -> float:
 
 
 def _pair(confidence, correct) -> tuple[ndarray, ndarray]:
-    confidence = check_probabilities(confidence, "confidence").astype(float)
-    correct = check_binary(correct, "correct").astype(float)
-    check_same_length(confidence=confidence, correct=correct)
-    return confidence, correct
+    confidence, correct = check_events(confidence, correct)
+    return confidence.astype(float), correct.astype(float)
 
 
 def _z(level: float) -> float:

@@ -3,6 +3,7 @@
 numpy in, float out. Of alignlab, only the input checks are used.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -11,19 +12,19 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from alignlab.calibration.checks import (
-    check_binary,
+    check_events,
     check_forecasts,
     check_labels,
-    check_probabilities,
     check_rows,
     check_rows_and_labels,
-    check_same_length,
     check_two_classes,
     check_weights,
+    warn_if_reordered,
 )
 
 Strategy = Literal["uniform", "quantile"]
 Norm = Literal["l1", "l2", "max"]
+ALONE = 0.1  # of all predictions, in bins of their own, is worth a warning
 CHUNK = 1 << 15  # predictions at a time: temporaries then stay in the CPU's cache
 
 
@@ -144,9 +145,7 @@ class Tally(NamedTuple):
 
 def tally(confidence, correct, n_bins, strategy, weights=None) -> Tally:
     """One pass over the predictions; arguments as for :func:`reliability_curve`."""
-    confidence = check_probabilities(confidence, "confidence")
-    correct = check_binary(correct, "correct")
-    check_same_length(confidence=confidence, correct=correct)
+    confidence, correct = check_events(confidence, correct)
     edges = bin_edges(confidence, n_bins, strategy)
     bins = len(edges) - 1
     if weights is not None:
@@ -231,7 +230,8 @@ def expected_calibration_error(
         norm: "l1", "l2" or "max".
         debias: for "l2" only. Leave each prediction's product with itself out of the
             squared gaps, which makes their expectation that of the true squared gaps.
-            A negative estimate gives 0, and bins of one prediction add nothing.
+            A negative estimate gives 0, and bins of one prediction add nothing;
+            there is a warning where these hold more than a tenth of all.
 
     Raises:
         ValueError: as :func:`reliability_curve`; if the norm is unknown, does not go
@@ -246,6 +246,7 @@ def expected_calibration_error(
         raise ValueError(f'debias goes with norm="l2"; norm is {norm!r}')
     t = tally(confidence, correct, n_bins, strategy, weights)
     if debias:
+        warn_of_single_predictions(t)
         return float(np.sqrt(max(debiased_squares(t).sum(), 0.0)))
     return binned_error(t, norm)
 
@@ -281,6 +282,18 @@ def debiased_squares(t: Tally) -> Float[ndarray, "bins"]:
     return mean * t.weight / t.weight.sum()
 
 
+def warn_of_single_predictions(t: Tally) -> None:
+    """Say so where debiasing leaves out many predictions: alone in their bins, they
+    count as calibrated, which makes the error too small."""
+    alone = t.weight[t.count == 1].sum() / t.weight.sum()
+    if alone > ALONE:
+        warnings.warn(
+            f"{alone:.0%} of the predictions are alone in one of {len(t.count)} bins "
+            "and count as calibrated: lower n_bins, or the error is too small",
+            stacklevel=3,
+        )
+
+
 def classwise_calibration_error(
     probabilities: Float[ndarray, "items classes"],
     labels: Int[ndarray, "items"],
@@ -307,8 +320,9 @@ def classwise_calibration_error(
 
     Source: Kull et al. (2019), classwise-ECE; Kumar et al. (2019), marginal error.
     """
-    probabilities, labels = check_rows(probabilities), np.asarray(labels)
-    check_labels(labels, probabilities)
+    warn_if_reordered(probabilities=probabilities, labels=labels)
+    probabilities = check_rows(probabilities)
+    labels = check_labels(labels, probabilities)
     options = (n_bins, strategy, norm, debias, weights)
     errors = [
         expected_calibration_error(probabilities[:, k], labels == k, *options)
@@ -334,12 +348,10 @@ def smooth_calibration_error(
 
     Source: Błasiok & Nakkiran (2024); computed by their package `relplot`.
     """
-    confidence = check_probabilities(confidence, "confidence").astype(float)
-    correct = check_binary(correct, "correct").astype(float)
-    check_same_length(confidence=confidence, correct=correct)
+    confidence, correct = check_events(confidence, correct)
     import relplot
 
-    return float(relplot.smECE(confidence, correct))
+    return float(relplot.smECE(confidence.astype(float), correct.astype(float)))
 
 
 # --- Proper scores ----------------------------------------------------------------
@@ -471,9 +483,7 @@ def auroc(
     """
     from sklearn.metrics import roc_auc_score
 
-    confidence = check_probabilities(confidence, "confidence")
-    correct = check_binary(correct, "correct")
-    check_same_length(confidence=confidence, correct=correct)
+    confidence, correct = check_events(confidence, correct)
     check_two_classes(correct, "correct")
     if weights is not None:
         weights = check_weights(weights, len(confidence))
@@ -534,8 +544,6 @@ def area_under_risk_coverage(
 
 
 def _surest_first(confidence, correct) -> tuple[ndarray, ndarray]:
-    confidence = check_probabilities(confidence, "confidence")
-    correct = check_binary(correct, "correct")
-    check_same_length(confidence=confidence, correct=correct)
+    confidence, correct = check_events(confidence, correct)
     order = np.argsort(-confidence, kind="stable")
     return confidence[order], 1.0 - correct[order]

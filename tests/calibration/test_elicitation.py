@@ -1,6 +1,7 @@
 """Confidences of a small random model against its own probabilities, token by token."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -247,6 +248,68 @@ def test_p_true_is_the_share_of_true(tiny_model, tiny_tokenizer):
         assert result.outside[i] == pytest.approx(1 - true - false, rel=1e-4)
     with pytest.raises(ValueError, match="questions are 2 and answers 1"):
         p_true(tiny_model, tiny_tokenizer, questions, answers[:1])
+
+
+def test_p_true_sums_the_spellings_of_a_verdict(tiny_model, tiny_tokenizer):
+    """A wording that goes on from another, or repeats it, is part of it."""
+    true, false = (" is", " the", " is gold"), (" of", " of", " capital")
+    with pytest.warns(UserWarning, match="for 3 of 3 items .*two verdicts .with prob"):
+        result = p_true(
+            tiny_model,
+            tiny_tokenizer,
+            PROMPTS,
+            PROMPTS,
+            template="{question} {answer}",
+            words=(true, false),
+        )
+    for i, prompt in enumerate(PROMPTS):
+        asked = f"{prompt} {prompt}"
+
+        p = {
+            word: math.exp(sum(by_hand(tiny_model, tiny_tokenizer, asked, word)))
+            for word in (" is", " the", " of", " capital")
+        }
+        yes, no = p[" is"] + p[" the"], p[" of"] + p[" capital"]
+        assert result.confidence[i] == pytest.approx(yes / (yes + no), rel=1e-4)
+        assert result.outside[i] == pytest.approx(1 - yes - no, rel=1e-4)
+    with pytest.raises(ValueError, match="each verdict needs words of its own"):
+        p_true(tiny_model, tiny_tokenizer, ["a"], ["b"], words=((" x",), (" x", " y")))
+
+
+def test_what_is_read_says_when_most_is_left_out(
+    tiny_model, tiny_tokenizer, monkeypatch
+):
+    """Log-probabilities by hand: 0.989 outside warns, 0.4 does not."""
+    from alignlab.calibration import elicitation
+
+    def ask(inside):
+        def score(model, tokenizer, start, tails, *rest):
+            share = math.log(inside / len(tails[0]))
+            return [np.full(len(own), share) for own in tails]
+
+        monkeypatch.setattr(elicitation, "_score", score)
+        true = p_true(tiny_model, tiny_tokenizer, ["a"], ["b"])
+        bank = bank_confidence(tiny_model, tiny_tokenizer, ["a"])
+        prompt = letter_prompt("a", ["x", "y"], " ")
+        settings = dict(chat=False)
+        letters = multiple_choice(
+            tiny_model, tiny_tokenizer, [prompt], [" A", " B"], **settings
+        )
+        return true, bank, letters
+
+    with pytest.warns(UserWarning) as caught:
+        results = ask(0.011)
+    assert [round(float(r.outside[0]), 3) for r in results] == [0.989] * 3
+    texts = [str(w.message) for w in caught]
+    assert len(texts) == 3 and all("probability 0.989 on average" in t for t in texts)
+    assert ["verdicts" in texts[0], "bank" in texts[1], "letters" in texts[2]] == [
+        1
+    ] * 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ask(0.6)
+        monkeypatch.undo()
+        multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, OPTIONS, chat=False)
 
 
 def test_a_bank_of_words_gives_their_mean_value(tiny_model, tiny_tokenizer):

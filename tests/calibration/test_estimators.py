@@ -1,8 +1,10 @@
 """Recalibrators: closed forms, scikit-learn's own checks, and what must not happen."""
 
+import warnings
+
 import numpy as np
 import pytest
-from scipy.special import expit, logit, softmax
+from scipy.special import expit, log_softmax, logit, logsumexp, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import check_estimator
@@ -156,6 +158,199 @@ def test_temperature_needs_not_see_every_class():
     scaler = TemperatureScaler().fit(z, labels)
     assert scaler.classes_.tolist() == [0, 1, 2, 3]
     assert scaler.predict_proba(z).shape == (500, 4)
+
+
+def best_temperature(z, labels):
+    """Where the cross-entropy is least, on a grid that is refined ten times."""
+    low, high = -12.0, 12.0
+    shifted = z - z[np.arange(len(z)), labels][:, None]
+    for _ in range(10):
+        grid = np.linspace(low, high, 61)
+        with np.errstate(over="ignore"):
+            loss = [logsumexp(shifted / np.exp(t), axis=1).mean() for t in grid]
+        at = int(np.argmin(loss))
+        low, high = grid[max(at - 1, 0)], grid[min(at + 1, 60)]
+    return np.exp(grid[at])
+
+
+def slope(z, labels, temperature):
+    """Of the cross-entropy, in units of the spread of the logits."""
+    real = np.where(np.isneginf(z), 0, z)
+    mean = (softmax(z / temperature, axis=1) * real).sum(axis=1)
+    return (mean - real[np.arange(len(z)), labels]).mean() / real.std()
+
+
+def options_of_some(n=900, classes=6, seed=3):
+    """Logits, which options there are (two at least), and right ones among them."""
+    rng = np.random.default_rng(seed)
+    z = 2.0 * rng.normal(size=(n, classes))
+    there = np.arange(classes) < rng.integers(2, classes + 1, n)[:, None]
+    there[: n // 3, 1:3] = False  # whole columns
+    there[: n // 3, 3:] = True
+    return z, there, drawn(np.where(there, z, -np.inf) / 1.8, seed)
+
+
+MASKS = {
+    "-inf": -np.inf,
+    "-1e4": -1e4,
+    "-1e9": -1e9,
+    "-1e30": -1e30,
+    "float16": float(np.finfo(np.float16).min),
+    "float32": float(np.finfo(np.float32).min),
+    "float64": float(np.finfo(np.float64).min),
+}
+
+
+@pytest.mark.parametrize("mask", [*MASKS, "added -1e4", "added -1e9", "log-softmax"])
+def test_masked_options_have_no_part_in_the_temperature(mask):
+    z, there, labels = options_of_some()
+    if mask.startswith("added"):
+        given = np.where(there, z, z.astype(np.float32) + np.float32(mask.split()[1]))
+    elif mask == "log-softmax":
+        given = log_softmax(np.where(there, z, -1e9), axis=1)
+    else:
+        given = np.where(there, z, MASKS[mask])
+    scaler = TemperatureScaler().fit(given, labels)
+    true = np.where(there, z, -np.inf)
+    best = best_temperature(true, labels)
+    assert scaler.temperature_ == pytest.approx(best, rel=1e-6)
+    assert abs(slope(true, labels, scaler.temperature_)) < 1e-9
+    p = scaler.predict_proba(given)
+    np.testing.assert_allclose(p, softmax(true / best, axis=1), rtol=1e-5, atol=0)
+    assert (p[~there] == 0).all()
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_masked_options_have_no_part_in_vector_scaling(mask):
+    z, there, labels = options_of_some()
+    given, true = np.where(there, z, MASKS[mask]), np.where(there, z, -np.inf)
+    scaler = VectorScaler().fit(given, labels)
+    p = scaler.predict_proba(given)
+    error = p.copy()
+    error[np.arange(len(z)), labels] -= 1
+    assert (p[~there] == 0).all()
+    assert np.abs(error.mean(axis=0)).max() < 1e-6
+    assert np.abs((error * np.where(there, z, 0)).mean(axis=0)).max() < 1e-6
+    plain = TemperatureScaler().fit(true, labels).predict_proba(true)
+    loss = negative_log_likelihood(p, labels)
+    assert loss < negative_log_likelihood(plain, labels)
+    with pytest.raises(ValueError, match=r"X\[0, 1\] is a masked option, which Matrix"):
+        MatrixScaler().fit(given, labels)
+
+
+def test_rows_of_different_lengths_are_masked_at_their_ends():
+    rng = np.random.default_rng(0)
+    rows = [2 * rng.normal(size=n) for n in rng.integers(2, 6, 400)]
+    labels = np.array([drawn(row[None] / 2, i)[0] for i, row in enumerate(rows)])
+    matrix = np.full((400, 5), -np.inf)
+    for own, row in zip(matrix, rows):
+        own[: len(row)] = row
+    ragged = TemperatureScaler().fit(rows, labels)
+    assert ragged.temperature_ == TemperatureScaler().fit(matrix, labels).temperature_
+    np.testing.assert_array_equal(
+        ragged.predict_proba(rows), ragged.predict_proba(matrix)
+    )
+    short = ragged.predict_proba([rows[0][:2]])
+    assert short.shape == (1, 5) and short[0, 2:].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("mask", [-np.inf, -1e9, -1e4])
+@pytest.mark.parametrize("estimator", [TemperatureScaler, VectorScaler])
+def test_the_right_option_cannot_be_masked(estimator, mask):
+    z, there, labels = options_of_some()
+    given, named = np.where(there, z, mask), r"X\[17, 1\] is -.*masked.* y\[17\] is 1"
+    assert not there[17, 1]
+    labels[17] = 1
+    with pytest.raises(ValueError, match=named):
+        estimator().fit(given, labels)
+    weights = np.ones(len(z))
+    weights[:5] = 0  # rows keep their numbers
+    with pytest.raises(ValueError, match=named):
+        estimator().fit(given, labels, weights)
+    weights[17] = 0
+    estimator().fit(given, labels, weights)
+
+
+def test_an_item_has_an_option_left():
+    z, _, labels = options_of_some(60)
+    z[7] = -np.inf
+    with pytest.raises(ValueError, match=r"X\[7, 0\] is -inf"):
+        TemperatureScaler().fit(z, labels)
+    z[7] = np.inf
+    with pytest.raises(ValueError, match=r"X\[7, 0\] is inf"):
+        TemperatureScaler().fit(z, labels)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.3, -5.0, 1e5])
+def test_constant_logits_say_nothing_about_temperature(constant):
+    z, labels = np.full((60, 3), constant), np.tile([0, 1, 2], 20)
+    rounded = z + 1e-16 * np.random.default_rng(0).normal(size=z.shape) * constant
+    masked = np.where(np.arange(3) == (labels[:, None] + 1) % 3, -1e9, z)
+    for given in (z, rounded, masked, np.log(softmax(z, axis=1))):
+        with pytest.warns(ConvergenceWarning, match="every row is constant"):
+            scaler = TemperatureScaler().fit(given, labels)
+        assert scaler.temperature_ == 1
+    assert scaler.predict_proba(z) == pytest.approx(np.full((60, 3), 1 / 3))
+
+
+@pytest.mark.parametrize("n", [3, 10, 1000])
+@pytest.mark.parametrize("scale", [1e-3, 1e5])
+@pytest.mark.parametrize("sharp", [0.05, 0.3, 1.0, 3.0])
+def test_temperature_is_the_optimum_or_a_bound_that_is_named(n, scale, sharp):
+    for seed in range(2):
+        z = np.random.default_rng(seed).normal(size=(n, 4))
+        labels = drawn(sharp * z, seed)
+        if len(set(labels)) == 1:
+            continue
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            t = TemperatureScaler().fit(scale * z, labels).temperature_
+        if not caught:
+            assert abs(slope(z, labels, t / scale)) < 1e-9
+            # A grid knows a flat optimum less well than the slope does.
+            assert t / scale == pytest.approx(best_temperature(z, labels), rel=1e-3)
+            continue
+        assert "the bound of the search" in str(caught[0].message)
+        falls = slope(z, labels, t / scale) > 0
+        assert (z.argmax(1) == labels).all() or (falls and t > 1000 * scale)
+
+
+def test_one_broken_item_does_not_move_the_bounds():
+    z = logits(300)
+    broken = np.vstack([z, [[1e12, 0, 0, 0]]])
+    labels = np.append(z.argmax(axis=1), 0)
+    with pytest.warns(ConvergenceWarning, match="every answer is right"):
+        scaler = TemperatureScaler().fit(broken, labels)
+    assert scaler.temperature_ < 1e-3
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-12, 1e-200])
+def test_one_answer_that_is_hardly_wrong_bounds_the_temperature(gap):
+    """Of margins 1 and one of -gap, the slope is 0 at (n - 1) exp(-1/T) = gap / 2."""
+    margin, right = np.append(np.ones(99), gap), np.append(np.ones(99), 0)
+    t = TemperatureScaler().fit(2 * margin, right).temperature_ / 2
+    assert t == pytest.approx(1 / np.log(99 / (gap / 2)), rel=3e-5 + gap)
+
+
+def test_probabilities_in_place_of_logits_are_noticed():
+    z = logits(300)
+    labels, p = drawn(z), softmax(z, axis=1)
+    with pytest.warns(UserWarning, match="may hold probabilities .*logarithm"):
+        TemperatureScaler().fit(p, labels)
+    with pytest.warns(UserWarning, match="may hold probabilities .*log-odds"):
+        TemperatureScaler().fit(p.max(axis=1), p.argmax(axis=1) == labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        logs = TemperatureScaler().fit(np.log(p), labels)
+        plain = TemperatureScaler().fit(z, labels)
+    assert logs.temperature_ == pytest.approx(plain.temperature_, rel=1e-9)
+
+
+@pytest.mark.parametrize("estimator", [VectorScaler, MatrixScaler])
+def test_separable_logits_have_no_best_factors(estimator):
+    z = logits(200)
+    with pytest.warns(ConvergenceWarning, match="every answer can be made right"):
+        estimator().fit(z, z.argmax(axis=1))
 
 
 # --- Vector and matrix ------------------------------------------------------------

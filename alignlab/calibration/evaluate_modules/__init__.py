@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import datasets
 import evaluate
+import numpy as np
 from evaluate.naming import camelcase_to_snakecase
 
 from alignlab import calibration
+from alignlab.calibration.checks import as_array, in_full_precision, is_half
 
 FOLDER = Path(__file__).parent
 
@@ -49,8 +51,32 @@ class CalibrationMetric(evaluate.Metric):
             features=datasets.Features(self.spec.features),
         )
 
+    def add_batch(self, *, predictions=None, references=None, **kwargs):
+        """Tensors, columns and data frames too. What `evaluate` would cut to a whole
+        number, such as a reference of 0.5, is refused."""
+        if predictions is not None:
+            array = as_array(predictions, "predictions").astype(float)
+            rows = array.ndim == 2 and array.shape[1] > 1
+            array = in_full_precision(array) if rows and is_half(predictions) else array
+            predictions = (array if rows else array.reshape(-1)).tolist()
+        if references is not None:
+            references = _whole(as_array(references, "references"))
+        super().add_batch(predictions=predictions, references=references, **kwargs)
+
     def _compute(self, predictions, references, **options) -> dict[str, float]:
         return self.spec.compute(predictions, references, **options)
+
+
+def _whole(references) -> list[int]:
+    if references.ndim == 2 and references.shape[1] == 1:
+        references = references[:, 0]
+    wrong = np.flatnonzero(references % 1 != 0)
+    if len(wrong):
+        first = int(wrong[0])
+        raise ValueError(
+            f"references[{first}] is {references[first]}; it must be a whole number"
+        )
+    return references.astype(int).tolist()
 
 
 # --- What each computes -----------------------------------------------------------
