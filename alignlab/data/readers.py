@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable
 from string import ascii_uppercase
 
+from alignlab.data.dialogues import part, transcript_turns
+
 Row = dict[str, object]
 ReadMember = Callable[[str], str]
 
@@ -313,29 +315,14 @@ def hh_rlhf_rows(table: list[Row]) -> list[Row]:
 def hh_rlhf_row(chosen: str, rejected: str) -> Row:
     """The prompt is all turns that the dialogues share, up to the last one by the user;
     ``chosen`` and ``rejected`` are the turns after it (nearly always one)."""
-    first, second = _turns(chosen), _turns(rejected)
-    shared = 0
-    while shared < min(len(first), len(second)) and first[shared] == second[shared]:
-        shared += 1
-    shared = min(shared, len(first) - 1, len(second) - 1)
-    while shared > 0 and first[shared - 1]["role"] != "user":
-        shared -= 1
+    prompt, better, worse = part(transcript_turns(chosen), transcript_turns(rejected))
     return {
-        "prompt": first[:shared],
-        "chosen": first[shared:],
-        "rejected": second[shared:],
+        "prompt": prompt,
+        "chosen": better,
+        "rejected": worse,
         "chosen_text": chosen,
         "rejected_text": rejected,
     }
-
-
-def _turns(dialogue: str) -> list[dict[str, str]]:
-    parts = re.split(r"\n\n(Human|Assistant):", dialogue)[1:]
-    role = {"Human": "user", "Assistant": "assistant"}
-    return [
-        {"role": role[who], "content": text.strip()}
-        for who, text in zip(parts[::2], parts[1::2], strict=True)
-    ]
 
 
 def xstest_rows(table: list[Row]) -> list[Row]:
