@@ -7,24 +7,30 @@ For any causal LM of `transformers`, in batches; returns numpy for alignlab.cali
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlab.calibration.stated import parse_confidence
 from alignlab.errors import AlignlabError
+from alignlab.models.fit import require_causal_lm, require_vocabulary
 from alignlab.models.options import option_log_probs, pack_options
 from alignlab.models.sampler import complete
+from alignlab.models.templates import prompt_text
 from alignlab.models.text import (
     Prompt,
     as_messages,
-    chat_text,
+    closing_ids,
+    encode_prompt,
+    end_token_ids,
     pad_token_id,
     require_room,
 )
@@ -35,6 +41,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IS_IT_TRUE = "Question: {question} Proposed answer: {answer} Is that true? Answer:"
 BANK = tuple("0123456789")
 MOSTLY = 0.5  # of the probability outside the options is worth a warning
+AT_RANDOM: WeakSet[nn.Module] = WeakSet()  # models that dropout changes as they answer
 
 
 # --- Multiple choice --------------------------------------------------------------
@@ -60,6 +67,7 @@ def multiple_choice(
     chat: bool = True,
     batch_size: int = 256,
     progress: bool = False,
+    chat_template_kwargs: Mapping | None = None,
 ) -> Choices:
     r"""The probability of each option as the prompt's continuation, over the options.
 
@@ -77,31 +85,39 @@ def multiple_choice(
     option counts as it is spelt: " A" and "A" are different tokens.
 
     Args:
-        prompts: strings, or lists of chat messages.
+        prompts: strings, or lists of chat messages; an assistant's turn at the end of
+            one is continued.
         options: the same list for every prompt, or one list per prompt. With
             ``chat=False`` each starts with the space that follows the prompt.
         reduction: "sum" is the option's log-probability; "mean" divides it by the
             number of tokens, so that long options are not less likely for their length.
-        end: True adds the EOS token to each option. "Niger" and "Nigeria" then exclude
-            each other; without it an option includes all its continuations.
+        end: True adds to each option what ends a reply: the chat template's end of
+            turn, and behind plain text the EOS token. "Niger" and "Nigeria" then
+            exclude each other; without it an option includes all its continuations.
         chat: True applies the chat template, with a string as one user turn; False
-            uses the text as it is.
+            uses strings as the plain text that they are.
         batch_size: rows at once; more take more memory. Each prompt is read once for
             all its options. Options of one token each, such as letters, then take one
             row per prompt, others one row each.
         progress: show a progress bar.
+        chat_template_kwargs: what else the chat template reads, such as
+            ``{"enable_thinking": False}``.
 
     Raises:
         ValueError: if the reduction is unknown, the numbers of prompts and lists of
             options differ, or a prompt has no option.
         AlignlabError: if a prompt with an option is too long for the model, or its
-            tokens do not begin with those of the prompt; with ``chat``, if there is no
-            chat template.
+            tokens do not begin with those of the prompt; if there is no chat template
+            (with ``chat``) or no token that ends a reply (with ``end``), or the model
+            is no causal LM or lacks some of the tokenizer's tokens.
     """
     if reduction not in Reduction.__args__:
         raise ValueError(f'reduction is {reduction!r}; it can be "sum" or "mean"')
     options = _one_list_each(options, len(prompts))
-    start, tails = _tokens(tokenizer, prompts, options, end, chat)
+    _require_readable(model, tokenizer)
+    start, tails = _tokens(
+        tokenizer, prompts, options, end, chat, chat_template_kwargs or {}
+    )
     sums = _score(model, tokenizer, start, tails, batch_size, progress)
     outside = [_outside(row, own) for row, own in zip(sums, tails)]
     if all(option.strip(" \n().:") in {*LETTERS} for own in options for option in own):
@@ -140,6 +156,7 @@ def sequence_probability(
     chat: bool = True,
     batch_size: int = 256,
     progress: bool = False,
+    chat_template_kwargs: Mapping | None = None,
 ) -> Float[ndarray, "items"]:
     r"""The probability of each completion given its prompt.
 
@@ -152,14 +169,17 @@ def sequence_probability(
         completions: one per prompt.
         reduction: "sum" as above; "mean" is the geometric mean per token, which does
             not fall with length and is not a probability of anything.
-        end: include the EOS token after the completion.
-        prompts, chat, batch_size, progress: as for :func:`multiple_choice`.
+        end: include what ends the reply: the chat template's end of turn, and behind
+            plain text the EOS token.
+        prompts, chat, batch_size, progress, chat_template_kwargs: as for
+            :func:`multiple_choice`.
 
     Raises: as :func:`multiple_choice`.
     """
     own = [[completion] for completion in completions]
     settings = dict(reduction=reduction, end=end, chat=chat)
     settings |= dict(batch_size=batch_size, progress=progress)
+    settings |= dict(chat_template_kwargs=chat_template_kwargs)
     choices = multiple_choice(model, tokenizer, prompts, own, **settings)
     return np.exp(np.asarray(choices.log_probs).reshape(-1))
 
@@ -185,6 +205,7 @@ def p_true(
     chat: bool = False,
     batch_size: int = 256,
     progress: bool = False,
+    chat_template_kwargs: Mapping | None = None,
 ) -> Elicited:
     """The model's verdict on an answer: the probability of "True" against "False".
 
@@ -198,7 +219,8 @@ def p_true(
         template: the prompt, with {question} and {answer}.
         words: the verdicts for true and false, with the space that follows the prompt;
             each a word, or several that mean the same.
-        chat, batch_size, progress: as for :func:`multiple_choice`.
+        chat, batch_size, progress, chat_template_kwargs: as for
+            :func:`multiple_choice`.
 
     Raises:
         ValueError: if there are not as many answers as questions, or the two verdicts
@@ -213,7 +235,10 @@ def p_true(
     pairs = zip(questions, answers)
     prompts = [template.format(question=q, answer=a) for q, a in pairs]
     options = [[*true, *false]] * len(prompts)
-    start, tails = _tokens(tokenizer, prompts, options, False, chat)
+    _require_readable(model, tokenizer)
+    start, tails = _tokens(
+        tokenizer, prompts, options, False, chat, chat_template_kwargs or {}
+    )
     sums = _score(model, tokenizer, start, tails, batch_size, progress)
     n, sides = len(true), []
     for row, own in zip(sums, tails):
@@ -236,6 +261,7 @@ def bank_confidence(
     chat: bool = True,
     batch_size: int = 256,
     progress: bool = False,
+    chat_template_kwargs: Mapping | None = None,
 ) -> Elicited:
     """The confidence that the model states with one word of a bank, such as a digit.
 
@@ -248,7 +274,8 @@ def bank_confidence(
         bank: the words, by default the ten digits.
         values: the confidence of each word, by default the middles of equal parts of
             [0, 1], so that 7 of ten digits is 0.75.
-        chat, batch_size, progress: as for :func:`multiple_choice`.
+        chat, batch_size, progress, chat_template_kwargs: as for
+            :func:`multiple_choice`.
 
     Raises:
         ValueError: if there are not as many values as words, or one is not a
@@ -264,6 +291,7 @@ def bank_confidence(
         first = int(np.flatnonzero(~((values >= 0) & (values <= 1)))[0])
         raise ValueError(f"values[{first}] is {values[first]}; it is from 0 to 1")
     settings = dict(chat=chat, batch_size=batch_size, progress=progress)
+    settings |= dict(chat_template_kwargs=chat_template_kwargs)
     choices = multiple_choice(model, tokenizer, prompts, list(bank), **settings)
     _warn_if_outside(choices.outside, "a word of the bank")
     return Elicited(choices.probabilities @ values, choices.outside)
@@ -278,6 +306,7 @@ def verbalised_confidence(
     chat: bool = True,
     batch_size: int = 256,
     progress: bool = False,
+    chat_template_kwargs: Mapping | None = None,
 ) -> tuple[Float[ndarray, "items"], list[str]]:
     """The confidence that the model writes when asked for one, and its replies.
 
@@ -287,11 +316,14 @@ def verbalised_confidence(
     Args:
         prompts: each asks for a probability in per cent, or from 0 to 1.
         max_new_tokens: longest reply.
-        chat, batch_size, progress: as for :func:`multiple_choice`.
+        chat, batch_size, progress, chat_template_kwargs: as for
+            :func:`multiple_choice`.
 
     Source: Tian et al. (2023).
     """
     settings = dict(chat=chat, batch_size=batch_size, progress=progress)
+    settings |= dict(chat_template_kwargs=chat_template_kwargs)
+    _require_readable(model, tokenizer)
     replies = complete(model, tokenizer, list(prompts), max_new_tokens, **settings)
     texts = [reply.text for reply in replies]
     return np.array([parse_confidence(text) for text in texts], dtype=float), texts
@@ -321,6 +353,7 @@ def self_consistency(
     chat: bool = True,
     batch_size: int = 256,
     progress: bool = False,
+    chat_template_kwargs: Mapping | None = None,
 ) -> Consistency:
     """The share of samples that give the most frequent answer.
 
@@ -335,7 +368,8 @@ def self_consistency(
         normalise: replies with the same normalised text count as the same answer; by
             default case, a final full stop and a leading article do not matter.
         seed: the same seed gives the same samples.
-        prompts, chat, batch_size, progress: as for :func:`multiple_choice`.
+        prompts, chat, batch_size, progress, chat_template_kwargs: as for
+            :func:`multiple_choice`.
 
     Returns:
         Among answers that tie, the one that was sampled first.
@@ -347,6 +381,7 @@ def self_consistency(
     """
     if n_samples < 1:
         raise ValueError(f"n_samples is {n_samples}; it must be at least 1")
+    _require_readable(model, tokenizer)
     replies = complete(
         model,
         tokenizer,
@@ -357,6 +392,7 @@ def self_consistency(
         batch_size,
         chat,
         progress,
+        chat_template_kwargs,
     )
     texts = [reply.text for reply in replies]
     samples = [texts[i : i + n_samples] for i in range(0, len(texts), n_samples)]
@@ -372,32 +408,70 @@ def self_consistency(
 # --- Scoring ----------------------------------------------------------------------
 
 
-def _tokens(tokenizer, prompts, options, end: bool, chat: bool):
+def _require_readable(model, tokenizer) -> None:
+    """Refuse what is no causal LM for this tokenizer."""
+    if model not in AT_RANDOM:  # or it would seem to see later tokens
+        require_causal_lm(model)
+    require_vocabulary(model, tokenizer)
+
+
+def _tokens(
+    tokenizer, prompts, options, end: bool, chat: bool, chat_template_kwargs: Mapping
+):
     """Token ids of each prompt, and of each of its options as its continuation."""
-    texts = list(prompts)
-    if chat:
-        turns = [as_messages(prompt, "user") for prompt in prompts]
-        texts = [chat_text(tokenizer, t, add_generation_prompt=True) for t in turns]
-    if not texts:
+    if not len(prompts):
         raise ValueError("prompts are empty")
-    special = dict(add_special_tokens=not chat)
-    start = tokenizer(texts, **special)["input_ids"]
+    plain = [isinstance(prompt, str) and not chat for prompt in prompts]
+    texts = [
+        prompt
+        if is_plain
+        else prompt_text(tokenizer, as_messages(prompt, "user"), **chat_template_kwargs)
+        for prompt, is_plain in zip(prompts, plain)
+    ]
+    ends = {
+        is_plain: _end_of_reply(tokenizer, is_plain, chat_template_kwargs)
+        for is_plain in set(plain if end else ())
+    }
     joined = [text + option for text, own in zip(texts, options) for option in own]
-    encoded = iter(tokenizer(joined, **special)["input_ids"])
-    close = [tokenizer.eos_token_id] if end else []
+    start = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    encoded = iter(tokenizer(joined, add_special_tokens=False)["input_ids"])
     tails = []
-    for number, (ids, own) in enumerate(zip(start, options)):
-        rows = [next(encoded) for _ in own]
-        for row, option in zip(rows, own):
-            if row[: len(ids)] != ids or len(row) == len(ids) or not ids:
-                raise AlignlabError(
-                    f"Prompt {number}: the tokens of the prompt with option {option!r} "
-                    "are not those of the prompt and some more.",
-                    "Put the space between them into the option, and leave neither "
-                    "empty.",
-                )
-        tails.append([row[len(ids) :] + close for row in rows])
+    for number, (is_plain, own) in enumerate(zip(plain, options)):
+        ids, rows = start[number], [next(encoded) for _ in own]
+        if is_plain:  # with special tokens in front, such as BOS
+            start[number] = encode_prompt(tokenizer, texts[number])
+            front = start[number][: len(start[number]) - len(ids)]
+            ids, rows = start[number], [front + row for row in rows]
+        new = [_behind(ids, *each, number) for each in zip(rows, own)]
+        tails.append([tail + ends.get(is_plain, []) for tail in new])
     return start, tails
+
+
+def _behind(prompt: list[int], row: list[int], option: str, number: int) -> list[int]:
+    """The option's tokens, in a row of the prompt with it."""
+    if row[: len(prompt)] != prompt or len(row) == len(prompt) or not prompt:
+        raise AlignlabError(
+            f"Prompt {number}: the tokens of the prompt with option {option!r} are not "
+            "those of the prompt and some more.",
+            "Put the space between them into the option, and leave neither empty.",
+        )
+    return row[len(prompt) :]
+
+
+def _end_of_reply(tokenizer, is_plain: bool, chat_template_kwargs: Mapping):
+    """Tokens that a model writes behind its reply, up to the one at which it stops:
+    EOS behind plain text, else what the chat template has there."""
+    if not is_plain:
+        closing = closing_ids(tokenizer, **chat_template_kwargs)
+        stops = end_token_ids(tokenizer)
+        places = (place for place, token in enumerate(closing) if token in stops)
+        return closing[: next(places, len(closing)) + 1]
+    if tokenizer.eos_token_id is None:
+        raise AlignlabError(
+            "The tokenizer has no EOS token to end a plain text with.",
+            "Set tokenizer.eos_token, or pass end=False.",
+        )
+    return [tokenizer.eos_token_id]
 
 
 @torch.no_grad()

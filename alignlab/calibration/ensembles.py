@@ -19,7 +19,12 @@ from alignlab.calibration.checks import (
     in_full_precision,
     is_half,
 )
-from alignlab.calibration.elicitation import Choices, Prompt, multiple_choice
+from alignlab.calibration.elicitation import (
+    AT_RANDOM,
+    Choices,
+    Prompt,
+    multiple_choice,
+)
 from alignlab.errors import AlignlabError
 
 Predict = Callable[[nn.Module], Float[ndarray, "items classes"]]
@@ -62,11 +67,15 @@ def dropout(model: nn.Module, rate: float) -> Iterator[nn.Module]:
             "Take a model with one of these, or add dropout to its modules yourself.",
         )
     hooks = [module.register_forward_hook(drop) for module in layers]
+    outer = model in AT_RANDOM
+    AT_RANDOM.add(model)
     try:
         yield model
     finally:
         for hook in hooks:
             hook.remove()
+        if not outer:
+            AT_RANDOM.discard(model)
 
 
 def mc_dropout(
@@ -98,7 +107,7 @@ def mc_dropout(
         torch.manual_seed(seed)
         for _ in range(n_passes):
             members.append(_rows(predict(model), len(members)))
-    return np.stack(members)
+    return _stacked(members)
 
 
 def deep_ensemble(
@@ -113,7 +122,7 @@ def deep_ensemble(
     """
     if not len(models):
         raise ValueError("models is empty: an ensemble needs a member")
-    return np.stack([_rows(predict(m), number) for number, m in enumerate(models)])
+    return _stacked([_rows(predict(m), number) for number, m in enumerate(models)])
 
 
 def prompt_ensemble(
@@ -127,19 +136,18 @@ def prompt_ensemble(
             every wording.
 
     Raises:
-        ValueError: if there is no wording; else as ``multiple_choice``.
+        ValueError: if there is no wording, they are of different numbers of items, or
+            the items have different numbers of options; else as ``multiple_choice``.
 
     Source: Jiang et al. (2023), "Calibrating Language Models via Augmented Prompt
     Ensembles", for the idea.
     """
     if not len(wordings):
         raise ValueError("wordings is empty: an ensemble needs a member")
-    return np.stack(
+    return _stacked(
         [
-            multiple_choice(
-                model, tokenizer, prompts, options, **settings
-            ).probabilities
-            for prompts in wordings
+            _rows(multiple_choice(model, tokenizer, prompts, options, **settings), m)
+            for m, prompts in enumerate(wordings)
         ]
     )
 
@@ -216,8 +224,26 @@ def _rows(probabilities, member: int) -> Float[ndarray, "items classes"]:
     """A member's prediction as numpy, also where it is a tensor."""
     if isinstance(probabilities, Choices):
         probabilities = probabilities.probabilities
+    if isinstance(probabilities, (list, tuple)):
+        lengths = sorted({len(row) for row in probabilities if np.ndim(row)})
+        if len(lengths) > 1:
+            raise ValueError(
+                f"members[{member}] has items with {lengths[0]} to {lengths[-1]} "
+                "options, and an ensemble needs the same number for every item: take "
+                "the items of each number apart"
+            )
     array = as_array(probabilities, f"members[{member}]")
     return in_full_precision(array) if is_half(probabilities) else array
+
+
+def _stacked(members: list[ndarray]) -> Float[ndarray, "members items classes"]:
+    for number, member in enumerate(members):
+        if member.shape != members[0].shape:
+            raise ValueError(
+                f"members[{number}] has shape {member.shape} and members[0] "
+                f"{members[0].shape}: each needs the same items and classes"
+            )
+    return np.stack(members)
 
 
 def _checked(members) -> Float[ndarray, "members items classes"]:

@@ -45,6 +45,7 @@ from alignlab.calibration.metrics import Strategy, bin_index, tally
 
 WIDEST = 10.0  # of |log T|, in units of the logits' own spread
 SEPARATED = 1e-6  # nats per item: no likelihood is left to gain
+FAR = 1e3  # times the usual distance from the median: hardly a score
 
 
 # --- From logits ------------------------------------------------------------------
@@ -339,7 +340,8 @@ class PlattScaler(_FromScore):
     The targets are Platt's: a little inside 0 and 1, as if one more of each class had
     been seen, so that separable data give finite parameters. If you have confidences,
     pass their log-odds (``scipy.special.logit``); the identity is then one of the
-    curves.
+    curves. A score far away from all others, such as -1e9 for "none", can bend the
+    curve for all, and gives a warning.
 
     Attributes:
         coef_: a. intercept_: b. classes_: the two labels.
@@ -348,6 +350,7 @@ class PlattScaler(_FromScore):
     """
 
     def _fit(self, score, codes, weights):
+        _warn_of_far_scores(score)
         wrong, right = weights[codes == 0].sum(), weights[codes == 1].sum()
         target = np.where(codes == 1, (right + 1) / (right + 2), 1 / (wrong + 2))
         centre, scale = score.mean(), np.std(score) or 1.0
@@ -476,6 +479,20 @@ def _warn(text: str) -> None:
 
 def _maximum_likelihood() -> LogisticRegression:
     return LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+
+
+def _warn_of_far_scores(score: Float[ndarray, "items"]) -> None:
+    distance = np.abs(score - np.median(score))
+    apart = distance[distance > 0]
+    far = distance > FAR * (np.median(apart) if len(apart) else 0.0)
+    if far.any():
+        first = int(np.argmax(distance))
+        warnings.warn(
+            f"{far.sum()} of {len(score)} scores lie more than {FAR:g} times as far "
+            f"from the median as scores usually do, such as {score[first]:g}, and can "
+            "bend the curve for all: leave them out if they stand for no score",
+            stacklevel=4,
+        )
 
 
 def _log_pair(confidence) -> Float[ndarray, "items 2"]:

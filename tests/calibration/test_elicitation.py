@@ -4,8 +4,10 @@ import math
 import warnings
 
 import numpy as np
+import peft
 import pytest
 import torch
+import transformers
 
 from alignlab.calibration import all_options, top_label
 from alignlab.calibration.elicitation import (
@@ -20,6 +22,7 @@ from alignlab.calibration.elicitation import (
 )
 from alignlab.errors import AlignlabError
 from alignlab.models.sampler import complete
+from tests.tiny_models import VOCABULARY, model, tokenizer
 
 PROMPTS = ["The capital of Norway is", "The money of Peru is the", "Is gold a metal?"]
 OPTIONS = [" Paris", " Oslo", " the yen of Japan", " Kenya"]
@@ -444,3 +447,195 @@ def test_wrong_arguments_are_named(tiny_model, tiny_tokenizer):
             multiple_choice(tiny_model, tiny_tokenizer, PROMPTS, OPTIONS)
     finally:
         tiny_tokenizer.chat_template = kept
+
+
+# --- Conversations and tokenizers of all kinds ------------------------------------
+
+UNFINISHED = [
+    {"role": "user", "content": "What is the capital of Norway?"},
+    {"role": "assistant", "content": "The answer is"},
+]
+
+
+def log_prob_behind(model, tokenizer, text, continuation):
+    """Log-probability of the continuation's tokens, special ones as they are written,
+    one forward pass a token."""
+    ids, log_prob = tokenizer(text, add_special_tokens=False)["input_ids"], 0.0
+    for token in tokenizer(continuation, add_special_tokens=False)["input_ids"]:
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, -1].double()
+        log_prob += logits.log_softmax(0)[token].item()
+        ids = [*ids, token]
+    return log_prob
+
+
+@pytest.mark.parametrize(
+    ("style", "opening", "end", "end_of_text"),
+    [
+        ("plain", "<|user|>Peru<|end|><|assistant|>", "<|end|>", "<|end|>"),
+        (
+            "chatml",
+            "<|im_start|>user\nPeru<|im_end|>\n<|im_start|>assistant\n",
+            "<|im_end|>",  # the line break behind it is not the model's
+            "<|im_end|>",
+        ),
+        (
+            "llama3",
+            "<|head|>user<|head|>Peru<|eot|><|head|>assistant<|head|>",
+            "<|eot|>",
+            "<|text_end|>",
+        ),
+        ("endless", "user: Peru\nassistant:", "<|end|>", "<|end|>"),
+    ],
+    ids=["plain", "chatml", "llama3", "endless"],
+)
+def test_a_reply_ends_as_the_chat_template_ends_it(style, opening, end, end_of_text):
+    llama, tok = model(), tokenizer(style)
+    expected = log_prob_behind(llama, tok, opening, " sol" + end)
+    asked = llama, tok, ["Peru"], [" sol"]
+    assert np.log(sequence_probability(*asked)) == pytest.approx([expected], rel=1e-4)
+    both = multiple_choice(llama, tok, ["Peru"], [" sol", " Oslo"], end=True)
+    other = log_prob_behind(llama, tok, opening, " Oslo" + end)
+    assert both.log_probs[0] == pytest.approx([expected, other], rel=1e-4)
+    plain = log_prob_behind(llama, tok, "Peru", " sol" + end_of_text)
+    result = np.log(sequence_probability(*asked, chat=False))
+    assert result == pytest.approx([plain], rel=1e-4)
+
+
+def test_plain_text_is_not_ended_without_an_eos_token():
+    llama, tok = model(), tokenizer()
+    tok.eos_token = None
+    with pytest.raises(AlignlabError, match="no EOS token .*(?s:.*)end=False"):
+        sequence_probability(llama, tok, ["Peru"], [" sol"], chat=False)
+    assert sequence_probability(llama, tok, ["Peru"], [" sol"], end=False, chat=False)
+
+
+def test_an_unfinished_turn_is_continued():
+    llama, tok = model(), tokenizer()
+    text = (
+        "<|user|>What is the capital of Norway?<|end|><|assistant|>The answer is",
+        "<|user|>Peru<|end|><|assistant|>",
+    )
+    options = [" Oslo", " sol"]
+    expected = [
+        [log_prob_behind(llama, tok, asked, option) for option in options]
+        for asked in text
+    ]
+    for chat in (True, False):  # a conversation is one in either case
+        prompts = [UNFINISHED, [{"role": "user", "content": "Peru"}]]
+        result = multiple_choice(llama, tok, prompts, options, chat=chat)
+        assert result.log_probs == pytest.approx(np.array(expected), rel=1e-4)
+    bank = bank_confidence(llama, tok, [UNFINISHED], bank=options, values=[0, 1])
+    odds = expected[0][1] - expected[0][0]
+    assert bank.confidence == pytest.approx([1 / (1 + math.exp(-odds))], rel=1e-3)
+    ended = log_prob_behind(llama, tok, text[0], " Oslo<|end|>")
+    reply = sequence_probability(llama, tok, [UNFINISHED], [" Oslo"])
+    assert np.log(reply) == pytest.approx([ended], rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:for 1 of 1 items")
+def test_an_eos_that_the_tokenizer_appends_is_left_out():
+    llama, options = model(), [" Oslo", " sol"]
+    for chat in (False, True):
+        usual, same = [
+            (
+                multiple_choice(llama, tok, ["Peru"], options, chat=chat).log_probs,
+                sequence_probability(llama, tok, ["Peru"], [" sol"], chat=chat),
+                p_true(llama, tok, ["Peru"], ["sol"], chat=chat).confidence,
+            )
+            for tok in (tokenizer(), tokenizer(appends_eos=True))
+        ]
+        for value, other in zip(usual, same):
+            assert (value == other).all()
+
+
+def test_bos_stands_in_front_once():
+    from tokenizers.processors import TemplateProcessing
+
+    llama, tok = model(), tokenizer()
+    bos = tok.convert_tokens_to_ids("<|head|>")
+    tok.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|head|> $A <|end|>",
+        special_tokens=[("<|head|>", bos), ("<|end|>", tok.eos_token_id)],
+    )
+    tok.bos_token = "<|head|>"
+    assert tok("Peru")["input_ids"][0] == bos
+    expected = log_prob_behind(llama, tok, "<|head|>Peru", " sol")
+    prompts = ["Peru", "<|head|>Peru"]
+    result = multiple_choice(llama, tok, prompts, [" sol"], chat=False).log_probs
+    assert result[:, 0] == pytest.approx([expected] * 2, rel=1e-4)
+    alone = multiple_choice(llama, tok, [""], ["Peru"], chat=False).log_probs
+    expected = log_prob_behind(llama, tok, "<|head|>", "Peru")
+    assert alone[0] == pytest.approx([expected], rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:for 1 of 1 items")
+def test_the_chat_template_takes_arguments():
+    llama, tok = model(), tokenizer("chatml")
+    opening = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think></think>"
+    thinks_not = dict(chat_template_kwargs={"enable_thinking": False})
+    asked = opening.format("Peru")
+    options = [" Oslo", " sol"]
+    expected = [log_prob_behind(llama, tok, asked, option) for option in options]
+    result = multiple_choice(llama, tok, ["Peru"], options, **thinks_not)
+    assert result.log_probs[0] == pytest.approx(expected, rel=1e-4)
+    share = 1 / (1 + math.exp(expected[0] - expected[1]))
+    bank = dict(bank=options, values=[0, 1])
+    result = bank_confidence(llama, tok, ["Peru"], **bank, **thinks_not)
+    assert result.confidence == pytest.approx([share], rel=1e-3)
+    settings = dict(template="{question}", words=(" sol", " Oslo"), chat=True)
+    result = p_true(llama, tok, ["Peru"], [""], **settings, **thinks_not)
+    assert result.confidence == pytest.approx([share], rel=1e-3)
+    ended = log_prob_behind(llama, tok, asked, " sol<|im_end|>")
+    result = sequence_probability(llama, tok, ["Peru"], [" sol"], **thinks_not)
+    assert np.log(result) == pytest.approx([ended], rel=1e-4)
+    (greedy,) = complete(llama, tok, [asked], 6, chat=False)
+    (usual,) = complete(llama, tok, ["Peru"], 6)
+    assert greedy.text != usual.text
+    settings = dict(max_new_tokens=6, **thinks_not)
+    assert verbalised_confidence(llama, tok, ["Peru"], **settings)[1] == [greedy.text]
+    settings |= dict(temperature=0.0, n_samples=2)
+    result = self_consistency(llama, tok, ["Peru"], **settings)
+    assert result.samples == [[greedy.text] * 2]
+
+
+# --- Models that cannot be asked --------------------------------------------------
+
+ASK = {
+    "options": lambda llm, tok: multiple_choice(llm, tok, ["Peru"], ["sol", "yen"]),
+    "reply": lambda llm, tok: sequence_probability(llm, tok, ["Peru"], ["sol"]),
+    "true": lambda llm, tok: p_true(llm, tok, ["Peru"], ["sol"]),
+    "bank": lambda llm, tok: bank_confidence(llm, tok, ["Peru"]),
+    "words": lambda llm, tok: verbalised_confidence(llm, tok, ["Peru"]),
+    "samples": lambda llm, tok: self_consistency(llm, tok, ["Peru"], n_samples=2),
+}
+
+
+@pytest.mark.parametrize("ask", ASK)
+def test_what_is_no_causal_lm_is_refused(ask):
+    sizes = dict(d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+    ids = dict(vocab_size=VOCABULARY, decoder_start_token_id=0)
+    t5 = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, **ids))
+    with pytest.raises(AlignlabError, match="is an encoder-decoder"):
+        ASK[ask](t5, tokenizer())
+    for config in (peft.PrefixTuningConfig, peft.PromptTuningConfig):
+        settings = config(task_type="CAUSAL_LM", num_virtual_tokens=3)
+        with pytest.raises(AlignlabError, match="virtual tokens come before every"):
+            ASK[ask](peft.get_peft_model(model(), settings), tokenizer())
+    bert = transformers.BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    with pytest.raises(AlignlabError, match="a token sees those that follow"):
+        ASK[ask](transformers.BertLMHeadModel(bert).eval(), tokenizer())
+
+
+@pytest.mark.parametrize("ask", ASK)
+def test_tokens_that_the_model_lacks_are_refused(ask):
+    tok = tokenizer()
+    tok.add_special_tokens({"pad_token": "[PAD]"})
+    with pytest.raises(AlignlabError, match="resize_token_embeddings"):
+        ASK[ask](model(), tok)

@@ -137,6 +137,34 @@ def test_members_are_stacked_in_order(tiny_model, tiny_tokenizer, predict):
     np.testing.assert_allclose(result[1], alone.probabilities, rtol=1e-5)
 
 
+def test_members_have_the_same_items_and_options(tiny_model, tiny_tokenizer):
+    models = tiny_model, tiny_tokenizer
+    ragged = [[" Paris", " Oslo"], [" yen", " sol", " euro"]]
+    with pytest.raises(ValueError, match=r"members\[0\] has items with 2 to 3 options"):
+        prompt_ensemble(*models, [PROMPTS, PROMPTS], ragged, chat=False)
+    with pytest.raises(ValueError, match=r"members\[1\] has shape \(1, 3\) and"):
+        prompt_ensemble(*models, [PROMPTS, PROMPTS[:1]], OPTIONS, chat=False)
+    of_tensors = [torch.ones(2) / 2, torch.ones(3) / 3]
+    with pytest.raises(ValueError, match=r"members\[0\] has items with 2 to 3 options"):
+        deep_ensemble([tiny_model], lambda _: of_tensors)
+    same = deep_ensemble([tiny_model], lambda _: [torch.ones(2) / 2] * 3)
+    assert same.shape == (1, 3, 2)
+
+
+def test_a_model_with_dropout_is_asked_all_the_same():
+    """Dropout makes equal texts differ, which is not seeing later tokens."""
+    from alignlab.calibration.elicitation import AT_RANDOM
+    from tests.tiny_models import model, tokenizer
+
+    llama, ask = model(), (tokenizer(), PROMPTS, OPTIONS)
+    with dropout(llama, 0.5):
+        with dropout(llama, 0.5):
+            multiple_choice(llama, *ask, chat=False)
+        assert llama in AT_RANDOM
+        multiple_choice(llama, *ask, chat=False)
+    assert llama not in AT_RANDOM
+
+
 # --- Their mean -------------------------------------------------------------------
 
 

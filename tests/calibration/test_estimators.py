@@ -430,6 +430,22 @@ def test_platt_stays_finite_on_separable_scores():
     assert scaler.predict_proba([1.0])[0, 1] < 1
 
 
+@pytest.mark.parametrize("sentinel", [-1e9, 1e9, -1e7, np.finfo("f4").min])
+def test_platt_says_when_a_score_is_far_from_all_others(sentinel):
+    confidence, right = events(2_000)
+    score = logit(confidence)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        slope = PlattScaler().fit(score, right).coef_
+        heavy = np.random.default_rng(0).standard_t(2, 2_000)
+        PlattScaler().fit(1e6 * heavy, heavy > 0)
+        PlattScaler().fit(np.where(right, 1.0, 0.0), np.roll(right, 1))
+    score[7] = sentinel
+    with pytest.warns(UserWarning, match="1 of 2000 scores lie .* such as"):
+        bent = PlattScaler().fit(score, right)
+    assert abs(bent.coef_) < slope / 10
+
+
 def test_beta_holds_the_identity_and_recovers_its_own_curve():
     confidence, right = events(60_000)
     same = BetaCalibrator().fit(confidence, right)
