@@ -49,7 +49,8 @@ def execute(
         The executed notebook.
 
     Raises:
-        NotebookFailed: if a cell raised, the time was up, or the kernel died.
+        NotebookFailed: if a cell raised, the time was up, the kernel died, or the
+            notebook left before its last cell.
         AlignlabError: if there is no kernel to run it in.
     """
     # Papermill's import takes a second, which `alignlab --help` should not.
@@ -64,7 +65,7 @@ def execute(
     place = _Place(_count_cells(notebook), on_cell)
     try:
         with watch:
-            papermill.execute_notebook(
+            executed = papermill.execute_notebook(
                 str(notebook),
                 str(partial),
                 parameters,
@@ -86,6 +87,10 @@ def execute(
             os.replace(partial, out / f"{name}.failed.ipynb")
         reason = _reason(error, watch)
         raise NotebookFailed(name, reason, place.cell, place.line) from error
+    if not _reached_its_end(executed):
+        os.replace(partial, out / f"{name}.failed.ipynb")
+        reason = "it left, with sys.exit or SystemExit, before its last cell"
+        raise NotebookFailed(name, reason, place.cell, place.line)
     finished = out / f"{name}.ipynb"
     os.replace(partial, finished)
     return finished
@@ -116,6 +121,16 @@ def _count_cells(notebook: Path) -> int:
 
 def _is_code(cell) -> bool:
     return cell["cell_type"] == "code" and bool(cell["source"].strip())
+
+
+def _reached_its_end(executed) -> bool:
+    """Whether no code cell is left that has not begun. Leaving with exit code 0 is no
+    error to papermill, which then takes the notebook for complete."""
+    return all(
+        cell.metadata["papermill"]["status"] != "pending"
+        for cell in executed.cells
+        if _is_code(cell)
+    )
 
 
 def _reason(error: Exception, watch: Watch) -> str:

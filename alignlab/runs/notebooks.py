@@ -110,11 +110,50 @@ def assign_parameters(
 
 
 def cell_parameters(notebook: Path) -> list[str]:
-    """Names assigned in the cells tagged "parameters"."""
+    """Names assigned in the cell tagged "parameters"; none without such a cell.
+
+    Raises:
+        AlignlabError: if there are two such cells, or it holds anything but plain
+            assignments, such as a magic or a shell command: only names it is seen to
+            assign can be set from outside.
+    """
     import nbformat
 
-    names = []
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
-            names += assigned_names(cell.source)
-    return names
+    sources = [
+        cell.source
+        for cell in nbformat.read(notebook, as_version=4).cells
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])
+    ]
+    if len(sources) > 1:
+        raise AlignlabError(
+            f'{notebook.name} has {len(sources)} cells with the tag "parameters"; '
+            "values are set behind the first one, and the others would undo that.",
+            "Put all parameters into one cell.",
+        )
+    for source in sources:
+        line = _line_that_is_no_assignment(source)
+        if line is not None:
+            raise AlignlabError(
+                f"Line {line} of the parameters cell of {notebook.name} is no plain "
+                f"assignment: `{source.splitlines()[line - 1].strip()}`.",
+                'Keep lines like `seed = 0` in the cell with the tag "parameters", and '
+                "move all others, such as magics and imports, to a cell of their own.",
+            )
+    return [name for source in sources for name in assigned_names(source)]
+
+
+def _line_that_is_no_assignment(source: str) -> int | None:
+    """The number of the first line that does anything but give names a value."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError as error:  # a magic, a shell command, or a slip
+        return min(error.lineno or 1, len(source.splitlines()))
+    for node in body:
+        annotated = isinstance(node, ast.AnnAssign) and node.value is not None
+        targets = [node.target] if annotated else getattr(node, "targets", [])
+        plain = annotated or isinstance(node, ast.Assign)
+        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        named = all(isinstance(target, ast.Name) for target in targets)
+        if not is_text and not (plain and named):
+            return node.lineno
+    return None

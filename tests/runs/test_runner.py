@@ -249,6 +249,51 @@ def test_a_timeout_stops_the_kernel_and_all_it_started(notebooks, tmp_path):
     assert not _lives(child)
 
 
+@pytest.mark.parametrize("leaves", ["import sys; sys.exit(0)", "raise SystemExit"])
+def test_a_notebook_that_leaves_before_its_last_cell_is_not_finished(
+    notebooks, tmp_path, leaves
+):
+    write_notebook(notebooks / "00_leaves.ipynb", leaves, "late = 1")
+    out = tmp_path / "run"
+    result = run_series(out=out, notebooks=notebooks)
+    told = str(result.failures[0])
+    assert told.startswith(f"00_leaves failed in cell [4] `{leaves}`: it left")
+    assert state_of(out)["00_leaves"]["status"] == "failed"
+    assert (out / "00_leaves.failed.ipynb").exists()
+    assert not (out / "00_leaves.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    "leaves, told",
+    [
+        ("exit()", "the kernel"),
+        ("import os; os._exit(0)", "the kernel"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", "Interrupt"),
+    ],
+)
+@pytest.mark.slow
+def test_other_ways_to_leave_early_are_failures_too(notebooks, tmp_path, leaves, told):
+    later = "import time; time.sleep(1)"
+    write_notebook(notebooks / "00_leaves.ipynb", leaves + "\n" + later, later)
+    result = run_series(out=tmp_path / "run", notebooks=notebooks)
+    assert told in str(result.failures[0])
+    assert state_of(tmp_path / "run")["00_leaves"]["status"] == "failed"
+
+
+def test_leaving_in_the_last_cell_or_skipping_one_is_no_failure(notebooks, tmp_path):
+    path = write_notebook(
+        notebooks / "00_x.ipynb", "1 / 0", "", "import sys; sys.exit()"
+    )
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.cells[3].source == "1 / 0"
+    notebook.cells[3].metadata["tags"] = ["skip-execution"]
+    notebook.cells.append(nbformat.v4.new_markdown_cell("The end."))
+    nbformat.write(notebook, path)
+    assert not run_series(out=tmp_path / "run", notebooks=notebooks).failures
+    assert state_of(tmp_path / "run")["00_x"]["status"] == "finished"
+
+
 def test_it_stops_at_the_first_failure_unless_told_otherwise(
     notebooks, tmp_path, monkeypatch
 ):
@@ -526,6 +571,45 @@ def test_a_parameter_goes_to_the_notebooks_that_know_it(notebooks):
     cell = nbformat.v4.new_code_cell("seeds = 1", metadata={"tags": ["parameters"]})
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), both)
     assert assign_parameters({"seeds": 4}, [both], "cpu") == {both: ({"seeds": 4}, {})}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "%matplotlib inline", "!pip install x", "%load_ext autoreload", "seed?",
+        "import os", "print(1)", "seed += 1", "low, high = 1, 2", "a[0] = 1",
+        "x.y = 1", "name: int", "if True: seed = 2", "for i in (): pass", "seed =",
+    ],
+)  # fmt: skip
+def test_a_parameters_cell_holds_plain_assignments_only(notebooks, line):
+    path = notebooks / "00_x.ipynb"
+    source = f"# Settings\nseed = 0\n{line}\nlast = 1"
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    with pytest.raises(AlignlabError) as raised:
+        assign_parameters({"seed": 1}, [path], "cpu")
+    told = str(raised.value)
+    assert (
+        f"Line 3 of the parameters cell of 00_x.ipynb is no plain assignment: `{line}`"
+        in told
+    )
+    assert "a cell of their own" in told
+
+
+def test_comments_annotations_and_several_lines_are_plain(notebooks):
+    path = notebooks / "00_x.ipynb"
+    source = '"""Settings"""\nseed: int = 0  # of all\na = b = [\n    1,\n]\n'
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    assert cell_parameters(path) == ["seed", "a", "b"]
+
+
+def test_two_parameters_cells_are_refused(notebooks):
+    path, tagged = notebooks / "00_x.ipynb", {"metadata": {"tags": ["parameters"]}}
+    cells = [nbformat.v4.new_code_cell("seed = 0", **tagged) for _ in range(2)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    with pytest.raises(AlignlabError, match="2 cells with the tag.*into one cell"):
+        cell_parameters(path)
 
 
 def test_executed_notebooks_are_those_of_a_finished_run(tmp_path):
