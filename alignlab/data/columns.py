@@ -1,7 +1,8 @@
 """Which column of the rows is what: TRL's names, the usual other ones, and what to say
 where two readings are possible."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
 from alignlab.errors import AlignlabError
@@ -20,7 +21,7 @@ TRL_NAMES = (
 )
 # Other names of TRL's columns. Where a row has TRL's own name, these mean nothing.
 PROMPT_NAMES = ("question", "instruction", "query", "input")
-COMPLETION_NAMES = ("response", "output", "answer")
+COMPLETION_NAMES = ("response", "output", "answer", "generation")
 MESSAGES_NAMES = ("messages", "conversations", "conversation")
 SYSTEM_NAMES = ("system", "system_prompt")
 ABOUT_NAMES = (
@@ -34,6 +35,8 @@ SYNONYMS = {
     "rejected_response": "rejected",
     "preferred_output": "chosen",
     "non_preferred_output": "rejected",
+    "response_j": "chosen",  # of pairs from Stack Exchange
+    "response_k": "rejected",
 }
 
 
@@ -62,6 +65,19 @@ class Reading(NamedTuple):
         return "prompt-only" if "prompt" in self.columns else "language modelling"
 
 
+@contextmanager
+def in_row(number: int) -> Iterator[None]:
+    """Say which row a ValueError is about, as an error for users."""
+    try:
+        yield
+    except ValueError as error:
+        raise AlignlabError(
+            f"Row {number}: {error}.",
+            "Mend the row or leave it out; if a column is something else, say so with "
+            "columns={theirs: ours}.",
+        ) from error
+
+
 def column_names(rows: Sequence[Mapping]) -> list[str]:
     """Every column that some row has, in the order of their first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row))
@@ -78,7 +94,7 @@ def rename(rows: Sequence[Mapping], columns: Mapping[str, str]) -> list[Row]:
     if missing := [name for name in columns if name not in names]:
         raise AlignlabError(
             f"columns names {missing[0]!r}, and no row has it.",
-            f"The columns are {_listed(names)}; give columns={{theirs: ours}}.",
+            f"The columns are {listed(names)}; give columns={{theirs: ours}}.",
         )
     unchanged = [name for name in names if name not in columns]
     for theirs, ours in columns.items():
@@ -126,7 +142,7 @@ def _columns(names: Sequence[str]) -> dict[str, str]:
     for name in ("completions", "completion"):
         if name in names and not prompt:
             raise AlignlabError(
-                f"There is a {name} and no prompt; the columns are {_listed(names)}.",
+                f"There is a {name} and no prompt; the columns are {listed(names)}.",
                 'Say which column is the prompt: columns={"theirs": "prompt"}.',
             )
     if "completions" in names:
@@ -154,7 +170,7 @@ def _columns(names: Sequence[str]) -> dict[str, str]:
     if prompt:
         return prompt
     raise AlignlabError(
-        f"Nothing to train on was found in the columns {_listed(names)}.",
+        f"Nothing to train on was found in the columns {listed(names)}.",
         "Say what they are: columns={theirs: ours}, where ours are "
         f"{', '.join(TRL_NAMES)}.",
     )
@@ -186,7 +202,7 @@ def refuse_ambiguous(names: Sequence[str], rivals: Sequence[str]) -> NoReturn:
     read = "" if is_ours else f' or columns={{"{asked}": "{ours}"}} if it is that'
     raise AlignlabError(
         f"The columns {' and '.join(rivals)} can be read in more than one way (there "
-        f"are {_listed(names)}).",
+        f"are {listed(names)}).",
         f"Pass {alone} if {asked} is not to be read{read}.",
     )
 
@@ -194,11 +210,12 @@ def refuse_ambiguous(names: Sequence[str], rivals: Sequence[str]) -> NoReturn:
 def _refuse_half(names: Sequence[str], side: str) -> NoReturn:
     other = {"chosen": "rejected", "rejected": "chosen"}[side]
     raise AlignlabError(
-        f"There is a column {side} and no {other}; the columns are {_listed(names)}.",
+        f"There is a column {side} and no {other}; the columns are {listed(names)}.",
         f'Name the other, columns={{"theirs": "{other}"}}, or learn from one alone: '
         f'columns={{"{side}": "completion"}}.',
     )
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names in their order, for a message."""
     return ", ".join(sorted(map(str, names)))

@@ -4,8 +4,8 @@ Which columns there are decides how rows are read (:mod:`alignlab.data.columns`)
 two readings are possible, none is taken.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from os.path import commonprefix
 from typing import NamedTuple
 
@@ -18,9 +18,11 @@ from alignlab.data.columns import (
     Row,
     column_names,
     find_columns,
+    in_row,
     refuse_ambiguous,
     rename,
 )
+from alignlab.data.comparisons import pairs_by_verdict
 from alignlab.data.dialogues import (
     Message,
     as_turns,
@@ -31,7 +33,12 @@ from alignlab.data.dialogues import (
     take_off_prompt,
     transcript_turns,
 )
-from alignlab.data.scored import pairs_of_best_and_worst, rankings, score_column
+from alignlab.data.scored import (
+    as_completions,
+    pairs_of_best_and_worst,
+    rankings,
+    score_column,
+)
 from alignlab.errors import AlignlabError
 
 
@@ -56,6 +63,7 @@ def to_columns(
     rows: Sequence[Mapping],
     columns: Mapping[str, str] | None = None,
     ranking: bool = False,
+    decided_by: str | None = None,
 ) -> Formatted:
     """Rows of any usual format in TRL's columns.
 
@@ -67,6 +75,12 @@ def to_columns(
     * HH-RLHF: two transcripts, "\\n\\nHuman: …\\n\\nAssistant: …";
     * UltraFeedback: a prompt beside whole conversations, which does not get into them
       twice; or `completions` with scores, of which the best and the worst are taken;
+      also Nectar's `answers` with ranks, Stack Exchange's with scores, distilabel's
+      `generations` with `ratings`, and WebGPT's `answer_0` with `score_0`;
+    * two replies and which is better, ties left out: PKU-SafeRLHF (`response_0`,
+      `better_response_id`), SHP (`human_ref_A`, `labels`), HelpSteer 2 and 3
+      (`response_1`, `preference_strength`; `response1`, `overall_preference`), OpenAI's
+      summaries (`choice`), Chatbot Arena (`conversation_a` or `response_a`, `winner`);
     * ShareGPT: `conversations` of `from` and `value`; OpenAI: `messages`; with a
       `label` that is true or false, their last turn is an unpaired completion;
     * Alpaca: `instruction`, `input` and `output`, with its `history` and `system`, and
@@ -82,18 +96,22 @@ def to_columns(
         columns: other names for columns, {theirs: ours}. A name that would be read
             otherwise is left alone if it is given as its own: {"answer": "answer"}.
         ranking: of scored `completions`, give all, best first, instead of two.
+        decided_by: of two replies, the column that says which is better, if not the
+            usual one: "safer_response_id" in PKU-SafeRLHF.
 
     Raises:
-        AlignlabError: if columns are missing or ambiguous, a prompt is not the
-            beginning of its conversations, a label, role or message is unknown, or
-            chosen and rejected share nothing and there is no prompt.
+        AlignlabError: if columns are missing or ambiguous, nothing says which of two
+            replies is better, a prompt is not the beginning of its conversations, a
+            label, verdict, role or message is unknown, or chosen and rejected share
+            nothing and there is no prompt.
     """
-    rows, own = rename(rows, columns or {}), {*(columns or {}).values()}
-    notes, left_out = [], {}
-    if "completions" in column_names(rows) and "chosen" not in column_names(rows):
-        rows, notes, left_out = _unscored(rows, ranking)
+    columns = columns or {}
+    rows, own = rename(rows, columns), {*columns.values()}
+    alone = {theirs for theirs, ours in columns.items() if theirs == ours}
+    rows, notes, left_out = pairs_by_verdict(rows, alone, decided_by)
+    rows, by_score, without = _unscored(rows, alone, ranking)
     rows, parted = _judged_messages(rows, own)
-    notes += parted
+    notes, left_out = [*notes, *by_score, *parted], left_out | without
     reading = _history_as_prompt(rows, find_columns(_readable(rows, own)))
     parsed = [_parsed(number, row, reading) for number, row in enumerate(rows)]
     parsed, how = _together(parsed)
@@ -147,19 +165,6 @@ def _said(reading: Reading) -> list[str]:
 # --- One row ----------------------------------------------------------------------
 
 
-@contextmanager
-def _in_row(number: int) -> Iterator[None]:
-    """Say which row a ValueError is about, as an error for users."""
-    try:
-        yield
-    except ValueError as error:
-        raise AlignlabError(
-            f"Row {number}: {error}.",
-            "Mend the row or leave it out; if a column is something else, say so with "
-            "columns={theirs: ours}.",
-        ) from error
-
-
 def _parsed(number: int, row: Mapping, reading: Reading) -> Row:
     """The columns that are read, as texts and messages, the system turn in front."""
     columns = {new: old for new, old in reading.columns.items() if new != "label"}
@@ -168,7 +173,7 @@ def _parsed(number: int, row: Mapping, reading: Reading) -> Row:
             f"Row {number} has no {' and no '.join(missing)}; it has {sorted(row)}.",
             "Give every row the same columns, or load each kind for itself.",
         )
-    with _in_row(number):
+    with in_row(number):
         texts = {new: _value(new, row[old]) for new, old in columns.items()}
         if "prompt" in columns and reading.context.difference(SYSTEM_NAMES):
             texts["prompt"] = _full_prompt(texts["prompt"], row, reading.context)
@@ -312,7 +317,7 @@ def _turns(transcript: str, name: str) -> list[Message]:
 def _conversations(rows: list[Row]) -> list[Row]:
     parted = []
     for number, row in enumerate(rows):
-        with _in_row(number):
+        with in_row(number):
             parted.append(_conversation(row))
     return parted
 
@@ -371,10 +376,14 @@ def _parted_texts(number: int, row: Row) -> Row:
 
 
 def _unscored(
-    rows: list[Row], ranking: bool
+    rows: list[Row], alone: set[str], ranking: bool
 ) -> tuple[list[Row], list[str], dict[str, int]]:
     """Rows with pairs, or with rankings, instead of scored completions."""
     try:
+        rows = as_completions(rows, alone)
+        names = column_names(rows)
+        if "completions" not in names or "chosen" in names:
+            return rows, [], {}
         column = score_column(rows)
         if column is None:  # a ranking as it is
             return rows, [], {}
@@ -408,7 +417,7 @@ def _judged_messages(rows: list[Row], own: set[str]) -> tuple[list[Row], list[st
     judged = []
     for number, row in enumerate(rows):
         others = {name: value for name, value in row.items() if name != chats[0]}
-        with _in_row(number):
+        with in_row(number):
             turns = as_turns(messages_or_text(row.get(chats[0])), "user")
         judged.append({"prompt": turns[:-1], "completion": turns[-1:]} | others)
     return judged, [f"{chats[0]} have a label: their last turn is the completion"]
@@ -438,7 +447,7 @@ def _require_repeats(
     """Refuse a column that says something else than the columns that are read."""
     for name in beside:
         for number, (row, texts) in enumerate(zip(rows, parsed, strict=True)):
-            with _in_row(number):
+            with in_row(number):
                 other = messages_or_text(row.get(name))
                 if name == "prompt" and "messages" in texts:
                     take_off_prompt(as_turns(other, "user"), texts["messages"])
@@ -464,9 +473,9 @@ def _all_in(texts: list[str], others: list[str]) -> bool:
 # --- Labels -----------------------------------------------------------------------
 
 _LABELS = {
-    True: "true yes y t 1 +1 1.0 good desirable chosen accept accepted positive pos "
+    True: "true yes y t good desirable chosen accept accepted positive pos "
     "like liked up thumbs_up thumbs-up",
-    False: "false no n f 0 -1 0.0 -1.0 bad undesirable rejected reject negative neg "
+    False: "false no n f bad undesirable rejected reject negative neg "
     "dislike disliked down thumbs_down thumbs-down",
 }
 _MEANING = {word: good for good, words in _LABELS.items() for word in words.split()}
@@ -477,16 +486,21 @@ def is_desirable(label: object) -> bool:
     """Whether a label of unpaired preference calls its completion good.
 
     Args:
-        label: a boolean; 1, 0 or -1 as a number of any type, also of numpy or torch;
-            or one of the usual words in any case, such as "true", "No", "rejected".
+        label: a boolean; 1, 0 or -1 as a number of any type, also of numpy or torch, or
+            as text; or one of the usual words in any case, such as "true", "No",
+            "rejected".
 
     Raises:
         ValueError: for anything else, None, NaN and scores such as 0.7 among them:
             nothing is taken for true because it is there.
     """
-    value = label.item() if getattr(label, "shape", None) == () else label
-    value = value.strip().casefold() if isinstance(value, str) else value
-    if not isinstance(value, str | int | float) or value not in _MEANING:
+    value = label
+    with suppress(ValueError, RuntimeError):  # arrays of several, unknown words
+        value = label.item() if hasattr(label, "item") else label
+        if isinstance(value, str):
+            word = value.strip().casefold()
+            value = _MEANING[word] if word in _MEANING else float(word)
+    if not isinstance(value, int | float) or value not in _MEANING:
         raise ValueError(
             f"label is {label!r}; it can be true or false, 1 or 0, 1 or -1, or a word "
             'for one of them, such as "yes" or "rejected"'

@@ -30,6 +30,7 @@ def load(
     columns: Mapping[str, str] | None = None,
     limit: int | None = None,
     ranking: bool = False,
+    decided_by: str | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     max_length: int | None = None,
     quiet: bool = False,
@@ -57,6 +58,9 @@ def load(
         limit: read this many rows at most, before any is left out.
         ranking: of several scored completions give all, best first, instead of the best
             and the worst.
+        decided_by: of two replies, the column that says which is better, where several
+            do; in PKU-SafeRLHF it is "better_response_id" unless this is
+            "safer_response_id".
         tokenizer: also check the rows as this tokenizer's chat template writes them.
         max_length: also count what is longer, in tokens; needs ``tokenizer``.
         quiet: print nothing.
@@ -75,8 +79,8 @@ def load(
         data = sources.load(source, split, path)
         data = data.select(range(min(limit or len(data), len(data))))
         data, formatted = _as_its_card_says(data)
-        if columns:
-            formatted = to_columns(formatted.rows, columns, ranking)
+        if columns or decided_by:
+            formatted = to_columns(formatted.rows, columns, ranking, decided_by)
             data = None
     elif path is not None:
         raise ValueError(f"path is {path!r}; pass it as the source instead")
@@ -84,7 +88,7 @@ def load(
         rows = _rows(source, split, limit)
         if not rows:
             raise AlignlabError(f"{_name(source)} has no rows.", "Pass some.")
-        data, formatted = None, to_columns(rows, columns, ranking)
+        data, formatted = None, to_columns(rows, columns, ranking, decided_by)
     if not formatted.rows:
         raise AlignlabError(
             f"No row of {_name(source)} is left: {_counted(formatted)}.",

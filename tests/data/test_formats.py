@@ -738,7 +738,9 @@ def test_rankings_hold_all_completions_best_first():
 # --- Labels -----------------------------------------------------------------------
 
 GOOD = [True, 1, 1.0, "true", "True", " YES ", "1", "1.0", "+1", "desirable", "chosen"]
+GOOD += ["1.00", " +1.0 ", "1e0", "positive", np.array([1]), torch.ones(1, 1)]
 BAD = [False, 0, -1, 0.0, -0.0, "false", "False", "no", "0", "-1", "rejected", "bad"]
+BAD += ["0.00", "-0", "-1.00", "Negative", np.array([-1.0]), torch.zeros(1)]
 
 
 @pytest.mark.parametrize("good", [True, False])
@@ -755,6 +757,7 @@ def test_labels_are_understood(good):
 @pytest.mark.parametrize(
     "label",
     [None, float("nan"), 0.7, 2, -2, "", "maybe", "2", b"true", [True], (), {}, object]
+    + ["nan", "0.7", b"1", 1j, np.array(["true", "false"])]
     + [np.array([1, 0]), torch.ones(2), np.float64("nan")],
     ids=repr,
 )
