@@ -9,13 +9,11 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
-from weakref import WeakSet
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -41,7 +39,6 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IS_IT_TRUE = "Question: {question} Proposed answer: {answer} Is that true? Answer:"
 BANK = tuple("0123456789")
 MOSTLY = 0.5  # of the probability outside the options is worth a warning
-AT_RANDOM: WeakSet[nn.Module] = WeakSet()  # models that dropout changes as they answer
 
 
 # --- Multiple choice --------------------------------------------------------------
@@ -410,8 +407,7 @@ def self_consistency(
 
 def _require_readable(model, tokenizer) -> None:
     """Refuse what is no causal LM for this tokenizer."""
-    if model not in AT_RANDOM:  # or it would seem to see later tokens
-        require_causal_lm(model)
+    require_causal_lm(model)
     require_vocabulary(model, tokenizer)
 
 

@@ -20,7 +20,6 @@ from alignlab.calibration.checks import (
     is_half,
 )
 from alignlab.calibration.elicitation import (
-    AT_RANDOM,
     Choices,
     Prompt,
     multiple_choice,
@@ -67,15 +66,11 @@ def dropout(model: nn.Module, rate: float) -> Iterator[nn.Module]:
             "Take a model with one of these, or add dropout to its modules yourself.",
         )
     hooks = [module.register_forward_hook(drop) for module in layers]
-    outer = model in AT_RANDOM
-    AT_RANDOM.add(model)
     try:
         yield model
     finally:
         for hook in hooks:
             hook.remove()
-        if not outer:
-            AT_RANDOM.discard(model)
 
 
 def mc_dropout(

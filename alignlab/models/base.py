@@ -6,6 +6,8 @@ or Llama.
 
 import functools
 import hashlib
+import json
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,8 +78,12 @@ def base_path(size: str = "1m", stage: str = "final") -> Path:
 
 def tokenizer_path(name_or_path: str | Path) -> str | Path:
     """Where a model's tokenizer is: with the model, except that the shipped models
-    share one."""
+    share one, and adapters without one have their base model's."""
     folder = Path(name_or_path)
+    if folder.is_dir() and not (folder / "tokenizer_config.json").exists():
+        base = adapters_base(folder)
+        if base:
+            return tokenizer_path(base)
     shared = folder.parent == WEIGHTS and not (folder / "tokenizer.json").exists()
     return WEIGHTS / "tokenizer" if shared else name_or_path
 
@@ -88,22 +94,96 @@ def load_base(size: str = "1m", stage: str = "final"):
     return load_model(base_path(size, stage))
 
 
-def load_model(name_or_path: str | Path, dtype=None):
+def load_model(name_or_path: str | Path, dtype="float32"):
     """``(model, tokenizer)`` from a folder or a Hub id, on the device that
     :func:`use_device` named, with padding on the left for sampling.
 
+    A folder with adapters of `peft` alone gives their base model with the adapters, to
+    be trained further.
+
     Args:
-        dtype: precision of the weights, such as ``torch.bfloat16``; None takes the one
-            that the checkpoint names, float32 for shipped models.
+        dtype: precision of the weights, such as "bfloat16" or ``torch.bfloat16``; in
+            less than float32 small steps of training get lost. "auto" takes the one
+            that the checkpoint names.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    precision = {} if dtype is None else {"dtype": dtype}
-    model = AutoModelForCausalLM.from_pretrained(name_or_path, **precision)
+    model = load_weights(AutoModelForCausalLM, name_or_path, dtype)
     tokenizer = AutoTokenizer.from_pretrained(
         tokenizer_path(name_or_path), padding_side="left"
     )
     return model.to(_device), tokenizer
+
+
+def load_weights(auto_class, name_or_path: str | Path, dtype="float32", **options):
+    """The model of a folder or a Hub id, on the CPU. Where that holds adapters of
+    `peft`, they are put on their base model, and can be trained: `transformers` itself
+    would load them frozen.
+
+    Args:
+        auto_class: such as ``AutoModelForCausalLM``.
+        options: for its ``from_pretrained``.
+
+    Raises:
+        AlignlabError: if the checkpoint has no weights for the model's head, which
+            would be random, or the base model of adapters cannot be loaded.
+    """
+    base = adapters_base(name_or_path)
+    if base is None:
+        model, report = auto_class.from_pretrained(
+            name_or_path, dtype=dtype, output_loading_info=True, **options
+        )
+        _require_head(name_or_path, model, report["missing_keys"])
+        return model
+    from peft import PeftConfig, PeftModel
+
+    adapters = PeftConfig.from_pretrained(name_or_path)
+    try:
+        model = auto_class.from_pretrained(base, dtype=dtype, **options)
+    except (OSError, ValueError) as error:
+        raise AlignlabError(
+            f"{name_or_path} holds adapters for {base!r}, which cannot be loaded: "
+            f"{str(error).splitlines()[0]}",
+            "Correct base_model_name_or_path in its adapter_config.json, or load both "
+            "yourself: PeftModel.from_pretrained(base, folder, is_trainable=True).",
+        ) from error
+    _make_room_for_tokens(model, name_or_path)
+    trainable = not adapters.is_prompt_learning  # `peft` loads those frozen only
+    return PeftModel.from_pretrained(model, name_or_path, is_trainable=trainable)
+
+
+def _require_head(name_or_path: str | Path, model, missing: Iterable[str]) -> None:
+    trunk = f"{model.base_model_prefix}."
+    absent = sorted(name for name in missing if not name.startswith(trunk))
+    if absent:
+        kind, labels = type(model).__name__, model.config.num_labels
+        kind += f" with {labels} labels" if "Classification" in kind else ""
+        raise AlignlabError(
+            f"{name_or_path} has no weights for {', '.join(absent)} of a {kind}: they "
+            "would be random.",
+            "Load a language model by alignlab.models.base.load_model, and a reward "
+            "model by alignlab.models.reward.load_reward_model.",
+        )
+
+
+def _make_room_for_tokens(model, name_or_path: str | Path) -> None:
+    """Give a base model embeddings for the tokens that were added for its adapters."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path(name_or_path))
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+
+
+def adapters_base(name_or_path: str | Path) -> str | None:
+    """Name or folder of the base model, where a folder or Hub id holds adapters of
+    `peft`; None where it holds a whole model."""
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    config = find_adapter_config_file(str(name_or_path))
+    if config is None:
+        return None
+    return json.loads(Path(config).read_text()).get("base_model_name_or_path") or ""
 
 
 _device = "cpu"

@@ -83,6 +83,11 @@ def _is_relatives(layer: nn.Module, endings: str | tuple[str, ...]) -> bool:
     return kind.__module__ in MODULES and kind.__name__.endswith(endings)
 
 
+def is_lean(layer: nn.Module) -> bool:
+    """Whether a region of :func:`lean_layers` is open on the layer."""
+    return layer in _REGIONS
+
+
 def _make_lean(layer: nn.Module) -> None:
     _REGIONS[layer] = _REGIONS.get(layer, 0) + 1
     if _REGIONS[layer] == 1:
@@ -148,6 +153,15 @@ def _lean_attention(usual: Callable) -> Callable:
     return functools.update_wrapper(forward, usual)
 
 
+def rms_norm(
+    x: Float[Tensor, "*rows hidden"], weight: Float[Tensor, "hidden"], epsilon: float
+) -> tuple[Float[Tensor, "*rows hidden"], Float[Tensor, "*rows 1"]]:
+    """x r w and r, see :class:`RMSNorm`."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    scale = (length.square_() / x.shape[-1]).add_(epsilon).rsqrt_()
+    return (x * scale).mul_(weight), scale
+
+
 class RMSNorm(torch.autograd.Function):
     """x r w with r = (mean(x²) + epsilon)^(-1/2) over the last dimension."""
 
@@ -155,10 +169,9 @@ class RMSNorm(torch.autograd.Function):
     def forward(
         ctx, x: Float[Tensor, "*rows hidden"], weight: Float[Tensor, "hidden"], epsilon
     ) -> Float[Tensor, "*rows hidden"]:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = (length.square_() / x.shape[-1]).add_(epsilon).rsqrt_()
+        y, scale = rms_norm(x, weight, epsilon)
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight)
+        return y
 
     @staticmethod
     def backward(ctx, grad):
@@ -177,16 +190,16 @@ class Rotary(torch.autograd.Function):
     def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
         first, second = sin.chunk(2, dim=-1)
-        return _rotate(x, cos, first, second)
+        return rotate(x, cos, first, second)
 
     @staticmethod
     def backward(ctx, grad):
         cos, sin = ctx.saved_tensors
         first, second = sin.chunk(2, dim=-1)
-        return _rotate(grad, cos, -second, -first), None, None
+        return rotate(grad, cos, -second, -first), None, None
 
 
-def _rotate(x: Tensor, cos: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """(x₁ cos - x₂ first, x₂ cos + x₁ second), cos by its own halves."""
     rotated = x * cos
     (y1, y2), (x1, x2) = rotated.chunk(2, dim=-1), x.chunk(2, dim=-1)

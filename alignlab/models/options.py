@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from alignlab.models.cache import holds, keeps_cache
+from alignlab.models.fit import text_inputs
 from alignlab.models.positions import (
     completion_log_probs,
     logits_at,
@@ -62,23 +64,22 @@ def option_log_probs(
 ) -> Float[Tensor, "options"]:
     """Log-probability of every option as the continuation of its prompt, in nats.
 
-    The same as from a row with prompt and option. A model whose cache holds more than
-    keys and values, such as a recurrent one, does read such rows.
+    The same as from a row with prompt and option. A model that remembers more than keys
+    and values, such as a recurrent one, does read such rows; see
+    ``cache.keeps_cache``.
 
     Args:
         model: a causal language model of `transformers`, also with peft adapters.
         packed: the result of :func:`pack_options`.
     """
-    mask, owner = packed["prompt_mask"], packed["prompt_of"]
-    output = model(
-        packed["prompt_ids"],
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    if not keeps_cache(model):
+        return _log_probs_of_rows(model, packed)
+    ids, mask, owner = (packed[x] for x in ("prompt_ids", "prompt_mask", "prompt_of"))
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    inputs = dict(attention_mask=mask, position_ids=positions, logits_to_keep=1)
+    output = model(ids, **text_inputs(model, ids, use_cache=True, **inputs))
     cache = getattr(output, "past_key_values", None)
-    if not isinstance(cache, DynamicCache):
+    if not isinstance(cache, DynamicCache) or not holds(cache, ids.shape[1]):
         return _log_probs_of_rows(model, packed)
     vocabulary = output.logits[:, -1].double().log_softmax(dim=1)  # (P, V)
     log_probs = vocabulary[owner, packed["option_ids"][:, 0]]  # (R,), of first tokens

@@ -25,11 +25,18 @@ PROMPT, CHOSEN, REJECTED = range(3)  # what a token is part of
 
 
 class EncodedPair(NamedTuple):
-    """Token ids of a prompt and of its two completions, chosen and rejected."""
+    """Token ids of a prompt and of its two completions, chosen and rejected.
+
+    The masks are 1 on those tokens of a completion that count, and 0 on what was given
+    to it, such as a user's turn; without a mask all count. The prompt may be empty if
+    no completion's first token counts.
+    """
 
     prompt: list[int]
     chosen: list[int]
     rejected: list[int]
+    chosen_mask: list[int] | None = None
+    rejected_mask: list[int] | None = None
 
     @property
     def length(self) -> int:
@@ -44,19 +51,18 @@ def pack(pairs: Sequence[EncodedPair], pad_token_id: int) -> dict[str, Tensor]:
         ``position_ids``, which continue the prompt's in both completions; ``part``,
         PROMPT, CHOSEN or REJECTED; ``pair``, its index, -1 on padding; and for tokens
         of completions ``source``, the column of the token that predicts it. For each
-        pair, (B,): the numbers ``chosen_tokens`` and ``rejected_tokens``.
+        pair, (B,): the numbers ``chosen_tokens`` and ``rejected_tokens`` that count. If
+        a pair has masks, also ``counts``, (rows, width), True on the completions'
+        tokens that count.
 
     Raises:
-        ValueError: if a prompt or a completion has no tokens.
+        ValueError: if a prompt or a completion has no tokens, or a mask none that count
+            or another length.
     """
     for number, pair in enumerate(pairs):
-        for name, tokens in pair._asdict().items():
-            if not len(tokens):
-                raise ValueError(
-                    f"pair {number} has no tokens in its {name}: was it cut off? "
-                    "Leave the pair out, or allow more tokens"
-                )
-    lengths = np.array([[len(part) for part in pair] for pair in pairs])  # (B, 3)
+        _require_tokens(number, pair)
+    parts = [pair[:3] for pair in pairs]
+    lengths = np.array([[len(part) for part in pair] for pair in parts])  # (B, 3)
     rows, start, shape = _cheapest_layout(lengths.sum(1))
     # Of each token, pair after pair, (N,):
     pair = np.repeat(np.arange(len(pairs)), lengths.sum(1))
@@ -69,20 +75,51 @@ def pack(pairs: Sequence[EncodedPair], pad_token_id: int) -> dict[str, Tensor]:
     at_fork = offset == prompt + chosen  # rejected's first token, which chosen precedes
     source = column - 1 - np.where(at_fork, chosen, 0)
     tokens = {
-        "input_ids": list(chain.from_iterable(chain.from_iterable(pairs))),
+        "input_ids": list(chain.from_iterable(chain.from_iterable(parts))),
         "attention_mask": 1,
         "position_ids": offset - np.where(part == REJECTED, chosen, 0),
         "part": part,
         "pair": pair,
         "source": np.where(part == PROMPT, 0, source),
     }
+    if any(pair.chosen_mask or pair.rejected_mask for pair in pairs):
+        tokens["counts"] = np.array(list(chain.from_iterable(map(_counts, pairs))))
     packed = {}
     for name, values in tokens.items():
-        table = np.full(shape, {"input_ids": pad_token_id, "pair": -1}.get(name, 0))
+        fill = {"input_ids": pad_token_id, "pair": -1, "counts": False}.get(name, 0)
+        table = np.full(shape, fill)
         table[rows[pair], column] = values
         packed[name] = torch.from_numpy(table)
-    packed["chosen_tokens"], packed["rejected_tokens"] = torch.tensor(lengths.T[1:])
+    counted = [
+        [sum(mask) if mask else len(part) for part, mask in zip(pair[1:3], pair[3:])]
+        for pair in pairs
+    ]
+    packed["chosen_tokens"], packed["rejected_tokens"] = torch.tensor(counted).T
     return packed
+
+
+def _counts(pair: EncodedPair) -> list[bool]:
+    """Of each token of a pair whether it counts."""
+    sides = zip(pair[1:3], pair[3:], strict=True)
+    masks = [mask or [1] * len(part) for part, mask in sides]
+    return [False] * len(pair.prompt) + [bool(m) for mask in masks for m in mask]
+
+
+def _require_tokens(number: int, pair: EncodedPair) -> None:
+    for name, tokens in zip(pair._fields, pair[:3]):
+        given = [mask for mask in pair[3:] if mask is not None]
+        unread = name == "prompt" and len(given) == 2 and not given[0][0] + given[1][0]
+        if not len(tokens) and not unread:
+            raise ValueError(
+                f"pair {number} has no tokens in its {name}: was it cut off? "
+                "Leave the pair out, or allow more tokens"
+            )
+    for name, tokens, mask in zip(pair._fields[1:], pair[1:3], pair[3:]):
+        if mask is not None and (len(mask) != len(tokens) or not any(mask)):
+            raise ValueError(
+                f"pair {number} has {len(tokens)} tokens in its {name}, and a mask of "
+                f"{len(mask)} of which {sum(mask)} count"
+            )
 
 
 def pair_log_probs(
@@ -99,6 +136,8 @@ def pair_log_probs(
     """
     part, count = packed["part"], len(packed["chosen_tokens"])
     in_completion = (part != PROMPT) & (packed["pair"] >= 0)  # (R, T)
+    if "counts" in packed:
+        in_completion = packed["counts"]
     row, column = in_completion.nonzero(as_tuple=True)  # (N,)
     source = packed["source"][row, column]
     prediction_mask = torch.zeros_like(in_completion)
@@ -134,7 +173,8 @@ def require_rows_can_be_shared(model: nn.Module, pair: EncodedPair) -> None:
     try:
         with evaluation_mode(model), torch.no_grad():
             together = torch.cat(_read_together(model, pair))
-            apart = [_read_alone(model, pair.prompt, tokens) for tokens in pair[1:]]
+            sides = zip(pair[1:3], pair[3:], strict=True)
+            apart = [_read_alone(model, pair.prompt, *side) for side in sides]
     except Exception as error:  # of many kinds, from inside the model
         raise AlignlabError(
             f"This model cannot read two completions in one row: {error}", _REMEDY
@@ -199,8 +239,11 @@ def _read_together(model: nn.Module, pair: EncodedPair) -> tuple[Tensor, Tensor]
     return pair_log_probs(model, {name: x.to(device) for name, x in packed.items()})
 
 
-def _read_alone(model: nn.Module, prompt: list[int], completion: list[int]) -> Tensor:
+def _read_alone(
+    model: nn.Module, prompt: list[int], completion: list[int], mask: list[int] | None
+) -> Tensor:
     device = next(model.parameters()).device
     ids = torch.tensor([[*prompt, *completion]], device=device)
-    mask = (torch.arange(ids.shape[1], device=device) >= len(prompt)).long()[None]
+    mask = [0] * len(prompt) + (mask or [1] * len(completion))
+    mask = torch.tensor([mask], device=device)
     return completion_log_probs(model, ids, torch.ones_like(ids), mask).sum()

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from alignlab.models.cache import keeps_cache
+from alignlab.models.fit import has_virtual_tokens, plain_model, text_inputs
 from alignlab.models.lean import last_mlp_at
 
 
@@ -25,21 +27,42 @@ def logits_at(
         model: a causal language model of `transformers`, also with peft adapters.
         prediction_mask: True at the positions whose logits are wanted: to score a
             token, one position before it.
-        model_inputs: passed on to the model, such as attention_mask.
+        model_inputs: passed on to the model, such as attention_mask, if it takes them.
+
+    Raises:
+        ValueError: if the model does not make its logits by one call of one output
+            layer, or has virtual tokens; it is read wrongly then, or not at all.
     """
-    hidden = []
+    head = _output_layer(model)
+    inputs = text_inputs(model, input_ids, **model_inputs)
+    entered = []
 
-    def select(module, inputs):  # a hook, so that scaling or capping still follows
-        hidden.append(inputs[0][prediction_mask])  # (N, H)
-        return (hidden[0][None], *inputs[1:])
+    def select(module, args):  # a hook, so that scaling or capping still follows
+        entered.append(args[0][prediction_mask])  # (N, H)
+        return (entered[-1][None], *args[1:])
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(select)
+    hook = head.register_forward_pre_hook(select)
     try:
         with last_mlp_at(model, prediction_mask):
-            logits = model(input_ids, **model_inputs).logits  # (1, N, V)
+            logits = model(input_ids, **inputs).logits  # (1, N, V)
     finally:
         hook.remove()
-    return logits.squeeze(0), hidden[0]  # [0] would copy the gradient in backward
+    if len(entered) != 1 or logits.shape[:-1] != (1, len(entered[0])):
+        raise ValueError(
+            f"a {type(plain_model(model)).__name__} does not make its logits of the "
+            "hidden states in one pass through its output layer"
+        )
+    return logits.squeeze(0), entered[0]  # [0] would copy the gradient in backward
+
+
+def _output_layer(model: nn.Module) -> nn.Module:
+    head = model.get_output_embeddings()
+    if head is None or has_virtual_tokens(model):
+        raise ValueError(
+            f"a {type(plain_model(model)).__name__} has no output layer, or virtual "
+            "tokens before the text: see alignlab.models.fit.require_causal_lm"
+        )
+    return head
 
 
 def completion_log_probs(
@@ -69,6 +92,8 @@ def completion_log_probs(
             f"input_ids, attention_mask and mask have shapes {tuple(input_ids.shape)}, "
             f"{tuple(attention_mask.shape)} and {tuple(mask.shape)}: they must agree"
         )
+    if _reads_padding(model, attention_mask):
+        return _of_rows_moved_left(model, input_ids, attention_mask, mask)
     # (B, T-1): logits at t predict token t+1, if t is a real token.
     predicts = mask[:, 1:].bool() & attention_mask[:, :-1].bool()
     logits, _ = logits_at(
@@ -81,6 +106,23 @@ def completion_log_probs(
     )
     log_probs = pick_log_probs(logits, None, input_ids[:, 1:][predicts])  # (N,)
     return log_probs.new_zeros(predicts.shape).masked_scatter(predicts, log_probs)
+
+
+def _reads_padding(model: nn.Module, attention_mask: Tensor) -> bool:
+    """Whether padding before a token may change what the model says of it: recurrent
+    layers do not skip it, and some count positions without asking."""
+    padded_before = (attention_mask[:, 1:] > attention_mask[:, :-1]).any()
+    return bool(padded_before) and not keeps_cache(model)
+
+
+def _of_rows_moved_left(
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor, mask: Tensor
+) -> Float[Tensor, "batch time-1"]:
+    """:func:`completion_log_probs` of the same rows with all padding on the right."""
+    order = attention_mask.argsort(dim=1, descending=True, stable=True)
+    moved = (x.gather(1, order) for x in (input_ids, attention_mask, mask))
+    log_probs = F.pad(completion_log_probs(model, *moved), (1, 0))
+    return torch.zeros_like(log_probs).scatter(1, order, log_probs)[:, 1:]
 
 
 def pick_log_probs(

@@ -1,27 +1,48 @@
 """Reward models: a policy's trunk with a scalar head that scores a whole dialogue.
 
 They are plain ``AutoModelForSequenceClassification`` models with one label, as
-`transformers` and TRL expect.
+`transformers` and TRL expect, and give the same scores there: the score is read at the
+last token that is not ``config.pad_token_id``. Encoders with a head of another name
+(BERT, DeBERTa, ModernBERT) score as well; they are not started from a policy.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlab.errors import AlignlabError
-from alignlab.models.base import device_in_use, evaluation_mode
+from alignlab.models.base import (
+    adapters_base,
+    device_in_use,
+    evaluation_mode,
+    load_weights,
+    tokenizer_path,
+)
+from alignlab.models.cache import keeps_cache
+from alignlab.models.fit import (
+    has_virtual_tokens,
+    is_precise,
+    plain_model,
+    require_loaded,
+    require_scalar_head,
+    require_vocabulary,
+    text_inputs,
+)
 from alignlab.models.lean import last_mlp_at, lean_layers
 from alignlab.models.text import (
     Prompt,
     Reply,
     encode_dialogues,
+    first_position,
     pad_right,
     pad_token_id,
     require_room,
@@ -38,7 +59,8 @@ def reward_model_from(policy: PreTrainedModel, seed: int = 0) -> PreTrainedModel
     learns from the first step on.
 
     Args:
-        policy: a causal language model; merge peft adapters into it first.
+        policy: a causal language model; merge peft adapters into it first. The copy
+            is in float32, or better where the policy is, so that no step is lost.
         seed: of the head's initial weights.
 
     Raises:
@@ -49,19 +71,20 @@ def reward_model_from(policy: PreTrainedModel, seed: int = 0) -> PreTrainedModel
     """
     from transformers import AutoModelForSequenceClassification
 
+    require_loaded(policy)
     config = copy.deepcopy(policy.config)
     config.num_labels = 1
+    precise = torch.promote_types(policy.dtype, torch.float32)
     try:
-        model = AutoModelForSequenceClassification.from_config(
-            config, dtype=policy.dtype
-        )
+        model = AutoModelForSequenceClassification.from_config(config, dtype=precise)
         model.base_model.load_state_dict(policy.base_model.state_dict())
         head = model.score
     except (ValueError, RuntimeError, AttributeError) as error:
         raise AlignlabError(
             f"Cannot put a scalar head on a {type(policy).__name__}: "
             f"{str(error).splitlines()[0]}",
-            "Pass a plain causal LM of `transformers` (peft adapters merged).",
+            "Pass a plain causal LM of `transformers` (peft adapters merged) that has "
+            "a classifier there, such as Llama, Qwen, Gemma or GPT-2.",
         ) from error
     generator = torch.Generator().manual_seed(torch_seed(seed, "reward head"))
     hidden = head.weight.shape[1]
@@ -71,36 +94,57 @@ def reward_model_from(policy: PreTrainedModel, seed: int = 0) -> PreTrainedModel
     return model.to(policy.device).train(policy.training)
 
 
-def load_reward_model(name_or_path: str | Path, dtype=None):
+def load_reward_model(name_or_path: str | Path, dtype="float32"):
     """``(model, tokenizer)`` from a folder that ``models.base.save_model`` wrote, or
     from a Hub id, on the device that ``models.base.use_device`` named.
 
     Args:
-        dtype: precision of the weights, such as ``torch.bfloat16``; None takes the one
-            that the checkpoint names.
+        dtype: precision of the weights, such as "bfloat16" or ``torch.bfloat16``;
+            "auto" takes the one that the checkpoint names.
 
     Raises:
         AlignlabError: if the checkpoint does not give one number per dialogue. From a
             language model, `transformers` would make one with a random head.
     """
-    from transformers import (
-        AutoConfig,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-    )
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    labels = AutoConfig.from_pretrained(name_or_path).num_labels
-    if labels != 1:
+    _require_one_label(name_or_path)
+    model = load_weights(
+        AutoModelForSequenceClassification, name_or_path, dtype, num_labels=1
+    )
+    require_scalar_head(model)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path(name_or_path))
+    if model is not plain_model(model):  # adapters come without what they are read by
+        read_before_padding(model, pad_token_id(tokenizer))
+    return model.to(device_in_use()), tokenizer
+
+
+def read_before_padding(model: nn.Module, pad_token_id: int) -> None:
+    """Make this the model's padding, so that its scores are read before it. RoBERTa and
+    its relatives stay as they are: their positions begin behind the padding's number,
+    and scores are read at the first token."""
+    if first_position(model) == 0:
+        for config in (model.config, model.config.get_text_config()):
+            config.pad_token_id = pad_token_id
+
+
+def _require_one_label(name_or_path: str | Path) -> None:
+    """Refuse a checkpoint of another kind, by its config or that of its adapters."""
+    if adapters_base(name_or_path) is not None:
+        from peft import PeftConfig
+
+        task = PeftConfig.from_pretrained(name_or_path).task_type
+        what = None if task == "SEQ_CLS" else f"it has adapters for the task {task}"
+    else:
+        from transformers import AutoConfig
+
+        labels = AutoConfig.from_pretrained(name_or_path).num_labels
+        what = None if labels == 1 else f"it has {labels} labels, not 1"
+    if what is not None:
         raise AlignlabError(
-            f"{name_or_path} is no reward model: it has {labels} labels, not 1.",
+            f"{name_or_path} is no reward model: {what}.",
             "Start one from a policy: `reward_model_from(policy)`.",
         )
-    precision = {} if dtype is None else {"dtype": dtype}
-    model = AutoModelForSequenceClassification.from_pretrained(
-        name_or_path, **precision
-    )
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    return model.to(device_in_use()), tokenizer
 
 
 def sequence_rewards(
@@ -108,10 +152,11 @@ def sequence_rewards(
     input_ids: Int[Tensor, "batch time"],
     attention_mask: Int[Tensor, "batch time"],
 ) -> Float[Tensor, "batch"]:
-    """The reward of each row, read at its last real token; at least float32.
+    """The reward of each row; at least float32.
 
-    `transformers` itself looks for the last token that is not ``config.pad_token_id``,
-    which is one too early where EOS serves as padding. Here the mask decides.
+    It is read where `transformers` reads it: at the last real token that is not
+    ``config.pad_token_id``, which is one before EOS where EOS serves as padding. Where
+    the config names no padding, `transformers` refuses batches; here the mask decides.
 
     Args:
         model: a sequence classifier with one label, also with LoRA adapters.
@@ -119,25 +164,140 @@ def sequence_rewards(
         attention_mask: 1 on real tokens, 0 on padding.
 
     Raises:
-        ValueError: if the shapes differ or a row holds only padding.
+        ValueError: if the shapes differ, a row holds only padding, or an adapter puts
+            virtual tokens before the text.
     """
     if input_ids.shape != attention_mask.shape or not attention_mask.any(dim=1).all():
         raise ValueError(
             f"input_ids have shape {tuple(input_ids.shape)} and attention_mask "
             f"{tuple(attention_mask.shape)}: they must agree, with a real token a row"
         )
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    last = attention_mask.shape[1] - 1 - attention_mask.flip(1).argmax(1)  # (B,)
-    is_last = torch.arange(attention_mask.shape[1], device=last.device) == last[:, None]
-    with last_mlp_at(plain, is_last):
-        hidden = plain.base_model(
-            input_ids,
-            attention_mask=attention_mask,
-            position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=False,
-        ).last_hidden_state  # (B, T, hidden)
-    rewards = plain.score(hidden[is_last])[:, 0]  # (B,)
+    if has_virtual_tokens(model):
+        raise ValueError(
+            "the reward model's adapter puts virtual tokens before the text: see "
+            "alignlab.models.fit.require_scalar_head"
+        )
+    plain = plain_model(model)
+    by_token = scores_tokens(plain)
+    if not (by_token and keeps_cache(plain.base_model)):  # padding before may count
+        order = attention_mask.argsort(dim=1, descending=True, stable=True)
+        input_ids, attention_mask = (
+            x.gather(1, order) for x in (input_ids, attention_mask)
+        )
+    if by_token:
+        rewards = _score_last_token(plain, input_ids, attention_mask)  # (B,)
+    elif attention_mask.all() or not _reads_padding(model):
+        logits = model(input_ids, attention_mask=attention_mask).logits
+        rewards = logits.reshape(len(input_ids))  # (B, 1) -> (B,)
+    else:
+        rewards = _score_by_length(model, input_ids, attention_mask)
     return rewards.to(torch.promote_types(rewards.dtype, torch.float32))
+
+
+def scores_tokens(plain: nn.Module) -> bool:
+    """Whether the model is one of `transformers` that puts every token through its
+    head ``score`` and picks the last one."""
+    ours = type(plain).__module__.startswith("transformers.")
+    return ours and isinstance(getattr(plain, "score", None), nn.Module)
+
+
+_READS_PADDING: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def _reads_padding(model: nn.Module) -> bool:
+    """Whether padding behind a text changes what the model says of it, although the
+    mask marks it: some encoders mix neighbours, or all tokens, without asking."""
+    plain = plain_model(model)
+    if plain not in _READS_PADDING:
+        device = next(model.parameters()).device
+        cuda = [device] if device.type == "cuda" else []
+        with (
+            torch.random.fork_rng(devices=cuda),
+            torch.autocast(device.type, enabled=False),
+            evaluation_mode(model),
+        ):
+            _READS_PADDING[plain] = _padding_shows(model, device)
+    return _READS_PADDING[plain]
+
+
+@torch.no_grad()
+def _padding_shows(model: nn.Module, device: torch.device) -> bool:
+    size = model.config.get_text_config().vocab_size
+    ids = (5 + torch.arange(24, device=device).view(3, 8)) % size
+    mask = (torch.arange(12, device=device) < 8).long().expand(3, 12)
+    alone = _read(model, ids, torch.ones_like(ids))
+    for padding in (0, 5):  # the embedding of a padding token may be 0
+        padded = _read(model, F.pad(ids, (0, 4), value=padding), mask)
+        for own, other in zip(alone, padded, strict=True):
+            other = other[:, : own.shape[1]]
+            tolerance = (1e-4 if is_precise(model) else 0.03) * own.std()
+            if (own - other).square().mean().sqrt() > tolerance:
+                return True
+    return False
+
+
+def _read(model: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores, and last hidden states, as a new head may still be 0."""
+    entered = []
+    trunk = getattr(plain_model(model), "base_model", model)
+    hook = trunk.register_forward_hook(lambda *given: entered.append(given[-1][0]))
+    try:
+        logits = model(ids, attention_mask=mask).logits
+    finally:
+        hook.remove()
+    return logits.float(), entered[0].float()
+
+
+def _score_by_length(
+    model: nn.Module,
+    input_ids: Int[Tensor, "batch time"],
+    attention_mask: Int[Tensor, "batch time"],
+) -> Float[Tensor, "batch"]:
+    """The same for rows with padding on the right, those of one length together, so
+    that none is read with padding."""
+    lengths = attention_mask.sum(1)
+    groups = [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
+    rewards = [
+        model(ids, attention_mask=torch.ones_like(ids)).logits.reshape(len(rows))
+        for rows in groups
+        for ids in [input_ids[rows, : lengths[rows[0]]]]
+    ]
+    return torch.cat(rewards)[torch.cat(groups).argsort()]
+
+
+def _score_last_token(
+    plain: nn.Module,
+    input_ids: Int[Tensor, "batch time"],
+    attention_mask: Int[Tensor, "batch time"],
+) -> Float[Tensor, "batch"]:
+    is_last = _is_last(plain, input_ids, attention_mask)  # (B, T)
+    inputs = text_inputs(
+        plain.base_model,
+        input_ids,
+        attention_mask=attention_mask,
+        position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
+        use_cache=False,
+    )
+    with last_mlp_at(plain, is_last):
+        hidden = plain.base_model(input_ids, **inputs).last_hidden_state
+    return plain.score(hidden[is_last])[:, 0]  # (B, T, hidden) -> (B,)
+
+
+def _is_last(
+    plain: nn.Module,
+    input_ids: Int[Tensor, "batch time"],
+    attention_mask: Int[Tensor, "batch time"],
+) -> Bool[Tensor, "batch time"]:
+    """Where each row's score is read: once a row, at its first token if all of them
+    are padding by the config."""
+    padding = plain.config.get_text_config().pad_token_id
+    read = attention_mask.bool()
+    if padding is not None:
+        not_padding = read & (input_ids != padding)
+        first = read & (read.cumsum(1) == 1)
+        read = torch.where(not_padding.any(1, keepdim=True), not_padding, first)
+    last = read.shape[1] - 1 - read.int().flip(1).argmax(1)  # (B,)
+    return torch.arange(read.shape[1], device=last.device) == last[:, None]
 
 
 @torch.no_grad()
@@ -147,6 +307,7 @@ def score(
     prompts: Sequence[Prompt],
     completions: Sequence[Reply],
     batch_size: int = 256,
+    chat_template_kwargs: Mapping | Sequence[Mapping | None] | None = None,
 ) -> np.ndarray:
     """The reward of each completion of its prompt, in the order given.
 
@@ -156,6 +317,8 @@ def score(
             adds EOS) or lists of chat messages.
         batch_size: dialogues at once; more is faster and takes more memory, and changes
             rewards by rounding only.
+        chat_template_kwargs: what else the chat template reads, for all dialogues or
+            one (or None) for each.
 
     Returns:
         (N,) of float64. Rewards have no unit and no zero: only differences between
@@ -164,11 +327,14 @@ def score(
     Raises:
         ValueError: if there are not as many completions as prompts, or batch_size is
             not positive.
-        AlignlabError: if a dialogue does not fit into the model's context.
+        AlignlabError: if the model does not give one number per text, the tokenizer
+            has tokens that it lacks, or a dialogue does not fit into its context.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-    ids = encode_dialogues(tokenizer, prompts, completions)
+    require_scalar_head(model)
+    require_vocabulary(model, tokenizer)
+    ids = encode_dialogues(tokenizer, prompts, completions, chat_template_kwargs)
     require_room(model, ids, what="Dialogue")
     rewards = np.zeros(len(ids))
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # for little padding

@@ -1,6 +1,10 @@
-"""From text to token ids: chat template, EOS token, padding, room in the context."""
+"""From text to token ids: prompts, dialogues and replies, padding, room in the context.
 
-from collections.abc import Sequence
+A string stands for one turn, a list for chat messages.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 import torch
 from jaxtyping import Int
@@ -8,95 +12,123 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from alignlab.errors import AlignlabError
+from alignlab.models.dialogues import (
+    Plain,
+    Prompt,
+    Reply,
+    encode_conversations,
+    encode_plain,
+    join,
+)
+from alignlab.models.fit import plain_model
+from alignlab.models.templates import (
+    as_messages,
+    chat_text,
+    closing_ids,
+    end_token_ids,
+    marker_ids,
+    naming,
+    plain_ids,
+    prompt_text,
+)
 
-Prompt = str | list[dict]  # a string is one user turn
-Reply = str | list[dict]  # a string is one assistant turn
+__all__ = [
+    "Prompt",
+    "Reply",
+    "as_messages",
+    "chat_text",
+    "closing_ids",
+    "completion_text",
+    "context_length",
+    "encode_dialogues",
+    "encode_prompt",
+    "end_token_ids",
+    "pad_left",
+    "pad_right",
+    "pad_token_id",
+    "require_room",
+]
+
 Padded = tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]
 
 
-def as_messages(text: str | list[dict], role: str) -> list[dict]:
-    """Chat messages: a string becomes one message of that role, a list stays."""
-    return [{"role": role, "content": text}] if isinstance(text, str) else list(text)
-
-
-def chat_text(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: list[dict],
-    *,
-    add_generation_prompt: bool = False,
-) -> str:
-    """The conversation as the tokenizer's chat template writes it.
-
-    Args:
-        add_generation_prompt: end with the opening of an assistant turn, so that the
-            model replies next.
-
-    Raises:
-        AlignlabError: if the tokenizer has no chat template.
-    """
-    if tokenizer.chat_template is None:
-        raise AlignlabError(
-            f"The tokenizer {tokenizer.name_or_path!r} has no chat template.",
-            "Take an instruct model's tokenizer, set tokenizer.chat_template, or use "
-            "plain text (chat=False where there is such an argument).",
-        )
-    return tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=add_generation_prompt
-    )
-
-
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, **chat_template_kwargs
+) -> list[int]:
     """Token ids of a prompt, ready for a completion to follow.
 
-    Chat messages go through the chat template, which brings its own special tokens.
-    A string is plain text and gets the tokenizer's special tokens, unless it already
-    starts with BOS.
+    Chat messages go through the chat template, which brings its own special tokens; if
+    the last one is the assistant's, it is unfinished and will be continued. A string is
+    plain text and gets the tokenizer's special tokens in front, unless it already
+    starts with BOS. Those that the tokenizer puts behind a text, such as EOS, are left
+    out.
 
     Raises:
-        AlignlabError: if the prompt is a chat and there is no chat template.
+        AlignlabError: if the prompt is a chat and there is no chat template, or it does
+            not take the chat.
     """
     if not isinstance(prompt, str):
-        text = chat_text(tokenizer, prompt, add_generation_prompt=True)
+        text = prompt_text(tokenizer, list(prompt), **chat_template_kwargs)
         return tokenizer(text, add_special_tokens=False)["input_ids"]
-    bos = tokenizer.bos_token
-    has_bos = bos is not None and prompt.startswith(bos)
-    return tokenizer(prompt, add_special_tokens=not has_bos)["input_ids"]
+    return plain_ids(tokenizer, prompt)
 
 
 def encode_dialogues(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
     completions: Sequence[Reply],
+    chat_template_kwargs: Mapping | Sequence[Mapping | None] | None = None,
 ) -> list[list[int]]:
     """Token ids of each prompt with its completion, through the chat template at once.
 
+    See :func:`alignlab.models.dialogues.join` for what a completion may be. Where the
+    template does not end the last turn, EOS follows it, and a warning says so. If the
+    tokenizer has no chat template, strings are plain text, with EOS behind them.
+
+    Args:
+        chat_template_kwargs: what else the template reads, for all dialogues or one
+            (or None) for each.
+
     Raises:
         ValueError: if there are not as many completions as prompts.
-        AlignlabError: if there is no chat template, or it does not end a reply with the
-            tokenizer's EOS token.
+        AlignlabError: if there is no chat template for messages, a dialogue does not
+            fit together, or there is nothing to end it with.
     """
     if len(prompts) != len(completions):
         raise ValueError(
             f"prompts has {len(prompts)} entries and completions {len(completions)}: "
             "each completion needs the prompt it replies to"
         )
-    if not len(prompts):
-        return []
-    texts = [
-        chat_text(
-            tokenizer, as_messages(prompt, "user") + as_messages(reply, "assistant")
-        )
-        for prompt, reply in zip(prompts, completions, strict=True)
-    ]
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    for number, row in enumerate(ids):
-        if tokenizer.eos_token_id not in row[-2:]:  # some templates add a line break
-            raise AlignlabError(
-                f"Dialogue {number} does not end in the EOS token "
-                f"{tokenizer.eos_token!r}: the model cannot see that it is over.",
-                "Set tokenizer.eos_token to what ends a turn of the chat template.",
-            )
-    return ids
+    texts = [*prompts, *completions]
+    if tokenizer.chat_template is None and all(isinstance(t, str) for t in texts):
+        plains = [Plain(*pair) for pair in zip(prompts, completions, strict=True)]
+        return [encoded.input_ids for encoded in encode_plain(tokenizer, plains)]
+    if isinstance(chat_template_kwargs, Mapping) or chat_template_kwargs is None:
+        chat_template_kwargs = [chat_template_kwargs] * len(prompts)
+    kwargs = [dict(each or {}) for each in chat_template_kwargs]
+    conversations = []
+    for number, (prompt, reply) in enumerate(zip(prompts, completions, strict=True)):
+        with naming(f"Dialogue {number}"):
+            conversations.append(join(prompt, reply).messages)
+    return encode_conversations(tokenizer, conversations, kwargs)
+
+
+def completion_text(
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: Sequence[int],
+    model: nn.Module | None = None,
+) -> str:
+    """The text of a sampled reply: up to the first token that ends it, without padding,
+    BOS and the tokens by which the chat template marks turns. Other special tokens,
+    such as ``<think>``, stay.
+
+    Args:
+        tokens: prompt excluded.
+        model: its generation config may name further tokens that end a reply.
+    """
+    ends, hidden = end_token_ids(tokenizer, model), marker_ids(tokenizer)
+    reply = takewhile(lambda token: token not in ends, tokens)
+    return tokenizer.decode([token for token in reply if token not in hidden]).strip()
 
 
 def context_length(model: nn.Module) -> float:
@@ -104,7 +136,21 @@ def context_length(model: nn.Module) -> float:
     config = model.config
     if hasattr(config, "get_text_config"):  # models that read more than text
         config = config.get_text_config()
-    return getattr(config, "max_position_embeddings", None) or float("inf")
+    positions = getattr(config, "max_position_embeddings", None) or 0
+    if positions <= 0:  # -1 in XLNet
+        return float("inf")
+    return positions - first_position(model)
+
+
+def first_position(model: nn.Module) -> int:
+    """Where the positions of tokens begin: mostly at 0, in RoBERTa and its relatives
+    behind the one that padding has."""
+    trunk = getattr(plain_model(model), "base_model", None)
+    embeddings = getattr(trunk, "embeddings", None)
+    padding = getattr(
+        getattr(embeddings, "position_embeddings", None), "padding_idx", None
+    )
+    return 0 if padding is None else padding + 1
 
 
 def require_room(
@@ -150,6 +196,16 @@ def pad_right(ids: Sequence[Sequence[int]], pad_token_id: int) -> Padded:
 
 
 def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The tokenizer's padding token; its EOS token where it has none."""
+    """The tokenizer's padding token; its EOS token where it has none.
+
+    Raises:
+        AlignlabError: if it has neither.
+    """
     pad = tokenizer.pad_token_id
-    return tokenizer.eos_token_id if pad is None else pad
+    pad = tokenizer.eos_token_id if pad is None else pad
+    if pad is None:
+        raise AlignlabError(
+            "The tokenizer has neither a padding nor an EOS token.",
+            "Set tokenizer.eos_token, and tokenizer.pad_token if they are to differ.",
+        )
+    return pad

@@ -12,6 +12,7 @@ from torch import Tensor
 KlEstimator = Literal["k1", "k2", "k3"]
 Mask = Bool[Tensor, "batch time"] | Int[Tensor, "batch time"]
 EPSILON = 1e-8  # under the root of a variance, as in lm-human-preferences
+GRPO_EPSILON = 1e-4  # beside a standard deviation of rewards, as in TRL and verl
 ADAPTIVE_CLIP = 0.2  # an error of more than a fifth of the target counts as a fifth
 
 
@@ -101,6 +102,18 @@ def entropy_of(log_p: Float[Tensor, "*shape vocab"]) -> Float[Tensor, "*shape"]:
     return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0)).sum(dim=-1)
 
 
+def entropy_and_kl(
+    log_p: Float[Tensor, "*shape vocab"], log_q: Float[Tensor, "*shape vocab"]
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """:func:`entropy_of` and :func:`kl_of` at once, in a third of the time."""
+    p = log_p.exp()
+    entropies = -torch.linalg.vecdot(p, log_p)
+    kls = torch.linalg.vecdot(p, log_p - log_q)
+    if kls.isnan().any() or entropies.isnan().any():  # a token that cannot come
+        return entropy_of(log_p), kl_of(log_p, log_q)
+    return entropies, kls
+
+
 def adaptive_kl_coef(
     kl_coef: float, kl: float, *, target: float, horizon: float, episodes: int
 ) -> float:
@@ -187,6 +200,70 @@ def generalized_advantage_estimate(
         advantages.append(advantage)
     advantages = torch.stack(advantages[::-1], dim=1)  # (B, T)
     return advantages, advantages + values
+
+
+def rloo_advantages(
+    scores: Float[Tensor, "completions"], completions_per_prompt: int
+) -> Float[Tensor, "completions"]:
+    r"""Each score minus the mean score of its prompt's other completions.
+
+    .. math:: A_i = r_i - \frac{1}{k - 1} \sum_{j \ne i} r_j
+
+    The baseline does not depend on the completion, so the policy gradient stays
+    unbiased; no value function is needed.
+
+    Args:
+        scores: in units of reward; the k completions of a prompt stand together.
+        completions_per_prompt: k; more make a better baseline of each prompt, and leave
+            fewer prompts for the same number of completions.
+
+    Raises:
+        ValueError: if there are fewer than 2 completions per prompt, or the scores are
+            no whole number of prompts.
+
+    Source: Kool et al. (2019); Ahmadian et al. (2024), "Back to basics", eq. 7.
+    """
+    groups = _by_prompt(scores, completions_per_prompt)
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    return (centred * completions_per_prompt / (completions_per_prompt - 1)).flatten()
+
+
+def grpo_advantages(
+    scores: Float[Tensor, "completions"],
+    completions_per_prompt: int,
+    scale_rewards: bool = True,
+) -> Float[Tensor, "completions"]:
+    r"""Each score compared with all completions of its prompt.
+
+    .. math:: A_i = \frac{r_i - \mathrm{mean}(r)}{\mathrm{std}(r) + 10^{-4}}
+
+    Args:
+        scores, completions_per_prompt: see :func:`rloo_advantages`.
+        scale_rewards: True divides by the standard deviation, as GRPO does. Every
+            prompt then pulls equally hard, which is a bias: those on which nearly all
+            completions are good, or nearly all bad, count for more than their rewards
+            say. False only subtracts the mean.
+
+    Raises:
+        ValueError: as :func:`rloo_advantages`.
+
+    Source: Shao et al. (2024), "DeepSeekMath", section 4.1; on the bias Liu et al.
+    (2025), "Understanding R1-Zero-like training".
+    """
+    groups = _by_prompt(scores, completions_per_prompt)
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    if scale_rewards:
+        centred = centred / (groups.std(dim=1, keepdim=True) + GRPO_EPSILON)
+    return centred.flatten()
+
+
+def _by_prompt(scores: Tensor, k: int) -> Float[Tensor, "prompts k"]:
+    if k < 2 or scores.ndim != 1 or len(scores) % k:
+        raise ValueError(
+            f"scores have shape {tuple(scores.shape)} with {k} completions per prompt: "
+            "expected at least 2 per prompt, and all of each prompt's"
+        )
+    return scores.view(-1, k)
 
 
 def whiten(

@@ -4,14 +4,21 @@ The reference reads all pairs once, and the shared loop does the rest: one pass 
 step, with chosen and rejected behind one prompt.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlab.errors import AlignlabError
+from alignlab.models.base import load_model
+from alignlab.models.fit import (
+    require_causal_lm,
+    require_vocabulary,
+    trained_parameters,
+)
 from alignlab.models.pairs import (
     EncodedPair,
     pair_log_probs,
@@ -27,6 +34,7 @@ from alignlab.objectives import (
 from alignlab.training.kto import is_unpaired, kto_data, kto_step
 from alignlab.training.loop import train
 from alignlab.training.pairs import batches, encode_pairs, log_probs_of, longest
+from alignlab.training.rows import rows_of
 
 SIDES = ("chosen", "rejected")
 
@@ -34,7 +42,7 @@ SIDES = ("chosen", "rejected")
 def train_dpo(
     policy: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[Mapping],
+    pairs: Iterable[Mapping],
     *,
     loss_type: str = "sigmoid",
     beta: float = 0.1,
@@ -43,21 +51,26 @@ def train_dpo(
     learning_rate: float,
     seed: int = 0,
     disable_dropout: bool = True,
-    reference: PreTrainedModel | None = None,
+    reference: PreTrainedModel | str | Path | None = None,
     ref_log_probs: tuple[Tensor, Tensor] | None = None,
-    eval_pairs: Sequence[Mapping] | Mapping[str, Sequence[Mapping]] | None = None,
+    eval_pairs: Iterable[Mapping] | Mapping[str, Iterable[Mapping]] | None = None,
     eval_every: int | None = None,
+    chat_template_kwargs: Mapping | None = None,
     progress: bool = True,
     **options,
 ) -> list[dict]:
     """Teach a policy, in place, to prefer the chosen completions.
 
     Args:
-        policy: a causal language model, usually fine-tuned on the chosen completions.
-        pairs: see :func:`alignlab.training.pairs.encode_pairs`. For "kto" they are
-            taken apart; it also takes unpaired rows, see
+        policy: a causal language model, usually fine-tuned on the chosen completions,
+            also with trainable adapters.
+        pairs: any data set of pairs, see
+            :func:`alignlab.training.pairs.encode_pairs`. For "kto" they are taken
+            apart; it also takes unpaired rows, see
             :func:`alignlab.training.kto.encode_unpaired`. Texts that do not fit into
-            the policy's context are left out, and a warning counts them.
+            the policy's context are left out, and a warning counts them. Refused are
+            several splits at once, a prompt that its whole conversations do not begin
+            with, and labels that say neither good nor bad.
         loss_type: a key of :data:`alignlab.objectives.PREFERENCE_LOSSES`.
         beta: strength, in each loss's own sense; see `alignlab.objectives`. With a
             reference, higher keeps closer to it.
@@ -68,9 +81,10 @@ def train_dpo(
         seed: fixes the order of the pairs, and dropout where there is any.
         disable_dropout: False trains with the policy's dropout. That adds noise to the
             log-ratios, and the loss no longer starts at log 2.
-        reference: what the policy is held to. None is the policy as it comes in. Its
-            log-probabilities are computed once, before the first step, so that no
-            second model is kept; "orpo" and "simpo" train without any.
+        reference: what the policy is held to: a model, or the folder or Hub id of one.
+            None is the policy as it comes in. Its log-probabilities are computed once,
+            before the first step, so that no second model is kept; "orpo" and "simpo"
+            train without any.
         ref_log_probs: what :func:`alignlab.training.pairs.log_probs_of` gives for the
             reference and these pairs, so that several runs on the same pairs compute it
             once. "kto", "orpo" and "simpo" ignore it.
@@ -78,6 +92,7 @@ def train_dpo(
             such as ``{"train": ..., "held_out": ...}``.
         eval_every: steps between two evaluations, by default a tenth of all. The last
             step always has one.
+        chat_template_kwargs: see :func:`alignlab.training.sft.encode`.
         options: hyperparameters of the loss, as ``PREFERENCE_LOSSES`` lists them and
             `alignlab.objectives` explains them, and further arguments of
             :func:`alignlab.training.loop.train`.
@@ -93,31 +108,48 @@ def train_dpo(
         completion has the higher log-ratio.
 
     Raises:
-        AlignlabError: if a row lacks a column or none is left to learn from, the
-            reference has another vocabulary, a model cannot read two completions in one
-            row, or the loop raises one.
+        AlignlabError: if the policy is no causal language model, nothing of it can be
+            trained or the tokenizer has tokens that it lacks, a row lacks a column or
+            none is left to learn from, the reference has another vocabulary, a model
+            cannot read two completions in one row, or the loop raises one.
         ValueError: if the loss or a hyperparameter is unknown, a hyperparameter is out
             of range, or ``ref_log_probs`` are of another number of pairs.
     """
     names = {n for loss in PREFERENCE_LOSSES.values() for n in loss.hyperparameters}
     hyperparameters = {name: options.pop(name) for name in names & options.keys()}
     step = _step_of(loss_type, beta, hyperparameters)
+    require_causal_lm(policy)
+    trained_parameters(policy)  # refuses a frozen one before the reference reads
+    if isinstance(reference, str | Path):
+        reference = _load_reference(reference)
     reference = policy if reference is None else reference
+    if PREFERENCE_LOSSES[loss_type].reference or eval_pairs is not None:
+        require_causal_lm(reference)
+    require_vocabulary(policy, tokenizer)
     _require_same_vocabulary(policy, reference)
     max_length, pad = context_length(policy), pad_token_id(tokenizer)
+    encode = partial(
+        encode_pairs,
+        tokenizer,
+        max_length=max_length,
+        chat_template_kwargs=chat_template_kwargs,
+    )
+    rows = rows_of(pairs, "pairs")
     if loss_type == "kto":
-        examples, columns = kto_data(tokenizer, pairs, reference, max_length, pad)
-        if not is_unpaired(pairs):
+        examples, columns = kto_data(
+            tokenizer, rows, reference, max_length, pad, chat_template_kwargs
+        )
+        if not is_unpaired(rows):
             batch_size *= 2  # completions, as many as the other losses see in a step
     else:
-        examples = encode_pairs(tokenizer, pairs, max_length)
+        examples = encode(rows)
         columns = {}
         if PREFERENCE_LOSSES[loss_type].reference:
             columns = _reference_columns(reference, examples, ref_log_probs, pad)
     require_rows_can_be_shared(policy, longest(examples))
     if eval_pairs is not None:
         lists = eval_pairs if isinstance(eval_pairs, Mapping) else {"eval": eval_pairs}
-        lists = {n: encode_pairs(tokenizer, p, max_length) for n, p in lists.items()}
+        lists = {name: encode(rows) for name, rows in lists.items()}
         every = max(1, steps // 10) if eval_every is None else eval_every
         evaluate = _evaluation(policy, reference, lists, pad)
         options["on_log"] = _every(every, steps, evaluate, options.get("on_log"))
@@ -231,6 +263,17 @@ def _reference_columns(
             f"completions; there are {len(pairs)} pairs to learn from"
         )
     return dict(zip(("ref_chosen", "ref_rejected"), ref_log_probs, strict=True))
+
+
+def _load_reference(name_or_path: str | Path) -> PreTrainedModel:
+    try:
+        return load_model(name_or_path)[0]
+    except OSError as error:
+        raise AlignlabError(
+            f"reference is {str(name_or_path)!r}, which cannot be loaded: "
+            f"{str(error).splitlines()[0]}",
+            "Pass a model, or the folder or Hub id of one.",
+        ) from error
 
 
 def _require_same_vocabulary(policy: nn.Module, reference: nn.Module) -> None:

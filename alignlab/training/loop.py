@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from alignlab.errors import AlignlabError
 from alignlab.models.base import modes_restored
+from alignlab.models.fit import require_trainable
 from alignlab.models.lean import lean_layers
 from alignlab.seeds import torch_seed
 
@@ -117,8 +118,9 @@ def train(
         since the start), and what the loss function logs.
 
     Raises:
-        AlignlabError: if the loss or the gradient's norm is not finite, the batches run
-            out, or the checkpoint is damaged or belongs to another run.
+        AlignlabError: if no parameter requires a gradient, the loss or the norm of the
+            gradient is not finite, the batches run out, or the checkpoint is damaged or
+            belongs to another run.
         ValueError: if a hyperparameter is out of range.
     """
     rate = partial(
@@ -130,6 +132,7 @@ def train(
         decay=max(1, steps // 5) if decay is None else decay,
     )
     _require_valid_schedule(**rate.keywords)
+    require_trainable(model, "model")
     torch.manual_seed(torch_seed(seed, "dropout"))
     device = next(model.parameters()).device
     optimizer = _adamw(model, weight_decay)

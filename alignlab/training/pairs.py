@@ -2,7 +2,7 @@
 them once, and batches hold them with its log-probabilities."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alignlab.errors import AlignlabError
 from alignlab.models.base import evaluation_mode
+from alignlab.models.dialogues import Encoded
 from alignlab.models.lean import lean_layers
 from alignlab.models.pairs import (
     EncodedPair,
@@ -20,40 +21,70 @@ from alignlab.models.pairs import (
     require_rows_can_be_shared,
 )
 from alignlab.seeds import stream
-from alignlab.training.rows import drop_uninformative, pair_of
-from alignlab.training.sft import encode
+from alignlab.training.rows import (
+    drop_uninformative,
+    pair_of,
+    rows_of,
+    template_arguments,
+    warn_of_oddities,
+)
+from alignlab.training.sft import encode_rows
 
 
 def encode_pairs(
     tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[Mapping],
+    pairs: Iterable[Mapping],
     max_length: float = math.inf,
+    chat_template_kwargs: Mapping | None = None,
 ) -> list[EncodedPair]:
     """Put pairs through the chat template.
 
+    The prompt is what both sides begin with, up to the first token that counts. All
+    turns of the assistant in a completion count, and each side keeps its own history.
+
     Args:
-        pairs: TRL's preference format, dicts with `prompt`, `chosen` and `rejected`,
-            each a string or a list of chat messages. Without a `prompt`, `chosen` and
-            `rejected` are whole conversations that differ in their last message.
+        pairs: any data set in TRL's preference format, with `prompt`, `chosen` and
+            `rejected`, each a string or a list of chat messages, and, if rows have
+            them, `tools` and `chat_template_kwargs`. A prompt that ends in an
+            assistant's message is continued. `chosen` and `rejected` may hold the
+            prompt; without a `prompt` they are whole conversations, and their
+            completions begin where they part. If the tokenizer has no chat template,
+            strings are plain text.
         max_length: in tokens. Pairs with a longer text, and those whose completions are
             the same tokens, are left out, and a warning counts them.
+        chat_template_kwargs: see :func:`alignlab.training.sft.encode`.
 
     Raises:
-        AlignlabError: if a pair lacks a column, the chat template leaves no boundary
-            between prompt and completion, or no pair is left.
+        AlignlabError: if a pair lacks a column, its parts do not fit together, the chat
+            template leaves no boundary between prompt and completion, or no pair is
+            left.
     """
-    rows = [pair_of(number, pair) for number, pair in enumerate(pairs)]
+    rows = rows_of(pairs, "pairs")
     if not rows:
         raise AlignlabError("There is no pair to learn from.", "Pass at least one.")
-    chosen, rejected = (
-        encode(tokenizer, [row | {"completion": row[side]} for row in rows])
-        for side in ("chosen", "rejected")
-    )
-    encoded = [
-        EncodedPair(better.prompt, better.completion, worse.completion)
-        for better, worse in zip(chosen, rejected, strict=True)
+    plain = tokenizer.chat_template is None
+    sides = [pair_of(number, row, plain) for number, row in enumerate(rows)]
+    kwargs = [
+        template_arguments(number, row, chat_template_kwargs)
+        for number, row in enumerate(rows)
     ]
+    warn_of_oddities(tokenizer, sides)
+    encoded = [_as_pair(*own) for own in encode_rows(tokenizer, sides, kwargs)]
     return drop_uninformative(encoded, _texts, max_length)
+
+
+def _as_pair(chosen: Encoded, rejected: Encoded) -> EncodedPair:
+    both = enumerate(zip(chosen.input_ids, rejected.input_ids))
+    parting = next((place for place, (a, b) in both if a != b), math.inf)
+    learned = (side.completion_mask.index(1) for side in (chosen, rejected))
+    start = min(parting, *learned)
+    masks = (side.completion_mask[start:] for side in (chosen, rejected))
+    return EncodedPair(
+        chosen.input_ids[:start],
+        chosen.input_ids[start:],
+        rejected.input_ids[start:],
+        *(None if all(mask) else mask for mask in masks),
+    )
 
 
 @torch.no_grad()

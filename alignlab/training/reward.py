@@ -6,7 +6,8 @@ the rest.
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -18,13 +19,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignlab.errors import AlignlabError
 from alignlab.models.base import evaluation_mode
-from alignlab.models.reward import sequence_rewards
-from alignlab.models.text import (
-    context_length,
-    encode_dialogues,
-    pad_right,
-    pad_token_id,
+from alignlab.models.dialogues import (
+    Dialogue,
+    Plain,
+    encode_conversations,
+    encode_plain,
 )
+from alignlab.models.fit import require_scalar_head, require_vocabulary
+from alignlab.models.reward import read_before_padding, sequence_rewards
+from alignlab.models.text import context_length, pad_right, pad_token_id
 from alignlab.objectives.reward import (
     all_pairs_loss,
     bradley_terry_loss,
@@ -34,9 +37,13 @@ from alignlab.objectives.reward import (
 from alignlab.training.loop import train
 from alignlab.training.rows import (
     batches_of_like_length,
+    dialogues_of,
     drop_uninformative,
     pair_of,
     require_columns,
+    rows_of,
+    template_arguments,
+    warn_of_oddities,
 )
 
 RankingLoss = Literal["plackett_luce", "all_pairs"]
@@ -59,47 +66,53 @@ class Comparison:
 
 def encode(
     tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Mapping],
+    examples: Iterable[Mapping],
     soft_labels: bool = False,
     max_length: float = math.inf,
+    chat_template_kwargs: Mapping | None = None,
 ) -> list[Comparison]:
     """Put pairs or rankings through the chat template.
 
     Args:
-        examples: pairs, see :func:`alignlab.training.rows.pair_of`, or rankings, dicts
-            with `prompt` and `completions`, best first and the same number in each.
-            Prompts are strings (one user turn) or lists of chat messages. Pairs may
-            also have a `margin`: how much better the chosen reply has to be.
+        examples: any data set of pairs, see
+            :func:`alignlab.training.pairs.encode_pairs`, or of rankings, with `prompt`
+            and `completions`, best first and the same number in each. Pairs may also
+            have a `margin`: how much better the chosen reply has to be.
         soft_labels: learn from each pair's `probability` that the chosen reply wins
             instead of the bare label; for pairs only.
         max_length: in tokens. Comparisons with a longer dialogue, and those whose
             replies are all the same, are left out, and a warning counts them.
+        chat_template_kwargs: see :func:`alignlab.training.sft.encode`.
 
     Raises:
         AlignlabError: if there is no example, one lacks a column or has a number out of
-            range, or none is left.
+            range, its parts do not fit together, or none is left.
     """
-    if not len(examples):
+    examples = rows_of(examples)
+    if not examples:
         raise AlignlabError(
             "There is no comparison to learn from.", "Pass at least one."
         )
-    rows = [_prompt_and_replies(n, example) for n, example in enumerate(examples)]
-    width = len(rows[0][1])
-    for number, (_, replies) in enumerate(rows):
-        if len(replies) != width:
+    plain = tokenizer.chat_template is None
+    rows = [_dialogues(n, example, plain) for n, example in enumerate(examples)]
+    width = len(rows[0])
+    for number, dialogues in enumerate(rows):
+        if len(dialogues) != width:
             raise AlignlabError(
-                f"Row {number} compares {len(replies)} replies, and the first {width}.",
+                f"Row {number} compares {len(dialogues)} replies, and the first "
+                f"{width}.",
                 "Pass the same number in each.",
             )
-    ids = encode_dialogues(
-        tokenizer,
-        [prompt for prompt, replies in rows for _ in replies],
-        [reply for _, replies in rows for reply in replies],
-    )
+    warn_of_oddities(tokenizer, rows)
+    kwargs = [
+        template_arguments(number, row, chat_template_kwargs)
+        for number, row in enumerate(examples)
+    ]
+    ids = _encode_wholes(tokenizer, rows, kwargs)
     with_margin = width == 2 and any("margin" in example for example in examples)
     comparisons = [
         Comparison(
-            ids[width * number : width * (number + 1)],
+            ids[number],
             _number(number, example, "margin") if with_margin else None,
             _number(number, example, "probability", 0, 1) if soft_labels else None,
         )
@@ -196,27 +209,33 @@ def order_accuracy(rewards: Float[Tensor, "rankings replies"]) -> float:
 def train_reward_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Mapping],
+    examples: Iterable[Mapping],
     *,
     epochs: int = 1,
     batch_size: int = 32,
     learning_rate: float,
     seed: int = 0,
     disable_dropout: bool = True,
-    validation: Sequence[Mapping] | None = None,
+    validation: Iterable[Mapping] | None = None,
     soft_labels: bool = False,
     label_smoothing: float = 0.0,
     center_rewards_coefficient: float = 0.0,
     ranking_loss: RankingLoss = "plackett_luce",
+    chat_template_kwargs: Mapping | None = None,
     progress: bool = True,
     **options,
 ) -> list[dict]:
     """Teach a reward model, in place, to put replies in the order people put them.
 
+    The model's ``config.pad_token_id`` becomes the tokenizer's padding token, so that
+    `transformers` reads the saved model where it was trained: at the last token that is
+    not that one. Where EOS serves as padding, this is the last token before EOS.
+
     Args:
-        model: see :func:`alignlab.models.reward.reward_model_from`.
-        examples: pairs or rankings, see :func:`encode`. Those that do not fit into the
-            model's context are left out, and a warning counts them.
+        model: a sequence classifier with one label, see
+            :func:`alignlab.models.reward.reward_model_from`.
+        examples: any data set of pairs or rankings, see :func:`encode`. Those that do
+            not fit into the model's context are left out, and a warning counts them.
         epochs: passes over the examples. More fit the labels more closely, including
             the wrong ones; one is usual for reward models.
         batch_size: comparisons per batch; higher makes each step steadier and more
@@ -234,6 +253,7 @@ def train_reward_model(
         center_rewards_coefficient: higher ties the level of the rewards closer to 0
             (see :func:`alignlab.objectives.centring_loss`); 0.01 is usual.
         ranking_loss: of rankings of more than two, "plackett_luce" or "all_pairs".
+        chat_template_kwargs: see :func:`encode`.
         options: further arguments of :func:`alignlab.training.loop.train`.
 
     Returns:
@@ -242,7 +262,9 @@ def train_reward_model(
         ``validation_accuracy`` in the last row of each epoch.
 
     Raises:
-        AlignlabError: what :func:`encode` and the loop raise.
+        AlignlabError: if the model does not give one number per text, nothing of it can
+            be trained, the tokenizer has tokens that it lacks, or what :func:`encode`
+            and the loop raise.
         ValueError: if a hyperparameter is out of range.
     """
     if epochs < 1 or batch_size < 1 or not center_rewards_coefficient >= 0:
@@ -251,8 +273,27 @@ def train_reward_model(
             f"center_rewards_coefficient {center_rewards_coefficient}: expected at "
             "least 1, 1 and 0"
         )
+    require_scalar_head(model)
+    require_vocabulary(model, tokenizer)
     room, pad = context_length(model), pad_token_id(tokenizer)
-    comparisons = encode(tokenizer, examples, soft_labels, room)
+    read = partial(
+        encode,
+        tokenizer,
+        soft_labels=soft_labels,
+        max_length=room,
+        chat_template_kwargs=chat_template_kwargs,
+    )
+    comparisons = read(examples)
+    before = model.config.pad_token_id
+    read_before_padding(model, pad)
+    if hasattr(model, "peft_config") and model.config.pad_token_id != before:
+        warnings.warn(
+            f"The reward model's config.pad_token_id was {before} and is now {pad}, "
+            "the tokenizer's, which is not saved with adapters. Load them by "
+            "alignlab.models.reward.load_reward_model, set it again, or save "
+            "model.merge_and_unload().",
+            stacklevel=2,
+        )
     step = partial(
         reward_step,
         ranking_loss=ranking_loss,
@@ -263,7 +304,7 @@ def train_reward_model(
     best: dict = {}
     if validation is not None:
         _require_free(options)
-        held_out = encode(tokenizer, validation, soft_labels, room)
+        held_out = read(validation)
         evaluate = partial(_evaluate, model, held_out, step, batch_size, pad)
         options["on_log"] = partial(_keep_best, best, model, evaluate, steps_per_epoch)
     history = train(
@@ -325,18 +366,38 @@ def _evaluate(model, comparisons, step, batch_size, pad) -> tuple[float, float]:
 # --- Reading a row --------------------------------------------------------------------
 
 
-def _prompt_and_replies(number: int, example: Mapping) -> tuple:
-    """The prompt of an example and the replies that it compares, the best first."""
-    if "completions" not in example:
-        pair = pair_of(number, example)
-        return pair["prompt"], [pair["chosen"], pair["rejected"]]
-    require_columns(number, example, ("prompt",))
-    if len(example["completions"]) < 2:
+def _dialogues(number: int, example: Mapping, plain: bool) -> list[Dialogue | Plain]:
+    """The dialogues that an example compares, the best first."""
+    if example.get("completions") is None:
+        return list(pair_of(number, example, plain))
+    replies = list(example["completions"])
+    if len(replies) < 2:
         raise AlignlabError(
-            f"Row {number} ranks {len(example['completions'])} completions.",
+            f"Row {number} ranks {len(replies)} completions.",
             "A ranking needs at least two.",
         )
-    return example["prompt"], list(example["completions"])
+    if isinstance(replies[0], str):
+        require_columns(number, example, ("prompt",))
+    return dialogues_of(number, example.get("prompt"), replies, plain)
+
+
+def _encode_wholes(
+    tokenizer, rows: Sequence[Sequence[Dialogue | Plain]], kwargs: Sequence[Mapping]
+) -> list[list[list[int]]]:
+    """The token ids of each row's dialogues."""
+    numbered = [(number, each) for number, row in enumerate(rows) for each in row]
+    chats = [(n, each.messages) for n, each in numbered if isinstance(each, Dialogue)]
+    messages = [each for _, each in chats]
+    chat_ids = encode_conversations(tokenizer, messages, [kwargs[n] for n, _ in chats])
+    plains = [each for _, each in numbered if isinstance(each, Plain)]
+    chat_ids, plain = iter(chat_ids), iter(encode_plain(tokenizer, plains))
+    return [
+        [
+            next(chat_ids) if isinstance(each, Dialogue) else next(plain).input_ids
+            for each in row
+        ]
+        for row in rows
+    ]
 
 
 def _number(number: int, example: Mapping, name: str, low=-math.inf, high=math.inf):

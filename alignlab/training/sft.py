@@ -5,88 +5,132 @@ and the shared loop does the rest.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from alignlab.errors import AlignlabError
-from alignlab.models.positions import completion_log_probs
-from alignlab.models.text import (
-    as_messages,
-    chat_text,
-    context_length,
-    pad_right,
-    pad_token_id,
+from alignlab.models.dialogues import (
+    Dialogue,
+    Encoded,
+    Plain,
+    encode_plain,
+    encode_turns,
 )
+from alignlab.models.fit import require_causal_lm, require_vocabulary
+from alignlab.models.positions import completion_log_probs
+from alignlab.models.text import context_length, pad_right, pad_token_id
 from alignlab.training.loop import train
-from alignlab.training.rows import batches_of_like_length, drop_long, require_columns
+from alignlab.training.rows import (
+    batches_of_like_length,
+    drop_long,
+    example_of,
+    rows_of,
+    template_arguments,
+    warn_of_oddities,
+)
 
-LossOn = Literal["completion", "all"]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One example as tokens; the mask is 1 on those the model is to learn."""
-
-    input_ids: list[int]
-    completion_mask: list[int]
-
-    @property
-    def prompt(self) -> list[int]:
-        """The tokens before the first one to learn."""
-        return self.input_ids[: self.completion_mask.index(1)]
-
-    @property
-    def completion(self) -> list[int]:
-        """The tokens from the first one to learn."""
-        return self.input_ids[self.completion_mask.index(1) :]
+LossOn = Literal["completion", "assistant", "all"]
 
 
 def encode(
     tokenizer: PreTrainedTokenizerBase,
-    examples: list[dict],
+    examples: Iterable[Mapping],
     loss_on: LossOn = "completion",
     max_length: float = math.inf,
+    chat_template_kwargs: Mapping | None = None,
 ) -> list[Encoded]:
     """Put examples through the chat template and mark what is learned.
 
+    A row has one of TRL's formats:
+
+    - `prompt` and `completion`, each a string, which becomes one turn, or a list of
+      chat messages. A prompt that ends in an assistant's message is continued. A
+      completion that is a whole conversation has to begin with the prompt.
+    - `messages`, a whole conversation; its last message is the completion.
+    - `text`, plain text, all of which is learned, with EOS behind it.
+
+    Rows may also have `tools` and `chat_template_kwargs`. If the tokenizer has no chat
+    template, strings are plain text, with EOS behind the completion.
+
     Args:
-        examples: dicts with `prompt` (a string, which becomes one user turn, or a list
-            of chat messages) and `completion` (a string, or a list of one assistant
-            message).
-        loss_on: "completion" marks the completion and its EOS token; "all" also marks
-            the prompt, so that the model learns to ask as well.
+        examples: any data set, see :func:`alignlab.training.rows.rows_of`.
+        loss_on: "completion" marks the assistant's turns of the completion, each with
+            the token that ends it, "assistant" all turns of the assistant; "all" also
+            marks the rest, so that the model learns to ask as well.
         max_length: in tokens. Longer examples are left out, and a warning counts them:
             cut short, they would teach the model never to end.
+        chat_template_kwargs: what else the chat template reads, such as
+            ``enable_thinking``; a row's own column wins over it.
 
     Raises:
         AlignlabError: if there is no example, one lacks a column, its tokens do not
-            begin with its prompt's tokens, or none is short enough.
+            begin with its prompt's tokens, the template writes a turn to learn
+            differently from how the model has to write it, or none is short enough.
         ValueError: if loss_on is unknown.
     """
     if loss_on not in LossOn.__args__:
         raise ValueError(f"loss_on is {loss_on!r}; it can be one of {LossOn.__args__}")
-    if not len(examples):
+    rows = rows_of(examples)
+    if not rows:
         raise AlignlabError("There is no example to encode.", "Pass at least one.")
-    chats = [conversation(number, example) for number, example in enumerate(examples)]
-    opened = [chat[:-1] for chat in chats]
-    prompts = _token_ids(tokenizer, opened, add_generation_prompt=True)
-    dialogues = _token_ids(tokenizer, chats)
-    encoded = []
-    for number, (prompt, dialogue) in enumerate(zip(prompts, dialogues, strict=True)):
-        learned = len(dialogue) - len(prompt)
-        if dialogue[: len(prompt)] != prompt or not learned:
-            raise AlignlabError(
-                f"Row {number} ({examples[number]['prompt']!r}): its tokens do not "
-                "begin with its prompt's tokens, so there is no boundary to mask at.",
-                "The chat template must write prompts alike with and without a reply.",
-            )
-        mask = [int(loss_on == "all")] * len(prompt) + [1] * learned
-        encoded.append(Encoded(dialogue, mask))
+    plain = tokenizer.chat_template is None
+    dialogues = [[example_of(number, row, plain)] for number, row in enumerate(rows)]
+    kwargs = [
+        template_arguments(number, row, chat_template_kwargs)
+        for number, row in enumerate(rows)
+    ]
+    warn_of_oddities(tokenizer, dialogues)
+    learned = encode_rows(tokenizer, dialogues, kwargs, loss_on)
+    encoded = [own[0] for own in learned if own[0].completion_mask != [1]]  # empty text
     return drop_long(encoded, lambda example: len(example.input_ids), max_length)
+
+
+def encode_rows(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Sequence[Dialogue | Plain]],
+    kwargs: Sequence[Mapping],
+    loss_on: LossOn = "completion",
+) -> list[list[Encoded]]:
+    """The dialogues of each row as tokens, all through the tokenizer at once.
+
+    Args:
+        kwargs: of each row, arguments of the chat template.
+        loss_on: see :func:`encode`.
+    """
+    numbered = [(number, each) for number, row in enumerate(rows) for each in row]
+    chats = [(n, each) for n, each in numbered if isinstance(each, Dialogue)]
+    plains = [each for _, each in numbered if isinstance(each, Plain)]
+    encoded_chats = iter(
+        encode_turns(
+            tokenizer,
+            [dialogue for _, dialogue in chats],
+            [_learned_turns(dialogue, loss_on) for _, dialogue in chats],
+            [kwargs[number] for number, _ in chats],
+            [f"Row {number}" for number, _ in chats],
+        )
+    )
+    encoded_plains = iter(encode_plain(tokenizer, plains))
+    encoded = [
+        [
+            next(encoded_chats if isinstance(e, Dialogue) else encoded_plains)
+            for e in row
+        ]
+        for row in rows
+    ]
+    if loss_on == "all":
+        ids = [[each.input_ids for each in row] for row in encoded]
+        encoded = [[Encoded(each, [1] * len(each)) for each in row] for row in ids]
+    return encoded
+
+
+def _learned_turns(dialogue: Dialogue, loss_on: LossOn) -> list[int]:
+    last = len(dialogue.messages) - 1
+    first = {"completion": dialogue.start, "assistant": 0, "all": last}[loss_on]
+    turns = enumerate(dialogue.messages)
+    return [n for n, turn in turns if n >= first and turn["role"] == "assistant"]
 
 
 def show_mask(
@@ -132,37 +176,47 @@ def sft_step(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict]:
 def finetune(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
-    examples: list[dict],
+    examples: Iterable[Mapping],
     *,
     steps: int,
     batch_size: int = 32,
     learning_rate: float,
     seed: int = 0,
     loss_on: LossOn = "completion",
+    chat_template_kwargs: Mapping | None = None,
     progress: bool = True,
     **options,
 ) -> list[dict]:
     """Teach a model, in place, to answer as the examples do.
 
     Args:
-        examples: see :func:`encode`. Those that do not fit into the model's context are
-            left out, and a warning counts them.
+        model: a causal language model, also with trainable adapters.
+        examples: any data set in one of TRL's formats, see :func:`encode`. Those that
+            do not fit into the model's context are left out, and a warning counts them.
+            Refused are several splits at once, conversations that do not begin with
+            their prompt or end in a reply, and turns that the template rewrites.
         steps: ``steps * batch_size / len(examples)`` is the number of epochs.
         batch_size: examples per batch; higher makes each step steadier and more
             expensive.
         learning_rate: the peak; about 1e-3 for a million parameters. Higher learns
             faster until it diverges.
         seed: fixes the order of the examples, and dropout.
-        loss_on: "completion" or "all", see :func:`encode`.
+        loss_on: "completion", "assistant" or "all", see :func:`encode`.
+        chat_template_kwargs: see :func:`encode`.
         options: further arguments of :func:`alignlab.training.loop.train`.
 
     Returns:
         The history, one row per step; the loss is in nats per learned token.
 
     Raises:
+        AlignlabError: if the model is no causal language model, nothing of it can be
+            trained, or the tokenizer has tokens that it lacks.
         AlignlabError, ValueError: what :func:`encode` and the loop raise.
     """
-    encoded = encode(tokenizer, examples, loss_on, context_length(model))
+    require_causal_lm(model)
+    require_vocabulary(model, tokenizer)
+    room = context_length(model)
+    encoded = encode(tokenizer, examples, loss_on, room, chat_template_kwargs)
     return train(
         model,
         batches(encoded, batch_size, seed, pad_token_id(tokenizer)),
@@ -175,17 +229,10 @@ def finetune(
     )
 
 
-def conversation(number: int, example: dict) -> list[dict]:
+def conversation(number: int, example: Mapping) -> list[dict]:
     """The example as chat messages; the last one is the assistant's.
 
     Raises:
         AlignlabError: if a column is missing.
     """
-    require_columns(number, example, ("prompt", "completion"))
-    prompt = as_messages(example["prompt"], "user")
-    return prompt + as_messages(example["completion"], "assistant")
-
-
-def _token_ids(tokenizer, chats: list[list[dict]], **template) -> list[list[int]]:
-    texts = [chat_text(tokenizer, chat, **template) for chat in chats]
-    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return example_of(number, example).messages

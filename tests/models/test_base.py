@@ -253,3 +253,76 @@ def test_models_are_loaded_onto_the_device_in_use(
     assert base.device_in_use() == "meta"
     model, _ = base.load_base("300k")
     assert model.device.type == "meta"
+
+
+# --- Precision and adapters -----------------------------------------------------------
+
+
+def test_weights_are_float32_unless_asked_for_as_they_are(
+    tiny_model, tiny_tokenizer, tmp_path
+):
+    base.save_model(tiny_model.bfloat16(), tiny_tokenizer, tmp_path)
+    assert base.load_model(tmp_path)[0].dtype == torch.float32
+    assert base.load_model(tmp_path, dtype="auto")[0].dtype == torch.bfloat16
+    assert base.load_model(tmp_path, dtype=torch.float64)[0].dtype == torch.float64
+
+
+def test_adapters_are_loaded_with_their_base_model_to_be_trained(
+    tiny_model, tiny_tokenizer, tmp_path
+):
+    peft = pytest.importorskip("peft")
+    base.save_model(tiny_model, tiny_tokenizer, tmp_path / "base")
+    plain, _ = base.load_model(tmp_path / "base")
+    settings = peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(plain, settings).eval()
+    ids = torch.tensor([[5, 6, 7]])
+    expected = adapted(ids).logits
+    adapted.save_pretrained(tmp_path / "adapters")  # without a tokenizer
+    model, tokenizer = base.load_model(tmp_path / "adapters")
+    torch.testing.assert_close(model(ids).logits, expected)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trained and all("lora" in name for name in trained)
+    assert len(tokenizer) == len(tiny_tokenizer)
+
+
+def test_tokens_added_with_adapters_have_embeddings(
+    tiny_model, tiny_tokenizer, tmp_path
+):
+    peft = pytest.importorskip("peft")
+    base.save_model(tiny_model, tiny_tokenizer, tmp_path / "base")
+    plain, tokenizer = base.load_model(tmp_path / "base")
+    tokenizer.add_special_tokens({"pad_token": "<|new|>"})
+    plain.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    settings = peft.LoraConfig(target_modules=["q_proj"])
+    adapted = peft.get_peft_model(plain, settings).eval()
+    with pytest.warns(UserWarning, match="save_embedding_layers"):
+        base.save_model(adapted, tokenizer, tmp_path / "adapters")
+    model, tokenizer = base.load_model(tmp_path / "adapters")
+    ids = torch.tensor([[5, tokenizer.pad_token_id]])
+    torch.testing.assert_close(model.eval()(ids).logits, adapted(ids).logits)
+
+
+def test_adapters_whose_base_model_is_gone_are_refused(
+    tiny_model, tiny_tokenizer, tmp_path
+):
+    peft = pytest.importorskip("peft")
+    settings = peft.LoraConfig(target_modules=["q_proj"])
+    base.save_model(peft.get_peft_model(tiny_model, settings), tiny_tokenizer, tmp_path)
+    with pytest.raises(AlignlabError, match="holds adapters for.*is_trainable=True"):
+        base.load_model(tmp_path)
+
+
+def test_a_checkpoint_without_the_head_is_refused(tiny_model, tiny_tokenizer, tmp_path):
+    """`transformers` would make a random one."""
+    from alignlab.models.reward import load_reward_model, reward_model_from
+
+    base.save_model(reward_model_from(tiny_model), tiny_tokenizer, tmp_path / "reward")
+    tiny_model.config.num_labels = 1
+    base.save_model(tiny_model, tiny_tokenizer, tmp_path / "tied")
+    base.load_model(tmp_path / "tied")
+    with pytest.raises(AlignlabError, match="no weights for score.weight.*random"):
+        load_reward_model(tmp_path / "tied")
+    tiny_model.config.tie_word_embeddings = False
+    base.save_model(reward_model_from(tiny_model), tiny_tokenizer, tmp_path / "untied")
+    with pytest.raises(AlignlabError, match="no weights for lm_head.weight"):
+        base.load_model(tmp_path / "untied")

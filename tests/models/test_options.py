@@ -5,6 +5,7 @@ import torch
 
 from alignlab.models.options import option_log_probs, pack_options
 from alignlab.objectives import sequence_log_probs
+from tests.models.conftest import KINDS
 
 PROMPTS = [[7, 8], [5, 6, 7, 9, 10], [5], [9, 3, 4]]
 OPTIONS = [
@@ -15,9 +16,9 @@ OPTIONS = [
 ]
 
 
-@pytest.fixture(params=["llama", "gpt2", "granite", "window", "recurrent", "lora"])
+@pytest.fixture(params=KINDS)
 def model(request, model_of):
-    return model_of(request.param)
+    return model_of(request.param).float()
 
 
 def alone(model, prompt, option):
@@ -45,8 +46,8 @@ def test_prompts_are_padded_on_the_left_and_options_on_the_right():
 @torch.no_grad()
 def test_log_probs_are_those_of_rows_with_prompt_and_option(model):
     found = option_log_probs(model, pack_options(PROMPTS, OPTIONS, 0))
-    expected = all_alone(model).double()  # the recurrent model's logits are float32
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    expected = all_alone(model).double()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
     assert found.std() > 0.1
 
 

@@ -215,6 +215,59 @@ def test_models_that_read_shared_rows_differently_are_refused(kind, message):
         require_rows_can_be_shared(model, LONG)
 
 
+# --- Tokens that do not count ---------------------------------------------------------
+
+MASKED = [
+    EncodedPair([7, 8], [3, 4, 5, 6], [5, 9], [1, 0, 0, 1], None),
+    EncodedPair([5, 6], [8, 9, 10], [12, 13, 14, 4], None, [0, 0, 1, 1]),
+    EncodedPair([], [3, 4, 5], [6, 7, 8, 9], [0, 1, 1], [0, 0, 1, 1]),
+    PAIRS[1],
+]
+
+
+def masked_alone(model, prompt, completion, mask):
+    ids = torch.tensor([[*prompt, *completion]])
+    mask = torch.tensor([[0] * len(prompt) + (mask or [1] * len(completion))])
+    return sequence_log_probs(model(ids).logits, ids, mask)[0]
+
+
+def test_only_tokens_that_count_are_in_the_log_probs(model):
+    packed = pack(MASKED, 0)
+    chosen, rejected = pair_log_probs(model, packed)
+    for i, (prompt, *sides) in enumerate(MASKED):
+        for found, side in ((chosen[i], 0), (rejected[i], 1)):
+            expected = masked_alone(model, prompt, sides[side], sides[side + 2])
+            torch.testing.assert_close(found, expected, rtol=1e-7, atol=0)
+    assert packed["chosen_tokens"].tolist() == [2, 3, 2, 4]
+    assert packed["rejected_tokens"].tolist() == [2, 2, 2, 2]
+    assert packed["counts"].sum() == 2 + 3 + 2 + 4 + 8
+    require_rows_can_be_shared(model, MASKED[1])
+    require_rows_can_be_shared(model, MASKED[2])
+
+
+def test_without_masks_nothing_more_is_computed():
+    assert "counts" not in pack(PAIRS, 0)
+    full = PAIRS[0]._replace(chosen_mask=[1, 1], rejected_mask=[1])
+    assert pack([full], 0)["counts"].sum() == 3
+
+
+@pytest.mark.parametrize(
+    "pair, message",
+    [
+        (
+            MASKED[0]._replace(chosen_mask=[1]),
+            "4 tokens in its chosen, and a mask of 1",
+        ),
+        (MASKED[1]._replace(rejected_mask=[0] * 4), "of which 0 count"),
+        (MASKED[2]._replace(chosen_mask=[1, 1, 1]), "no tokens in its prompt"),
+        (MASKED[2]._replace(rejected_mask=None), "no tokens in its prompt"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(pair, message):
+    with pytest.raises(ValueError, match=f"pair 1 has .*{message}|{message}"):
+        pack([PAIRS[0], pair], 0)
+
+
 def test_empty_parts_are_refused():
     for part, name in ((PROMPT, "prompt"), (CHOSEN, "chosen"), (REJECTED, "rejected")):
         less = PAIRS[1]._replace(**{name: []})

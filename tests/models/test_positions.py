@@ -1,10 +1,15 @@
 """Logits at some positions against the logits at all of them."""
 
+import copy
+
 import pytest
 import torch
 
+from alignlab.models.fit import output_width
 from alignlab.models.positions import completion_log_probs, logits_at, pick_log_probs
+from alignlab.models.text import pad_left, pad_right
 from alignlab.objectives import token_log_probs
+from tests.models.conftest import KINDS
 
 
 @pytest.fixture(params=["llama", "gpt2", "granite", "lora"])
@@ -110,6 +115,60 @@ def test_the_side_of_the_padding_changes_nothing(model, batch):
         model, ids.gather(1, order), attention.gather(1, order), mask.gather(1, order)
     )
     torch.testing.assert_close(left.sum(1), right.sum(1), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_architecture_says_of_a_token_what_it_says_of_the_row_alone(
+    model_of, kind
+):
+    """Padded on the right without a mask, as PPO has it, and on either side with one;
+    in train mode as well."""
+    model, tokens = model_of(kind).float(), torch.randint(1, 60, (3, 11))
+    lengths, first = [11, 3, 7], [4, 1, 5]  # of the row, and of its completion
+    rows = [row[:length] for row, length in zip(tokens.tolist(), lengths)]
+    expected = []
+    for row in rows:
+        logits = model(torch.tensor([row]), use_cache=False).logits[0]
+        expected.append(logits.log_softmax(-1)[range(len(row) - 1), row[1:]])
+    picked = torch.cat([x[start - 1 :] for x, start in zip(expected, first)])
+    mask = [[0] * start + [1] * (len(row) - start) for row, start in zip(rows, first)]
+    for pad in (pad_left, pad_right):
+        (ids, real), (counted, _) = pad(rows, 0), pad(mask, 0)
+        found = completion_log_probs(model, ids, real, counted)
+        where = counted[:, 1:].bool()
+        torch.testing.assert_close(found[where], picked, rtol=1e-4, atol=1e-4)
+        assert (found[~where] == 0).all()
+    predicts = (counted[:, 1:] > 0).double()
+    predicts = torch.nn.functional.pad(predicts, (0, 1)).bool()
+    every = torch.ones_like(ids)
+    for training in (False, True):
+        for part in model.modules():
+            part.training = training and not isinstance(part, torch.nn.Dropout)
+        logits, hidden = logits_at(
+            model, predicts, ids, attention_mask=every, use_cache=False
+        )
+        found = pick_log_probs(logits, None, ids[:, 1:][predicts[:, :-1]])
+        torch.testing.assert_close(found, picked, rtol=1e-4, atol=1e-4)
+    assert hidden.shape == (len(picked), output_width(model))
+    assert picked.std() > 0.05
+
+
+def test_models_that_are_read_wrongly_are_refused(tiny_model, batch, monkeypatch):
+    ids, attention, mask = batch
+    peft = pytest.importorskip("peft")
+    settings = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    prefixed = peft.get_peft_model(copy.deepcopy(tiny_model), settings)
+    with pytest.raises(ValueError, match="virtual tokens"):
+        logits_at(prefixed, mask.bool(), ids)
+    forward = tiny_model.forward
+
+    def twice(*arguments, **inputs):
+        tiny_model.lm_head(torch.zeros(4, 9, 32))
+        return forward(*arguments, **inputs)
+
+    monkeypatch.setattr(tiny_model, "forward", twice)
+    with pytest.raises(ValueError, match="in one pass through its output layer"):
+        logits_at(tiny_model, mask.bool(), ids)
 
 
 def test_the_model_is_left_as_it_was(tiny_model, batch):

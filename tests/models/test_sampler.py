@@ -1,13 +1,25 @@
 """The sampler against `model.generate`, and against the model's own distribution."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+)
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from alignlab.errors import AlignlabError
 from alignlab.models import sampler
-from alignlab.models.sampler import complete, sample
+from alignlab.models.cache import empty_cache, keeps_cache
+from alignlab.models.sampler import complete, require_sampled_is_scored, sample
+from tests.models.conftest import KINDS, OWN_CACHE
 
 PROMPTS = [
     "What is the capital of France?",
@@ -36,6 +48,18 @@ def generate(model, ids, mask, new, end=None):
         pad_token_id=0,
     )
     return out[:, ids.shape[1] :]
+
+
+def alone(model, ids, mask, new, ends):
+    """Every prompt by ``model.generate`` without a batch or padding."""
+    outputs = torch.zeros(len(ids), new, dtype=torch.long)
+    for row, (prompt, real) in enumerate(zip(ids, mask.bool())):
+        prompt = prompt[real][None]
+        if model._is_stateful:  # RecurrentGemma remembers the last prompt of one token
+            model(prompt, use_cache=False)
+        found = generate(model, prompt, torch.ones_like(prompt), new, ends)[0]
+        outputs[row, : len(found)] = found
+    return outputs
 
 
 def talkative(model, end=1, by=2.0):
@@ -70,11 +94,141 @@ def test_absolute_positions_are_counted_from_each_rows_first_token():
 def test_sliding_window_layers_keep_their_own_cache(model_of):
     model = model_of("window")
     model.generation_config.eos_token_id = None
-    kinds = [type(layer) for layer in sampler._cache(model).layers]
+    kinds = [type(layer) for layer in empty_cache(model).layers]
     assert kinds == [DynamicSlidingWindowLayer] * 2
     ids, mask = prompts([9, 3, 4, 7], 60)
     found = sample(model, ids, mask, 40, temperature=0)
     assert torch.equal(found, generate(model, ids, mask, 40))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_architecture_continues_each_prompt_as_generate_does_alone(
+    model_of, kind
+):
+    """Until any of several tokens, at which rows end at different steps."""
+    model = model_of(kind).float()
+    plain = model.get_base_model() if kind == "lora" else model
+    plain.generation_config = GenerationConfig(pad_token_id=0)
+    assert keeps_cache(model) == (kind not in OWN_CACHE)
+    ids, mask = prompts([9, 1, 4, 6], 60)
+    free = sample(model, ids, mask, 10, temperature=0, pad_token_id=0)
+    ends = [free[0, 2].item(), free[2, 5].item()]
+    found = sample(model, ids, mask, 10, 0, ends, pad_token_id=0)
+    for new, stops in ((free, None), (found, ends)):
+        expected = alone(plain, ids, mask, 10, stops)[:, : new.shape[1]]
+        assert torch.equal(new, expected)
+    assert (found[0, 3:] == 0).all() and len({tuple(x) for x in free.tolist()}) > 1
+
+
+def test_what_generate_would_do_to_logits_is_left_out_and_left_as_it_is(model_of):
+    model = model_of("recurrent")
+    ids, mask = prompts([5, 5], 60)
+    plain = sample(model, ids, mask, 12, temperature=0, pad_token_id=0)
+    settings = GenerationConfig(
+        repetition_penalty=5.0, top_k=1, no_repeat_ngram_size=1, pad_token_id=0
+    )
+    model.generation_config = settings
+    assert torch.equal(sample(model, ids, mask, 12, 0, None, 0), plain)
+    assert model.generation_config is settings
+    assert not torch.equal(generate(model, ids, mask, 12), plain)
+
+
+@pytest.mark.parametrize("kind", ["llama", "recurrent"])
+def test_ids_outside_the_vocabulary_are_never_sampled(model_of, kind):
+    model = model_of(kind)
+    ids, mask = prompts([3] * 8, 60)
+    every = sample(model, ids, mask, 12, generator=torch.Generator().manual_seed(0))
+    some = sample(
+        model, ids, mask, 12, generator=torch.Generator().manual_seed(0), vocabulary=20
+    )
+    assert every.max() >= 40 and some.max() < 20 and some.shape == (8, 12)
+
+
+def test_samples_of_a_model_that_generates_itself_follow_its_distribution(model_of):
+    model = model_of("lfm2").float()
+    ids, mask = prompts([5], 60)
+    n = 4_000
+    with torch.no_grad():
+        logits = model(ids).logits[0, -1]
+    many = ids.expand(n, -1), mask.expand(n, -1)
+    found = sample(model, *many, 1, 2.0, generator=torch.Generator().manual_seed(0))
+    expected = n * (logits / 2).softmax(-1)
+    counts = torch.bincount(found[:, 0], minlength=60)
+    often = expected >= 10
+    squares = ((counts - expected) ** 2 / expected)[often].sum()
+    assert squares < 2 * often.sum() and often.sum() > 5
+
+
+@pytest.mark.parametrize("ends", [1, [1], (1, 999), torch.tensor(1), np.int64(1)])
+def test_end_tokens_come_in_any_form(tiny_model, ends):
+    model = talkative(tiny_model)
+    ids, mask = prompts([4] * 6, model.config.vocab_size)
+    found = sample(model, ids, mask, 20, 0, ends, 0)
+    assert torch.equal(found, generate(model, ids, mask, 20, end=1))
+    assert (found == 1).any()
+
+
+def test_what_keeps_no_cache_cannot_be_observed(model_of, tiny_model):
+    ids, mask = prompts([5, 3], 60)
+    with pytest.raises(ValueError, match="MambaForCausalLM is sampled from by its own"):
+        sample(model_of("recurrent"), ids, mask, 3, observe=print)
+    tiny_model.gradient_checkpointing_enable()
+    tiny_model.train()
+    with pytest.raises(ValueError, match="call model.eval"):
+        sample(tiny_model, ids, mask, 3)
+
+
+# --- what is sampled is what is scored ------------------------------------------------
+
+
+class Forgetful(LlamaForCausalLM):
+    """Forgets the values of all tokens but the last."""
+
+    def forward(self, input_ids, past_key_values=None, **inputs):
+        output = super().forward(input_ids, past_key_values=past_key_values, **inputs)
+        for layer in getattr(past_key_values, "layers", []):
+            layer.values.zero_()
+        return output
+
+
+FEW = [[7, 8, 9], [5], [9, 3, 4, 6, 10, 11], [8, 8]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_architecture_scores_what_it_samples(model_of, kind):
+    model = model_of(kind).float()
+    model.train()
+    state = torch.get_rng_state()
+    require_sampled_is_scored(model, FEW, 0)
+    require_sampled_is_scored(model, FEW[:1], 0)
+    assert model.training and torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("spread", [0.02, 0.3])  # the usual one, and a livelier one
+def test_a_model_that_samples_otherwise_than_it_scores_is_refused(
+    tiny_model, kind, spread
+):
+    torch.manual_seed(0)
+    tiny_model.config.initializer_range = spread
+    right = LlamaForCausalLM(tiny_model.config).to(kind)
+    require_sampled_is_scored(right, FEW, 0)
+    wrong = Forgetful(tiny_model.config).to(kind)
+    wrong.load_state_dict(right.state_dict())
+    with pytest.raises(AlignlabError, match="other log-probabilities .* attn_impl"):
+        require_sampled_is_scored(wrong, FEW, 0)
+
+
+def test_a_model_that_cannot_be_sampled_from_is_refused(tiny_model, monkeypatch):
+    def forward(*arguments, **inputs):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(tiny_model, "forward", forward)
+    with pytest.raises(AlignlabError, match="cannot be sampled from: no kernel"):
+        require_sampled_is_scored(tiny_model, FEW, 0)
+
+
+# --- rows that end --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -242,6 +396,29 @@ def test_a_reply_says_whether_it_ended_and_leaves_special_tokens_out(
     assert cut.tokens == paris + paris[:2] and not cut.ended
 
 
+def test_a_reply_ends_at_any_end_token_and_the_template_gets_its_arguments(
+    tiny_model, tiny_tokenizer, monkeypatch
+):
+    paris, yes = tiny_tokenizer("Paris Yes", add_special_tokens=False)["input_ids"][:2]
+    tiny_model.generation_config.eos_token_id = [tiny_tokenizer.eos_token_id, yes]
+    seen = []
+
+    def spy(model, input_ids, mask, new, temperature, ends, *rest):
+        seen.append((tiny_tokenizer.decode(input_ids[0]), ends))
+        return torch.tensor([[paris, yes, paris]])
+
+    monkeypatch.setattr(sampler, "sample", spy)
+    tiny_tokenizer = copy.deepcopy(tiny_tokenizer)
+    tiny_tokenizer.chat_template += "{% if thinking %}<|system|>{% endif %}"
+    (reply,) = complete(
+        tiny_model, tiny_tokenizer, ["Peru"], chat_template_kwargs={"thinking": True}
+    )
+    assert reply.tokens == [paris, yes] and reply.ended
+    text, ends = seen[0]
+    assert text.endswith("<|assistant|><|system|>")
+    assert ends == [tiny_tokenizer.eos_token_id, yes]
+
+
 def test_replies_are_made_in_eval_mode_which_is_then_undone(
     tiny_model, tiny_tokenizer, monkeypatch
 ):
@@ -253,7 +430,7 @@ def test_replies_are_made_in_eval_mode_which_is_then_undone(
     )
     tiny_model.train()
     complete(tiny_model, tiny_tokenizer, PROMPTS, 3)
-    assert modes == [False] * 3 and tiny_model.training
+    assert len(modes) >= 3 and not any(modes) and tiny_model.training
 
 
 def test_the_seed_fixes_the_replies(tiny_model, tiny_tokenizer):
@@ -272,3 +449,20 @@ def test_prompts_that_do_not_fit_are_refused(tiny_model, tiny_tokenizer, monkeyp
     monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
     with pytest.raises(AlignlabError, match="no chat template.*chat=False"):
         complete(tiny_model, tiny_tokenizer, ["Peru"])
+
+
+def test_models_that_cannot_complete_are_refused_in_words(tiny_model, tiny_tokenizer):
+    config = BartConfig(vocab_size=360, d_model=16, encoder_layers=1, decoder_layers=1)
+    with pytest.raises(AlignlabError, match="encoder-decoder"):
+        complete(BartForConditionalGeneration(config), tiny_tokenizer, PROMPTS)
+    more = copy.deepcopy(tiny_tokenizer)
+    more.add_special_tokens({"pad_token": "<|new|>"})
+    with pytest.raises(AlignlabError, match="resize_token_embeddings"):
+        complete(tiny_model, more, PROMPTS)
+
+
+def test_only_what_is_sampled_draws_random_numbers(tiny_model, tiny_tokenizer):
+    state = torch.get_rng_state()
+    complete(tiny_model, tiny_tokenizer, PROMPTS, 4)
+    complete(tiny_model, tiny_tokenizer, PROMPTS, 4, temperature=1.0, seed=0)
+    assert torch.equal(state, torch.get_rng_state())

@@ -19,6 +19,7 @@ from alignlab.objectives import (
     ppo_value_loss,
     whiten,
 )
+from alignlab.objectives.policy import entropy_and_kl, entropy_of, kl_of
 
 JUNK = [math.nan, math.inf, -math.inf, 1e30, -7.0]
 
@@ -343,3 +344,18 @@ def test_explained_variance_at_its_landmarks():
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.randn(2, 3), torch.ones(2, 3))
+
+
+def test_entropy_and_kl_at_once_are_those_of_each():
+    random = torch.Generator().manual_seed(0)
+    log_p, log_q = torch.randn(2, 5, 40, generator=random).log_softmax(-1)
+    assert_both(log_p, log_q)
+    log_p[2, 7] = log_q[2, 7] = -torch.inf  # a token that cannot come
+    assert_both(log_p, log_q)
+
+
+def assert_both(log_p, log_q):
+    entropies, kls = entropy_and_kl(log_p, log_q)
+    torch.testing.assert_close(entropies, entropy_of(log_p), rtol=1e-6, atol=0)
+    torch.testing.assert_close(kls, kl_of(log_p, log_q), rtol=1e-6, atol=0)
+    assert kls.min() > 0.1

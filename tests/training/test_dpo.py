@@ -1,7 +1,9 @@
 """Preference training: the step is its objective, and policies learn."""
 
 import copy
+import itertools
 import math
+import warnings
 
 import pytest
 import torch
@@ -9,11 +11,12 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from alignlab.errors import AlignlabError
+from alignlab.models.base import save_model
 from alignlab.models.pairs import EncodedPair
 from alignlab.objectives import PREFERENCE_LOSSES, dpo_loss, orpo_loss, simpo_loss
 from alignlab.training.dpo import preference_step
 from alignlab.training.pairs import batches, encode_pairs, log_probs_of
-from tests.training.preferences import BETA, PAIRS, both_alone, learn, moved
+from tests.training.preferences import BETA, PAIRS, alone, both_alone, learn, moved
 
 # --- one step -------------------------------------------------------------------------
 
@@ -166,8 +169,9 @@ def test_the_reference_reads_each_text_once_and_stays_as_it_is(
     read = []
     reference.register_forward_pre_hook(lambda _, args: read.append(len(args[0])))
     learn(tiny_model, tiny_tokenizer, steps=8, batch_size=2, reference=reference)
-    # Three times in the trial of both ways, then once: all pairs in two or three rows.
-    assert len(read) == 3 + 1 and read[3] <= len(PAIRS)
+    # Three tries of whether it is a causal LM, three of both ways, then once: all pairs
+    # in two or three rows.
+    assert len(read) == 3 + 3 + 1 and read[6] <= len(PAIRS)
     assert all(p.grad is None for p in reference.parameters())
     for name, value in reference.state_dict().items():
         assert torch.equal(value, weights[name])
@@ -251,6 +255,82 @@ def test_lora_adapters_learn_against_the_model_without_them(tiny_model, tiny_tok
             assert torch.equal(value, base[name.replace(".base_layer", "")])
 
 
+def dialogue(*contents):
+    roles = itertools.cycle(["user", "assistant"])
+    return [{"role": r, "content": c} for r, c in zip(roles, contents, strict=False)]
+
+
+MANY_TURNS = [  # they part at the first reply, and at the last
+    {
+        "chosen": dialogue("Is gold?", "Yes.", "Peru?", "the sol"),
+        "rejected": dialogue("Is gold?", "No", "Oslo?", "the yen"),
+    },
+    {
+        "chosen": dialogue("Kenya?", "Paris", "Is it?", "Yes."),
+        "rejected": dialogue("Kenya?", "Paris", "Is it?", "No"),
+    },
+]
+
+
+@pytest.mark.parametrize("loss_type", sorted(set(PREFERENCE_LOSSES) - {"kto"}))
+def test_dialogues_of_many_turns_have_the_loss_of_what_the_assistant_says(
+    tiny_model, tiny_tokenizer, loss_type
+):
+    """The first step of a training, against log-probabilities by hand, turn by turn."""
+    reference, policy = tiny_model, moved(tiny_model)
+    loss = PREFERENCE_LOSSES[loss_type]
+    options = {name: EXAMPLES[name] for name in loss.hyperparameters}
+    sides, counts = {}, []
+    for side in ("chosen", "rejected"):
+        rows = [
+            said(tiny_tokenizer, row[side], turns)
+            for row, turns in zip(MANY_TURNS, [(1, 3), (3,)], strict=True)
+        ]
+        counts.append(torch.tensor([sum(len(c) for _, c in row) for row in rows]))
+        for name, model in (("policy", policy), ("reference", reference)):
+            with torch.no_grad():
+                sums = [sum(alone(model, *turn) for turn in row) for row in rows]
+            sides[name, side] = torch.stack(sums)
+    names = itertools.product(("policy", "reference"), ("chosen", "rejected"))
+    own = [sides[name] for name in names]
+    if loss.reference:
+        counts = dict(zip(("chosen_tokens", "rejected_tokens"), counts, strict=True))
+        expected = dpo_loss(*own, BETA, loss_type, **options, **counts)
+    else:
+        means = [log_p / count for log_p, count in zip(own[:2], counts, strict=True)]
+        expected = loss.function(*means, BETA, **options)
+    settings = dict(loss_type=loss_type, reference=reference, steps=1, **options)
+    history = learn(
+        policy, tiny_tokenizer, MANY_TURNS, eval_pairs=iter(MANY_TURNS), **settings
+    )
+    assert history[0]["loss"] == pytest.approx(expected.mean().item(), rel=1e-3)
+    chosen = own[0].mean().item()
+    assert history[0]["log_probs/chosen"] == pytest.approx(chosen, rel=1e-4)
+
+
+def said(tokenizer, messages, turns):
+    """Of each of these turns the tokens before it and its own."""
+    result = []
+    for turn in turns:
+        history = tokenizer.apply_chat_template(
+            messages[:turn], tokenize=False, add_generation_prompt=True
+        )
+        texts = history, messages[turn]["content"] + "<|end|>"
+        result.append([tokenizer(text)["input_ids"] for text in texts])
+    return result
+
+
+def test_kto_takes_dialogues_of_many_turns_and_any_label(tiny_model, tiny_tokenizer):
+    rows = [
+        {"prompt": row[side][:1], "completion": row[side], "label": label}
+        for row in MANY_TURNS
+        for side, label in (("chosen", "true"), ("rejected", "false"))
+    ]
+    streamed = (row for row in rows)
+    history = learn(tiny_model, tiny_tokenizer, streamed, loss_type="kto", steps=40)
+    assert history[-1]["rewards/margins"] > 0.5
+
+
 # --- wrong arguments ------------------------------------------------------------------
 
 
@@ -259,6 +339,29 @@ def test_a_reference_with_another_vocabulary_is_refused(tiny_model, tiny_tokeniz
     other.resize_token_embeddings(400)
     with pytest.raises(AlignlabError, match="vocabulary of 400 tokens and the policy"):
         learn(tiny_model, tiny_tokenizer, reference=other)
+
+
+def test_frozen_adapters_are_refused_in_words(tiny_model, tiny_tokenizer, tmp_path):
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    start = copy.deepcopy(tiny_model)
+    config = LoraConfig(r=4, target_modules=["q_proj"])
+    get_peft_model(tiny_model, config).save_pretrained(tmp_path)
+    frozen = PeftModel.from_pretrained(start, tmp_path)
+    with pytest.raises(AlignlabError, match="is_trainable=True"):
+        learn(frozen, tiny_tokenizer)
+
+
+def test_several_splits_are_refused_as_pairs_and_named_as_eval_pairs(
+    tiny_model, tiny_tokenizer
+):
+    from datasets import Dataset, DatasetDict
+
+    splits = DatasetDict(train=Dataset.from_list(PAIRS), test=Dataset.from_list(PAIRS))
+    with pytest.raises(AlignlabError, match=r"pairs\['train'\]"):
+        learn(tiny_model, tiny_tokenizer, splits)
+    history = learn(tiny_model, tiny_tokenizer, steps=1, eval_pairs=splits)
+    assert history[0]["test/accuracies"] == history[0]["train/accuracies"]
 
 
 @pytest.mark.parametrize("loss_type", ["sigmoid", "orpo"])
@@ -303,3 +406,28 @@ class Unread(nn.Module):
 def test_wrong_hyperparameters_are_refused_before_anything_is_read(settings, message):
     with pytest.raises(ValueError, match=message):
         learn(Unread(), None, **settings)
+
+
+def test_the_reference_may_be_the_name_of_a_model(tiny_model, tiny_tokenizer, tmp_path):
+    reference = moved(tiny_model)
+    save_model(reference, tiny_tokenizer, tmp_path)
+    losses = [
+        learn(copy.deepcopy(tiny_model), tiny_tokenizer, steps=2, reference=given)
+        for given in (reference, str(tmp_path), tmp_path)
+    ]
+    first, *others = [[row["loss"] for row in history] for history in losses]
+    assert abs(first[0] - math.log(2)) > 1e-3
+    for other in others:
+        assert other == pytest.approx(first, rel=1e-5)
+    with pytest.raises(AlignlabError, match="reference is '.*nowhere'.*loaded"):
+        learn(tiny_model, tiny_tokenizer, reference=tmp_path / "nowhere")
+    with pytest.raises(AlignlabError, match="The model is 'name'.*load_model"):
+        learn("name", tiny_tokenizer)
+
+
+def test_a_policy_in_half_precision_brings_one_warning(tiny_model, tiny_tokenizer):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        learn(tiny_model.bfloat16(), tiny_tokenizer, steps=1, learning_rate=1e-4)
+    told = [str(w.message) for w in caught if "rounding are lost" in str(w.message)]
+    assert len(told) == 1

@@ -29,12 +29,45 @@ def test_unpaired_rows_keep_their_labels_when_long_ones_go(tiny_tokenizer):
     ]
     with pytest.warns(UserWarning, match="1 of 3 texts are longer than 40 tokens"):
         texts = encode_unpaired(tiny_tokenizer, rows, 40)
-    assert [good for _, _, good in texts] == [True, False]
+    assert [text.desirable for text in texts] == [True, False]
     assert texts[1][:2] == tokens_of(tiny_tokenizer, "Is gold?", "No")
     with pytest.raises(AlignlabError, match="None of the 3 texts fits into 2"):
         encode_unpaired(tiny_tokenizer, rows, 2)
     with pytest.raises(AlignlabError, match="Row 0 has no label"):
         encode_unpaired(tiny_tokenizer, [{"prompt": "Is it?", "completion": "Yes."}])
+
+
+@pytest.mark.parametrize(
+    "good, bad", [(True, False), (1, 0), (1, -1), ("true", "false"), ("1", "-1")]
+)
+def test_labels_are_read_as_they_are_meant(tiny_tokenizer, good, bad):
+    row = {"prompt": "Is gold?", "completion": "Yes."}
+    rows = [row | {"label": label} for label in (bad, good, bad)]
+    texts = encode_unpaired(tiny_tokenizer, rows)
+    assert [text.desirable for text in texts] == [False, True, False]
+    with pytest.raises(AlignlabError, match="label of row 1 is 'perhaps'"):
+        encode_unpaired(tiny_tokenizer, [rows[0], row | {"label": "perhaps"}])
+    with pytest.raises(AlignlabError, match="Some labels are 0 and some are -1"):
+        encode_unpaired(tiny_tokenizer, [row | {"label": x} for x in (1, 0, -1)])
+
+
+def test_a_users_turn_in_a_completion_does_not_count(tiny_tokenizer):
+    asked, again = ({"role": "user", "content": c} for c in ("Is gold?", "Peru?"))
+    yes, sol = ({"role": "assistant", "content": c} for c in ("Yes.", "the sol"))
+    row = {"prompt": [asked], "completion": [yes, again, sol], "label": "true"}
+    text, other = encode_unpaired(
+        tiny_tokenizer, [row, {"prompt": "Oslo?", "completion": "No", "label": 0}]
+    )
+    counts = [t for t, m in zip(text.completion, text.mask, strict=True) if m]
+    assert tiny_tokenizer.decode(counts) == " Yes.<|end|> the sol<|end|>"
+    assert other.mask is None
+    paired = with_mismatched([text, other], 100)
+    masks = [pair[3:] for pair in paired]
+    assert masks == [(text.mask, None), (None, text.mask)]
+    lengths = [len(counts), len(other.completion)]
+    assert pack(paired, 0)["chosen_tokens"].tolist() == lengths
+    cut = with_mismatched([text, other], len(other.prompt) + 2)[1]
+    assert (cut.rejected, cut.rejected_mask) == (text.completion[:2], [1, 1])
 
 
 def kto_case(tokenizer):

@@ -111,7 +111,8 @@ def test_reference_and_evaluation_passes_are_lean(tiny_model, tiny_tokenizer):
             lambda *_, model=model: seen.append(type(model.model.norm))
         )
     learn(policy, tiny_tokenizer, steps=2, reference=reference, eval_pairs=PAIRS[:2])
-    checks = 2 * 3 + 3 + 2 * 3  # whether rows can be shared: before, and at evaluations
+    checks = 2 * 3  # whether a token sees later ones, policy and reference
+    checks += 2 * 3 + 3 + 2 * 3  # whether rows can be shared: before, at evaluations
     passes = 2 + 2 + 2  # of the reference on two lists, steps, evaluations
     assert len(seen) == checks + passes
     assert len([kind for kind in seen if kind is not usual]) >= passes

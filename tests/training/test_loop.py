@@ -315,3 +315,9 @@ def test_wrong_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             run(Toy(), **settings)
+
+
+def test_a_model_of_which_nothing_can_be_trained_is_refused():
+    model = nn.Linear(2, 1).requires_grad_(False)
+    with pytest.raises(AlignlabError, match="Nothing of the model can be trained"):
+        train(model, [{}], lambda *_: pytest.fail(), steps=1, learning_rate=1e-3)

@@ -7,8 +7,9 @@ import torch
 
 from alignlab.errors import AlignlabError
 from alignlab.models.pairs import EncodedPair, pack
+from alignlab.models.text import encode_prompt
 from alignlab.training.pairs import batches, encode_pairs, log_probs_of
-from tests.training.preferences import PAIRS, both_alone, tokens_of
+from tests.training.preferences import PAIRS, alone, both_alone, tokens_of
 
 # --- encoding -------------------------------------------------------------------------
 
@@ -20,7 +21,7 @@ def test_both_sides_are_the_template_once_up_to_the_token_that_ends_a_reply(
         prompt, chosen = tokens_of(tiny_tokenizer, pair["prompt"], pair["chosen"])
         _, rejected = tokens_of(tiny_tokenizer, pair["prompt"], pair["rejected"])
         assert encoded == EncodedPair(prompt, chosen, rejected)
-        texts = [tiny_tokenizer.decode(tokens) for tokens in encoded]
+        texts = [tiny_tokenizer.decode(tokens) for tokens in encoded[:3]]
         assert texts[0] == f"<|user|> {pair['prompt']}<|end|><|assistant|>"
         assert texts[1] == f" {pair['chosen']}<|end|>"
         assert texts[2] == f" {pair['rejected']}<|end|>"
@@ -36,9 +37,127 @@ def test_strings_messages_and_whole_conversations_are_the_same_pair(tiny_tokeniz
     assert encode_pairs(tiny_tokenizer, [{"prompt": prompt, **replies}]) == expected
     whole = {side: prompt + reply for side, reply in replies.items()}
     assert encode_pairs(tiny_tokenizer, [whole]) == expected
+    for given in (PAIRS[0]["prompt"], prompt):  # it is in there already
+        assert encode_pairs(tiny_tokenizer, [{"prompt": given, **whole}]) == expected
     other = [{"role": "user", "content": "Is gold a metal?"}] + replies["rejected"]
-    with pytest.raises(AlignlabError, match="row 0 differ before their last"):
-        encode_pairs(tiny_tokenizer, [{**whole, "rejected": other}])
+    with pytest.raises(AlignlabError, match="Row 0: .* does not begin with its prompt"):
+        encode_pairs(tiny_tokenizer, [{**whole, "prompt": prompt, "rejected": other}])
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def counted(tokenizer, tokens, mask):
+    """The parts of a completion that count, as text."""
+    mask = mask or [1] * len(tokens)
+    text, before = "", 0
+    for token, counts in zip(tokens, mask, strict=True):
+        text += ("|" if counts > before else "") + counts * tokenizer.decode([token])
+        before = counts
+    return text.strip("|")
+
+
+ASKED = [user("Is gold a metal?")]
+CHOSEN = [assistant("Yes."), user("Its number?"), assistant("79")]
+REJECTED = [assistant("No"), user("The money of Peru?"), assistant("the yen")]
+
+
+def test_users_turns_do_not_count_and_each_side_keeps_its_history(tiny_tokenizer):
+    row = {"prompt": ASKED, "chosen": CHOSEN, "rejected": REJECTED}
+    whole = {"chosen": ASKED + CHOSEN, "rejected": ASKED + REJECTED}
+    (pair,) = encode_pairs(tiny_tokenizer, [row])
+    assert [pair] == encode_pairs(tiny_tokenizer, [whole])
+    for side, ids in ((CHOSEN, pair.chosen), (REJECTED, pair.rejected)):
+        text = tiny_tokenizer.apply_chat_template(ASKED + side, tokenize=False)
+        assert pair.prompt + ids == tiny_tokenizer(text)["input_ids"]
+    said = counted(tiny_tokenizer, pair.chosen, pair.chosen_mask)
+    assert said == " Yes.<|end|>| 79<|end|>"
+    said = counted(tiny_tokenizer, pair.rejected, pair.rejected_mask)
+    assert said == " No<|end|>| the yen<|end|>"
+
+
+def test_conversations_that_part_at_once_have_no_common_prompt(
+    tiny_model, tiny_tokenizer
+):
+    led = [{"role": "system", "content": "Yes."}] + ASKED + CHOSEN[:1]
+    sides = {"chosen": led, "rejected": ASKED + REJECTED[:1]}
+    (pair,) = encoded = encode_pairs(tiny_tokenizer, [sides])
+    assert pair.prompt == []
+    assert counted(tiny_tokenizer, pair.chosen, pair.chosen_mask) == " Yes.<|end|>"
+    found = log_probs_of(tiny_model, encoded, 0)
+    for log_probs, ids, mask in zip(found, pair[1:3], pair[3:], strict=True):
+        start = mask.index(1)
+        expected = alone(tiny_model, ids[:start], ids[start:])
+        assert log_probs.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_masked_log_probs_are_the_sums_over_the_assistants_turns(
+    tiny_model, tiny_tokenizer
+):
+    """Each turn read alone behind its history, as the template writes that."""
+    row = {"prompt": ASKED, "chosen": CHOSEN, "rejected": REJECTED}
+    encoded = encode_pairs(tiny_tokenizer, [*PAIRS[:2], row])
+    for found, side in zip(
+        log_probs_of(tiny_model, encoded, 0), (CHOSEN, REJECTED), strict=True
+    ):
+        expected = 0.0
+        for turn in (0, 2):
+            history = tiny_tokenizer.apply_chat_template(
+                ASKED + side[:turn], tokenize=False, add_generation_prompt=True
+            )
+            ids = [
+                tiny_tokenizer(text, add_special_tokens=False)["input_ids"]
+                for text in (history, f"{side[turn]['content']}<|end|>")
+            ]
+            expected += alone(tiny_model, *ids).item()
+        assert found[2].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_prompts_unfinished_turn_is_continued_on_both_sides(tiny_tokenizer):
+    prompt = ASKED + [assistant("The answer")]
+    row = {"prompt": prompt, "chosen": " is Yes.", "rejected": [assistant(" is No")]}
+    (pair,) = encode_pairs(tiny_tokenizer, [row])
+    assert pair.prompt == encode_prompt(tiny_tokenizer, prompt)
+    assert tiny_tokenizer.decode(pair.chosen) == " is Yes.<|end|>"
+    assert tiny_tokenizer.decode(pair.rejected) == " is No<|end|>"
+
+
+def test_every_form_of_a_data_set_gives_the_same_pairs(tiny_tokenizer):
+    import pandas as pd
+    from datasets import Dataset, DatasetDict
+
+    expected = encode_pairs(tiny_tokenizer, PAIRS)
+    data = Dataset.from_list(PAIRS)
+    forms = (data, data.to_iterable_dataset(), iter(PAIRS), pd.DataFrame(PAIRS))
+    for form in forms:
+        assert encode_pairs(tiny_tokenizer, form) == expected
+    with pytest.raises(AlignlabError, match=r"pairs\['train'\], pairs\['test'\]"):
+        encode_pairs(tiny_tokenizer, DatasetDict(train=data, test=data))
+
+
+def test_without_a_chat_template_pairs_are_plain_text(tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
+    row = {"prompt": "Is gold a metal?", "chosen": " Yes.", "rejected": " No"}
+    (pair,) = encode_pairs(tiny_tokenizer, [row])
+    assert pair.prompt == tiny_tokenizer("Is gold a metal?")["input_ids"]
+    assert tiny_tokenizer.decode(pair.chosen) == " Yes.<|end|>"
+    whole = {k: row["prompt"] + row[k] for k in ("chosen", "rejected")}
+    assert encode_pairs(tiny_tokenizer, [whole]) == [pair]
+
+
+def test_empty_completions_and_markers_are_counted(tiny_tokenizer):
+    rows = [
+        PAIRS[0],
+        PAIRS[1] | {"rejected": ""},
+        PAIRS[2] | {"prompt": "<|user|>The number of iron?<|end|><|assistant|>"},
+    ]
+    with pytest.warns(UserWarning, match="Of 3 rows, 1 have an empty .* and 1 hold"):
+        assert len(encode_pairs(tiny_tokenizer, rows)) == 3
 
 
 def test_identical_and_long_pairs_are_left_out_and_counted(tiny_tokenizer):

@@ -13,8 +13,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from alignlab.errors import AlignlabError
-from alignlab.models.base import evaluation_mode
-from alignlab.models.reward import reward_model_from, score
+from alignlab.models.base import evaluation_mode, save_model
+from alignlab.models.reward import load_reward_model, reward_model_from, score
 from alignlab.models.text import encode_dialogues
 from alignlab.objectives import (
     all_pairs_loss,
@@ -123,6 +123,56 @@ def test_a_data_set_and_messages_are_read_like_a_list_of_strings(tiny_tokenizer)
         for pair in PAIRS
     ]
     assert encode(tiny_tokenizer, as_messages) == expected
+
+
+def test_each_side_is_read_with_its_own_history_and_the_prompt_once(tiny_tokenizer):
+    asked = [{"role": "user", "content": "Is gold a metal?"}]
+    sides = [
+        [
+            {"role": "assistant", "content": first},
+            {"role": "user", "content": second},
+            {"role": "assistant", "content": last},
+        ]
+        for first, second, last in (("Yes.", "Peru?", "sol"), ("No", "Oslo?", "79"))
+    ]
+    texts = [
+        tiny_tokenizer.apply_chat_template(asked + side, tokenize=False)
+        for side in sides
+    ]
+    expected = [Comparison(tiny_tokenizer(texts)["input_ids"])]
+    for prompt, start in ((asked, []), (None, asked), ("Is gold a metal?", asked)):
+        chosen, rejected = (start + side for side in sides)
+        row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+        assert encode(tiny_tokenizer, [row]) == expected
+        row = {"prompt": prompt, "completions": [chosen, rejected]}
+        assert encode(tiny_tokenizer, [row]) == expected
+
+
+def test_unfinished_turns_and_arguments_of_the_template(tiny_tokenizer, monkeypatch):
+    toned = tiny_tokenizer.chat_template.replace("<|end|>", "{{ tone }}<|end|>")
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", toned)
+    prompt = [
+        {"role": "user", "content": "Is gold?"},
+        {"role": "assistant", "content": "It is"},
+    ]
+    row = {"prompt": prompt, "chosen": " a metal", "rejected": " the yen"}
+    rows = [row, row | {"chat_template_kwargs": {"tone": "?"}}]
+    found = encode(tiny_tokenizer, rows, chat_template_kwargs={"tone": "."})
+    for comparison, tone in zip(found, ".?", strict=True):
+        texts = [tiny_tokenizer.decode(ids) for ids in comparison.dialogues]
+        start = f"<|user|> Is gold?{tone}<|end|><|assistant|> It is"
+        ends = [f" a metal{tone}<|end|>", f" the yen{tone}<|end|>"]
+        assert texts == [start + end for end in ends]
+
+
+def test_without_a_chat_template_pairs_are_plain_text(tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
+    (found,) = encode(tiny_tokenizer, PAIRS[1:2])
+    texts = [tiny_tokenizer.decode(ids) for ids in found.dialogues]
+    assert texts == [
+        f" {PAIRS[1]['prompt']}{PAIRS[1][side]}<|end|>"
+        for side in ("chosen", "rejected")
+    ]
 
 
 def test_what_teaches_nothing_or_is_too_long_is_left_out_and_counted(tiny_tokenizer):
@@ -355,6 +405,108 @@ def test_doubt_about_labels_stops_the_gap_at_its_log_odds(
     model, _ = fit(policy, tiny_tokenizer, pairs, epochs=150, **settings)
     found = differences(model, tiny_tokenizer, PAIRS)
     np.testing.assert_allclose(found, math.log(4), rtol=0.05)
+
+
+@pytest.mark.parametrize("pad", ["<|pad|>", "<|end|>", None])
+def test_a_trained_model_is_a_plain_one_whatever_the_padding(
+    policy, tiny_tokenizer, tmp_path, pad
+):
+    """Saved, and read by `transformers` in a batch, it gives the scores of training."""
+    from transformers import AutoModelForSequenceClassification
+
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.pad_token = pad
+    policy.config.pad_token_id = None
+    model, _ = fit(policy, tokenizer, visible(16), epochs=2)
+    expected = tokenizer.pad_token_id if pad else tokenizer.eos_token_id
+    assert model.config.pad_token_id == expected
+    model.save_pretrained(tmp_path)
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    batch = collate(encode(tokenizer, PAIRS), expected)
+    with torch.no_grad():
+        ids, mask = batch["input_ids"].flatten(0, 1), batch["attention_mask"]
+        read = plain(ids, attention_mask=mask.flatten(0, 1)).logits[:, 0]
+    ours = [
+        score(model, tokenizer, [p["prompt"]] * 2, [p["chosen"], p["rejected"]])
+        for p in PAIRS
+    ]
+    assert np.ptp(read.numpy()) > 0.1
+    np.testing.assert_allclose(np.concatenate(ours), read.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_trained_encoder_is_a_plain_one_although_it_pads_with_another_token(
+    tiny_tokenizer, tmp_path
+):
+    """RoBERTa counts positions from behind the number of its padding token."""
+    from transformers import AutoModelForSequenceClassification, RobertaConfig
+
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=len(tiny_tokenizer), hidden_size=32, intermediate_size=32,
+        num_hidden_layers=1, num_attention_heads=2, num_labels=1, pad_token_id=9,
+        max_position_embeddings=120,
+    )  # fmt: skip
+    model = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(5)
+    options = dict(learning_rate=1e-3, progress=False)
+    train_reward_model(model, tiny_tokenizer, PAIRS, **options)
+    model.save_pretrained(tmp_path)
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    texts = [p["prompt"] for p in PAIRS], [p["chosen"] for p in PAIRS]
+    found, expected = (score(m, tiny_tokenizer, *texts) for m in (plain, model))
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("pad", ["<|pad|>", "<|end|>"])
+def test_trained_adapters_give_the_same_scores_when_loaded(
+    policy, tiny_tokenizer, tmp_path, pad
+):
+    peft = pytest.importorskip("peft")
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.pad_token = pad
+    policy.config.pad_token_id = None
+    save_model(reward_model_from(policy), tokenizer, tmp_path / "base")
+    base, _ = load_reward_model(tmp_path / "base")
+    adapted = peft.get_peft_model(base, peft.LoraConfig(task_type="SEQ_CLS"))
+    options = dict(learning_rate=3e-2, epochs=8, progress=False)
+    with pytest.warns(UserWarning, match="pad_token_id was None.*load_reward_model"):
+        train_reward_model(adapted, tokenizer, PAIRS, **options)
+    save_model(adapted, tokenizer, tmp_path / "adapters")
+    texts = [p["prompt"] for p in PAIRS], [p["chosen"] for p in PAIRS]
+    expected = score(adapted, tokenizer, *texts)
+    found = score(*load_reward_model(tmp_path / "adapters"), *texts)
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_reward_models_with_virtual_tokens_are_refused(policy, tiny_tokenizer):
+    peft = pytest.importorskip("peft")
+    settings = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3)
+    tuned = peft.get_peft_model(reward_model_from(policy), settings)
+    with pytest.raises(AlignlabError, match="virtual tokens"):
+        train_reward_model(tuned, tiny_tokenizer, PAIRS, learning_rate=1e-3)
+
+
+def test_models_that_cannot_be_trained_are_refused_in_words(policy, tiny_tokenizer):
+    with pytest.raises(AlignlabError, match="label|number per"):
+        train_reward_model(policy, tiny_tokenizer, PAIRS, learning_rate=1e-3)
+    frozen = reward_model_from(policy).requires_grad_(False)
+    with pytest.raises(AlignlabError, match="can be trained"):
+        train_reward_model(frozen, tiny_tokenizer, PAIRS, learning_rate=1e-3)
+
+
+def test_examples_and_validation_come_in_any_form(policy, tiny_tokenizer):
+    from datasets import Dataset
+
+    expected = fit(policy, tiny_tokenizer, PAIRS, validation=PAIRS)[1]
+    streamed = Dataset.from_list(PAIRS).to_iterable_dataset()
+    found = fit(policy, tiny_tokenizer, iter(PAIRS), validation=streamed)[1]
+    assert [row["loss"] for row in found] == [row["loss"] for row in expected]
+    assert found[-1]["validation_loss"] == expected[-1]["validation_loss"]
 
 
 def test_centring_ties_the_level_down(policy, tiny_tokenizer):

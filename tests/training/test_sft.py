@@ -1,5 +1,6 @@
 """Fine-tuning: the boundary is exact, batches lose nothing, and the model learns."""
 
+import copy
 import warnings
 from itertools import islice
 
@@ -78,8 +79,94 @@ def test_a_template_without_an_exact_boundary_is_refused(tiny_tokenizer, monkeyp
     with pytest.raises(AlignlabError, match=r"Row 0 \('What is .* boundary"):
         encode(tiny_tokenizer, EXAMPLES)
     monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
+    messages = [{"role": "user", "content": "Is gold?"}]
     with pytest.raises(AlignlabError, match="no chat template"):
-        encode(tiny_tokenizer, EXAMPLES)
+        encode(tiny_tokenizer, [{"prompt": messages, "completion": "Yes."}])
+
+
+def test_without_a_chat_template_strings_are_plain_text(tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
+    (encoded,) = encode(tiny_tokenizer, [{"prompt": "Is gold", "completion": " Yes."}])
+    assert encoded.prompt == tiny_tokenizer("Is gold")["input_ids"]
+    assert tiny_tokenizer.decode(encoded.completion) == " Yes.<|end|>"
+
+
+ASKED = {"role": "user", "content": "Is gold a metal?"}
+SYSTEM = {"role": "system", "content": "Say it in one word."}
+TURNS = [
+    SYSTEM,
+    ASKED,
+    {"role": "assistant", "content": "Yes."},
+    {"role": "user", "content": "Its number?"},
+    {"role": "assistant", "content": "79"},
+]
+
+
+def shown(tokenizer, encoded):
+    """The parts that are learned, as text."""
+    parts = [""]
+    for text, learned in show_mask(tokenizer, encoded):
+        parts = parts[:-1] + [parts[-1] + text] if learned else parts + [""]
+    return [part for part in parts if part]
+
+
+def test_of_a_conversation_the_last_turn_or_all_are_learned(tiny_tokenizer):
+    row = {"messages": TURNS}
+    (last,) = encode(tiny_tokenizer, [row])
+    assert shown(tiny_tokenizer, last) == [" 79<|end|>"]
+    (both,) = encode(tiny_tokenizer, [row], loss_on="assistant")
+    assert shown(tiny_tokenizer, both) == [" Yes.<|end|>", " 79<|end|>"]
+    (everything,) = encode(tiny_tokenizer, [row], loss_on="all")
+    assert last.input_ids == both.input_ids == everything.input_ids
+    assert everything.completion_mask == [1] * len(last.input_ids)
+    text = tiny_tokenizer.apply_chat_template(TURNS, tokenize=False)
+    assert last.input_ids == tiny_tokenizer(text)["input_ids"]
+    split = {"prompt": TURNS[:2], "completion": TURNS[2:]}
+    assert encode(tiny_tokenizer, [split]) == [both]
+    split = {"prompt": TURNS[:4], "completion": TURNS[4:]}
+    assert encode(tiny_tokenizer, [split]) == [last]
+    assert encode(tiny_tokenizer, [split], loss_on="assistant") == [both]
+
+
+def test_texts_are_learned_whole_and_end_in_eos(tiny_tokenizer):
+    rows = [{"text": "Is gold a metal? Yes."}, {"text": ""}, {"text": "Oslo.<|end|>"}]
+    with pytest.warns(UserWarning, match="Of 3 rows, 1 have an empty completion"):
+        gold, oslo = encode(tiny_tokenizer, rows)  # an empty text teaches nothing
+    assert shown(tiny_tokenizer, gold) == [" Is gold a metal? Yes.<|end|>"]
+    assert shown(tiny_tokenizer, oslo) == [" Oslo.<|end|>"]
+
+
+def test_a_prompts_unfinished_turn_is_continued(tiny_tokenizer):
+    prompt = [ASKED, {"role": "assistant", "content": "The number"}]
+    (encoded,) = encode(tiny_tokenizer, [{"prompt": prompt, "completion": " is 79"}])
+    opened = f"<|user|>{ASKED['content']}<|end|><|assistant|>The number"
+    assert encoded.prompt == tiny_tokenizer(opened)["input_ids"]
+    assert shown(tiny_tokenizer, encoded) == [" is 79<|end|>"]
+
+
+def test_every_form_of_a_data_set_gives_the_same_examples(tiny_tokenizer):
+    import pandas as pd
+    from datasets import Dataset, DatasetDict
+
+    expected = encode(tiny_tokenizer, EXAMPLES)
+    data = Dataset.from_list(EXAMPLES)
+    forms = (data, data.to_iterable_dataset(), iter(EXAMPLES), pd.DataFrame(EXAMPLES))
+    for form in forms:
+        assert encode(tiny_tokenizer, form) == expected
+    with pytest.raises(AlignlabError, match=r"examples\['train'\]"):
+        encode(tiny_tokenizer, DatasetDict(train=data))
+
+
+def test_a_rows_arguments_of_the_template_win(tiny_tokenizer, monkeypatch):
+    toned = tiny_tokenizer.chat_template.replace("{{ mes", "{{ tone }}{{ mes")
+    toned = toned.replace("<|{{ tone }}", "<|")
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", toned)
+    rows = [EXAMPLES[0], EXAMPLES[0] | {"chat_template_kwargs": {"tone": "79"}}]
+    encoded = encode(tiny_tokenizer, rows, chat_template_kwargs={"tone": "26"})
+    texts = [tiny_tokenizer.decode(example.input_ids) for example in encoded]
+    assert [text[8:12] for text in texts] == [" 26W", " 79W"]
+    learned = [shown(tiny_tokenizer, example) for example in encoded]
+    assert learned == [[" 26Paris<|end|>"], [" 79Paris<|end|>"]]
 
 
 def test_long_examples_are_left_out_and_counted(tiny_tokenizer):
@@ -165,13 +252,13 @@ def test_wrong_batch_sizes_are_named():
 # --- training -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss_on", ["completion", "all"])
+@pytest.mark.parametrize("loss_on", ["completion", "assistant", "all"])
 def test_the_step_has_the_loss_and_gradient_of_the_objective(
     tiny_model, tiny_tokenizer, loss_on
 ):
     """By way of the learned tokens only, or of all logits: alike to the last digits."""
     model = tiny_model.double()
-    encoded = encode(tiny_tokenizer, EXAMPLES, loss_on)
+    encoded = encode(tiny_tokenizer, [*EXAMPLES, {"messages": TURNS}], loss_on)
     batch = collate(encoded, tiny_tokenizer.pad_token_id)
     ids, attention, mask = batch.values()
     expected = sft_loss(model(ids, attention_mask=attention).logits, ids, mask)
@@ -196,6 +283,37 @@ def test_a_model_learns_to_answer_in_place(tiny_model, tiny_tokenizer):
     replies = complete(tiny_model, tiny_tokenizer, [e["prompt"] for e in EXAMPLES])
     assert [reply.text for reply in replies] == ["Paris", "Yes.", "26"]
     assert all(reply.ended for reply in replies)
+
+
+def test_frozen_and_foreign_models_are_refused_in_words(tiny_model, tiny_tokenizer):
+    settings = dict(steps=1, learning_rate=1e-3, progress=False)
+    tiny_model.requires_grad_(False)
+    with pytest.raises(AlignlabError, match="can be trained"):
+        finetune(tiny_model, tiny_tokenizer, EXAMPLES, **settings)
+    larger = copy.deepcopy(tiny_tokenizer)
+    larger.add_special_tokens({"pad_token": "<|padding|>"})
+    with pytest.raises(AlignlabError, match="'<|padding|>'.*resize_token_embeddings"):
+        finetune(tiny_model, larger, EXAMPLES, **settings)
+    trunk = tiny_model.model
+    with pytest.raises(AlignlabError, match="no output layer"):
+        finetune(trunk, tiny_tokenizer, EXAMPLES, **settings)
+
+
+def test_a_model_learns_all_turns_of_a_streamed_conversation(
+    tiny_model, tiny_tokenizer
+):
+    history = finetune(
+        tiny_model,
+        tiny_tokenizer,
+        ({"messages": TURNS} for _ in range(2)),
+        steps=60,
+        learning_rate=3e-3,
+        loss_on="assistant",
+        progress=False,
+    )
+    assert history[-1]["loss"] < 0.05 < 1 < history[0]["loss"]
+    replies = complete(tiny_model, tiny_tokenizer, [TURNS[:2], TURNS[:4]])
+    assert [reply.text for reply in replies] == ["Yes.", "79"]
 
 
 def test_examples_beyond_the_models_positions_are_left_out(tiny_model, tiny_tokenizer):

@@ -36,7 +36,7 @@ def real_arm(*, seed: int, model: str, prompts: str, n: int, xstest: str = "") -
         ``outcomes``: the number of refusals, partial refusals and compliances.
     """
     texts = draw_prompts(prompts, n, seed, xstest)
-    policy, tokenizer = load_model(model)
+    policy, tokenizer = load_model(model, dtype="auto")
     replies = complete(policy, tokenizer, texts, MAX_NEW_TOKENS, batch_size=BATCH)
     counts = Counter(classify(reply.text) for reply in replies)
     kinds = ("refusal", "partial", "compliance")

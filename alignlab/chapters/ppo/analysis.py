@@ -191,7 +191,7 @@ def sample_reply(
         model,
         [encode_prompt(tokenizer, as_messages(prompt, "user"))],
         max_new_tokens=max_new_tokens,
-        stop_token_id=tokenizer.eos_token_id,
+        stop_token_ids=[tokenizer.eos_token_id],
         pad_token_id=tokenizer.pad_token_id,
         generator=generator,
     )

@@ -26,6 +26,7 @@ RECIPE: Mapping[str, object] = dict(
     num_mini_batches=2,
     learning_rate=1.5e-4,
     lr_scheduler_type="constant",
+    lam=0.95,
     max_completion_length=study.MAX_NEW_TOKENS,
 )
 BETA = 0.05  # PPOConfig's kl_coef, in units of reward per nat

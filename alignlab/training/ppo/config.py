@@ -1,6 +1,6 @@
-"""The hyperparameters of PPO, each with its direction.
+"""The hyperparameters of PPO, RLOO and GRPO, each with its direction.
 
-Where TRL's last PPO had the same hyperparameter, it has TRL's name.
+Where TRL has the same hyperparameter, it has TRL's name.
 """
 
 from dataclasses import dataclass
@@ -36,11 +36,32 @@ class PPOConfig(TrainingArguments):
             take less memory. None takes all of a device's share. Each such group has
             its own random stream, so the same number gives the same episodes on any
             number of devices.
+        dtype: precision of a policy given by name: "float32", so that small steps are
+            not lost, or "auto" for the one its checkpoint was saved in. For speed, set
+            ``bf16=True`` instead, which leaves the weights in float32.
+        chat_template_kwargs: further arguments of the chat template, such as
+            ``{"enable_thinking": False}``. A prompt's own column of that name wins.
+
+        advantages: how much better a completion was than expected. "gae" asks a value
+            function, token by token: PPO. "rloo" and "grpo" compare the completions of
+            one prompt and need no value function. See
+            :func:`alignlab.objectives.rloo_advantages` and ``grpo_advantages``.
+        completions_per_prompt: completions of each prompt in an update; at least 2
+            without a value function. More compare better, on fewer prompts.
+        scale_rewards: for "grpo": divide by the standard deviation of a prompt's
+            scores. True weighs easy and very hard prompts more than their rewards say;
+            False leaves that bias out.
+        length_normalize: for "grpo": True averages the loss over a completion's tokens,
+            so that each token of a long completion counts for less. Among bad
+            completions that favours the long ones. False divides by
+            ``max_completion_length`` instead, and leaves that bias out (Dr. GRPO).
 
         max_completion_length: longest completion, in tokens; longer ones are cut.
         temperature: divides the logits, in sampling and in every log-probability, so
             that the sampled policy is the trained one. Higher explores more.
-        stop_token_id: the token that ends a completion; None takes the EOS token.
+        stop_token_id: the token that ends a completion, or several. None takes all that
+            end a reply: the EOS token, the chat template's end of turn and those of the
+            model's generation config. An empty list ends none before its full length.
         missing_eos_penalty: subtracted from the score of a completion that is cut;
             higher pushes harder towards ending in time.
 
@@ -75,9 +96,12 @@ class PPOConfig(TrainingArguments):
         gamma: discount per token. Lower cares less for later rewards; 1 counts a reward
             at the end in full.
         lam: GAE's lambda. 1 trusts the sampled reward (no bias); lower trusts the value
-            function (less variance).
+            function (less variance), and needs one that has learnt: a head that still
+            gives 0 where scores are high makes early tokens look bad, and completions
+            short.
         whiten_advantages: shift and scale the advantages to mean 0 and variance 1 over
             the batch, so that the learning rate does not depend on the reward's scale.
+            None does so for "gae" only.
         cliprange: how far a token's probability ratio may leave 1 within an update;
             lower is more careful.
         cliprange_value: how far a value may move within an update, in units of reward;
@@ -98,10 +122,17 @@ class PPOConfig(TrainingArguments):
     num_mini_batches: int = 1
     num_ppo_epochs: int = 2
     local_rollout_forward_batch_size: int | None = None
+    dtype: str = "float32"
+    chat_template_kwargs: dict | None = None
+
+    advantages: Literal["gae", "rloo", "grpo"] = "gae"
+    completions_per_prompt: int = 1
+    scale_rewards: bool = True
+    length_normalize: bool = True
 
     max_completion_length: int = 64
     temperature: float = 1.0
-    stop_token_id: int | None = None
+    stop_token_id: list[int] | None = None  # or just the one
     missing_eos_penalty: float | None = None
 
     reward_weights: list[float] | None = None
@@ -117,8 +148,8 @@ class PPOConfig(TrainingArguments):
     kl_limit: float | None = None
 
     gamma: float = 1.0
-    lam: float = 0.95
-    whiten_advantages: bool = True
+    lam: float = 1.0
+    whiten_advantages: bool | None = None
     cliprange: float = 0.2
     cliprange_value: float | None = 0.2
     vf_coef: float = 0.1
@@ -136,8 +167,15 @@ class PPOConfig(TrainingArguments):
             self.save_strategy = "no"
         super().__post_init__()
         _check_values(self)
+        if self.whiten_advantages is None:
+            self.whiten_advantages = self.has_values
         if self.total_episodes is not None:
             self.max_steps = self.total_episodes // self.batch_size
+
+    @property
+    def has_values(self) -> bool:
+        """Whether advantages come from a value function."""
+        return self.advantages == "gae"
 
     @property
     def has_kl_loss(self) -> bool:
@@ -166,6 +204,7 @@ class PPOConfig(TrainingArguments):
 POSITIVE = (
     "num_mini_batches",
     "num_ppo_epochs",
+    "completions_per_prompt",
     "max_completion_length",
     "temperature",
     "kl_horizon",
@@ -181,6 +220,7 @@ POSITIVE_OR_NONE = (
 )
 NOT_NEGATIVE = ("kl_coef", "vf_coef", "entropy_coef")
 ONE_OF = {
+    "advantages": ("gae", "rloo", "grpo"),
     "kl_estimator": ("k1", "k2", "k3", "exact"),
     "kl_in": ("reward", "loss"),
     "normalize_rewards": ("none", "initial", "running"),
@@ -236,6 +276,19 @@ def _check_sizes(args: PPOConfig) -> None:
         raise AlignlabError(
             f"One process sees {args.n_gpu} GPUs.",
             "Start one process per GPU with `accelerate launch`.",
+        )
+    k = args.completions_per_prompt
+    if not args.has_values and k < 2:
+        raise AlignlabError(
+            f"advantages={args.advantages!r} compares the completions of a prompt, and "
+            f"completions_per_prompt is {k}.",
+            "Set it to 2 or more, such as 4.",
+        )
+    if args.batch_size % k:
+        raise AlignlabError(
+            f"completions_per_prompt={k} does not divide an update's {args.batch_size} "
+            "episodes.",
+            "Set per_device_train_batch_size to a multiple of it.",
         )
     if args.total_episodes is None:
         return

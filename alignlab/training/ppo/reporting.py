@@ -1,5 +1,6 @@
 """What a PPO run reports: numbers of each update, and tables of completions."""
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -34,7 +35,8 @@ def rollout_metrics(
     function_rewards: Float[Tensor, "batch functions"],
     names: Sequence[str],
 ) -> dict[str, float]:
-    """What the episodes say about the policy that was sampled."""
+    """What the episodes say about the policy that was sampled. A reward function's mean
+    is over the completions that it applies to, NaN if there are none."""
     mask = episodes.mask
     log_ratio = kl_estimate(episodes.old_log_probs, episodes.ref_log_probs, "k1")
     metrics = {
@@ -42,7 +44,7 @@ def rollout_metrics(
         "score_std": scores.std(correction=0).item(),
     }
     for name, column in zip(names, function_rewards.T, strict=True):
-        metrics[f"reward/{name}"] = column.mean().item()
+        metrics[f"reward/{name}"] = column[~column.isnan()].mean().item()
     metrics["kl"] = (log_ratio * mask).sum(1).mean().item()
     metrics["kl_exact"] = episodes.exact_kl.sum(1).mean().item()
     metrics["entropy"] = masked_mean(episodes.entropy, mask).item()
@@ -60,7 +62,8 @@ def completion_rows(
     names: Sequence[str],
     first: int = 0,
 ) -> list[dict]:
-    """One dict per prompt and completion.
+    """One dict per prompt and completion; reward/NAME is None where that function does
+    not apply.
 
     Args:
         first: where the first of them is among the episodes, beyond whose end come the
@@ -71,7 +74,7 @@ def completion_rows(
     kl = ((own.old_log_probs - own.ref_log_probs) * own.mask).sum(1)
     columns = {"prompt": prompts, "completion": texts, "score": scores[places].tolist()}
     for name, column in zip(names, function_rewards[places].T, strict=True):
-        columns[f"reward/{name}"] = column.tolist()
+        columns[f"reward/{name}"] = [None if x != x else x for x in column.tolist()]
     columns |= {
         "kl": kl.tolist(),
         "length": own.lengths.tolist(),
@@ -81,8 +84,10 @@ def completion_rows(
 
 
 def mean_of(rows: list[dict[str, float]], name: str) -> float:
-    """Mean over the rows that have this number."""
-    return float(np.mean([row[name] for row in rows if name in row]))
+    """Mean over the rows that have this number, NaN if none has."""
+    numbers = [row[name] for row in rows if name in row]
+    applying = [x for x in numbers if x == x]  # a reward may apply in no episode
+    return float(np.mean(applying)) if applying else math.nan
 
 
 def print_completions(completions: list[dict], step: int) -> None:

@@ -14,10 +14,11 @@ from transformers import PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError
 from alignlab.models.sampler import sample
 from alignlab.models.text import context_length, encode_prompt, pad_left, pad_right
-from alignlab.objectives.policy import entropy_of, kl_of
+from alignlab.objectives.policy import entropy_and_kl
 from alignlab.seeds import stream
 from alignlab.training.ppo.config import PPOConfig
 from alignlab.training.ppo.policy_value import NextToken
+from alignlab.training.rows import rows_of, template_arguments
 
 # How many tokens could be computed in the time that one more forward pass costs.
 GROUP_PRICE = {"cpu": 128, "gpu": 8192}
@@ -33,7 +34,8 @@ class Prompts(torch.utils.data.Dataset):
     """Prompts as given and as tokens, with the other columns of their data set.
 
     Args:
-        dataset: rows with a ``prompt``: text, or a list of chat messages.
+        dataset: rows with a ``prompt``, text or a list of chat messages, in any form
+            that :func:`alignlab.training.rows.rows_of` reads.
         model: the policy, whose context has to hold prompt and completion.
         argument: what the caller calls the data set, for error messages.
 
@@ -42,13 +44,20 @@ class Prompts(torch.utils.data.Dataset):
     """
 
     def __init__(self, dataset, tokenizer, model, config: PPOConfig, argument: str):
-        rows = _require_prompts(dataset, argument)
+        rows = rows_of(dataset, argument)
+        _require_prompts(rows, argument)
         self.given = [row["prompt"] for row in rows]
-        names = [name for name in rows[0] if name != "prompt"]
+        names = [n for n in rows[0] if n not in ("prompt", "chat_template_kwargs")]
         self.columns = {name: [row.get(name) for row in rows] for name in names}
+        given = config.chat_template_kwargs
+        self.template_kwargs = [
+            template_arguments(number, row, given) for number, row in enumerate(rows)
+        ]
         self.ids = [
-            _encode(tokenizer, prompt, f"{argument}[{number}]")
-            for number, prompt in enumerate(self.given)
+            _encode(tokenizer, prompt, f"{argument}[{number}]", template_kwargs)
+            for number, (prompt, template_kwargs) in enumerate(
+                zip(self.given, self.template_kwargs, strict=True)
+            )
         ]
         room = context_length(model) - config.max_completion_length
         for number, ids in enumerate(self.ids):
@@ -68,8 +77,8 @@ class Prompts(torch.utils.data.Dataset):
         return {"prompt": self.given[number]} | columns
 
     def draw(self, update: int, count: int, seed: int) -> list[int]:
-        """The rows of one update, from an endless series of epochs that hold every
-        prompt once, each in its own random order."""
+        """``count`` rows for one update, from an endless series of epochs that hold
+        every prompt once, each in its own random order."""
         places = range(update * count, (update + 1) * count)
         orders = {
             epoch: stream(seed, "PPO prompts", epoch).permutation(len(self))
@@ -78,13 +87,7 @@ class Prompts(torch.utils.data.Dataset):
         return [int(orders[p // len(self)][p % len(self)]) for p in places]
 
 
-def _require_prompts(dataset, argument: str) -> list[dict]:
-    if dataset is None or not hasattr(dataset, "__len__"):
-        raise AlignlabError(
-            f"{argument} is {type(dataset).__name__}, which has no length.",
-            "Pass a list of dicts or a datasets.Dataset with a column `prompt`.",
-        )
-    rows = list(dataset)
+def _require_prompts(rows: list[dict], argument: str) -> None:
     if not rows:
         raise AlignlabError(f"{argument} has no rows.", "Pass at least one prompt.")
     for number, row in enumerate(rows):
@@ -93,16 +96,18 @@ def _require_prompts(dataset, argument: str) -> list[dict]:
                 f"{argument}[{number}] has no `prompt`: {row!r:.200}",
                 "Give every row one: text, or a list of chat messages.",
             )
-    return rows
 
 
 def _encode(
-    tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict], place: str
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str | list[dict],
+    place: str,
+    template_kwargs: dict,
 ) -> list[int]:
     if not prompt or not isinstance(prompt, str | list):
         raise AlignlabError(f"{place} is not a prompt: {prompt!r}.", "Leave it out.")
     try:
-        ids = encode_prompt(tokenizer, prompt)
+        ids = encode_prompt(tokenizer, prompt, **template_kwargs)
     except AlignlabError as error:
         raise AlignlabError(f"{place}: {error.message}", error.remedy) from error
     if not ids:
@@ -134,7 +139,7 @@ class Episodes:
     input_ids: Int[Tensor, "batch width"]
     prompt_length: Int[Tensor, "batch"]
     mask: Bool[Tensor, "batch time"]  # True on the completion's tokens
-    ended: Bool[Tensor, "batch"]  # whether it ends in the stop token
+    ended: Bool[Tensor, "batch"]  # whether it ends in a stop token
     # Of the policy when it sampled, until :func:`add_predictions` has read them
     logits: Float[Tensor, "batch time vocab"] | None = None
     # How the models saw the tokens when they were sampled: nats, units of reward, nats
@@ -146,6 +151,7 @@ class Episodes:
     # What to learn from them, in units of reward
     rewards: Float[Tensor, "batch time"] | None = None
     advantages: Float[Tensor, "batch time"] | None = None
+    weights: Float[Tensor, "batch"] | None = None  # of each token in its loss
     returns: Float[Tensor, "batch time"] | None = None
 
     @classmethod
@@ -153,12 +159,12 @@ class Episodes:
         cls,
         prompts: list[list[int]],
         sampled: Int[Tensor, "batch time"],
-        stop_token_id: int | None,
+        stop_token_ids: list[int],
         pad_token_id: int,
     ) -> "Episodes":
         """Cut each sampled row after its first stop token and move it up to its
         prompt, so that all padding is on the right."""
-        stops = sampled == (-1 if stop_token_id is None else stop_token_id)
+        stops = torch.isin(sampled, sampled.new_tensor(stop_token_ids))
         ended = stops.any(1)
         lengths = torch.where(ended, stops.int().argmax(1) + 1, sampled.shape[1])
         sampled = sampled[:, : lengths.max()]
@@ -303,10 +309,11 @@ def sample_episodes(
     prompts: list[list[int]],
     *,
     max_new_tokens: int,
-    stop_token_id: int | None,
+    stop_token_ids: list[int],
     pad_token_id: int,
     generator: torch.Generator,
     temperature: float = 1.0,
+    vocabulary: int | None = None,
     stop_early: bool = True,
     keep_predictions: bool = False,
 ) -> Episodes:
@@ -314,7 +321,8 @@ def sample_episodes(
 
     Args:
         max_new_tokens: longest completion; longer ones are cut.
-        stop_token_id: ends a completion; None for completions of full length.
+        stop_token_ids: each ends a completion; without any, all have full length.
+        vocabulary: only ids below it are sampled; None samples all.
         temperature: higher explores more.
         stop_early: False samples on to ``max_new_tokens`` even when all rows have
             ended, so that several processes call the model equally often.
@@ -330,12 +338,13 @@ def sample_episodes(
         attention_mask.to(generator.device),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
-        eos_token_id=stop_token_id if stop_early else None,
+        eos_token_id=stop_token_ids if stop_early else None,
         pad_token_id=pad_token_id,
         generator=generator,
+        vocabulary=vocabulary,
         observe=kept.add if keep_predictions else None,
     )
-    episodes = Episodes.pack(prompts, sampled, stop_token_id, pad_token_id)
+    episodes = Episodes.pack(prompts, sampled, stop_token_ids, pad_token_id)
     time = episodes.mask.shape[1]
     if kept.logits is not None:
         episodes.logits = kept.logits[:, :time]
@@ -403,8 +412,9 @@ def add_predictions(
     log_q = ref_logits(episodes).log_softmax(-1)
     episodes.old_log_probs = _at_tokens(log_p, episodes)
     episodes.ref_log_probs = _at_tokens(log_q, episodes)
-    episodes.entropy = episodes.unflatten(entropy_of(log_p))
-    episodes.exact_kl = episodes.unflatten(kl_of(log_p, log_q))
+    entropies, kls = entropy_and_kl(log_p, log_q)
+    episodes.entropy = episodes.unflatten(entropies)
+    episodes.exact_kl = episodes.unflatten(kls)
 
 
 def _read_policy(

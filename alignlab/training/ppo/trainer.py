@@ -1,4 +1,4 @@
-"""PPO for language models on `transformers.Trainer`.
+"""PPO, RLOO and GRPO for language models on `transformers.Trainer`.
 
 One step of the Trainer is one update, all of it in :meth:`PPOTrainer.training_step`.
 Checkpoints, schedules, callbacks, peft and several devices are the Trainer's.
@@ -25,7 +25,10 @@ from transformers import (
 )
 
 from alignlab.errors import AlignlabError
+from alignlab.models.fit import require_trainable, vocabulary_size
 from alignlab.models.lean import lean_layers
+from alignlab.models.sampler import keeps_cache, require_sampled_is_scored
+from alignlab.models.text import completion_text, pad_token_id
 from alignlab.objectives import adaptive_kl_coef, explained_variance, masked_mean
 from alignlab.seeds import torch_seed
 from alignlab.training.ppo.checkpoints import (
@@ -40,10 +43,14 @@ from alignlab.training.ppo.inputs import (
     copy_reward_model,
     load_policy,
     require_compatible,
-    stop_token,
-    vocabulary_size,
+    stop_tokens,
 )
-from alignlab.training.ppo.policy_value import PolicyAndValue, completion_logits
+from alignlab.training.ppo.policy_value import (
+    PolicyAndValue,
+    completion_logits,
+    swapped,
+)
+from alignlab.training.ppo.reading import end_marks
 from alignlab.training.ppo.reporting import (
     Clock,
     completion_rows,
@@ -56,6 +63,7 @@ from alignlab.training.ppo.rewards import (
     make_rewards,
     normalize,
     penalize_missing_eos,
+    require_fit,
     reward_sources,
     token_rewards,
     weigh,
@@ -67,7 +75,7 @@ from alignlab.training.ppo.rollout import (
     at_temperature,
     sample_episodes,
 )
-from alignlab.training.ppo.update import STEP_NUMBERS, ppo_update
+from alignlab.training.ppo.update import ppo_update
 
 
 class PPOTrainer(Trainer):
@@ -80,7 +88,7 @@ class PPOTrainer(Trainer):
       minus the price of KL in the reward), completion_length (tokens), eos_rate;
     - kl (estimated by k1) and kl_exact (over the vocabulary), nats per completion to
       the reference, kl_coef; entropy, nats per token;
-    - value (mean), explained_variance of the returns by the values;
+    - value (mean), explained_variance of the returns by the values (with "gae");
     - means over the update's minibatches: loss, policy_loss, value_loss, grad_norm,
       approx_kl (nats per token), clip_fraction, ratio; epochs made;
     - episodes so far, learning_rate, tokens_per_second (prompt and completion, over the
@@ -92,18 +100,22 @@ class PPOTrainer(Trainer):
     Args:
         model: a causal language model, or its folder or Hub id.
         reward_funcs: one or several of: a function ``(prompts, completions, **columns)
-            -> list[float]``, which gets the data set's columns that it has arguments
-            for (and ``completion_ids``, if it has that one); a sequence classifier with
-            one label that reads the policy's tokens; a pair of such a model and its own
-            tokenizer. Completions come as text without special tokens, prompts as they
-            are in the data.
+            -> list[float | None]``, also an async one, which gets the data set's
+            columns that it has arguments for (and ``completion_ids``, if it has that
+            one); a sequence classifier with one label that reads the policy's tokens; a
+            pair of such a model, or its name, and its own tokenizer. Completions come
+            as text without the tokens that end them, prompts as they are in the data.
+            None says that a function does not apply: the score is the sum of the
+            others, and reward/NAME the mean of the rest.
         args: a :class:`PPOConfig`.
         train_dataset: rows with a ``prompt``: plain text, or chat messages, which go
-            through the chat template.
+            through the chat template; an unfinished assistant turn at the end is
+            continued. A list, a data set, a stream or a table of them.
         eval_dataset: the same, for :meth:`evaluate`; ``eval_strategy`` says when.
         processing_class: the tokenizer; by default that of the model's folder.
-        ref_model: what KL is measured to; by default the policy as it is now. With peft
-            adapters that is the same model with its adapters off, without a copy.
+        ref_model: what KL is measured to; by default the policy as it comes in, its
+            adapters included. Of a model with peft adapters only the weights to train
+            are kept twice.
         value_model: by default a linear head on the policy's own trunk. Or a sequence
             classifier with one label, which has a trunk of its own; or "reward model"
             for a copy of the reward model.
@@ -111,8 +123,11 @@ class PPOTrainer(Trainer):
         callbacks: as for `transformers.Trainer`.
 
     Raises:
-        AlignlabError: before training if something does not fit together; during
-            training if a reward is not finite or the loss explodes.
+        AlignlabError: here, for encoder-decoders, prompt and prefix tuning, models
+            without anything to train, tokens without an embedding, rewards that lack a
+            column, a position or a token id, and prompts without room; by ``train``, if
+            the policy samples tokens with other probabilities than it scores them; and
+            in training, if a reward is not finite or the loss explodes.
     """
 
     def __init__(
@@ -129,23 +144,36 @@ class PPOTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
     ):
         args = PPOConfig() if args is None else args
-        model, tokenizer = load_policy(model, processing_class)
+        model, tokenizer = load_policy(model, processing_class, args.dtype)
         sources = reward_sources(reward_funcs)
+        if value_model is not None and not args.has_values:
+            raise AlignlabError(
+                f"value_model is given, and advantages={args.advantages!r} ask no "
+                "value function.",
+                "Leave it out, or set advantages='gae'.",
+            )
         if value_model == "reward model":
             value_model = copy_reward_model(sources)
         require_compatible(model, ref_model, value_model, sources, tokenizer)
-        self.stop_token_id = stop_token(args, tokenizer, vocabulary_size(model))
+        size = vocabulary_size(model)
+        ids = max(tokenizer.get_vocab().values()) + 1
+        self.vocabulary = ids if ids < size else None  # no id beyond is ever sampled
+        self.stop_token_ids = stop_tokens(args, model, tokenizer, min(ids, size))
         self.prompts = Prompts(train_dataset, tokenizer, model, args, "train_dataset")
         if eval_dataset is not None:
             eval_dataset = Prompts(eval_dataset, tokenizer, model, args, "eval_dataset")
-        self.rewards = make_rewards(sources, tokenizer, args, self.prompts)
+        others = dict(ref_model=ref_model, value_model=value_model)
+        self.rewards = make_rewards(sources, tokenizer, args, self.prompts, **others)
+        if eval_dataset is not None:
+            require_fit(self.rewards, eval_dataset, args, "eval_dataset", **others)
         self.reward_names = [reward.name for reward in self.rewards]
 
         use_cache = getattr(model.config, "use_cache", None)
         if peft_config is not None:
             model = add_adapters(model, peft_config)
+        require_trainable(model)
         self.policy = model
-        has_adapters = hasattr(model, "disable_adapter")
+        has_adapters = hasattr(model, "peft_config")
         if ref_model is None and not has_adapters:
             ref_model = copy.deepcopy(model)
         if args.ddp_find_unused_parameters is None:
@@ -153,7 +181,9 @@ class PPOTrainer(Trainer):
         folder = Path(args.output_dir)
         unwanted_folder = args.save_strategy == "no" and not folder.exists()
         super().__init__(
-            model=PolicyAndValue(model, value_model, args.detach_value),
+            model=PolicyAndValue(
+                model, value_model, args.detach_value, args.has_values, self.vocabulary
+            ),
             args=args,
             train_dataset=self.prompts,
             eval_dataset=eval_dataset,
@@ -170,7 +200,12 @@ class PPOTrainer(Trainer):
         if has_adapters and args.gradient_checkpointing:
             model.enable_input_require_grads()
         self.processes = Processes(self.accelerator)
+        if ref_model is None and self.processes.sharded:
+            ref_model = copy.deepcopy(model)
         self.ref_model = self.processes.prepare_frozen(ref_model)
+        if ref_model is None:  # the reference is the policy with these weights
+            self._trained = [p for p in model.parameters() if p.requires_grad]
+            self._initial = [p.detach().clone() for p in self._trained]
         for reward in self.rewards:
             if reward.model is not None:
                 reward.model.to(args.device)
@@ -186,8 +221,10 @@ class PPOTrainer(Trainer):
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)  # see get_train_dataloader
         args, update, clock = self.args, self.state.global_step, Clock()
+        k = args.completions_per_prompt
         with lean_layers(*self._models()):
-            rows = self.prompts.draw(update, args.batch_size, args.seed)
+            rows = self.prompts.draw(update, args.batch_size // k, args.seed)
+            rows = [row for row in rows for _ in range(k)]
             size = args.local_rollout_forward_batch_size
             episodes, scores, metrics, self.completions = self._sample_and_score(
                 self.prompts,
@@ -253,7 +290,8 @@ class PPOTrainer(Trainer):
             every = np.arange(len(rows))
             episodes, function_rewards = episodes.take(every), function_rewards[every]
         clock.lap("reward")
-        scores = weigh(function_rewards, self.args.reward_weights)
+        k = 1 if may_repeat else self.args.completions_per_prompt
+        scores = weigh(function_rewards, self.args.reward_weights, k)
         described = episodes, scores, function_rewards, self.reward_names
         metrics = rollout_metrics(*described)
         own_prompts = [prompts.given[i] for i in own_rows]
@@ -273,19 +311,23 @@ class PPOTrainer(Trainer):
         function and reference say about each token."""
         args, model = self.args, self._rollout_module()
         model.eval()
+        sampling_model = self.policy  # which the sampler lets generate
+        if keeps_cache(self.policy):
+            sampling_model = self.processes.sampling_model(model, self.policy)
         size = group_size or len(prompts)
         groups = []
         for start in range(0, len(prompts), size):
             generator = torch.Generator(args.device)
             generator.manual_seed(torch_seed(args.seed, *draw, first + start))
             episodes = sample_episodes(
-                self.processes.sampling_model(model, self.policy),
+                sampling_model,
                 prompts[start : start + size],
                 max_new_tokens=args.max_completion_length,
-                stop_token_id=self.stop_token_id,
-                pad_token_id=self.processing_class.pad_token_id,
+                stop_token_ids=self.stop_token_ids,
+                pad_token_id=pad_token_id(self.processing_class),
                 generator=generator,
                 temperature=args.temperature,
+                vocabulary=self.vocabulary,
                 stop_early=not self.processes.sharded,
                 keep_predictions=keep_predictions,
             )
@@ -298,21 +340,22 @@ class PPOTrainer(Trainer):
         return Episodes.join(groups)
 
     def _samples_exactly(self) -> bool:
-        """Whether logits in sampling are those of a pass over the whole episode, to
-        float32's rounding. On a GPU that pass is cheap, and memory for logits scarce.
-        """
+        """Whether logits in sampling are at hand, and those of a pass over the whole
+        episode to float32's rounding. On a GPU that pass is cheap, and memory for
+        logits scarce."""
         plain = self.accelerator.mixed_precision == "no" and not self.processes.sharded
         on_cpu = self.args.device.type == "cpu"
-        return plain and on_cpu and self.policy.dtype == torch.float32
+        exact = plain and on_cpu and self.policy.dtype == torch.float32
+        return exact and keeps_cache(self.policy)
 
     @torch.no_grad()
     def _ref_logits(self, episodes: Episodes) -> Float[Tensor, "tokens vocab"]:
         inputs = episodes.input_ids, episodes.prediction_mask
         if self.ref_model is None:
-            with self.policy.disable_adapter():
+            with swapped(self._trained, self._initial):
                 logits, _ = self._rollout_module()(*inputs)
         else:
-            logits, _ = completion_logits(self.ref_model, *inputs)
+            logits, _ = completion_logits(self.ref_model, *inputs, self.vocabulary)
         return at_temperature(logits, self.args.temperature)
 
     def _score(
@@ -320,16 +363,23 @@ class PPOTrainer(Trainer):
     ) -> tuple[list[str], Float[Tensor, "batch functions"]]:
         """The completions' texts, and what each reward function gives them."""
         completion_ids = episodes.completion_ids()
-        texts = self.processing_class.batch_decode(
-            completion_ids, skip_special_tokens=True
-        )
+        tokenizer, ended = self.processing_class, episodes.ended.tolist()
+        marks = end_marks(tokenizer)  # stop tokens that are no part of the text
+        texts = [
+            completion_text(
+                tokenizer, ids[: -1 if end and ids[-1] in marks else None], self.policy
+            )
+            for ids, end in zip(completion_ids, ended, strict=True)
+        ]
         batch = {name: [c[i] for i in rows] for name, c in prompts.columns.items()}
         batch["prompts"] = [prompts.given[i] for i in rows]
-        batch["completions"] = [text.strip() for text in texts]
+        batch["completions"] = texts
+        batch["chat_template_kwargs"] = [prompts.template_kwargs[i] for i in rows]
         batch["prompt_ids"] = [prompts.ids[i] for i in rows]
         batch["completion_ids"] = completion_ids
+        batch["completion_ended"] = ended
         columns = [reward(batch) for reward in self.rewards]
-        return batch["completions"], torch.tensor(columns, device=self.args.device).T
+        return texts, torch.tensor(columns, device=self.args.device).T
 
     def _adjust_scores(
         self, scores: Float[Tensor, "batch"], episodes: Episodes
@@ -348,15 +398,17 @@ class PPOTrainer(Trainer):
         values, mask = episodes.values, episodes.mask
         metrics = {
             "return": episodes.rewards.sum(1).mean().item(),
-            "value": masked_mean(values, mask).item(),
             "epochs": len(steps) // self.args.num_mini_batches,
             "episodes": (self.state.global_step + 1) * self.args.batch_size,
             "kl_coef": self.kl_coef,
         }
-        if steps:
+        if self.args.has_values:
+            metrics["value"] = masked_mean(values, mask).item()
+        if steps and self.args.has_values:
             explained = explained_variance(values, episodes.returns, mask)
             metrics["explained_variance"] = explained.item()
-            metrics |= {name: mean_of(steps, name) for name in STEP_NUMBERS}
+        if steps:
+            metrics |= {name: mean_of(steps, name) for name in steps[0]}
         return metrics
 
     def _models(self) -> list[nn.Module]:
@@ -368,6 +420,20 @@ class PPOTrainer(Trainer):
     def _rollout_module(self) -> nn.Module:
         """What to call without gradient."""
         return self.model_wrapped if self.processes.sharded else self.model
+
+    def _require_sampled_is_scored(self) -> None:
+        """Try the model on a few prompts, short and long. Not where processes share its
+        weights: they are spread only when training begins."""
+        if self.processes.sharded:
+            return
+        ids = sorted(self.prompts.ids, key=len)
+        few = [ids[0], ids[len(ids) // 2], ids[-1]]
+        require_sampled_is_scored(
+            self.policy,
+            few,
+            pad_token_id(self.processing_class),
+            new_tokens=min(8, self.args.max_completion_length),
+        )
 
     # --- Between updates
 
@@ -445,6 +511,7 @@ class PPOTrainer(Trainer):
             prompts = Prompts(
                 eval_dataset, self.processing_class, self.policy, args, "eval_dataset"
             )
+            require_fit(self.rewards, prompts, args, "eval_dataset")
         if prompts is None:
             raise AlignlabError("There is no eval_dataset.", "Pass one.")
         with lean_layers(*self._models()):
@@ -470,7 +537,8 @@ class PPOTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Only counts micro-batches: an update's prompts depend on its number and the
         seed alone, so that a resumed run has nothing to skip."""
-        updates = -(-len(self.prompts) // self.args.batch_size)
+        prompts = self.args.batch_size // self.args.completions_per_prompt
+        updates = -(-len(self.prompts) // prompts)
         count = updates * self.args.gradient_accumulation_steps
         return DataLoader(range(count), batch_size=1, collate_fn=lambda _: {})
 
@@ -490,6 +558,7 @@ class PPOTrainer(Trainer):
                     f"There is no complete checkpoint in {self.args.output_dir}.",
                     "Train without resume_from_checkpoint.",
                 )
+        self._require_sampled_is_scored()
         self._unlogged.clear()
         return super().train(resume_from_checkpoint, **kwargs)
 

@@ -1,11 +1,12 @@
-"""One PPO update: advantages, then epochs of clipped steps over a batch of episodes."""
+"""One update of PPO, RLOO or GRPO: advantages, then epochs of clipped steps over a
+batch of episodes."""
 
 import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from alignlab.errors import AlignlabError
@@ -13,11 +14,13 @@ from alignlab.objectives import (
     entropy,
     exact_kl,
     generalized_advantage_estimate,
+    grpo_advantages,
     kl_estimate,
     masked_mean,
     ppo_diagnostics,
     ppo_policy_loss,
     ppo_value_loss,
+    rloo_advantages,
     whiten,
 )
 from alignlab.objectives.policy import EPSILON
@@ -32,15 +35,6 @@ from alignlab.training.ppo.rollout import (
 )
 
 LOSS_LIMIT = 1e6  # beyond this, the loss has exploded
-STEP_NUMBERS = (
-    "loss",
-    "policy_loss",
-    "value_loss",
-    "approx_kl",  # to the policy that sampled, nats per token
-    "clip_fraction",
-    "ratio",
-    "grad_norm",
-)
 
 
 class OneProcess:
@@ -87,17 +81,7 @@ def ppo_update(
     Sets their advantages and returns; gives the numbers of each optimizer step.
     Source: Schulman et al. (2017); Stiennon et al. (2020).
     """
-    rewards, mask, scale = episodes.rewards, episodes.mask, 1.0
-    if config.whiten_rewards:
-        scale *= standard_deviation(rewards, mask)
-        rewards = whiten(rewards, mask, shift_mean=False)
-    advantages, episodes.returns = generalized_advantage_estimate(
-        rewards, episodes.values, mask, config.gamma, config.lam
-    )
-    if config.whiten_advantages:
-        scale *= standard_deviation(advantages, mask)
-        advantages = whiten(advantages, mask)
-    episodes.advantages = advantages
+    scale = set_advantages(episodes, config)
     kl_price = (config.kl_coef if kl_coef is None else kl_coef) / scale  # as advantages
     steps = []
     for epoch in range(config.num_ppo_epochs):
@@ -105,26 +89,31 @@ def ppo_update(
         order = order.permutation(len(episodes))
         for rows in np.array_split(order, config.num_mini_batches):
             set_training_mode(model, dropout=False)
+            episodes.weights = token_weights(episodes.lengths, rows, config)
             sums = 0.0
             for batch, share in processes.micro_batches(model, episodes, rows, config):
                 log_probs, values, logits = predict(model, batch, config.temperature)
-                old = batch.old_log_probs, batch.advantages, batch.mask
-                policy_loss = ppo_policy_loss(log_probs, *old, config.cliprange)
-                old_values = batch.values, batch.returns, batch.mask
-                value_loss = ppo_value_loss(values, *old_values, config.cliprange_value)
-                loss = policy_loss + config.vf_coef * value_loss
+                weighted = batch.advantages * batch.weights[:, None]
+                old = batch.old_log_probs, weighted, batch.mask
+                loss = ppo_policy_loss(log_probs, *old, config.cliprange)
+                numbers = {"policy_loss": loss}
+                if config.has_values:
+                    old_values = batch.values, batch.returns, batch.mask
+                    clip = config.cliprange_value
+                    numbers["value_loss"] = ppo_value_loss(values, *old_values, clip)
+                    loss = loss + config.vf_coef * numbers["value_loss"]
                 if config.entropy_coef:
                     loss = loss - config.entropy_coef * entropy(logits).mean()
                 if kl_price and config.has_kl_loss:
                     kl = mean_kl(batch, log_probs, logits, config, ref_logits)
                     loss = loss + kl_price * kl
                 processes.backward(loss * share)
-                seen = ppo_diagnostics(log_probs.detach(), *old, config.cliprange)
-                numbers = [loss, policy_loss, value_loss, *seen.values()]
-                sums += share * torch.stack(numbers).detach()
+                numbers |= ppo_diagnostics(log_probs.detach(), *old, config.cliprange)
+                numbers = {"loss": loss} | numbers
+                sums += share * torch.stack(list(numbers.values())).detach()
             norm = processes.clip_grad_norm(model, config.max_grad_norm)
-            numbers = [*processes.sum(sums).tolist(), norm]
-            steps.append(dict(zip(STEP_NUMBERS, numbers, strict=True)))
+            step = dict(zip(numbers, processes.sum(sums).tolist(), strict=True))
+            steps.append(step | {"grad_norm": norm})
             require_finite(steps[-1], config, update)
             optimizer.step()
             optimizer.zero_grad()
@@ -134,6 +123,56 @@ def ppo_update(
     return steps
 
 
+def set_advantages(episodes: Episodes, config: PPOConfig) -> float:
+    """Set advantages, and the returns that values are fitted to; give what both were
+    divided by."""
+    rewards, mask, scale = episodes.rewards, episodes.mask, 1.0
+    if config.whiten_rewards:
+        scale *= standard_deviation(rewards, mask)
+        rewards = whiten(rewards, mask, shift_mean=False)
+    if config.has_values:
+        advantages, episodes.returns = generalized_advantage_estimate(
+            rewards, episodes.values, mask, config.gamma, config.lam
+        )
+    else:
+        advantages = compare_completions(rewards, config)[:, None] * mask
+    if config.whiten_advantages:
+        scale *= standard_deviation(advantages, mask)
+        advantages = whiten(advantages, mask)
+    episodes.advantages = advantages
+    return scale
+
+
+def compare_completions(
+    rewards: Float[Tensor, "batch time"], config: PPOConfig
+) -> Float[Tensor, "batch"]:
+    """The advantage of each completion over the others of its prompt."""
+    discounts = config.gamma ** torch.arange(rewards.shape[1], device=rewards.device)
+    scores, k = (rewards * discounts).sum(1), config.completions_per_prompt
+    if config.advantages == "rloo":
+        return rloo_advantages(scores, k)
+    return grpo_advantages(scores, k, config.scale_rewards)
+
+
+def token_weights(
+    lengths: Int[Tensor, "batch"], rows: np.ndarray, config: PPOConfig
+) -> Float[Tensor, "batch"]:
+    """The weight of each episode's tokens in a loss that is a mean over the tokens of
+    the minibatch's rows.
+
+    PPO's is such a mean. RLOO sums over each completion's tokens, and GRPO averages
+    over them or divides their sum by a constant; both then average over completions.
+    """
+    if config.has_values:
+        return torch.ones_like(lengths, dtype=torch.float32)
+    own = lengths[torch.from_numpy(rows).to(lengths.device)]
+    weights = own.sum() / len(rows) * torch.ones_like(lengths, dtype=torch.float32)
+    if config.advantages == "rloo":
+        return weights
+    longest = config.max_completion_length
+    return weights / (lengths if config.length_normalize else longest)
+
+
 def mean_kl(
     batch: Episodes,
     log_probs: Float[Tensor, "batch time"],
@@ -141,7 +180,8 @@ def mean_kl(
     config: PPOConfig,
     ref_logits: Callable[[Episodes], Tensor] | None,
 ) -> Float[Tensor, ""]:
-    """Mean KL to the reference in nats per token, with the gradient of the policy.
+    """Mean KL to the reference in nats per token, as the tokens are weighted, with the
+    gradient of the policy.
 
     Raises:
         ValueError: if the KL is exact and there are no ``ref_logits``.
@@ -149,11 +189,12 @@ def mean_kl(
     if config.kl_estimator == "exact":
         if ref_logits is None:
             raise ValueError('kl_estimator="exact" needs ref_logits, and it is None')
-        return exact_kl(logits, ref_logits(batch)).mean()
+        weights = batch.weights.repeat_interleave(batch.lengths)  # flat, as the logits
+        return (weights * exact_kl(logits, ref_logits(batch))).mean()
     kl = kl_estimate(log_probs, batch.ref_log_probs, config.kl_estimator)
     # As if the policy as it is now had sampled, not the one before the update.
     ratio = (log_probs.detach() - batch.old_log_probs).exp()
-    return masked_mean(ratio * kl, batch.mask)
+    return masked_mean(ratio * kl * batch.weights[:, None], batch.mask)
 
 
 def standard_deviation(values: Tensor, mask: Tensor) -> float:

@@ -10,7 +10,7 @@ def test_real_prompts_are_classified(monkeypatch):
     texts = ["I can't help with that.", "Sure, here is how."]
     prompts = [{"prompt": f"prompt {i}"} for i in range(5)]
     monkeypatch.setattr(real_refusals.sources, "load", lambda name, path=None: prompts)
-    monkeypatch.setattr(real_refusals, "load_model", lambda name: (None, None))
+    monkeypatch.setattr(real_refusals, "load_model", lambda name, dtype: (None, None))
     monkeypatch.setattr(
         real_refusals,
         "complete",

@@ -113,7 +113,8 @@ def test_the_default_is_the_libraries_own():
         usual = PPOConfig(use_cpu=True)
         assert all(hasattr(usual, name) for name in arm)
     for piece in (*runs.PIECES.values(), runs.EAGER):
-        assert any(getattr(PPOConfig(), name) != value for name, value in piece.items())
+        usual = {name: getattr(PPOConfig(), name) for name in piece}
+        assert any((usual | artifacts.RECIPE)[name] != piece[name] for name in piece)
 
 
 # --- DPO -----------------------------------------------------------------------------

@@ -30,11 +30,11 @@ def train(folder, sharded=False, **settings):
         models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<pad>")
     )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    # Sharded models sample on behind the end, which draws other random numbers.
-    end = None if settings.pop("endless") else "<end>"
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token=end
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>"
     )
+    # Sharded models sample on behind the end, which draws other random numbers.
+    settings |= {"stop_token_id": []} if settings.pop("endless") else {}
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(

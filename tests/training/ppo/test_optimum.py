@@ -15,12 +15,12 @@ from alignlab.ppo import PPOConfig, PPOTrainer
 END = 1
 
 
-def word_tokenizer(words, end="<end>"):
+def word_tokenizer(words):
     vocabulary = {word: i for i, word in enumerate(["<pad>", "<end>", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token=end
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>"
     )
 
 
@@ -265,8 +265,7 @@ def test_probe_a_reward_that_depends_on_the_prompt_is_foreseen():
 
 
 def test_probe_a_delayed_reward_is_discounted_token_by_token():
-    endless = word_tokenizer(["a", "b", "p", "q"], end=None)
-    trainer = probe(always, tokenizer=endless, max_completion_length=3, gamma=0.5)
+    trainer = probe(always, stop_token_id=[], max_completion_length=3, gamma=0.5)
     assert trainer.state.log_history[-2]["completion_length"] == 3
     values = values_after(trainer, P, A, B)
     assert values == pytest.approx([0.25, 0.5, 1.0], abs=0.1)

@@ -5,13 +5,21 @@ import math
 
 import pytest
 import torch
+from transformers import ProcessorMixin
 
 from alignlab.errors import AlignlabError
 from alignlab.models.base import save_model
 from alignlab.models.reward import score
+from alignlab.models.text import closing_ids
+from alignlab.ppo import PPOTrainer
+from alignlab.training.ppo.rewards import Reward
+from tests import tiny_models
+from tests.conftest import CHAT_TEMPLATE
 from tests.training.ppo.helpers import (
     CHAT,
+    QUESTION,
     TEXT,
+    Recorder,
     config,
     letters,
     make_and_train,
@@ -71,8 +79,20 @@ def test_a_reward_model_reads_what_was_sampled(tiny_model, tiny_tokenizer, judge
 
 def test_a_reward_model_with_a_tokenizer_reads_text(tiny_model, tiny_tokenizer, judge):
     other = copy.deepcopy(tiny_tokenizer)
-    trainer = make_and_train(tiny_model, tiny_tokenizer, (judge, other), CHAT)
-    rows = trainer.completions
+    talkative(tiny_model, tiny_tokenizer, by=3.0)
+    bare = []
+
+    def listen(completions, completion_ids):
+        for text, ids in zip(completions, completion_ids):
+            bare.append(text == tiny_tokenizer.decode(ids[:-1]))  # no white space
+        return [0.0] * len(completions)
+
+    args = config(per_device_train_batch_size=32)
+    sources = [(judge, other), listen]
+    trainer = make_and_train(tiny_model, tiny_tokenizer, sources, CHAT, args)
+    rows = zip(trainer.completions, bare)
+    rows = [row for row, is_bare in rows if row["ended"] and is_bare]
+    assert 1 < len(rows) < 32
     expected = score(
         judge, other, [r["prompt"] for r in rows], [r["completion"] for r in rows]
     )
@@ -100,54 +120,38 @@ def test_a_reward_model_is_loaded_from_its_folder(
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
 
 
-def test_reward_functions_are_checked(tiny_model, tiny_tokenizer):
-    def wants(completions, solution):
-        return ones(completions)
+def wants(completions, solution):
+    return ones(completions)
 
-    with pytest.raises(
-        AlignlabError, match="'wants' has an argument 'solution'.*answer"
-    ):
-        make_trainer(tiny_model, tiny_tokenizer, wants, CHAT)
-    for bad in (7, [ones, None], []):
+
+def wants_more(completions, solution, **columns):
+    return ones(completions)
+
+
+def test_reward_functions_are_checked(tiny_model, tiny_tokenizer, judge):
+    for function in (wants, wants_more):
+        with pytest.raises(
+            AlignlabError, match="has an argument 'solution'.*train_dataset.*answer"
+        ):
+            make_trainer(tiny_model, tiny_tokenizer, function, CHAT)
+    pair = [judge, tiny_tokenizer]  # a list has several sources
+    for bad in (7, [ones, None], [], (), {"a": ones}, [(ones, ones)], pair, Recorder):
         with pytest.raises(AlignlabError, match="reward_funcs contains"):
             make_trainer(tiny_model, tiny_tokenizer, bad)
+    with pytest.raises(AlignlabError, match=r"reward_weights is \[nan\]"):
+        make_trainer(tiny_model, tiny_tokenizer, args=config(reward_weights=[math.nan]))
     with pytest.raises(AlignlabError, match="reward_weights has 2 numbers for 1"):
         make_trainer(tiny_model, tiny_tokenizer, args=config(reward_weights=[1.0, 2.0]))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (lambda n: [0.0] * (n - 1), "'bad' returned 3 numbers for 4 completions"),
-        (lambda n: None, "'bad' returned NoneType for 4 completions"),
-        (lambda n: 1.0, "'bad' returned float for 4 completions"),
-        (
-            lambda n: [0.0, None] * 2,
-            "'bad' returned None for completion 1, .* of prompt",
-        ),
-        (lambda n: [0.0, math.nan] * 2, "returned nan for completion 1"),
-        (lambda n: [0.0, 0.0, 0.0, math.inf], "returned inf for completion 3"),
-        (lambda n: [0.0, "good", 0.0, 0.0], "returned 'good' for completion 1"),
-    ],
-)
-def test_a_bad_reward_stops_with_the_sample(
-    tiny_model, tiny_tokenizer, values, message
-):
+def test_a_bad_reward_stops_with_the_sample(tiny_model, tiny_tokenizer):
     def bad(completions):
-        return values(len(completions))
+        return [0.0, math.nan] * (len(completions) // 2)
 
-    with pytest.raises(AlignlabError, match=message):
+    with pytest.raises(
+        AlignlabError, match="'bad' returned nan for completion 1, .* of prompt"
+    ):
         make_and_train(tiny_model, tiny_tokenizer, bad)
-
-
-@pytest.mark.parametrize("kind", ["array", "tensor"])
-def test_rewards_may_come_as_arrays(tiny_model, tiny_tokenizer, kind):
-    def reward(completions):
-        values = torch.arange(len(completions)) / 2
-        return values if kind == "tensor" else values.numpy()
-
-    trainer = make_and_train(tiny_model, tiny_tokenizer, reward)
-    assert [row["score"] for row in trainer.completions] == [0, 0.5, 1, 1.5]
 
 
 def test_missing_endings_cost_their_penalty(tiny_model, tiny_tokenizer):
@@ -198,3 +202,179 @@ def test_score_statistics_are_the_first_updates_or_all(tiny_model, tiny_tokenize
     assert count == len(numbers)
     assert mean == pytest.approx(numbers.mean().item(), rel=1e-5)
     assert squares / count == pytest.approx(numbers.var(correction=0).item(), rel=1e-4)
+
+
+def test_two_reward_models_in_a_tuple_are_two_sources(
+    tiny_model, tiny_tokenizer, judge, tmp_path
+):
+    second = copy.deepcopy(judge)
+    with torch.no_grad():
+        second.score.weight *= -2
+    save_model(second, tiny_tokenizer, tmp_path)
+    args = config(per_device_train_batch_size=2)
+    name = "reward/LlamaForSequenceClassification"
+    scores = []
+    for sources in (
+        (judge, second),
+        [(judge, tiny_tokenizer), (second, tiny_tokenizer)],
+        ((judge, tiny_tokenizer), (second, tiny_tokenizer)),
+        ((judge, tiny_tokenizer), str(tmp_path)),
+        ((judge, tiny_tokenizer), (tmp_path, tiny_tokenizer)),
+    ):
+        trainer = make_and_train(
+            copy.deepcopy(tiny_model), tiny_tokenizer, sources, TEXT, args
+        )
+        for row in trainer.completions:
+            assert row[name + "#2"] == pytest.approx(-2 * row[name], rel=1e-4)
+            assert row["score"] == pytest.approx(-row[name], rel=1e-4)
+        scores.append([row["score"] for row in trainer.completions])
+    for other in scores[2:]:
+        assert other == pytest.approx(scores[1], rel=1e-5)
+
+
+def test_a_reward_models_folder_needs_no_tokenizer_where_one_is_passed(
+    tiny_model, tiny_tokenizer, judge, tmp_path
+):
+    judge.save_pretrained(tmp_path)
+    scores = []
+    for model in (judge, str(tmp_path)):
+        source = model, tiny_tokenizer
+        policy = copy.deepcopy(tiny_model)
+        trainer = make_and_train(policy, tiny_tokenizer, source, CHAT)
+        scores.append([row["score"] for row in trainer.completions])
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+    tiny_model.save_pretrained(tmp_path)  # `transformers` would add a random head
+    with pytest.raises(AlignlabError, match="2 labels"):
+        make_trainer(tiny_model, tiny_tokenizer, (tmp_path, tiny_tokenizer))
+
+
+def test_a_processor_stands_for_its_tokenizer(tiny_model, tiny_tokenizer, judge):
+    class Processor(ProcessorMixin):
+        def __init__(self, tokenizer):
+            self.tokenizer = tokenizer
+
+    processor = Processor(tiny_tokenizer)
+    trainer = make_trainer(tiny_model, processor, (judge, processor), CHAT)
+    assert trainer.processing_class is tiny_tokenizer
+    assert trainer.rewards[0].tokenizer is tiny_tokenizer
+
+
+def test_a_tuple_of_functions_is_several_sources(tiny_model, tiny_tokenizer):
+    trainer = make_and_train(tiny_model, tiny_tokenizer, (ones, letters))
+    assert trainer.reward_names == ["ones", "letters"]
+
+
+def test_a_reward_model_given_by_name_is_read_in_float32(
+    tiny_model, tiny_tokenizer, judge, tmp_path
+):
+    save_model(judge.to(torch.bfloat16), tiny_tokenizer, tmp_path)
+    for source in (str(tmp_path), (str(tmp_path), tiny_tokenizer)):
+        trainer = make_trainer(tiny_model, tiny_tokenizer, source, CHAT)
+        assert trainer.rewards[0].model.dtype == torch.float32
+
+
+def test_evaluation_data_has_to_fit_the_rewards(tiny_model, tiny_tokenizer, judge):
+    def knows(completions, answer):
+        return ones(completions)
+
+    without = [{"prompt": row["prompt"]} for row in CHAT]
+    make_trainer(tiny_model, tiny_tokenizer, knows, CHAT, eval_dataset=CHAT)
+    with pytest.raises(AlignlabError, match="'answer', and eval_dataset has no such"):
+        make_trainer(tiny_model, tiny_tokenizer, knows, CHAT, eval_dataset=without)
+    trainer = make_trainer(tiny_model, tiny_tokenizer, knows, CHAT)
+    with pytest.raises(AlignlabError, match="'answer', and eval_dataset has no such"):
+        trainer.evaluate(without)
+
+    judge.config.max_position_embeddings = 40
+    long = [{"prompt": "What is the capital of France? " * 6}]
+    for source in (judge, (judge, tiny_tokenizer)):
+        make_trainer(tiny_model, tiny_tokenizer, source, TEXT, eval_dataset=TEXT)
+        with pytest.raises(
+            AlignlabError, match="prompt of eval_dataset .* the reward model has 40 pos"
+        ):
+            make_trainer(tiny_model, tiny_tokenizer, source, TEXT, eval_dataset=long)
+
+
+def test_a_column_with_a_default_may_be_missing(tiny_model, tiny_tokenizer):
+    seen = []
+
+    def may_know(completions, answer=None):
+        seen.append(answer)
+        return ones(completions)
+
+    without = [{"prompt": row["prompt"]} for row in CHAT]
+    trainer = make_trainer(tiny_model, tiny_tokenizer, may_know, CHAT)
+    trainer.evaluate(without)
+    trainer.evaluate(CHAT)
+    assert seen == [None, ["Paris", "sol"]]
+
+
+def test_a_dialogues_end_takes_positions_too(tiny_model, tiny_tokenizer, judge):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("<|end|>", "<|end|>!!!")
+    chat = [{"prompt": [{"role": "user", "content": "Peru"}]}]
+    trainer = make_trainer(tiny_model, tokenizer, ones, chat)
+    longest = len(trainer.prompts.ids[0]) + 5
+    closing = len(closing_ids(tokenizer)) - 1
+    assert closing > 0
+    for source in (judge, (judge, tokenizer)):
+        judge.config.max_position_embeddings = longest + closing
+        make_trainer(tiny_model, tokenizer, source, chat)
+        judge.config.max_position_embeddings = longest + closing - 1
+        with pytest.raises(AlignlabError, match=f"may have {longest + closing} tokens"):
+            make_trainer(tiny_model, tokenizer, source, chat)
+
+
+def test_a_reward_models_tokenizer_needs_a_chat_template_for_chats(
+    tiny_model, tiny_tokenizer, judge
+):
+    other = copy.deepcopy(tiny_tokenizer)
+    other.chat_template = None
+    make_trainer(tiny_model, tiny_tokenizer, (judge, other), TEXT)
+    with pytest.raises(AlignlabError, match="no chat template"):
+        make_trainer(tiny_model, tiny_tokenizer, (judge, other), CHAT)
+
+
+def test_text_and_chats_may_be_mixed():
+    tokenizer = tiny_models.tokenizer("plain")
+    policy = tiny_models.speaker(tokenizer, "<|assistant|>", "Oslo.<|end|>")
+    data = [{"prompt": "Say<|assistant|>"}, CHAT[0], {"prompt": "Peru<|assistant|>"}]
+    judge = tiny_models.judge()
+    args = config(per_device_train_batch_size=6)
+    trainer = PPOTrainer(
+        policy, (judge, tokenizer), args, data, processing_class=tokenizer
+    )
+    trainer.train()
+    texts = {
+        "Say<|assistant|>": "Say<|assistant|>Oslo.<|end|>",
+        "Peru<|assistant|>": "Peru<|assistant|>Oslo.<|end|>",
+        str(CHAT[0]["prompt"]): f"<|user|>{QUESTION}<|end|><|assistant|>Oslo.<|end|>",
+    }
+    for row in trainer.completions:
+        ids = tokenizer(texts[str(row["prompt"])], return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            expected = judge(ids).logits.item()
+        assert row["score"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(tiny_models.ENCODERS))
+def test_an_encoder_may_give_the_reward(name):
+    tokenizer = tiny_models.tokenizer("plain")
+    model = tiny_models.classifier(name)
+    policy = talkative(tiny_models.model(), tokenizer)
+    args = config(per_device_train_batch_size=8)
+    trainer = PPOTrainer(policy, model, args, TEXT, processing_class=tokenizer)
+    seen = {}
+
+    def listen(completions, prompt_ids, completion_ids):
+        seen["ids"] = [p + c for p, c in zip(prompt_ids, completion_ids)]
+        return ones(completions)
+
+    trainer.rewards.append(Reward("listen", listen))
+    trainer.reward_names.append("listen")
+    trainer.train()
+    with torch.no_grad():
+        expected = [model(torch.tensor([ids])).logits.item() for ids in seen["ids"]]
+    actual = [row[f"reward/{type(model).__name__}"] for row in trainer.completions]
+    assert actual == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert max(expected) - min(expected) > 0.001

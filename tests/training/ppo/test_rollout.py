@@ -86,11 +86,11 @@ def test_a_datasets_dataset_is_taken(tiny_model, tiny_tokenizer):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (None, "train_dataset is NoneType"),
+        (None, "train_dataset is None, which has no rows"),
         ([], "train_dataset has no rows"),
-        (iter(TEXT), "has no length"),
+        ({"train": TEXT}, r"pass one of them: train_dataset\['train'\]"),
         ([{"question": "x"}], r"train_dataset\[0\] has no `prompt`"),
-        (["x"], r"train_dataset\[0\] has no `prompt`"),
+        (["x"], r"train_dataset\[0\] is no row with columns: 'x'"),
         ([*TEXT, {"prompt": ""}], r"train_dataset\[2\] is not a prompt: ''"),
         ([*TEXT, {"prompt": []}], r"train_dataset\[2\] is not a prompt"),
         ([*TEXT, {"prompt": None}], r"train_dataset\[2\] is not a prompt: None"),
@@ -122,7 +122,7 @@ def test_left_and_right_padding_agree(tiny_model):
     prompts = [torch.randint(5, 350, (n,)).tolist() for n in (3, 9, 1, 6)]
     sampled = torch.randint(5, 350, (4, 7))
     sampled[1, 2] = sampled[3, 0] = 1  # two of them end early
-    episodes = Episodes.pack(prompts, sampled, stop_token_id=1, pad_token_id=0)
+    episodes = Episodes.pack(prompts, sampled, stop_token_ids=[1], pad_token_id=0)
     assert episodes.lengths.tolist() == [7, 3, 7, 1]
     assert episodes.ended.tolist() == [False, True, False, True]
     logits, _ = completion_logits(
@@ -151,7 +151,7 @@ def test_left_and_right_padding_agree(tiny_model):
 def test_rows_are_cut_to_what_they_need(tiny_model):
     sampled = torch.tensor([[7, 8, 1, 0], [7, 7, 7, 7], [1, 0, 0, 0]])
     episodes = Episodes.pack(
-        [[5, 6], [5], [5, 6, 7]], sampled, stop_token_id=1, pad_token_id=0
+        [[5, 6], [5], [5, 6, 7]], sampled, stop_token_ids=[1], pad_token_id=0
     )
     episodes.values = episodes.unflatten(torch.arange(1.0, 9.0))
     assert episodes.values.tolist() == [[1, 2, 3, 0], [4, 5, 6, 7], [8, 0, 0, 0]]
@@ -261,7 +261,7 @@ def sampled_twice(module, reference, temperature=1.0, lengths=(3, 9, 1, 6)):
             module,
             prompts,
             max_new_tokens=12,
-            stop_token_id=1,
+            stop_token_ids=[1],
             pad_token_id=0,
             generator=torch.Generator().manual_seed(0),
             temperature=temperature,

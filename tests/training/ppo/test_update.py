@@ -306,7 +306,7 @@ def test_whitened_rewards_have_variance_1_and_keep_their_mean(
     update, whiten_advantages
 ):
     seen = update(num_ppo_epochs=1)
-    settings = dict(whiten_rewards=True, whiten_advantages=whiten_advantages)
+    settings = dict(whiten_rewards=True, whiten_advantages=whiten_advantages, lam=0.95)
     _, episodes, _ = updated(seen, **settings)
     mask = episodes.mask
     real = episodes.rewards[mask]
