@@ -86,14 +86,16 @@ def train_ours(separate: bool):
                 Path(case["folder"]) / "value"
             )
 
-        if not case["ends"]:
-            tokenizer.eos_token = None
-
         def share_of_good_tokens(completion_ids):
             good, n = case["good"], case["new"]
             return [sum(t in range(*good) for t in ids) / n for ids in completion_ids]
 
-        args = PPOConfig(**common(case), max_completion_length=case["new"])
+        args = PPOConfig(
+            **common(case),
+            max_completion_length=case["new"],
+            stop_token_id=None if case["ends"] else [],
+            lam=0.95,
+        )
         trainer = PPOTrainer(
             model,
             share_of_good_tokens,
