@@ -260,7 +260,10 @@ def _generate_apart(
 
 
 def _for_rows(rows: Tensor, choose: Chooser) -> Chooser:
-    return lambda step, own, logits: choose(step, rows[own], logits)
+    def choose_for(step: int, own: Int[Tensor, "running"], logits: Tensor) -> Tensor:
+        return choose(step, rows[own], logits)
+
+    return choose_for
 
 
 @contextmanager
