@@ -351,7 +351,8 @@ Markdown(f"```python\n{inspect.getsource(ppo_update)}```")
 episode.rewards = rewards
 learner = copy.deepcopy(after)
 optimizer = torch.optim.Adam(learner.parameters(), lr=1e-4)
-steps = ppo_update(learner, optimizer, episode, PPOConfig(use_cpu=device == "cpu"))
+config = PPOConfig(lam=0.95, use_cpu=device == "cpu")
+steps = ppo_update(learner, optimizer, episode, config)
 pd.DataFrame(steps).style.format(precision=4)
 
 # %% [markdown]
