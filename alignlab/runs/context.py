@@ -7,6 +7,7 @@
 import math
 import re
 import sys
+import warnings
 from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -87,12 +88,18 @@ def start(
     if settings["seeds"] < 1:
         raise AlignlabError(f"seeds must be at least 1; got {settings['seeds']}.")
     _quiet_loading()
+    _quiet_empty_replies()
     seeds = tuple(range(seed, seed + int(settings["seeds"])))
     _current = Run(
         notebook, profile, seeds, SimpleNamespace(**settings), device, folder
     )
     _save()
     return _current
+
+
+def _quiet_empty_replies() -> None:
+    """Notebooks also train on what policies reply, and now and then that is nothing."""
+    warnings.filterwarnings("ignore", ".*with an empty completion: [^;]*$", UserWarning)
 
 
 def _quiet_loading() -> None:

@@ -270,19 +270,21 @@ def warn_of_oddities(
     """
     markers = marker_texts(tokenizer)
     counts = {
-        "have an empty completion": sum(any(map(_is_empty_reply, row)) for row in rows),
-        "have a completion that begins with its prompt (is it there twice?)": sum(
+        "an empty completion": sum(any(map(_is_empty_reply, row)) for row in rows),
+        "a completion that begins with its prompt (is it there twice?)": sum(
             any(map(_repeats_prompt, row)) for row in rows
         ),
-        f"hold what the chat template writes, such as {''.join(markers[:1])!r}, as "
-        "text (was it applied before?)": sum(
+        f"what the chat template writes, such as {''.join(markers[:1])!r}, as text "
+        "(was it applied before?)": sum(
             any(marker in text for d in row for text in _texts(d) for marker in markers)
             for row in rows
         ),
     }
-    told = [f"{count} {what}" for what, count in counts.items() if count]
+    told = [f"{what}: {count}" for what, count in counts.items() if count]
     if told:
-        warnings.warn(f"Of {len(rows)} rows, {' and '.join(told)}", stacklevel=4)
+        warnings.warn(
+            f"Of {len(rows)} rows, those with {'; with '.join(told)}", stacklevel=4
+        )
 
 
 def _texts(dialogue: Dialogue | Plain) -> list[str]:

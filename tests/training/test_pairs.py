@@ -156,7 +156,10 @@ def test_empty_completions_and_markers_are_counted(tiny_tokenizer):
         PAIRS[1] | {"rejected": ""},
         PAIRS[2] | {"prompt": "<|user|>The number of iron?<|end|><|assistant|>"},
     ]
-    with pytest.warns(UserWarning, match="Of 3 rows, 1 have an empty .* and 1 hold"):
+    with pytest.warns(
+        UserWarning,
+        match="Of 3 rows, those with an empty completion: 1; with what .*: 1",
+    ):
         assert len(encode_pairs(tiny_tokenizer, rows)) == 3
 
 

@@ -130,7 +130,9 @@ def test_of_a_conversation_the_last_turn_or_all_are_learned(tiny_tokenizer):
 
 def test_texts_are_learned_whole_and_end_in_eos(tiny_tokenizer):
     rows = [{"text": "Is gold a metal? Yes."}, {"text": ""}, {"text": "Oslo.<|end|>"}]
-    with pytest.warns(UserWarning, match="Of 3 rows, 1 have an empty completion"):
+    with pytest.warns(
+        UserWarning, match="Of 3 rows, those with an empty completion: 1"
+    ):
         gold, oslo = encode(tiny_tokenizer, rows)  # an empty text teaches nothing
     assert shown(tiny_tokenizer, gold) == [" Is gold a metal? Yes.<|end|>"]
     assert shown(tiny_tokenizer, oslo) == [" Oslo.<|end|>"]
