@@ -7,7 +7,6 @@
 import math
 import re
 import sys
-import warnings
 from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from alignlab.evaluation.intervals import Interval, t_interval
 from alignlab.files import read_json, write_atomically, write_json
 from alignlab.runs.claims import Verdict, VerdictTable, judge_notebook, load_claims
 from alignlab.runs.profiles import notebook_settings
+from alignlab.study.arms import quiet_empty_replies
 
 # The settings that `alignlab run --param` overrides, left here for the notebook.
 SETTINGS_FILE = "settings.json"
@@ -88,18 +88,13 @@ def start(
     if settings["seeds"] < 1:
         raise AlignlabError(f"seeds must be at least 1; got {settings['seeds']}.")
     _quiet_loading()
-    _quiet_empty_replies()
+    quiet_empty_replies()
     seeds = tuple(range(seed, seed + int(settings["seeds"])))
     _current = Run(
         notebook, profile, seeds, SimpleNamespace(**settings), device, folder
     )
     _save()
     return _current
-
-
-def _quiet_empty_replies() -> None:
-    """Notebooks also train on what policies reply, and now and then that is nothing."""
-    warnings.filterwarnings("ignore", ".*with an empty completion: [^;]*$", UserWarning)
 
 
 def _quiet_loading() -> None:

@@ -128,6 +128,7 @@ def _remembered(
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # its bars would land in the notebook
+        quiet_empty_replies()
     if device is not None:
         use_device(device)
     if path not in (None, _path(run, arm)):
@@ -137,6 +138,12 @@ def _remembered(
         )
     result = cache.remember(compute=lambda: run(**arm), **_identity(run, arm))
     return {**arm, **result}
+
+
+def quiet_empty_replies() -> None:
+    """No warning of empty completions: arms also train on what policies reply, and now
+    and then that is nothing."""
+    warnings.filterwarnings("ignore", ".*with an empty completion: [^;]*$", UserWarning)
 
 
 def run_alone(calls: Sequence[Call]) -> list[dict]:
