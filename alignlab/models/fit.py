@@ -39,6 +39,11 @@ def vocabulary_size(model: nn.Module) -> int:
     return getattr(head, "out_features", None) or head.weight.shape[0]
 
 
+def tokenizer_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """One more than the tokenizer's highest id."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 _ORDERED: WeakSet[nn.Module] = WeakSet()  # in which no token sees later ones
 
 
@@ -197,7 +202,6 @@ def require_scalar_head(model: nn.Module) -> None:
         )
 
 
-MEDIA = ("image", "audio", "video")
 HEADS = ("score", "classifier")
 
 

@@ -29,6 +29,7 @@ from alignlab.models.fit import (
     require_causal_lm,
     require_vocabulary,
     text_inputs,
+    tokenizer_size,
 )
 from alignlab.models.positions import logits_at, pick_log_probs
 from alignlab.models.text import (
@@ -332,7 +333,7 @@ def complete(
         generator = torch.Generator(model.device)
         generator.manual_seed(torch_seed(seed, "completions"))
     ends, pad = end_token_ids(tokenizer, model), pad_token_id(tokenizer)
-    vocabulary = max(tokenizer.get_vocab().values()) + 1
+    vocabulary = tokenizer_size(tokenizer)
     settings = max_new_tokens, temperature, ends, pad, generator, None, vocabulary
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # for little padding
     replies: list = [None] * len(ids)

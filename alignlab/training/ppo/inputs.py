@@ -21,11 +21,11 @@ from alignlab.models.base import (
     tokenizer_path,
 )
 from alignlab.models.fit import (
-    has_virtual_tokens,
     require_causal_lm,
     require_scalar_head,
     require_trainable,
     require_vocabulary,
+    tokenizer_size,
     vocabulary_size,
 )
 from alignlab.models.text import end_token_ids, pad_token_id
@@ -118,7 +118,7 @@ def require_compatible(model, ref_model, value_model, sources: list, tokenizer) 
     if ref_model is not None:
         _require_reference(ref_model, model, tokenizer)
     for judge, own_tokenizer in [(judge, tokenizer) for judge in readers] + pairs:
-        _require_judge(judge)
+        require_scalar_head(judge)
         require_vocabulary(judge, own_tokenizer)
         pad_token_id(own_tokenizer)
     if value_model is not None:
@@ -174,30 +174,13 @@ def _require_reference(ref_model, model, tokenizer) -> None:
     require_causal_lm(ref_model)
     require_vocabulary(ref_model, tokenizer)
     own, other = vocabulary_size(model), vocabulary_size(ref_model)
-    ids = max(tokenizer.get_vocab().values()) + 1
+    ids = tokenizer_size(tokenizer)
     # Ids beyond the tokenizer's are never sampled, and their logits left out.
     if other != own and (own <= ids or other < ids):
         raise AlignlabError(
             f"ref_model has a vocabulary of {other} tokens, and the policy one of "
             f"{own}.",
             "Pass a reference that reads the policy's tokens.",
-        )
-
-
-def _require_judge(judge) -> None:
-    """Refuse a reward model that does not give one number per dialogue."""
-    require_scalar_head(judge)
-    if has_virtual_tokens(judge):
-        raise AlignlabError(
-            "A reward model's adapter is prompt, prefix or p-tuning: its virtual "
-            "tokens come before every text.",
-            "Pass one with LoRA adapters or none.",
-        )
-    if getattr(judge.config, "is_encoder_decoder", False):
-        raise AlignlabError(
-            f"The reward model is a {type(judge).__name__}, an encoder-decoder.",
-            "Pass a decoder or an encoder with one label, or call it in a function of "
-            "(prompts, completions).",
         )
 
 

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from alignlab.errors import AlignlabError
-from alignlab.models.fit import require_trainable, vocabulary_size
+from alignlab.models.fit import require_trainable, tokenizer_size, vocabulary_size
 from alignlab.models.lean import lean_layers
 from alignlab.models.sampler import keeps_cache, require_sampled_is_scored
 from alignlab.models.text import completion_text, pad_token_id
@@ -156,7 +156,7 @@ class PPOTrainer(Trainer):
             value_model = copy_reward_model(sources)
         require_compatible(model, ref_model, value_model, sources, tokenizer)
         size = vocabulary_size(model)
-        ids = max(tokenizer.get_vocab().values()) + 1
+        ids = tokenizer_size(tokenizer)
         self.vocabulary = ids if ids < size else None  # no id beyond is ever sampled
         self.stop_token_ids = stop_tokens(args, model, tokenizer, min(ids, size))
         self.prompts = Prompts(train_dataset, tokenizer, model, args, "train_dataset")
