@@ -240,6 +240,51 @@ def report(run: RunFolder) -> None:
 
 
 @app.command()
+def claims(
+    name: Annotated[
+        str | None, typer.Argument(metavar="ID", help="One claim, in full.")
+    ] = None,
+    former: Annotated[
+        bool, typer.Option("--former", help="Replaced claims, and what was wrong.")
+    ] = False,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="A run to judge by; by default figures/recorded.json."),
+    ] = None,
+) -> None:
+    """Show what is claimed, what would show it, and what came out.
+
+    With an ID: every condition with the smallest effect worth the name and the power to
+    see it, every control with the result that would break it, and what it replaces.
+
+    Examples:
+
+    - `alignlab claims` — all of them
+    - `alignlab claims sft-mask-2` — one in full
+    - `alignlab claims --former` — those that were replaced, and why
+    - `alignlab claims --run latest` — with the verdicts of your own run
+    """
+    from alignlab.runs.judging import SIGNS, show_power
+    from alignlab.runs.ledger import explain, find_claim, former_claims, judged_claims
+
+    verdicts = judged_claims(_folder(run) if run else None)
+    if name:
+        typer.echo(explain(find_claim(name, verdicts)))
+        return
+    if former:
+        table = Table("former", "verdict", "now", "why")
+        for old, claim in former_claims():
+            table.add_row(old.id, old.verdict, claim.id, _escape(old.why.strip()))
+    else:
+        table = Table("claim", "verdict", "power", "what is claimed")
+        for id, item in verdicts.items():
+            sign = f"{SIGNS[item.verdict]} {item.verdict}"
+            text = _escape(item.claim.claim.strip())
+            table.add_row(id, sign, show_power(item.power), text)
+    Console().print(table)
+
+
+@app.command()
 def publish(run: RunFolder) -> None:
     """Write a recorded run into the checkout: README table, figures and notebooks.
 
@@ -290,20 +335,24 @@ def pretrain(
     - `alignlab pretrain --size 300k --out models --seed 1` — smaller, another seed
     - `alignlab pretrain --out models --epochs 0.01` — just to see it work
     """
-    from alignlab.models.base import WEIGHTS
+    from alignlab.models.base import WEIGHTS, model_name
 
     folder = out or WEIGHTS
-    if out is None and (folder / size.value).exists():
+    if out is None and (folder / model_name(size.value, seed=seed)).exists():
         raise AlignlabError(
-            f"{folder} already has a model of size {size.value}.",
+            f"{folder} already has a model of size {size.value} and seed {seed}.",
             "Write to a folder of your own: --out FOLDER",
         )
     if not resume:
-        (folder / f".{size.value}.checkpoint").unlink(missing_ok=True)
+        name = model_name(size.value, seed=seed)
+        (folder / f".{name}.checkpoint").unlink(missing_ok=True)
+    from alignlab.study.base_models import measure
     from alignlab.training.pretrain import pretrain as train
 
-    train(size.value, folder, seed=seed, epochs=epochs, precision=precision.value)
-    typer.echo(f"models: {folder / size.value}, {folder / size.value}-stable")
+    options = dict(seed=seed, epochs=epochs, precision=precision.value)
+    train(size.value, folder, measure=measure, **options)
+    stages = [model_name(size.value, stage, seed) for stage in ("final", "stable")]
+    typer.echo(f"models: {', '.join(str(folder / name) for name in stages)}")
 
 
 SourceNames = Annotated[

@@ -14,7 +14,7 @@ from alignlab import cache, cli
 from alignlab.errors import AlignlabError
 
 ROOT = Path(alignlab.__file__).parents[1]
-COMMANDS = "run check compare report pretrain build doctor lab".split()
+COMMANDS = "run check compare report claims pretrain build doctor lab".split()
 
 
 def alignlab_command(*arguments, cwd=ROOT):
@@ -147,6 +147,18 @@ def test_compare_marks_what_differs(run_folder):
     assert "gain *" not in invoke("compare", old, old).output
 
 
+def test_claims_are_listed_explained_and_remembered(run_folder, monkeypatch):
+    monkeypatch.chdir(run_folder("run", 1.0))
+    done = invoke("claims")
+    assert done.exit_code == 0 and "over-opt" in done.output
+    assert "not measured" in done.output and "reproduced" not in done.output
+    done = invoke("claims", "over-opt", "--run", "metrics.json")
+    assert "over-opt, notebook 06: – not measured" in done.output
+    assert "broken if:" in done.output
+    assert "why" in invoke("claims", "--former").output
+    assert "over-opt" in str(invoke("claims", "over-op").exception)
+
+
 def test_a_failed_notebook_gives_status_1_and_says_how_to_go_on(tmp_path, monkeypatch):
     from alignlab.runs import runner
     from alignlab.runs.execute import NotebookFailed
@@ -192,6 +204,9 @@ def test_pretrain_passes_on_what_it_is_told(tmp_path, monkeypatch):
     module = type(sys)("alignlab.training.pretrain")
     module.pretrain = lambda *given, **options: told.append((given, options))
     monkeypatch.setitem(sys.modules, "alignlab.training.pretrain", module)
+    card = type(sys)("alignlab.study.base_models")
+    card.measure = "the card's numbers"
+    monkeypatch.setitem(sys.modules, "alignlab.study.base_models", card)
     checkpoint = tmp_path / ".1m.checkpoint"
     checkpoint.touch()
     done = invoke("pretrain", "--out", tmp_path, "--epochs", "0.01")
@@ -203,6 +218,7 @@ def test_pretrain_passes_on_what_it_is_told(tmp_path, monkeypatch):
     assert not checkpoint.exists()
     done = invoke("pretrain", "--size", "300k", "--out", tmp_path, "--seed", "3")
     default = {"seed": 0, "epochs": 1.0, "precision": "float32"}
+    default |= {"measure": "the card's numbers"}
     assert told == [
         (("1m", tmp_path), default | {"epochs": 0.01}),
         (("1m", tmp_path), default | {"precision": "bfloat16"}),

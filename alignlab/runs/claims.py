@@ -1,50 +1,78 @@
-"""Claims and verdicts: what the lectures say, what would show it, what was measured.
+"""Claims: what the lectures say, what would show it, and what would break its control.
 
-Claims stand in each chapter's claims.yaml; a verdict is computed here from recorded
-intervals, never typed.
+They stand in each chapter's claims.yaml. Thresholds are fixed before anything is
+measured and are never moved. If a design turns out to be the wrong one, a claim with a
+new id replaces it, is measured on fresh seeds, and keeps the former verdict and the
+reason. Rates, accuracies and their differences are shares from 0 to 1.
 """
 
-import html
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from alignlab.runs.profiles import chapter_folders
 
-# Thresholds were fixed before anything was measured and are never moved. If a quantity
-# turns out to be the wrong one, its claim stays as it is, with its verdict, and a new
-# claim is added that says what changed. Controls are conditions like the others. Rates,
-# accuracies and their differences are shares from 0 to 1.
-
-REPRODUCED = "reproduced"
-NOT_REPRODUCED = "not reproduced"
-INCONCLUSIVE = "inconclusive"
-NEEDS_FULL = "needs profile full"
-NOT_MEASURED = "not measured"
-
-SIGNS = {
-    REPRODUCED: "✓",
-    NOT_REPRODUCED: "✗",
-    INCONCLUSIVE: "≈",
-    NEEDS_FULL: "…",
-    NOT_MEASURED: "–",
-}
+# Chapters whose claims were written before every effect had a smallest size: there a
+# threshold may be 0.
+EARLIER_CHAPTERS = ("04", "05", "06", "07", "08")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A recorded metric and the side of a threshold its interval must lie on."""
+    """A recorded metric and the side of a threshold its interval must lie on.
+
+    Attributes:
+        metric: the name that ``record`` gets.
+        direction: "above" or "below": the side that shows the claim.
+        threshold: null plus or minus the smallest effect worth the name.
+        why: why this threshold, in a line.
+        null: the value of no effect; None for a level ("format at least 0.9"). The
+            threshold lies between it and an effect, except for a control that has to
+            show none: "below 0.1" beside null 0.
+        bounds: what the metric cannot leave: (0, 1) for a rate.
+        control: whether it is what the claim is held against.
+        breaks_if: for a control, the result that would break it.
+    """
 
     metric: str
-    direction: str  # "above" or "below"
+    direction: str
     threshold: float
+    why: str
+    null: float | None = None
+    bounds: tuple[float, float] | None = None
+    control: bool = False
+    breaks_if: str = ""
+
+    @property
+    def wants_null(self) -> bool:
+        """Whether the side that is wanted is that of no effect."""
+        above = self.direction == "above"
+        return self.null is not None and above == (self.null > self.threshold)
+
+
+@dataclass(frozen=True)
+class Former:
+    """A claim that was replaced: its id, its last verdict, and what was wrong."""
+
+    id: str
+    verdict: str
     why: str
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One entry of a claims.yaml; it holds if *all* of its conditions do."""
+    """One entry of a claims.yaml; it holds if *all* of its conditions do.
+
+    Attributes:
+        id: its name in claims.yaml.
+        notebook: two digits.
+        claim: what the lectures say.
+        measured_as, control, reference: prose.
+        conditions: effects and controls.
+        min_seeds: with fewer there is no verdict.
+        chosen_by_looking: what was chosen after a pilot had been seen.
+        former: the claims that it replaces.
+    """
 
     id: str
     notebook: str
@@ -54,35 +82,8 @@ class Claim:
     reference: str
     conditions: tuple[Condition, ...]
     min_seeds: int
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A condition and what was measured; ``result`` is None if nothing was."""
-
-    condition: Condition
-    result: str | None
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    seeds: int = 0
-
-    def __str__(self) -> str:
-        wanted = f"{self.condition.direction} {self.condition.threshold:g}"
-        if self.value is None:
-            return f"{self.condition.metric}: not measured (wanted {wanted})"
-        limits = "" if self.low is None else f" ({self.low:.3g} to {self.high:.3g})"
-        return f"{self.condition.metric} = {self.value:.3g}{limits}, wanted {wanted}"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the measurements say about a claim, and why."""
-
-    claim: Claim
-    verdict: str
-    reason: str
-    findings: tuple[Finding, ...]
+    chosen_by_looking: str = ""
+    former: tuple[Former, ...] = ()
 
 
 @cache
@@ -90,7 +91,8 @@ def load_claims() -> dict[str, Claim]:
     """The claims of all chapters by id, in the order of the chapters.
 
     Raises:
-        ValueError: for an id given twice, or a condition that cannot be judged.
+        ValueError: for an id given twice or replaced and still there, or a condition
+            that cannot be judged.
     """
     claims: dict[str, Claim] = {}
     owners: dict[str, str] = {}
@@ -100,7 +102,14 @@ def load_claims() -> dict[str, Claim]:
                 raise ValueError(f"claims.yaml: two claims have the id {claim.id}")
             claims[claim.id] = claim
             for condition in claim.conditions:
-                _check_condition(claim.id, condition, owners)
+                _check_condition(claim, condition, owners)
+    for claim in claims.values():
+        for former in claim.former:
+            if former.id in claims:
+                raise ValueError(
+                    f"claims.yaml: {claim.id} replaces {former.id}, which is still "
+                    "there; remove it or give the replacement up"
+                )
     return claims
 
 
@@ -108,133 +117,70 @@ def _read_claims(folder: Path, number: str) -> list[Claim]:
     import yaml
 
     entries = yaml.safe_load((folder / "claims.yaml").read_text(encoding="utf-8"))
-    claims = []
-    for name, entry in entries.items():
-        conditions = tuple(Condition(**item) for item in entry.pop("conditions"))
-        claims.append(Claim(id=name, notebook=number, conditions=conditions, **entry))
-    return claims
+    return [_claim(name, number, entry) for name, entry in entries.items()]
 
 
-def _check_condition(claim: str, condition: Condition, owners: dict[str, str]) -> None:
-    """Refuse a misspelt direction, and a metric that belongs to another claim."""
-    if condition.direction not in ("above", "below"):
-        raise ValueError(
-            f"claims.yaml, {claim}: direction of {condition.metric} must be 'above' or "
-            f"'below', not {condition.direction!r}"
+def _claim(name: str, number: str, entry: dict) -> Claim:
+    try:
+        conditions = tuple(_condition(item) for item in entry.pop("conditions"))
+        former = tuple(Former(**item) for item in entry.pop("former", ()))
+        return Claim(
+            id=name, notebook=number, conditions=conditions, former=former, **entry
         )
-    other = owners.setdefault(condition.metric, claim)
-    if other != claim:
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"claims.yaml, {name}: {error}") from None
+
+
+def _condition(item: dict) -> Condition:
+    # YAML reads the key `null` as None.
+    item = {"null" if key is None else key: value for key, value in item.items()}
+    bounds = item.pop("bounds", None)
+    return Condition(**item, bounds=bounds and (float(bounds[0]), float(bounds[1])))
+
+
+def _check_condition(
+    claim: Claim, condition: Condition, owners: dict[str, str]
+) -> None:
+    """Refuse what cannot be judged, and a metric that belongs to another claim."""
+    for wrong, problem in _problems(claim.notebook, condition):
+        if wrong:
+            raise ValueError(f"claims.yaml, {claim.id}, {condition.metric}: {problem}")
+    other = owners.setdefault(condition.metric, claim.id)
+    if other != claim.id:
         raise ValueError(
-            f"claims.yaml: {condition.metric} is a condition of {other} and {claim}; "
-            "give each its own metric"
+            f"claims.yaml: {condition.metric} is a condition of {other} and "
+            f"{claim.id}; give each its own metric"
         )
 
 
-def judge_interval(low: float, high: float, direction: str, threshold: float) -> str:
-    """Whether an interval lies strictly beyond the threshold, on its other side (which
-    it may touch), or across it.
-
-    Args:
-        low, high: limits of the interval, in the metric's unit.
-        direction: "above" or "below": the side that shows the claim.
-        threshold: the smallest effect that counts, fixed beforehand.
-    """
-    if direction == "below":
-        low, high, threshold = -high, -low, -threshold
-    if low > threshold:
-        return REPRODUCED
-    if high <= threshold:
-        return NOT_REPRODUCED
-    return INCONCLUSIVE
-
-
-def judge_claim(claim: Claim, metrics: Mapping[str, Mapping]) -> Verdict:
-    """The verdict on a claim, from the metrics that a notebook recorded.
-
-    It is *not measured* if a metric is missing, and *needs profile full* if there are
-    fewer seeds than the claim requires. Otherwise it is *reproduced* if all of its
-    conditions are, *not reproduced* if any is not, and else *inconclusive*. A metric
-    without values per seed counts as one seed.
-
-    Args:
-        claim: with its conditions, including controls.
-        metrics: what ``record`` wrote, by name: value, low, high, seeds, claim.
-    """
-    findings = tuple(_find(item, metrics.get(item.metric)) for item in claim.conditions)
-    verdict, at_fault = _decide(claim, findings)
-    return Verdict(claim, verdict, "; ".join(map(str, at_fault)), findings)
-
-
-def _find(condition: Condition, metric: Mapping | None) -> Finding:
-    if metric is None:
-        return Finding(condition, None)
-    value, low, high = metric["value"], metric.get("low"), metric.get("high")
-    seeds = len(metric.get("seeds") or [value])
-    if low is None or high is None:
-        return Finding(condition, INCONCLUSIVE, value, None, None, seeds)
-    result = judge_interval(low, high, condition.direction, condition.threshold)
-    return Finding(condition, result, value, low, high, seeds)
-
-
-def _decide(claim: Claim, findings: tuple[Finding, ...]) -> tuple[str, list[Finding]]:
-    """The verdict and the findings that decide it."""
-    for verdict, decides in (
-        (NOT_MEASURED, lambda finding: finding.result is None),
-        (NEEDS_FULL, lambda finding: finding.seeds < claim.min_seeds),
-        (NOT_REPRODUCED, lambda finding: finding.result == NOT_REPRODUCED),
-        (INCONCLUSIVE, lambda finding: finding.result == INCONCLUSIVE),
-    ):
-        at_fault = [finding for finding in findings if decides(finding)]
-        if at_fault:
-            return verdict, at_fault
-    return REPRODUCED, list(findings)
-
-
-def judge_notebook(number: str, metrics: Mapping[str, Mapping]) -> list[Verdict]:
-    """Verdicts on every claim of one notebook, in the order of claims.yaml."""
+def _problems(number: str, condition: Condition) -> list[tuple[bool, str]]:
+    null, threshold, bounds = condition.null, condition.threshold, condition.bounds
     return [
-        judge_claim(claim, metrics)
-        for claim in load_claims().values()
-        if claim.notebook == number
+        (
+            condition.direction not in ("above", "below"),
+            f"direction must be 'above' or 'below', not {condition.direction!r}",
+        ),
+        (
+            threshold == 0 and null is None and number not in EARLIER_CHAPTERS,
+            "threshold 0 makes every effect count; give null and the smallest effect "
+            "worth the name",
+        ),
+        (
+            null == threshold,
+            f"null and threshold are both {threshold}; their distance is the smallest "
+            "effect worth the name",
+        ),
+        (
+            condition.wants_null and not condition.control,
+            f"{condition.direction} {threshold} is no effect beside null {null}; for a "
+            "limit leave null out",
+        ),
+        (
+            condition.control and not condition.breaks_if.strip(),
+            "a control needs breaks_if: the result that would break it",
+        ),
+        (
+            bounds is not None and not bounds[0] < threshold < bounds[1],
+            f"threshold {threshold} must lie within bounds {bounds}",
+        ),
     ]
-
-
-class VerdictTable(list):
-    """Verdicts, shown as a table in a notebook and as text elsewhere."""
-
-    def __init__(self, verdicts: Iterable[Verdict]):
-        super().__init__(verdicts)
-
-    def __repr__(self) -> str:
-        lines = []
-        for item in self:
-            lines.append(f"{SIGNS[item.verdict]} {item.verdict:18} {item.claim.id}")
-            lines += [f"    {finding}" for finding in item.findings]
-        return "\n".join(lines) or "this notebook has no claims"
-
-    def _repr_html_(self) -> str:
-        cell = 'style="text-align:left;vertical-align:top"'
-        heads = ("verdict", "claim", "measured (95% interval)", "wanted")
-        head = "".join(f"<th {cell}>{name}</th>" for name in heads)
-        rows = []
-        for item in self:
-            verdict = f"<b>{SIGNS[item.verdict]}&nbsp;{item.verdict}</b>"
-            claim = f"<code>{item.claim.id}</code><br>{html.escape(item.claim.claim)}"
-            measured = "<br>".join(_measured(finding) for finding in item.findings)
-            wanted = "<br>".join(
-                f"{finding.condition.direction}&nbsp;{finding.condition.threshold:g}"
-                for finding in item.findings
-            )
-            cells = (verdict, claim, measured, wanted)
-            rows.append("".join(f"<td {cell}>{text}</td>" for text in cells))
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _measured(finding: Finding) -> str:
-    name = f"<code>{html.escape(finding.condition.metric)}</code>"
-    if finding.value is None:
-        return f"{name} –"
-    if finding.low is None:
-        return f"{name} {finding.value:.3f}"
-    return f"{name} {finding.value:.3f} ({finding.low:.3f} to {finding.high:.3f})"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from alignlab.errors import AlignlabError
 from alignlab.files import read_json
-from alignlab.runs.claims import NOT_MEASURED, REPRODUCED
 from alignlab.runs.context import METRICS_FILE
 from alignlab.runs.folders import FINISHED
+from alignlab.runs.judging import NOT_MEASURED, REPRODUCED
 
 # How much a number without an interval may change, as a share of the earlier one.
 PLAIN_TOLERANCE = 0.05
@@ -53,16 +53,24 @@ def read_metrics(source: Path) -> dict:
 
 
 def compare_runs(first: dict, second: dict) -> list[Difference]:
-    """Every metric that two runs have in common, in the order of the second."""
+    """Every metric that two runs have in common, in the order of the second.
+
+    Metrics that were recorded for different claims are not the same.
+    """
     differences = []
     for notebook, section in second["notebooks"].items():
         before = first["notebooks"].get(notebook, {}).get("metrics", {})
         for name, metric in section["metrics"].items():
-            if name in before:
+            if name in before and _same_claim(before[name], metric):
                 band = _band(before[name], metric)
                 values = before[name]["value"], metric["value"]
                 differences.append(Difference(notebook, name, *values, band))
     return differences
+
+
+def _same_claim(first: dict, second: dict) -> bool:
+    claims = first.get("claim"), second.get("claim")
+    return None in claims or claims[0] == claims[1]
 
 
 def _band(first: dict, second: dict) -> float:

@@ -14,9 +14,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from alignlab.errors import AlignlabError, did_you_mean
-from alignlab.evaluation.intervals import Interval, t_interval
+from alignlab.evaluation.intervals import (
+    EqualValues,
+    Interval,
+    mean_of_seeds,
+    mean_of_seeds_and_items,
+)
 from alignlab.files import read_json, write_atomically, write_json
-from alignlab.runs.claims import Verdict, VerdictTable, judge_notebook, load_claims
+from alignlab.runs.claims import load_claims
+from alignlab.runs.judging import Verdict, VerdictTable, judge_notebook
 from alignlab.runs.profiles import notebook_settings
 from alignlab.study.arms import quiet_empty_replies
 
@@ -34,7 +40,8 @@ class Run:
     Attributes:
         notebook: its name, "00_base_model" or just "00".
         profile: smoke, cpu, full or gpu.
-        seeds: the seeds to repeat the experiments with: seed, seed + 1, ...
+        seeds: the seeds to repeat the experiments with: first_seed + seed, and on. The
+            setting first_seed keeps recorded runs apart from pilots.
         settings: the notebook's settings as attributes (profiles.yaml lists them).
         device: where models go, "cpu" or "cuda".
         out_dir: where metrics and figures are written.
@@ -68,7 +75,7 @@ def start(
     Args:
         notebook: "01" or "01_instruction_tuning".
         profile: how much to do: smoke, cpu, full or gpu.
-        seed: the first seed; the others follow it.
+        seed: added to the setting first_seed; the other seeds follow.
         device: "cpu" or "cuda".
         out_dir: folder for metrics and figures; by default runs/interactive/NOTEBOOK.
         overrides: settings that replace the profile's.
@@ -89,7 +96,8 @@ def start(
         raise AlignlabError(f"seeds must be at least 1; got {settings['seeds']}.")
     _quiet_loading()
     quiet_empty_replies()
-    seeds = tuple(range(seed, seed + int(settings["seeds"])))
+    first = int(settings["first_seed"]) + seed
+    seeds = tuple(range(first, first + int(settings["seeds"])))
     _current = Run(
         notebook, profile, seeds, SimpleNamespace(**settings), device, folder
     )
@@ -125,6 +133,8 @@ def record(
     seeds: Sequence[float] | None = None,
     unit: str = "",
     n: int | None = None,
+    items: Sequence[Sequence[float]] | None = None,
+    bounds: tuple[float, float] | None = None,
 ) -> Interval:
     """Write a measured number into the run's metrics.json; the same name replaces it.
 
@@ -139,46 +149,90 @@ def record(
         seeds: the values per seed behind the estimate, in the order of ``run.seeds``.
         unit: what it is measured in ("nats per token"); empty for shares.
         n: how many questions (or texts) each value is based on.
+        items: (seeds, items), if every seed is measured on the same questions or
+            subjects: the interval then allows for other seeds and for other items.
+            ``seeds`` and ``n`` follow from it.
+        bounds: what the metric cannot leave, nor its interval: (0, 1) for a rate. By
+            default those of the condition that it decides.
 
     Returns:
         The estimate with its limits, for printing and drawing.
 
     Raises:
-        ValueError: if a value is NaN or not a number, low is above high, or the claim
-            is unknown or has no such condition.
+        ValueError: if a value is NaN, not a number or outside the bounds, low is above
+            high, items come with seeds or limits or have another mean, or the claim is
+            unknown or has no such condition.
     """
     run = current()
-    interval = _interval(name, value, low, high, seeds)
+    claim = _claim_of(name, claim, run.number)
+    value = _number(value, name)
+    bounds = _bounds_of(name, claim) or bounds
+    entry = {"claim": claim, "unit": unit}
+    if items is not None:
+        if not (seeds is None and low is None and high is None):
+            raise ValueError(f"{name}: items give seeds and limits; omit those")
+        interval, source = _over_items(name, value, items, bounds)
+    else:
+        interval, source = _over_seeds(name, value, low, high, seeds, bounds, n)
     limits = [limit if math.isfinite(limit) else None for limit in interval[1:]]
-    run.metrics[name] = {
-        "value": interval.value,
-        "low": limits[0],
-        "high": limits[1],
-        "claim": _claim_of(name, claim, run.number),
-        "seeds": None if seeds is None else [float(item) for item in seeds],
-        "unit": unit,
-        "n": None if n is None else int(n),
-    }
+    entry |= {"value": interval.value, "low": limits[0], "high": limits[1]}
+    run.metrics[name] = entry | source
     _save()
     return interval
 
 
-def _interval(name, value, low, high, seeds) -> Interval:
-    value = _number(value, name)
+def _over_seeds(name, value, low, high, seeds, bounds, n) -> tuple[Interval, dict]:
+    """The interval, and what metrics.json tells of where it comes from."""
+    source = {"seeds": None, "n": None if n is None else int(n), "interval": None}
     if seeds is not None:
-        seeds = [_number(item, f"a seed of {name}") for item in seeds]
-        computed = t_interval(seeds)
-        if low is None and high is None:
-            low, high = computed.low, computed.high
+        source["seeds"] = [_number(item, f"a seed of {name}") for item in seeds]
+        estimate = _named(name, mean_of_seeds, source["seeds"], bounds, source["n"])
     if low is None and high is None:
-        return Interval(value, -math.inf, math.inf)
+        if seeds is None or len(source["seeds"]) == 1:
+            return Interval(value, -math.inf, math.inf), source
+        return estimate.interval()._replace(value=value), {
+            **source,
+            "interval": "seeds",
+        }
     if low is None or high is None:
         raise ValueError(f"{name}: give both low and high, or neither")
     low = _number(low, f"low of {name}", finite=False)
     high = _number(high, f"high of {name}", finite=False)
     if not low <= high:
         raise ValueError(f"{name}: low must not be above high; got {low} and {high}")
-    return Interval(value, low, high)
+    if bounds and math.isfinite(low):
+        low, high = max(low, bounds[0]), min(high, bounds[1])
+    return Interval(value, low, high), {**source, "interval": "given"}
+
+
+def _over_items(name, value, items, bounds) -> tuple[Interval, dict]:
+    """The same for values by seed and item; metrics.json keeps the seeds' means."""
+    rows = [[_number(item, f"an item of {name}") for item in row] for row in items]
+    estimate = _named(name, mean_of_seeds_and_items, rows, bounds)
+    if not math.isclose(value, estimate.value, rel_tol=1e-6, abs_tol=1e-9):
+        raise ValueError(
+            f"{name} is {value}, but its items have the mean {estimate.value}"
+        )
+    return estimate.interval(), {
+        "seeds": [math.fsum(row) / len(row) for row in rows],
+        "n": len(rows[0]),
+        "interval": "items",
+        "df": None if isinstance(estimate, EqualValues) else estimate.df,
+    }
+
+
+def _named(name: str, estimate, *arguments):
+    """An estimate whose errors name the metric."""
+    try:
+        return estimate(*arguments)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _bounds_of(name: str, claim: str | None) -> tuple[float, float] | None:
+    """The bounds of the condition that a metric decides."""
+    conditions = load_claims()[claim].conditions if claim else ()
+    return next((item.bounds for item in conditions if item.metric == name), None)
 
 
 def _number(value: object, name: str, finite: bool = True) -> float:

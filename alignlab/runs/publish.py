@@ -8,10 +8,21 @@ from pathlib import Path
 
 from alignlab.errors import AlignlabError
 from alignlab.files import read_json, write_json, write_text
-from alignlab.runs.claims import SIGNS, Verdict, judge_notebook, load_claims
+from alignlab.runs.claims import load_claims
 from alignlab.runs.compare import read_metrics
 from alignlab.runs.context import METRICS_FILE
 from alignlab.runs.folders import FINISHED
+from alignlab.runs.judging import (
+    LEGEND,
+    POWER_MEANS,
+    SIGNS,
+    Finding,
+    Verdict,
+    holm_over,
+    judge_recorded,
+    show_p,
+    show_power,
+)
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 RECORDED = "recorded.json"  # in figures/: the metrics behind the README
@@ -43,9 +54,10 @@ def publish(run: Path, root: Path) -> None:
         notebooks[name] = made | section
     for name in metrics["notebooks"]:
         _copy_figures(run / name, root / "figures")
+    claims = earlier["claims"] | metrics["claims"]
     recorded = {
         "notebooks": dict(sorted(notebooks.items())),
-        "claims": earlier["claims"] | metrics["claims"],
+        "claims": {name: claims[name] for name in claims if name in load_claims()},
     }
     write_json(path, recorded)
     readme = root / "README.md"
@@ -71,25 +83,57 @@ def with_results(readme: str, metrics: dict) -> str:
 
 def results_table(recorded: dict) -> str:
     """The claims and their verdicts as a Markdown table; without a recorded run they
-    count as not measured."""
-    lines = [
-        "| | claim | measured (95% interval over seeds) | wanted |",
+    count as not measured. What changed since former claims is folded below it."""
+    verdicts = judge_recorded(recorded["notebooks"])
+    adjusted = holm_over(verdicts)
+    made: dict[str, list[str]] = {}
+    for name, section in recorded["notebooks"].items():
+        made.setdefault(_how(section), []).append(name[:2])
+    return "\n".join(
+        [
+            "| | claim | measured (95% interval over seeds) | power | Holm |",
+            "| --- | --- | --- | --- | --- |",
+            *(_row(item, adjusted.get(item.claim.id)) for item in verdicts),
+            "",
+            *(f"Notebook {', '.join(n)}: {how}." for how, n in made.items()),
+            "What each quantity is, and its control: `alignlab claims ID`, or the "
+            "`claims.yaml` of each chapter in [alignlab/chapters](alignlab/chapters). "
+            "Every recorded number: "
+            f"[figures/{RECORDED}](figures/{RECORDED}).",
+            "",
+            *_legend(),
+            *_changes(),
+        ]
+    )
+
+
+def _legend() -> list[str]:
+    signs = "; ".join(
+        f"{SIGNS[verdict]} {verdict}: {text}" for verdict, text in LEGEND.items()
+    )
+    return [
+        f"{signs}. Null: the value of no effect. {POWER_MEANS} Holm: the claim's "
+        "p-value, the largest of its conditions', adjusted over every claim of this "
+        "table that has a verdict; ✓ if it is at most 0.025 (one-sided)."
+    ]
+
+
+def _changes() -> list[str]:
+    """Claims that replaced others, with the former verdict and what was wrong."""
+    changed = [claim for claim in load_claims().values() if claim.former]
+    if not changed:
+        return []
+    lines = ["", "<details><summary>What changed, and why</summary>", ""]
+    lines += [
+        "| former claim | verdict then | now | why |",
         "| --- | --- | --- | --- |",
     ]
-    sections = {name[:2]: section for name, section in recorded["notebooks"].items()}
-    for number in sorted({claim.notebook for claim in load_claims().values()}):
-        metrics = sections.get(number, {}).get("metrics", {})
-        lines += [_row(v) for v in judge_notebook(number, metrics)]
-    made: dict[str, list[str]] = {}
-    for number, section in sections.items():
-        made.setdefault(_how(section), []).append(number)
-    lines += ["", *(f"Notebook {', '.join(n)}: {how}." for how, n in made.items())]
-    lines.append(
-        "What each quantity is, and its control: the `claims.yaml` of each chapter in "
-        "[alignlab/chapters](alignlab/chapters). Every recorded number: "
-        f"[figures/{RECORDED}](figures/{RECORDED})."
-    )
-    return "\n".join(lines)
+    for claim in changed:
+        for former in claim.former:
+            then = f"{SIGNS.get(former.verdict, '')} {former.verdict}".strip()
+            why = " ".join(former.why.split())
+            lines.append(f"| `{former.id}` | {then} | `{claim.id}` | {why} |")
+    return [*lines, "", "</details>"]
 
 
 def _how(section: dict) -> str:
@@ -99,20 +143,25 @@ def _how(section: dict) -> str:
     )
 
 
-def _row(verdict: Verdict) -> str:
-    measured, wanted = [], []
-    for finding in verdict.findings:
-        name = finding.condition.metric.replace("_", " ")
-        value = "–" if finding.value is None else f"{finding.value:.3f}"
-        if finding.low is not None:
-            value += f" ({finding.low:.3f} to {finding.high:.3f})"
-        measured.append(f"{name}: {value}")
-        condition = finding.condition
-        wanted.append(f"{condition.direction} {condition.threshold:g}")
+def _row(verdict: Verdict, adjusted: float | None) -> str:
+    claim = f"{' '.join(verdict.claim.claim.split())} (`{verdict.claim.id}`)"
+    if verdict.claim.chosen_by_looking:
+        looked = " ".join(verdict.claim.chosen_by_looking.split())
+        claim += f"<br>*Chosen by looking:* {looked}"
     cells = (
         f"{SIGNS[verdict.verdict]} **{verdict.verdict}**",
-        f"{verdict.claim.claim.strip()} (`{verdict.claim.id}`)",
-        "<br>".join(measured),
-        "<br>".join(wanted),
+        claim,
+        "<br>".join(_measured(finding) for finding in verdict.findings),
+        show_power(verdict.power),
+        show_p(adjusted),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _measured(finding: Finding) -> str:
+    name = finding.condition.metric.replace("_", " ")
+    control = " (control)" if finding.condition.control else ""
+    value = "–" if finding.value is None else f"{finding.value:.3f}"
+    if finding.low is not None:
+        value += f" ({finding.low:.3f} to {finding.high:.3f})"
+    return f"{name}{control}: {value}, wanted {finding.wanted}"

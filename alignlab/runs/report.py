@@ -7,9 +7,18 @@ from collections import Counter
 from pathlib import Path
 
 from alignlab.files import read_json, write_json, write_text
-from alignlab.runs.claims import SIGNS, Finding, judge_notebook
 from alignlab.runs.context import METRICS_FILE
 from alignlab.runs.folders import FINISHED, read_run
+from alignlab.runs.judging import (
+    LEGEND,
+    POWER_MEANS,
+    SIGNS,
+    Finding,
+    holm_over,
+    judge_notebook,
+    show_p,
+    show_power,
+)
 from alignlab.runs.profiles import budget_seconds, load_profiles
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -25,18 +34,19 @@ def write_report(folder: Path) -> Path:
     run = read_run(folder)
     sections = [_section(folder, run, name) for name in run["notebooks"]]
     write_json(folder / METRICS_FILE, _everything(run, sections))
-    counts = Counter(
-        verdict.verdict for section in sections for verdict in section["verdicts"]
-    )
+    verdicts = [verdict for section in sections for verdict in section["verdicts"]]
     page = _template("report.html.j2").render(
         run=run,
         name=folder.name,
         sections=sections,
-        counts=counts,
+        counts=Counter(verdict.verdict for verdict in verdicts),
+        holm=holm_over(verdicts),
         finished=sum(section["status"] == FINISHED for section in sections),
         total_seconds=sum(section.get("seconds", 0) for section in sections),
         reference=load_profiles()["reference_gflops"],
         signs=SIGNS,
+        legend=LEGEND,
+        power_means=POWER_MEANS,
         interval_plot=interval_plot,
     )
     return write_text(folder / "report.html", page)
@@ -76,7 +86,11 @@ def _everything(run: dict, sections: list[dict]) -> dict:
             for section in sections
         },
         "claims": {
-            verdict.claim.id: {"verdict": verdict.verdict, "reason": verdict.reason}
+            verdict.claim.id: {
+                "verdict": verdict.verdict,
+                "reason": verdict.reason,
+                "power": verdict.power,
+            }
             for section in sections
             for verdict in section["verdicts"]
         },
@@ -110,7 +124,9 @@ def _template(name: str):
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(number=number, seconds=seconds)
+    environment.filters.update(
+        number=number, seconds=seconds, show_p=show_p, show_power=show_power
+    )
     return environment.get_template(name)
 
 
@@ -130,7 +146,8 @@ def seconds(value: float | None) -> str:
 
 
 def interval_plot(finding: Finding, width: int = 180, height: int = 22) -> dict | None:
-    """Where to draw a finding: interval, estimate, threshold and the wanted side.
+    """Where to draw a finding: interval, estimate, threshold, no effect and the
+    wanted side.
 
     Returns:
         x coordinates in pixels, or None if there is no interval to draw.
@@ -138,7 +155,8 @@ def interval_plot(finding: Finding, width: int = 180, height: int = 22) -> dict 
     if finding.low is None:
         return None
     threshold = finding.condition.threshold
-    points = [finding.low, finding.high, threshold]
+    null = finding.condition.null
+    points = [finding.low, finding.high, threshold, threshold if null is None else null]
     left, right = min(points), max(points)
     margin = 0.12 * (right - left or 1.0)
     left, right = left - margin, right + margin
@@ -154,6 +172,7 @@ def interval_plot(finding: Finding, width: int = 180, height: int = 22) -> dict 
         "high": at(finding.high),
         "value": at(finding.value),
         "threshold": at(threshold),
+        "null": None if null is None else at(null),
         "wanted_from": at(threshold) if above else 0,
         "wanted_width": width - at(threshold) if above else at(threshold),
     }

@@ -58,7 +58,9 @@ NOT_IN_FINGERPRINT = (
     "course/build.py",
     "runs/compare.py",
     "runs/doctor.py",
+    "runs/ledger.py",
     "runs/progress.py",
+    "runs/publish.py",
     "runs/report.py",
     "runs/templates/",
 )

@@ -82,6 +82,15 @@ def test_two_runs_agree_if_their_intervals_allow_it(name, value, agrees):
     assert bool(check_run(run, baseline=SOUND)) == (not agrees)
 
 
+def test_metrics_of_different_claims_are_not_compared():
+    before = changed((*METRICS, "gain"), {**metric(1.0, 0.3), "claim": "mask"})
+    for claim, compared in [("mask", True), (None, True), ("mask-2", False)]:
+        run = changed((*METRICS, "gain"), {**metric(9.0, 0.3), "claim": claim})
+        names = [item.metric for item in compare_runs(before, run)]
+        assert ("gain" in names) == compared
+        assert bool(check_run(run, before)) == compared
+
+
 def test_a_lost_metric_and_a_lost_verdict_are_drift():
     run = changed(METRICS, {"gain": metric(1.0, 0.3)})
     assert check_run(run, SOUND) == ["00_x: loss is no longer recorded"]

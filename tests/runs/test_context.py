@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 
 from alignlab.errors import AlignlabError
-from alignlab.evaluation.intervals import t_interval
+from alignlab.evaluation.intervals import (
+    bounded_interval,
+    t_interval,
+    two_level_interval,
+)
 from alignlab.runs import context
-from alignlab.runs.context import record, save_figure, say, start, verdicts
+from alignlab.runs.context import (
+    record,
+    save_figure,
+    say,
+    show_verdicts,
+    start,
+    verdicts,
+)
 
 matplotlib.use("Agg")
 
@@ -21,7 +32,7 @@ def no_open_run(monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, demo_claim):
     return start("00_base_model", profile="cpu", seed=10, out_dir=tmp_path)
 
 
@@ -30,12 +41,22 @@ def saved(run):
 
 
 def test_start_gives_the_profiles_seeds_and_settings(tmp_path):
-    run = start("01", profile="full", seed=7, device="cuda", out_dir=str(tmp_path))
+    run = start("04", profile="full", seed=7, device="cuda", out_dir=str(tmp_path))
     assert run.seeds[0] == 7 and list(run.seeds) == list(range(7, 7 + len(run.seeds)))
     assert len(run.seeds) == run.settings.seeds >= 5
     assert (run.profile, run.device, run.out_dir) == ("full", "cuda", tmp_path)
     assert start("01", profile="smoke", out_dir=tmp_path).seeds == (0,)
     assert len(start("01", profile="cpu", out_dir=tmp_path).seeds) >= 3
+
+
+def test_seeds_start_at_the_first_seed_of_the_profile(tmp_path, demo_claim):
+    def seeds(profile, **more):
+        return start("00", profile, out_dir=tmp_path, **more).seeds
+
+    assert seeds("cpu") == (0, 1, 2)
+    assert seeds("full") == (100, 101, 102, 103, 104)
+    assert seeds("full", seed=10, seeds=2) == (110, 111)
+    assert seeds("smoke", first_seed=50) == (50,)
 
 
 def test_overrides_win_over_the_profile_and_over_settings_set_for_the_run(tmp_path):
@@ -78,8 +99,46 @@ def test_record_computes_the_interval_over_seeds(run):
     assert interval == t_interval(values)
     assert saved(run)["metrics"]["recall"] == {
         "value": interval.value, "low": interval.low, "high": interval.high,
-        "claim": None, "seeds": values, "unit": "", "n": 40,
+        "claim": None, "seeds": values, "unit": "", "n": 40, "interval": "seeds",
     }  # fmt: skip
+
+
+def test_inside_the_conditions_bounds_the_interval_stays(run):
+    interval = record("gain", 0.75, seeds=[0.5, 0.75, 1.0], n=100)
+    assert interval == bounded_interval([0.5, 0.75, 1.0], (-1, 1), 100)
+    assert record("gain", 1.0, seeds=[1.0] * 3, n=100).low < 1
+    assert record("recall", 0.8, seeds=[0.6, 1.0], bounds=(0, 1)).high < 1
+    assert record("recall", 0.8, seeds=[0.6, 1.0]).high > 1
+    assert record("gain", 0.9, 0.7, 1.1, seeds=[1.0, 0.8])[1:] == (0.7, 1.0)
+    with pytest.raises(
+        ValueError, match=r"gain: values must lie in \[-1, 1\]; got 1.1"
+    ):
+        record("gain", 1.1, seeds=[1.1, 0.9])
+
+
+def test_items_shared_by_the_seeds_give_an_interval_over_both(run):
+    items = np.random.default_rng(0).random((3, 40)) < 0.8
+    items = items.astype(float)
+    interval = record("recall", items.mean(), items=items)
+    assert interval == two_level_interval(items)
+    metric = saved(run)["metrics"]["recall"]
+    assert metric["seeds"] == pytest.approx(list(items.mean(1)))
+    assert (metric["n"], metric["interval"]) == (40, "items") and metric["df"] > 1
+    assert record("gain", items.mean(), items=items) == two_level_interval(
+        items, (-1, 1)
+    )
+
+
+@pytest.mark.parametrize("value, verdict", [(0.5, "reproduced"), (1.0, "reproduced")])
+def test_verdicts_on_items_are_those_of_their_interval(run, value, verdict):
+    right = np.tile(np.arange(40) < 40 * value, (3, 1)).astype(float)
+    low = record("gain", value, items=right).low
+    record("twin", -0.1, -0.2, 0.0, seeds=[-0.1] * 3)
+    (judged,) = verdicts()
+    assert judged.verdict == verdict and low > 0.1
+    # Symmetric on the scale of the interval: p is 2.5% where the interval ends.
+    finding = judged.findings[0]
+    assert finding.low == low and finding.p < 0.025
 
 
 def test_given_limits_are_kept_beside_the_seeds(run):
@@ -112,9 +171,13 @@ def test_the_same_name_replaces(run):
         ({"value": 0.5, "low": 0.4}, "both low and high"),
         ({"value": 0.5, "low": math.nan, "high": 1}, "low of recall is nan"),
         ({"value": 0.5, "seeds": [0.5, math.nan]}, "a seed of recall is nan"),
-        ({"value": 0.5, "claim": "base-ignore"}, "Did you mean 'base-ignores'"),
-        ({"value": 0.5, "claim": "sft-mask"}, "not in notebook 00's claims.yaml"),
-        ({"value": 0.5, "claim": "base-ignores"}, "'recall' is not a condition"),
+        ({"value": 0.5, "items": [[0, 1]], "seeds": [0.5]}, "omit those"),
+        ({"value": 0.5, "items": [[0, 1], [0, 0]]}, "have the mean 0.25"),
+        ({"value": 0.5, "items": [[0, 1]]}, "recall: matrix must have at least two"),
+        ({"value": 0.5, "items": [[0, "1"]]}, "an item of recall must be a number"),
+        ({"value": 0.5, "claim": "demo2"}, "Did you mean 'demo-2'"),
+        ({"value": 0.5, "claim": "ppo"}, "not in notebook 00's claims.yaml"),
+        ({"value": 0.5, "claim": "demo-2"}, "'recall' is not a condition"),
     ],
 )
 def test_record_refuses_what_is_no_measurement_and_names_it(run, arguments, said):
@@ -145,17 +208,19 @@ def test_recording_needs_an_open_run():
 
 def test_verdicts_come_from_what_was_recorded(run):
     assert [item.verdict for item in verdicts()] == ["not measured"]
-    record("sft_minus_base_format", 0.8, seeds=[0.8, 0.81, 0.79], claim="base-ignores")
-    record("sft_minus_base_accuracy", 0.3, seeds=[0.3, 0.31, 0.29])
-    record("sft_minus_fewshot_format", 0.2, seeds=[0.2, 0.21, 0.19])
+    record("gain", 0.3, seeds=[0.3, 0.31, 0.29], claim="demo-2")
+    record("twin", 0.0, seeds=[0.0, 0.01, -0.01])
     (verdict,) = verdicts()
-    assert verdict.verdict == "reproduced"
+    assert verdict.verdict == "reproduced" and verdict.power > 0.9
     # A metric that is a condition finds its claim by itself.
-    recorded = saved(run)["metrics"]["sft_minus_base_accuracy"]
-    assert recorded["claim"] == "base-ignores"
-    record("sft_minus_fewshot_format", -0.2, seeds=[-0.2, -0.21, -0.19])
-    assert [item.verdict for item in verdicts()] == ["not reproduced"]
-    record("sft_minus_fewshot_format", 0.2, seeds=[0.2, 0.2])
+    assert saved(run)["metrics"]["twin"]["claim"] == "demo-2"
+    assert "chosen by looking: five seeds" in repr(show_verdicts())
+    for effect, expected in [(-0.2, "not reproduced"), (0.0, "equivalent")]:
+        record("gain", effect, seeds=[effect, effect + 0.01, effect - 0.01])
+        assert [item.verdict for item in verdicts()] == [expected]
+    record("twin", 0.2, seeds=[0.2, 0.21, 0.19])
+    assert [item.verdict for item in verdicts()] == ["uninformative"]
+    record("gain", 0.2, seeds=[0.2, 0.2])
     assert [item.verdict for item in verdicts()] == ["needs profile full"]
 
 
@@ -177,8 +242,8 @@ def test_figures_are_saved_with_their_captions(run):
 
 
 def test_say_takes_its_numbers_from_the_run(run, capsys):
-    record("gain", 0.5, seeds=[0.4, 0.6, 0.5])
-    say("Over {n} seeds: {gain:.2f}, {gain.low:.1f}; {{x}}.", n=3)
+    record("rise", 0.5, seeds=[0.4, 0.6, 0.5])
+    say("Over {n} seeds: {rise:.2f}, {rise.low:.1f}; {{x}}.", n=3)
     low, high = t_interval([0.4, 0.6, 0.5])[1:]
     expected = f"Over 3 seeds: 0.50 ({low:.2f} to {high:.2f}), {low:.1f}; {{x}}.\n"
     assert capsys.readouterr().out == expected

@@ -30,12 +30,13 @@ def test_recorded_runs_drop_no_seed():
 
 
 def _run(folder: Path, status: str) -> Path:
-    metric = dict(value=0.9, low=0.8, high=1.0, claim="base-ignores", seeds=[0.9] * 5)
+    metric = dict(value=0.9, low=0.8, high=1.0, claim="demo-2", seeds=[0.9] * 5)
     section = dict(status=status, seeds=[0, 1, 2, 3, 4])
-    section["metrics"] = {"sft_minus_base_format": metric}
+    section["metrics"] = {"gain": metric, "twin": {**metric, "value": -0.9}}
+    section["metrics"]["twin"] |= {"low": -1.0, "high": -0.8}
     metrics = dict(profile="full", versions={"torch": "x"}, started="2026-01-02T03:04")
     metrics["notebooks"] = {"00_base_model": section}
-    metrics["claims"] = {"base-ignores": {"verdict": "inconclusive"}}
+    metrics["claims"] = {"demo-2": {"verdict": "reproduced"}}
     (folder / "00_base_model" / "figures").mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     figures = [dict(name="recall", file="figures/recall.png", caption="")]
@@ -45,7 +46,7 @@ def _run(folder: Path, status: str) -> Path:
     return folder
 
 
-def test_publish_writes_table_figures_and_metrics(tmp_path):
+def test_publish_writes_table_figures_and_metrics(tmp_path, demo_claim):
     run, root = _run(tmp_path / "run", "finished"), tmp_path / "root"
     root.mkdir()
     (root / "README.md").write_text(f"above\n{BEGIN}\nstale line\n{END}\nbelow\n")
@@ -53,12 +54,17 @@ def test_publish_writes_table_figures_and_metrics(tmp_path):
     readme = (root / "README.md").read_text()
     assert readme.startswith("above\n") and readme.endswith("below\n")
     assert "0.900 (0.800 to 1.000)" in readme and "stale line" not in readme
+    assert ", wanted above 0.1 (null 0)<br>twin (control): -0.900 (-1.000 to " in readme
+    assert "wanted below 0.05 | 50% | ✓ < 0.001 |" in readme
+    assert "*Chosen by looking:* five seeds" in readme and "∅ uninformative" in readme
+    _, changes = readme.split("<details><summary>What changed, and why</summary>")
+    assert "| `demo` | ✓ reproduced | `demo-2` | the twin could not win |" in changes
     assert (root / "figures" / "00_recall.png").read_bytes() == b"picture"
     publish(run, root)
     assert (root / "README.md").read_text() == readme
 
 
-def test_publish_keeps_what_other_notebooks_recorded(tmp_path):
+def test_publish_keeps_what_other_notebooks_recorded(tmp_path, demo_claim):
     root = tmp_path
     (root / "README.md").write_text(f"{BEGIN}\n{END}")
     (root / "figures").mkdir()
@@ -67,11 +73,12 @@ def test_publish_keeps_what_other_notebooks_recorded(tmp_path):
     earlier = dict(status="finished", seeds=[0, 1, 2], metrics={}, profile="cpu")
     earlier |= dict(versions={"torch": "y"}, started="2025-12-31T00:00")
     kept = {"notebooks": {"01_instruction_tuning": earlier}}
-    kept["claims"] = {"sft-mask": {"verdict": "reproduced"}}
+    # A claim that was replaced is dropped.
+    kept["claims"] = {"demo": {"verdict": "reproduced"}}
     (root / "figures" / RECORDED).write_text(json.dumps(kept))
     publish(_run(tmp_path / "run", "finished"), root)
     recorded = json.loads((root / "figures" / RECORDED).read_text())
-    assert list(recorded["claims"]) == ["sft-mask", "base-ignores"]
+    assert list(recorded["claims"]) == ["demo-2"]
     recorded = recorded["notebooks"]
     assert list(recorded) == ["00_base_model", "01_instruction_tuning"]
     assert recorded["01_instruction_tuning"] == earlier

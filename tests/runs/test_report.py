@@ -5,7 +5,8 @@ import json
 import pytest
 
 from alignlab.errors import AlignlabError
-from alignlab.runs.claims import Condition, Finding
+from alignlab.runs.claims import Condition
+from alignlab.runs.judging import Finding
 from alignlab.runs.report import interval_plot, number, seconds, write_report
 
 RUN = {
@@ -31,12 +32,18 @@ def metric(*values, claim=None):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, write_claims, demo_entry):
+    loss = {"metric": "loss", "direction": "below", "threshold": 1.0, "why": "x"}
+    write_claims(
+        {
+            "demo-2": demo_entry,
+            "other": demo_entry | {"conditions": [loss], "former": []},
+        }
+    )
     (tmp_path / "run.json").write_text(json.dumps(RUN))
     metrics = {
-        "sft_minus_base_format": metric(0.7, 0.8, 0.9),
-        "sft_minus_base_accuracy": metric(0.2, 0.3, 0.4),
-        "sft_minus_fewshot_format": metric(0.1, 0.2, 0.3),
+        "gain": metric(0.7, 0.8, 0.9),
+        "twin": metric(-0.2, -0.1, 0.0),
         "a<b": metric(1.0),
     }
     recorded = {
@@ -55,6 +62,19 @@ def test_the_page_has_verdicts_times_and_metrics(folder):
     assert "1 of 2" in page and "running" in page and "not executed" in page
 
 
+def test_the_page_tells_how_a_claim_could_fail_and_what_it_replaces(folder):
+    page = " ".join(write_report(folder).read_text().split())
+    assert "wanted above 0.1 (null 0), 3 seeds, power 50%" in page
+    assert "<b>Control</b>, broken if the twin gains as much." in page
+    assert (
+        "<b>Replaces</b> <code>demo</code> (reproduced): the twin could not win" in page
+    )
+    assert "<b>Chosen by looking.</b> five seeds" in page
+    assert "∅ uninformative: a control failed" in page
+    # Holm: one claim has a verdict, so its p is that of its own conditions.
+    assert '<td class="small">✓ 0.002</td>' in page
+
+
 def test_seconds_are_scaled_to_the_reference_machine(folder, monkeypatch):
     profiles = {"reference_gflops": 60.0}
     monkeypatch.setattr("alignlab.runs.report.load_profiles", lambda: profiles)
@@ -68,8 +88,9 @@ def test_seconds_are_scaled_to_the_reference_machine(folder, monkeypatch):
 def test_metrics_of_all_notebooks_come_in_one_file(folder):
     write_report(folder)
     everything = json.loads((folder / "metrics.json").read_text())
-    assert everything["claims"]["base-ignores"]["verdict"] == "reproduced"
-    assert everything["claims"]["sft-mask"]["verdict"] == "not measured"
+    assert everything["claims"]["demo-2"]["verdict"] == "reproduced"
+    assert everything["claims"]["demo-2"]["power"] == pytest.approx(0.5, abs=0.01)
+    assert everything["claims"]["other"]["verdict"] == "not measured"
     assert everything["notebooks"]["00_base_model"]["metrics"]["a<b"]["value"] == 1.0
     assert everything["notebooks"]["01_instruction_tuning"]["status"] == "running"
 
@@ -101,6 +122,12 @@ def test_an_interval_of_no_width_on_its_threshold_can_be_drawn():
         Finding(Condition("x", "above", 1.0, ""), "", 1.0, 1.0, 1.0, 3)
     )
     assert plot["low"] == plot["threshold"] == 90.0
+
+
+def test_no_effect_is_drawn_too():
+    condition = Condition("gain", "above", 1.0, "", null=0.0)
+    plot = interval_plot(Finding(condition, "", 2.0, 1.5, 4.0, 3))
+    assert 0 < plot["null"] < plot["threshold"] < plot["low"]
 
 
 def test_without_an_interval_nothing_is_drawn():
