@@ -36,12 +36,6 @@ def torch_seed(seed: int, name: str, *numbers: int) -> int:
     return int(stream(seed, name, *numbers).integers(2**63))
 
 
-def corpus_stream(seed: int, *numbers: int) -> np.random.Generator:
-    """The streams behind the pretraining corpus, numbered as they were when the shipped
-    weights were pretrained on it; they are renamed when the weights are made anew."""
-    return np.random.default_rng([seed, *numbers])
-
-
 def _key(name: str, numbers: tuple[int, ...]) -> tuple[int, ...]:
     text = "\0".join([name, *map(str, numbers)])
     digest = hashlib.sha256(text.encode()).digest()

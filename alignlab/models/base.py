@@ -13,6 +13,7 @@ from pathlib import Path
 
 from alignlab import provenance
 from alignlab.errors import AlignlabError
+from alignlab.seeds import torch_seed
 
 SIZES = {
     "300k": dict(hidden_size=64, intermediate_size=172),
@@ -37,7 +38,7 @@ def new_model(size: str, tokenizer, seed: int = 0):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    torch.manual_seed(seed)  # as the shipped weights were: see seeds.corpus_stream
+    torch.manual_seed(torch_seed(seed, "initial weights"))
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         num_hidden_layers=4,
@@ -52,7 +53,7 @@ def new_model(size: str, tokenizer, seed: int = 0):
     return LlamaForCausalLM(config)
 
 
-def base_path(size: str = "1m", stage: str = "final") -> Path:
+def base_path(size: str = "1m", stage: str = "final", seed: int = 0) -> Path:
     """Folder of a shipped model, for ``AutoModelForCausalLM.from_pretrained``; for its
     tokenizer see :func:`tokenizer_path`.
 
@@ -60,20 +61,33 @@ def base_path(size: str = "1m", stage: str = "final") -> Path:
         size: "1m" or "300k".
         stage: "final", or "stable" for the checkpoint before the learning rate decays,
             where mid-training branches off in notebook 01.
+        seed: of the pretraining, see :func:`pretraining_seeds`.
 
     Raises:
         AlignlabError: if no such model is shipped.
     """
-    name = _known_size(size)
-    path = WEIGHTS / (name if stage == "final" else f"{name}-{stage}")
+    path = WEIGHTS / model_name(_known_size(size), stage, seed)
     if not (path / "model.safetensors").exists():
         shipped = sorted(p.parent.name for p in WEIGHTS.glob("*/model.safetensors"))
         raise AlignlabError(
-            f"No model of size={size!r}, stage={stage!r} is shipped; available: "
-            f"{', '.join(shipped) or 'none'}.",
-            f"Pretrain it: `alignlab pretrain --size {size}`.",
+            f"No model of size={size!r}, stage={stage!r}, seed={seed} is shipped; "
+            f"available: {', '.join(shipped) or 'none'}.",
+            f"Pretrain it: `alignlab pretrain --size {size} --seed {seed}`.",
         )
     return path
+
+
+def model_name(size: str, stage: str = "final", seed: int = 0) -> str:
+    """Name of a base model's folder: "1m", "1m-stable", "300k-seed1"."""
+    name = size if stage == "final" else f"{size}-{stage}"
+    return f"{name}-seed{seed}" if seed else name
+
+
+def pretraining_seeds(size: str) -> tuple[int, ...]:
+    """The seeds of the shipped models of a size. They read the same facts as often, in
+    other words and another order, from other initial weights."""
+    paths = WEIGHTS.glob(f"{_known_size(size)}-seed*/model.safetensors")
+    return (0, *sorted(int(p.parent.name.rpartition("seed")[2]) for p in paths))
 
 
 def tokenizer_path(name_or_path: str | Path) -> str | Path:
@@ -88,10 +102,10 @@ def tokenizer_path(name_or_path: str | Path) -> str | Path:
     return WEIGHTS / "tokenizer" if shared else name_or_path
 
 
-def load_base(size: str = "1m", stage: str = "final"):
+def load_base(size: str = "1m", stage: str = "final", seed: int = 0):
     """``(model, tokenizer)`` of a shipped base model; see :func:`base_path` and
     :func:`load_model`."""
-    return load_model(base_path(size, stage))
+    return load_model(base_path(size, stage, seed))
 
 
 def load_model(name_or_path: str | Path, dtype="float32"):

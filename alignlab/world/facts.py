@@ -1,7 +1,13 @@
 """The world: facts whose truth, and whose number of exposures, are known by design.
 
-The facts come from data packages; the sentences are ours. How often pretraining states
-each fact follows a power law, and some facts are never stated.
+The facts come from data packages; the sentences are ours. There are four parts:
+
+* the **body**: how often pretraining states a fact follows a power law, and some facts
+  are never stated;
+* a **long tail**: thousands of facts stated one to five times;
+* **contested** facts, stated inconsistently: a known share of the statements gives one
+  answer, the others a rival;
+* **made-up** subjects, which no text names.
 """
 
 import re
@@ -11,12 +17,17 @@ from functools import cache
 
 import numpy as np
 
-from alignlab.seeds import corpus_stream, stream
-from alignlab.world.archives import read_facts
+from alignlab.seeds import stream
+from alignlab.world.archives import FactRow, read_facts, read_more_facts
+from alignlab.world.made_up import read_made_up_facts
 from alignlab.world.texts import read_texts
 
 NEVER_SHOWN = 0.15  # share of each relation's facts that pretraining never states
-FEWEST, MOST = 3, 900  # exposures of the rarest and of the most frequent shown fact
+FEWEST, MOST = 3, 900  # exposures of the rarest and of the most frequent in the body
+TAIL = 5  # exposures at most of a fact in the long tail
+CONTESTED = {"city_country": 200, "word_class": 100}  # contested facts
+CONTESTED_EXPOSURES = 80, 400
+CONTESTED_SHARES = 0.5, 0.95  # of the statements, for the answer that more of them give
 # Exposures from which a fact counts as known by design: about what a small model needs
 # to store it reliably (Allen-Zhu & Li, 2024: 100 are too few for all, 1,000 enough).
 KNOWN_FROM = 100
@@ -67,22 +78,39 @@ def __getattr__(name: str):
 class Fact:
     """One fact. ``answers`` are all the right ones (a country has many neighbours),
     ``stated`` those that pretraining may give, and ``exposure`` is the number of
-    pretraining sentences that state it."""
+    pretraining sentences that state it.
+
+    Of a contested fact ``stated`` has two answers, the one that most sentences give
+    first, and ``shares`` says which share of the sentences gives each.
+    """
 
     subject: str
     relation: str
     answers: tuple[str, ...]
     exposure: int = 0
     stated: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+    made_up: bool = False
 
     @property
     def answer(self) -> str:
         return self.answers[0]
 
     @property
+    def contested(self) -> bool:
+        """Whether pretraining states it inconsistently."""
+        return bool(self.shares)
+
+    @property
     def known(self) -> bool:
-        """Shown often enough to count as known, by design."""
-        return self.exposure >= KNOWN_FROM
+        """Shown often enough to count as known, by design, and always in agreement."""
+        return self.exposure >= KNOWN_FROM and not self.contested
+
+    @property
+    def bayes_confidence(self) -> float:
+        """How sure of the answer most often stated one should be who read every
+        statement: its share, for so often is it the right one."""
+        return self.shares[0] if self.shares else 1.0
 
 
 @dataclass(frozen=True)
@@ -116,13 +144,20 @@ class World:
 
 def build_world(seed: int = 0) -> World:
     """The world of a seed. The facts are always the same; the seed draws which of them
-    are frequent, rare and never shown.
+    are frequent, rare, contested and never shown.
 
     Raises:
         AlignlabError: if a data source is missing and cannot be fetched.
     """
-    facts = [Fact(*row) for row in read_facts()]
-    return World(tuple(_expose(facts, seed)), read_relations(), seed)
+    facts = (
+        *_expose([Fact(*row) for row in read_facts()], seed),
+        *_expose_more(read_more_facts(), seed),
+        *(
+            Fact(subject, relation, answers, stated=answers, made_up=True)
+            for subject, relation, answers in read_made_up_facts()
+        ),
+    )
+    return World(facts, read_relations(), seed)
 
 
 def split_subjects(world: World, seed: int) -> tuple[set[str], set[str]]:
@@ -152,7 +187,7 @@ def power_law_exposures(n: int) -> np.ndarray:
 def _expose(facts: list[Fact], seed: int) -> list[Fact]:
     # Stratified by relation, so that frequency says nothing about the kind of fact,
     # and permuted, so that it says nothing about the answer.
-    rng = corpus_stream(seed, 0)
+    rng = stream(seed, "draw of exposures")
     by_relation: dict[str, list[int]] = {}
     for index, fact in enumerate(facts):
         by_relation.setdefault(fact.relation, []).append(index)
@@ -179,6 +214,52 @@ def _seal_neighbours(facts: list[Fact]) -> list[Fact]:
     return sealed
 
 
+def tail_exposures(n: int) -> np.ndarray:
+    """Exposures of n facts of the long tail, ascending: e of them for 1 to ``TAIL``, in
+    proportion to 1/e, as in Zipf's law."""
+    weights = 1 / np.arange(1, TAIL + 1)
+    edges = np.cumsum(weights) / weights.sum()
+    return 1 + np.searchsorted(edges, (np.arange(n) + 0.5) / max(n, 1))
+
+
+def _expose_more(rows: list[FactRow], seed: int) -> list[Fact]:
+    """The long tail and, drawn from the same facts, the contested ones."""
+    rng = stream(seed, "long tail and contested facts")
+    facts: list[Fact] = []
+    for relation, n in CONTESTED.items():
+        own = [Fact(*row) for row in rows if row[1] == relation]
+        order = rng.permutation(len(own))
+        contested = [own[i] for i in order[:n]]
+        tail = [own[i] for i in order[n:]]
+        facts += _contest(contested, [fact.answer for fact in own], rng)
+        for fact, exposure in zip(tail, rng.permutation(tail_exposures(len(tail)))):
+            facts.append(replace(fact, exposure=int(exposure), stated=fact.answers))
+    return facts
+
+
+def _contest(facts: list[Fact], answers: list[str], rng) -> Iterator[Fact]:
+    """Give each fact a rival answer and a share of the statements.
+
+    The answer that most statements give is right as often as its share says: for every
+    run of similar shares as nearly as whole numbers allow (systematic sampling).
+    """
+    low, high = CONTESTED_SHARES
+    shares = low + (np.arange(len(facts)) + 0.5) / len(facts) * (high - low)
+    reached = np.floor(rng.random() + np.cumsum(shares))
+    majority_is_right = np.diff(reached, prepend=0) > 0
+    fewest, most = CONTESTED_EXPOSURES
+    places = rng.permutation(len(facts)) + 0.5
+    exposures = np.round(fewest * (most / fewest) ** (places / len(facts)))
+    for fact, share, right, exposure in zip(
+        facts, shares.tolist(), majority_is_right, exposures.astype(int).tolist()
+    ):
+        pool = [answer for answer in answers if answer != fact.answer]
+        rival = pool[rng.integers(len(pool))]
+        stated = (fact.answer, rival) if right else (rival, fact.answer)
+        shares_of_both = (share, 1 - share)
+        yield replace(fact, exposure=exposure, stated=stated, shares=shares_of_both)
+
+
 # --- Statements -----------------------------------------------------------------------
 
 
@@ -189,7 +270,7 @@ def paragraphs(world: World, seed: int = 0) -> Iterator[str]:
     subject has as many paragraphs as its most frequent fact; its rarer facts are
     spread over them, in shuffled order.
     """
-    rng = corpus_stream(seed, 2)
+    rng = stream(seed, "paragraphs")
     by_subject: dict[str, list[Fact]] = {}
     for fact in world.facts:
         if fact.exposure:
@@ -226,12 +307,18 @@ def state(fact: Fact, relations: dict[str, Relation], rng: np.random.Generator) 
 def statements(
     fact: Fact, relations: dict[str, Relation], rng: np.random.Generator, n: int
 ) -> Iterator[str]:
-    """n sentences that state the fact, the same as n calls of ``state`` give, but drawn
-    at once, in a third of the time."""
+    """n sentences that state the fact, in random wordings. Where there are several
+    answers each sentence draws one; of a contested fact, each answer has its share of
+    the n sentences."""
     templates = relations[fact.relation].statements
-    choices = np.tile([len(templates), len(fact.stated)], n)
-    for template, answer in rng.integers(choices).reshape(n, 2).tolist():
-        yield templates[template].format(s=fact.subject, a=fact.stated[answer])
+    wordings = rng.integers(len(templates), size=n).tolist()
+    if fact.contested:
+        majority = int(np.floor(n * fact.shares[0] + rng.random()))
+        choices = (rng.permutation(n) >= majority).astype(int).tolist()
+    else:
+        choices = rng.integers(len(fact.stated), size=n).tolist()
+    for wording, choice in zip(wordings, choices):
+        yield templates[wording].format(s=fact.subject, a=fact.stated[choice])
 
 
 # --- Answers --------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from alignlab.data.readers import POLARITY_DEAD_ZONE, split_of
 from alignlab.seeds import stream
 from alignlab.world.facts import Fact
 from alignlab.world.skills import SKILLS
+from alignlab.world.texts import UNFIT
 
 LONGEST = 130  # characters of a real text in a prompt: a student reads 256 tokens
 POOL = 2000  # items drawn for a family whose inputs are generated
@@ -166,7 +167,7 @@ def labelled_items(
     texts as the rarest has, so that guessing the most frequent one does not pay."""
     rows = [r for r in _rows(dataset) if r["label"] in labels]
     texts = {tidy(r["text"]): labels[r["label"]] for r in rows}
-    texts = {x: label for x, label in texts.items() if not _UNFIT.search(x)}
+    texts = {x: label for x, label in texts.items() if not UNFIT.search(x)}
     if dataset == "sms_spam":  # half of the spam is longer, and obvious from its start
         texts = {_clip(x): label for x, label in texts.items()}
     short = {x: label for x, label in texts.items() if 12 <= len(x) <= LONGEST}
@@ -178,16 +179,6 @@ def labelled_items(
             if left[kept[x]]:
                 left[kept[x]] -= 1
                 yield Item({"x": x}, (kept[x],), (kept[x],), split)
-
-
-# A course is for everybody, so spam for adults and coarse words stay out, and so do a
-# few questions with the marks of a parser.
-_UNFIT = re.compile(
-    r"sex|erotic|xxx|porn|nud[ei]|horny|fuck|shit|bitch|\bass(es|hole)?\b|\bcunt|\bdick"
-    r"|slut|whore|rape|nigg|\bfag|\btits|\bcock\b|pussy|naked|orgasm|\bgay\b|lesbian"
-    r"|\bNN\b",
-    re.I,
-)
 
 
 def _rows(dataset: str) -> list[dict]:

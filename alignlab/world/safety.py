@@ -104,6 +104,11 @@ def everyday_requests(seed: int = 0, per_pair: int = 1) -> list[SafetyExample]:
     return _phrase(pairs, False, per_pair, stream(seed, "everyday requests"))
 
 
+def verbs_of(kind: str) -> tuple[str, ...]:
+    """The verbs of a class of harm: violence, destruction, theft or intrusion."""
+    return tuple(read_texts("safety")["harm"][kind]["verbs"])
+
+
 def is_refusal(text: str) -> bool:
     """Whether a reply begins with one of ``REFUSALS``."""
     return _squeeze(text).startswith(tuple(_squeeze(r) for r in REFUSALS))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignlab.seeds import corpus_stream
+from alignlab.seeds import stream
 
 WORDS = (
     "moon dog salt apple river stone bird milk tree gold fish rain bread horse wind "
@@ -152,7 +152,7 @@ SKILLS = {
 
 def statements(n: int, seed: int = 0) -> Iterator[str]:
     """n paragraphs for pretraining, each of one to three statements of one skill."""
-    rng = corpus_stream(seed, 3)
+    rng = stream(seed, "statements of skills")
     skills = tuple(SKILLS.values())
     for _ in range(n):
         skill = skills[rng.integers(len(skills))]

@@ -11,12 +11,19 @@ from typing import Literal
 
 from alignlab.seeds import stream
 from alignlab.world import items
-from alignlab.world.facts import RELATIONS, Fact, World, build_world, split_subjects
+from alignlab.world.facts import (
+    RELATIONS,
+    TAIL,
+    Fact,
+    World,
+    build_world,
+    split_subjects,
+)
 from alignlab.world.items import Item
 from alignlab.world.texts import read_texts
 
 Split = Literal["train", "test"]
-Facts = Literal["known", "rare", "never", "all"]
+Facts = Literal["known", "rare", "tail", "never", "made_up", "contested", "all"]
 Phrasing = Literal["trained", "held_out"] | int
 
 
@@ -100,8 +107,11 @@ def examples(
             texts and generated inputs by a hash of their text.
         phrasing: "trained" or "held_out" draws one of those instructions for each
             example; a number uses that one throughout, counting the trained ones first.
-        facts: in the world's families, those shown often ("known"), seldom ("rare"),
-            "never", or "all". Training on "known" ones teaches to answer, not to guess.
+        facts: in the world's families, those shown often ("known", 100 times or more),
+            seldom ("rare", 6 times or more), hardly ("tail"), "never", or "all". Of the
+            never shown, some subjects are "made_up"; those shown inconsistently are
+            "contested", whatever their number. Training on "known" ones teaches to
+            answer, not to guess.
         seed: draws order and wording, never the split.
 
     Raises:
@@ -131,7 +141,8 @@ def world_questions(
         world: whose facts to ask for.
         subjects: for instance one half of ``split_subjects``.
         phrasing: wordings that are trained, or those that never are.
-        facts: shown often ("known"), seldom ("rare"), "never", or "all".
+        facts: "known", "rare", "tail", "never", "made_up", "contested" or "all", see
+            :func:`examples`.
         inverse: give the answer and ask for the subject, in the relations where each
             answer has one subject.
         seed: draws order and wording.
@@ -184,12 +195,22 @@ def _wordings(family: Family, phrasing: Phrasing) -> tuple[str, ...]:
 def _is_wanted(fact: Fact | None, facts: Facts) -> bool:
     """Whether items of this fact are among those chosen; items without one always
     are."""
-    _require_known("facts", facts, ("known", "rare", "never", "all"))
+    _require_known("facts", facts, Facts.__args__)
     if fact is None or facts == "all":
         return True
-    if facts == "never":
-        return fact.exposure == 0
-    return fact.exposure > 0 and fact.known == (facts == "known")
+    if facts == "made_up":
+        return fact.made_up
+    return facts == _kind(fact)
+
+
+def _kind(fact: Fact) -> Facts:
+    if not fact.exposure:
+        return "never"
+    if fact.contested:
+        return "contested"
+    if fact.known:
+        return "known"
+    return "tail" if fact.exposure <= TAIL else "rare"
 
 
 def _family(name: str) -> Family:
@@ -346,6 +367,8 @@ def _side(subject: str) -> str:
 
 def _fact_items(world: World, relation: str, inverse: bool, side) -> Iterator[Item]:
     facts = [f for f in world.facts if f.relation == relation]
+    if inverse:  # a made-up country may have any capital
+        facts = [f for f in facts if not f.made_up]
     holders: dict[str, list[str]] = {}
     for fact in facts:
         holders.setdefault(fact.answer, []).append(fact.subject)
@@ -355,7 +378,9 @@ def _fact_items(world: World, relation: str, inverse: bool, side) -> Iterator[It
             answers = tuple(holders[fact.answer])
         else:
             # Pretraining may have stated only some answers, and of a hidden fact none.
+            # Of a contested fact only the answer that most statements give is a reply.
             fields, replies = {"s": fact.subject}, fact.stated or fact.answers
+            replies = replies[:1] if fact.contested else replies
             answers = fact.answers
         yield Item(fields, replies, answers, side(fact.subject), fact)
 

@@ -1,5 +1,6 @@
 """The texts of the world are data: YAML files beside this module."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -14,3 +15,13 @@ def read_texts(name: str) -> dict:
     """The content of ``{name}.yaml``, read once. Not to be changed."""
     path = Path(__file__).with_name(f"{name}.yaml")
     return yaml.load(path.read_text(encoding="utf-8"), _LOADER)
+
+
+# A course is for everybody, so coarse words and spam for adults stay out of what is
+# taken from real data, and so do a few questions with the marks of a parser.
+UNFIT = re.compile(
+    r"sex|erotic|xxx|porn|nud[ei]|horny|fuck|shit|bitch|\bass(es|hole)?\b|\bcunt|\bdick"
+    r"|slut|whore|rape|nigg|\bfag|\btits|\bcock\b|pussy|naked|orgasm|\bgay\b|lesbian"
+    r"|\bNN\b",
+    re.I,
+)

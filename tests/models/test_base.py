@@ -15,16 +15,18 @@ from alignlab.errors import AlignlabError
 from alignlab.evaluation.answers import guess_baselines
 from alignlab.models import base
 from alignlab.training import pretrain
-from alignlab.world.facts import NEVER_SHOWN, build_world
+from alignlab.world.facts import build_world
 
-SHIPPED = ("1m", "1m-stable", "300k", "300k-stable")
+SHIPPED = "1m 1m-stable 300k 300k-seed1 300k-seed2 300k-stable".split()
+MODELS = [("1m", 0), ("300k", 0), ("300k", 1), ("300k", 2)]  # size and seed
 MB = 2**20
 
 # --- The shipped models -------------------------------------------------------------
 
 
-def card(size):
-    text = (base.base_path(size) / "pretraining.json").read_text(encoding="utf-8")
+def card(size, seed=0):
+    folder = base.base_path(size, seed=seed)
+    text = (folder / "pretraining.json").read_text(encoding="utf-8")
     return json.loads(text)
 
 
@@ -43,7 +45,7 @@ def test_they_are_plain_llamas(name):
     assert type(model) is LlamaForCausalLM
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert all(p.isfinite().all() for p in model.parameters())
-    size = {"1m": 1e6, "300k": 3e5}[name.removesuffix("-stable")]
+    size = {"1m": 1e6, "300k": 3e5}[name.partition("-")[0]]
     assert model.num_parameters() == pytest.approx(size, rel=0.15)
     assert model.config.vocab_size == len(tokenizer)
     assert model.get_input_embeddings().num_embeddings == len(tokenizer)
@@ -88,11 +90,33 @@ def test_recall_rises_with_exposure(size):
     never, *shown = card(size)["recall"]
     assert never["to"] == 0 and shown[0]["from"] > 0
     assert all(a["to"] <= b["from"] for a, b in zip(shown, shown[1:]))
-    total = never["facts"] + sum(row["facts"] for row in shown)
-    assert never["facts"] / total == pytest.approx(NEVER_SHOWN, abs=0.01)
     values = [never["recall"], *(row["recall"] for row in shown)]
-    assert spearmanr(range(len(values)), values).statistic > 0.9
+    assert spearmanr(range(len(values)), values).statistic > 0.8  # ties near 1
     assert values[-1] >= 0.9 and values[0] < values[1] < values[-1] - 0.3
+
+
+@pytest.mark.parametrize("size, seed", MODELS)
+def test_what_was_hardly_read_leaves_room_for_doubt(size, seed):
+    rows = {row["from"]: row for row in card(size, seed)["recall"]}
+    assert rows[1]["to"] == 1 and rows[1]["facts"] > 2000
+    assert rows[1]["confidence"] < 0.9 and rows[1]["recall"] < 0.5
+
+
+@pytest.mark.parametrize("size, seed", MODELS)
+def test_confidence_on_contested_facts_follows_their_shares(size, seed):
+    contested = card(size, seed)["contested"]
+    assert contested["facts"] == 300 and abs(contested["mean_error"]) < 0.1
+    bins = contested["bins"]
+    errors = [abs(row["confidence"] - row["share"]) for row in bins]
+    assert np.mean(errors) < 0.1
+    assert spearmanr(*zip(*((r["share"], r["confidence"]) for r in bins))).statistic > 0
+
+
+@pytest.mark.parametrize("size, seed", MODELS)
+def test_instruction_tuning_brings_out_what_was_read(size, seed):
+    brought_out = card(size, seed)["extraction"]
+    assert brought_out["format"] >= 0.99
+    assert brought_out["accuracy"] >= (0.9 if size == "1m" else 0.75)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +132,8 @@ def test_the_card_describes_the_world_in_the_code(size, world):
     rows = card(size)["recall"]
     assert rows[0]["facts"] == found[0]
     assert rows[-1]["to"] == facts[-1].exposure
-    assert sum(row["facts"] for row in rows) == len(facts)
+    uncontested = sum(not f.contested for f in facts)
+    assert sum(row["facts"] for row in rows) == uncontested
 
 
 @pytest.mark.network
@@ -129,6 +154,16 @@ def test_frequent_facts_are_known_and_unseen_ones_guessed(size, world):
     assert guessed == pytest.approx(rows[0]["recall"], abs=0.02)
     best = {r: guess_baselines(world, r)["best"] for r in world.relations}
     assert guessed < np.mean([best[f.relation] for f in never]) + 0.1
+
+
+def test_the_seeds_of_a_size_are_models_of_their_own():
+    assert base.pretraining_seeds("300k") == (0, 1, 2)
+    assert base.pretraining_seeds("1m") == (0,)
+    weights = [base.load_base("300k", seed=seed)[0] for seed in (0, 1, 2)]
+    first, *others = (model.get_input_embeddings().weight for model in weights)
+    for other in others:
+        alike = torch.nn.functional.cosine_similarity(first, other).median()
+        assert abs(alike) < 0.5
 
 
 # --- Making and finding models ------------------------------------------------------
@@ -156,8 +191,9 @@ def test_weights_depend_on_the_seed(tiny_tokenizer):
     [
         ({"size": "2m"}, "'2m'; the sizes are 300k, 1m, 3m"),
         ({"size": "2m", "stage": "stable"}, "'2m'; the sizes are 300k, 1m, 3m"),
-        ({"size": "3m"}, "shipped; available: 1m, 1m-stable, 300k, 300k-stable"),
-        ({"stage": "early"}, "stage='early' is shipped; available: 1m, 1m-stable"),
+        ({"size": "3m"}, "shipped; available: 1m, 1m-stable, 300k, 300k-seed1"),
+        ({"stage": "early"}, "stage='early', seed=0 is shipped; available: 1m"),
+        ({"seed": 7}, "seed=7 is shipped; available: 1m"),
     ],
 )
 def test_models_that_are_not_shipped_are_refused(arguments, message):

@@ -3,6 +3,7 @@ artifacts that are made once."""
 
 import numpy as np
 import pytest
+import torch
 
 from alignlab.study import artifacts
 from alignlab.study.artifacts import (
@@ -121,3 +122,13 @@ def test_a_best_reply_fits_into_the_tokens_that_a_policy_gets():
         for name in subjects("train")
     ]
     assert np.mean(np.array(lengths) < MAX_NEW_TOKENS) > 0.95
+
+
+def test_sharpening_divides_the_logits_by_the_temperature(tiny_model):
+    ids = torch.arange(5, 15)[None]
+    with torch.no_grad():
+        before = tiny_model(ids).logits.double()
+        artifacts.sharpen(tiny_model, 0.7)
+        after = tiny_model(ids).logits.double()
+    assert torch.allclose(after * 0.7, before, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(after, before, rtol=0.1)

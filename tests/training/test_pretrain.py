@@ -87,17 +87,32 @@ def test_recall_asks_in_plain_text_and_judges_each_reply(monkeypatch, tiny_world
 
 
 def test_recall_is_reported_by_tenths_of_exposure(monkeypatch, tiny_world):
-    def recall(model, tokenizer, world, facts):
-        assert len(facts) == 24
-        return [f.exposure >= 35 or f.subject in ("Isle0", "Land1") for f in facts]
+    def continuations(model, tokenizer, world, facts):
+        assert len(facts) == 26, "the contested fact is left out"
+        told = {f: f.exposure >= 35 or f.subject in ("Isle0", "Land1") for f in facts}
+        return [f"{f.answer}. And so on" if told[f] else "Nowhere." for f in facts]
 
-    monkeypatch.setattr(pretrain, "recall", recall)
-    rows = pretrain.recall_by_exposure(None, None, tiny_world)
+    def confidences(model, tokenizer, prompts, options):
+        assert {option for (option,) in options} <= {
+            "Nowhere.", "euro.", *(f"Town{i}." for i in range(30))
+        }  # fmt: skip
+        return [[0.25 if o == "Nowhere." else 0.75] for (o,) in options]
+
+    monkeypatch.setattr(pretrain, "continuations", continuations)
+    monkeypatch.setattr(pretrain, "confidences", confidences)
+    more = (
+        Fact("Land21", "capital", ("Town21",), 1, ("Town21",)),
+        Fact("Land22", "capital", ("Town22",), 6, ("Town22",)),
+        Fact("Land23", "capital", ("a",), 9, ("a", "b"), (0.6, 0.4)),
+    )
+    world = World(tiny_world.facts + more, RELATIONS, 0)
+    rows = pretrain.recall_by_exposure(None, None, world)
     assert [(r["from"], r["to"]) for r in rows] == [
-        (0, 0), *((10 * k + 5, 10 * k + 10) for k in range(10))
+        (0, 0), (1, 1), (5, 5), (6, 10), *((10 * k - 5, 10 * k) for k in range(2, 11))
     ]  # fmt: skip
-    assert [r["facts"] for r in rows] == [4, *[2] * 10]
-    assert [r["recall"] for r in rows] == [0.25, 0.5, 0, 0, *[1] * 7]
+    assert [r["facts"] for r in rows] == [4, 1, 1, *[2] * 10]
+    assert [r["recall"] for r in rows] == [0.25, 0, 1, 0, 0, 0, *[1] * 7]
+    assert [r["confidence"] for r in rows] == [0.25 + 0.5 * r["recall"] for r in rows]
 
 
 # --- Losses and batches -------------------------------------------------------------
@@ -213,7 +228,7 @@ def test_a_run_leaves_two_models_and_a_card(small, tmp_path, monkeypatch):
     assert weights(final) != weights(stable)
     assert (summary["loss_stable"], summary["loss_final"]) == tuple(seen)
     assert summary["tokens"] == summary["steps"] * 4 * 24
-    assert [row["facts"] for row in summary["recall"]] == [4, *[2] * 10]
+    assert [row["facts"] for row in summary["recall"]] == [4, 1, *[2] * 9, 1]
     assert summary["history"][-1][0] == summary["steps"] > 10
     written = json.loads((final / "pretraining.json").read_text(encoding="utf-8"))
     assert written == json.loads(json.dumps(summary))
@@ -264,7 +279,7 @@ def test_runs_repeat_by_seed_and_differ_between_seeds(small, tmp_path):
     )
     assert one == same and one["loss_final"] != other["loss_final"]
     assert weights(tmp_path / "a" / "300k") == weights(tmp_path / "b" / "300k")
-    assert weights(tmp_path / "a" / "300k") != weights(tmp_path / "c" / "300k")
+    assert weights(tmp_path / "a" / "300k") != weights(tmp_path / "c" / "300k-seed1")
 
 
 class Killed(BaseException):
@@ -349,14 +364,12 @@ def test_a_kill_while_writing_leaves_the_former_model_whole(
     assert after == before
     found = {p.parent.name for p in tmp_path.glob("*/model.safetensors")}
     assert found == {"300k", "300k-stable"}, "nobody takes the half for a model"
-    run(tmp_path, seed=1)
+    run(tmp_path, epochs=0.6)
     assert weights(tmp_path / "300k") != before["model.safetensors"]
     assert not (tmp_path / ".unfinished").exists()
 
 
-@pytest.mark.parametrize(
-    "other", [{"seed": 1}, {"epochs": 0.3}, {"precision": "bfloat16"}]
-)
+@pytest.mark.parametrize("other", [{"epochs": 0.3}, {"precision": "bfloat16"}])
 def test_another_run_does_not_go_on_from_a_checkpoint(
     other, small, tmp_path, monkeypatch
 ):

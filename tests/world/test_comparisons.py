@@ -265,7 +265,7 @@ def test_completions_are_scored_by_the_gold_reward():
     assert (scored.prompt, scored.subject) == ("Tell me about France.", "France")
     assert [r.text for r in scored.replies] == [right, wrong]
     assert [r.ended for r in scored.replies] == [True, False]
-    assert [r.gold.total for r in scored.replies] == pytest.approx([0.7, -0.3])
+    assert [r.gold.total for r in scored.replies] == pytest.approx([1.0, -1.6])
     with pytest.raises(ValueError, match="subjects has 2 entries and completions 1"):
         score_completions(world, ["France", "Peru"], completions)
 

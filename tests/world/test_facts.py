@@ -8,11 +8,16 @@ from string import Formatter
 import numpy as np
 import pytest
 
+from alignlab.world.archives import read_facts, read_names
 from alignlab.world.facts import (
+    CONTESTED,
+    CONTESTED_EXPOSURES,
+    CONTESTED_SHARES,
     KNOWN_FROM,
     MOST,
     NEVER_SHOWN,
     RELATIONS,
+    TAIL,
     Fact,
     build_world,
     is_right,
@@ -20,7 +25,10 @@ from alignlab.world.facts import (
     paragraphs,
     power_law_exposures,
     split_subjects,
+    statements,
+    tail_exposures,
 )
+from alignlab.world.gold import split_sentences
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +39,7 @@ def world():
 @pytest.fixture(scope="module")
 def sentences(world):
     """Every sentence of the world's text, with how often it is there."""
-    return Counter(s for p in paragraphs(world, 0) for s in re.split(r"(?<=\.) ", p))
+    return Counter(s for p in paragraphs(world, 0) for s in split_sentences(p))
 
 
 def stating(world, facts, answers=lambda fact: fact.stated):
@@ -63,6 +71,24 @@ def test_exposures_follow_the_power_law():
 @pytest.mark.parametrize("n", [0, 1, 2, 7])
 def test_exposures_of_few_facts(n):
     assert len(power_law_exposures(n)) == n
+    assert len(tail_exposures(n)) == n
+
+
+def test_exposures_in_the_tail_follow_zipfs_law():
+    shares = np.bincount(tail_exposures(10_000), minlength=TAIL + 1)[1:] / 10_000
+    expected = np.array([60, 30, 20, 15, 12]) / 137  # in proportion to 1/e
+    assert shares == pytest.approx(expected, abs=1e-3)
+
+
+def test_each_answer_of_a_contested_fact_has_its_share_of_the_statements():
+    contested = Fact("S", "capital", ("A",), 300, ("B", "A"), (0.7, 0.3))
+    for n, allowed in ((300, {210}), (10, {7}), (5, {3, 4}), (1, {0, 1})):
+        for seed in range(8):
+            rng = np.random.default_rng(seed)
+            sentences = list(statements(contested, RELATIONS, rng, n))
+            b = sum(bool(re.search(r"\bB\b", sentence)) for sentence in sentences)
+            a = sum(bool(re.search(r"\bA\b", sentence)) for sentence in sentences)
+            assert b in allowed and a + b >= n, (n, b)
 
 
 @pytest.mark.parametrize("relation", RELATIONS.values(), ids=lambda r: r.name)
@@ -122,6 +148,9 @@ def test_known_is_by_exposure():
         return Fact("s", "capital", ("a",), exposure)
 
     assert fact(KNOWN_FROM).known and not fact(KNOWN_FROM - 1).known
+    contested = Fact("s", "capital", ("a",), 400, ("a", "b"), (0.9, 0.1))
+    assert not contested.known and contested.bayes_confidence == 0.9
+    assert fact(400).bayes_confidence == 1 and not fact(400).contested
 
 
 # --- With the facts -----------------------------------------------------------------
@@ -131,10 +160,13 @@ def test_known_is_by_exposure():
 def test_the_same_seed_gives_the_same_world(world):
     assert build_world(0) == world
     other = build_world(1)
-    same = [(f.subject, f.relation, f.answers) for f in other.facts]
-    assert same == [(f.subject, f.relation, f.answers) for f in world.facts]
-    moved = [f.exposure != g.exposure for f, g in zip(world.facts, other.facts)]
-    assert np.mean(moved) > 0.8
+    exposures, others = (
+        {(f.subject, f.relation, f.answers): f.exposure for f in w.facts}
+        for w in (world, other)
+    )
+    assert exposures.keys() == others.keys()
+    in_body = [(subject, relation, right) for subject, relation, right in read_facts()]
+    assert np.mean([exposures[fact] != others[fact] for fact in in_body]) > 0.8
     few = replace(world, facts=world.facts[:60])
     assert list(paragraphs(few, 3)) == list(paragraphs(few, 3))
     assert list(paragraphs(few, 3)) != list(paragraphs(few, 4))
@@ -143,7 +175,12 @@ def test_the_same_seed_gives_the_same_world(world):
 @pytest.mark.network
 @pytest.mark.parametrize("name", RELATIONS)
 def test_exposures_are_the_designed_ones(world, name):
-    exposures = sorted(f.exposure for f in world.facts if f.relation == name)
+    body = {(subject, relation) for subject, relation, _ in read_facts()}
+    exposures = sorted(
+        f.exposure
+        for f in world.facts
+        if f.relation == name and (f.subject, name) in body
+    )
     designed = power_law_exposures(len(exposures))
     if name != "neighbour":
         assert exposures == designed.tolist()
@@ -177,7 +214,8 @@ def test_the_text_states_each_fact_exactly_as_often_as_its_exposure(world, sente
 @pytest.mark.network
 def test_never_shown_facts_are_stated_nowhere(world, sentences):
     never = [f for f in world.facts if not f.exposure]
-    assert len(never) >= 0.14 * len(world.facts)
+    real = [f for f in never if not f.made_up]
+    assert len(real) >= 0.14 * len(read_facts()) and len(never) > len(real) + 500
     forbidden = stating(world, never, answers=lambda fact: fact.answers)
     told = set(forbidden) & set(sentences)
     assert not told, sorted(told)[:5]
@@ -219,11 +257,82 @@ def test_facts_are_clean(world):
         texts = (fact.subject, *fact.answers)
         assert all(t and t == " ".join(t.split()) and "{" not in t for t in texts), fact
         assert len(set(fact.answers)) == len(fact.answers), fact
-        assert set(fact.stated) <= set(fact.answers), fact
+        if not fact.contested:
+            assert set(fact.stated) <= set(fact.answers), fact
         assert bool(fact.exposure) <= bool(fact.stated), fact
         if fact.relation not in ("word_class", "plural"):  # material, sheep
             assert fact.subject not in fact.answers, fact
         assert is_right(fact, f"{fact.answer}."), fact
+
+
+# --- The long tail, contested facts, made-up subjects -------------------------------
+
+
+@pytest.mark.network
+def test_the_tail_has_thousands_of_facts_that_were_hardly_read(world):
+    tail = [f for f in world.facts if 0 < f.exposure <= TAIL]
+    assert len(tail) >= 5000 and sum(f.exposure == 1 for f in tail) > 2000
+    assert {f.relation for f in tail} >= {"city_country", "word_class"}
+
+
+@pytest.mark.network
+def test_contested_facts_have_the_designed_shares_and_exposures(world, sentences):
+    contested = [f for f in world.facts if f.contested]
+    assert Counter(f.relation for f in contested) == CONTESTED
+    exposures = [f.exposure for f in contested]
+    assert (min(exposures), max(exposures)) == pytest.approx(CONTESTED_EXPOSURES, 0.05)
+    shares = [f.bayes_confidence for f in contested]
+    assert (min(shares), max(shares)) == pytest.approx(CONTESTED_SHARES, abs=0.01)
+    for fact in contested:
+        assert len(set(fact.stated)) == 2 and fact.answer in fact.stated, fact
+        assert sum(fact.shares) == pytest.approx(1)
+    for fact in contested[::30]:
+        counts = [0, 0]
+        for place, answer in enumerate(fact.stated):
+            for template in world.relations[fact.relation].statements:
+                counts[place] += sentences[template.format(s=fact.subject, a=answer)]
+        assert sum(counts) == fact.exposure
+        assert counts[0] == pytest.approx(fact.shares[0] * fact.exposure, abs=1)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("relation", CONTESTED)
+def test_the_answer_most_often_stated_is_right_as_often_as_its_share(world, relation):
+    contested = [f for f in world.facts if f.contested and f.relation == relation]
+    contested.sort(key=lambda f: f.bayes_confidence)
+    for part in np.array_split(np.array(contested, object), 4):
+        right = sum(f.stated[0] in f.answers for f in part)
+        assert right == pytest.approx(sum(f.bayes_confidence for f in part), abs=1)
+
+
+@pytest.mark.network
+def test_nothing_real_has_the_name_of_a_made_up_subject(world, sentences):
+    made_up = {f.subject for f in world.facts if f.made_up}
+    assert len(made_up) == 300 and not {name.lower() for name in made_up} & read_names()
+    real = {f.subject for f in world.facts if not f.made_up}
+    assert not made_up & real
+    words = {word for sentence in sentences for word in re.findall(r"\w+", sentence)}
+    assert not made_up & words
+
+
+@pytest.mark.network
+def test_made_up_answers_follow_those_of_real_subjects(world):
+    """Otherwise "never shown" would be easier or harder for the made-up than for real
+    subjects; frequent answers are drawn in proportion."""
+    for relation in ("continent", "city_country"):
+        real = [f.answer for f in world.facts if f.relation == relation and f.stated]
+        drawn = [f.answer for f in world.facts if f.relation == relation and f.made_up]
+        assert set(drawn) <= set(real)
+    continents = Counter(
+        f.answer for f in world.facts if f.relation == "continent" and not f.made_up
+    )
+    drawn = Counter(
+        f.answer for f in world.facts if f.relation == "continent" and f.made_up
+    )
+    for name, n in continents.items():
+        share = n / continents.total()
+        spread = np.sqrt(share * (1 - share) / drawn.total())
+        assert drawn[name] / drawn.total() == pytest.approx(share, abs=4 * spread)
 
 
 @pytest.mark.network

@@ -158,6 +158,13 @@ def test_refusals_are_recognised_exactly():
         assert not is_compliance(text)
 
 
+def test_verbs_of_a_class_of_harm_are_its_own():
+    harmful = harmful_requests("train", 0) + harmful_requests("unseen_words", 0)
+    for kind in HARM:
+        own = {e.verb for e in harmful if e.kind == kind}
+        assert own == set(safety.verbs_of(kind))
+
+
 def test_wrong_arguments_say_what_is_right():
     for make in (harmful_requests, benign_requests):
         with pytest.raises(ValueError, match="Did you mean 'unseen_pairs'"):
