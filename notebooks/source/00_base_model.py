@@ -14,72 +14,232 @@
 # # 00 · What does a base model know, and why will it not answer?
 #
 # Every assistant starts as a *base model*: a network that has read text and learnt one
-# thing, to guess the next token. In this notebook we meet ours, see what it knows, and
-# watch it fail to be asked. The rest of the series mends that, step by step, and measures
-# what each step gives and costs.
+# thing, to guess the next token. In this notebook we look at the road from there to an
+# assistant, meet our base model, see what it knows, and watch it fail to be asked. The
+# rest of the series mends that, step by step, and measures what each step gives and
+# costs.
 #
 # | | |
 # | --- | --- |
-# | **time** | `smoke` 1 minute · `cpu` 2 minutes · `full` 5 minutes (two cores) |
+# | **time** | `smoke` 25 seconds · `cpu` 1.5 minutes · `full` 2.5 minutes (two cores) |
 # | **memory** | under 3 GB |
 # | **you need** | Python and curiosity; a little probability helps |
-# | **look at first** | the three replies in section 1, then the figure in section 5 |
-# | **sweeps worth trying** | `size="300k"`, `temperature` in section 3, `shots` in section 6 |
+# | **look at first** | the completions in section 1, the figures in 5 and 6 |
+# | **sweeps worth trying** | `size="300k"`, `shots`, `reader_steps` in section 6 |
 # | **on Colab** | run the two set-up lines of the README in a first cell |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
-seed = 0  # the first seed; the others follow it
+seed = 0  # added to the profile's first seed; the other seeds follow
 device = "cpu"
 out_dir = ""  # where metrics and figures go; empty: runs/interactive
 size = "1m"  # parameters of the base model: "1m" or "300k"
 
 # %%
+from pathlib import Path
+
+import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import HTML
 
+import alignlab
 from alignlab import runs
-from alignlab.chapters.base_model import analysis, figures
+from alignlab.chapters.base_model import analysis, asking, figures, showing
 from alignlab.chapters.base_model import runs as arms
 from alignlab.course import check
-from alignlab.evaluation import answers
+from alignlab.files import read_json
 from alignlab.models.base import load_base, use_device
-from alignlab.models.sampler import complete
 from alignlab.objectives import token_log_probs
-from alignlab.plots.explorers import next_token_explorer
+from alignlab.plots.explorers import leaf_through, next_tokens
 from alignlab.plots.style import use_style
-from alignlab.world import tasks
+from alignlab.runs.judging import SIGNS, judge_notebook
+from alignlab.runs.profiles import chapter_folders
+from alignlab.runs.publish import RECORDED
+from alignlab.study.tuning import sft_policy
 from alignlab.world.facts import KNOWN_FROM, RELATIONS, build_world
 
 use_style()
 run = runs.start("00_base_model", profile, seed, device, out_dir)
+settings = run.settings
 use_device(device)
 model, tokenizer = load_base(size)
 world = build_world(0)
+where = f"{size} base model, profile {profile}"
+pd.set_option("display.max_colwidth", 80)
 
 # %% [markdown]
-# ## 1 · A completion first
+# ## The road
 #
-# Here is the model, a Llama small enough to train on a laptop. We give it three texts:
-# the beginning of a statement, a question, and an instruction. Greedy decoding: it
-# always takes the likeliest next token.
+# InstructGPT made an assistant of a base model in three steps: imitate demonstrations
+# (SFT), learn from comparisons what people prefer (the reward model), and optimise that
+# reward while staying close to where one started (PPO). DPO does the last two in one.
 
 # %%
-prompts = [
-    "The capital of Germany is",
-    "What is the capital of Germany?",
-    "Sort the numbers 7, 2, 9 in ascending order.",
-]
-completions = complete(model, tokenizer, prompts, max_new_tokens=24, chat=False)
-written = [c.text or "(nothing: for it the text ends here)" for c in completions]
-pd.DataFrame({"we write": prompts, "it goes on": written})
+runs.save_figure(
+    figures.road_map(),
+    "road",
+    "The three steps of InstructGPT, DPO's short cut, and the notebook of each.",
+)
 
 # %% [markdown]
-# It writes on, in the manner of what it has read. A statement it goes on with; a
-# question or an instruction is to it just another beginning. Section 5 shows how much it
-# knows. What it lacks is the idea that somebody wants something from it.
+# Lectures on alignment state much about these steps. Here is what they state, where the
+# series measures it, and what came out in the last published run. A statement that fails
+# on a model as small as ours is a result, not a mishap.
+
+# %%
+folders = chapter_folders()
+notebooks = {number: f"{number}_{f.name}.ipynb" for number, f in folders.items()}
+recorded = read_json(
+    Path(alignlab.__file__).parents[1] / "figures" / RECORDED, default={}
+)
+sections = recorded.get("notebooks", {})
+metrics = {name[:2]: section["metrics"] for name, section in sections.items()}
+published = [
+    verdict
+    for number in folders
+    for verdict in judge_notebook(number, metrics.get(number, {}))
+]
+HTML(showing.statements_table(published, SIGNS, notebooks))
+
+# %% [markdown]
+# <details><summary><b>Data the field tunes on, and what ours stand for</b></summary>
+#
+# * **FLAN** (Wei et al., 2021): 62 academic data sets in 12 clusters, each written as
+#   instructions by templates. *Here:* the task families, with several wordings each (01).
+# * **Super-NaturalInstructions** (Wang et al., 2022): 1,616 tasks of 76 types, with
+#   definitions by experts. *Here:* families and wordings that are held out (01).
+# * **Alpaca** (Taori et al., 2023): 52,000 instructions that a model wrote, from 175
+#   seeds (Self-Instruct). *Here:* instructions that our model writes, and a filter (01).
+# * **Dolly** (Conover et al., 2023): 15,000 records written by employees of Databricks.
+#   *Here:* demonstrations of known quality (03).
+# * **OpenAssistant** (Köpf et al., 2023): 161,443 messages by volunteers, in trees, with
+#   ratings and rankings. *Here:* comparisons and rankings by simulated annotators (03).
+#
+# Ours are written by program, so that every right answer, and every annotator's error,
+# is known. The price is that nothing in them surprises anybody.
+#
+# </details>
+#
+# <details><summary><b>What open and closed labs did around 2025</b></summary>
+#
+# *Open, as published:*
+#
+# * **Tülu 3** (Lambert et al., 2024): SFT, then DPO, then RL with verifiable rewards
+#   (RLVR): a program checks the answer, in place of a reward model.
+# * **DeepSeek-R1** (DeepSeek-AI, 2025): GRPO, PPO without a value network, on rewards by
+#   rule for mathematics and code. R1-Zero did without SFT; R1 begins with a small SFT,
+#   and has another one and another RL stage behind.
+# * **Qwen3** (Yang et al., 2025): four stages, two for reasoning (SFT on long chains of
+#   thought, then RL) and two for everything else (SFT on both modes, then general RL);
+#   the smaller models are distilled from the larger ones.
+# * **Llama 3** (Grattafiori et al., 2024): rounds of a reward model, rejection sampling,
+#   SFT and DPO. **Llama 4** (Meta's announcement, April 2025): light SFT, online RL,
+#   light DPO.
+#
+# *Closed, as far as they say:*
+#
+# * **OpenAI**: deliberative alignment (Guan et al., 2024) teaches reasoning models the
+#   text of a safety policy, by SFT and then RL. In its report of May 2025 on a GPT-4o
+#   that flattered its users, it names an added reward from thumbs up and down among the
+#   causes: over-optimisation, our notebook 06, in production.
+# * **Anthropic**: constitutional AI (Bai et al., 2022) replaces human labels of harm by
+#   a model's judgement of written principles; constitutional classifiers (Sharma et
+#   al., 2025) guard inputs and outputs in the same spirit.
+#
+# So the three steps stand, with DPO often beside PPO or GRPO, and programs that check
+# answers beside models of preference. Notebook 04 has a verifier as reward, and GRPO.
+#
+# </details>
+#
+# **exp(β·r) or exp(r/β)?** Both stand in lectures for the best policy at a given
+# distance from the reference, and they look like opposites. One calls the *inverse
+# temperature* β, how hard to follow the reward; the other the *price* of a nat of KL
+# divergence, how hard to stay. Each is 1 over the other:
+#
+# $$\pi^*(y) \propto \pi_\text{ref}(y)\, e^{\lambda\, r(y)}
+#  = \pi_\text{ref}(y)\, e^{r(y)/\beta}, \qquad \lambda = 1/\beta$$
+#
+# In this series β is always the price, as in the paper on DPO and in TRL: *higher stays
+# closer to the reference*.
+
+# %%
+reference, reward = np.array([0.7, 0.2, 0.1]), np.array([0.0, 1.0, 2.0])
+price = 0.5  # β as a price; as an inverse temperature it is 1 / 0.5 = 2
+by_price = reference * np.exp(reward / price)
+by_inverse_temperature = reference * np.exp((1 / price) * reward)
+by_price /= by_price.sum()
+by_inverse_temperature /= by_inverse_temperature.sum()
+pd.DataFrame(
+    {
+        "reward": reward,
+        "reference": reference,
+        "exp(r/β), β = 0.5": by_price,
+        "exp(β·r), β = 2": by_inverse_temperature,
+    },
+    index=["reply A", "reply B", "reply C"],
+).style.format("{:.3f}")
+
+# %%
+same = np.allclose(by_price, by_inverse_temperature, rtol=1e-12)
+runs.say(
+    "The two columns are {verdict}: reply C, the best and the rarest, goes from "
+    "{before:.2f} to {after:.2f}.",
+    verdict="the same policy" if same else "different, which should not be",
+    before=reference[2],
+    after=by_price[2],
+)
+
+# %% [markdown]
+# ## 1 · Completions first
+#
+# Here is the model, a Llama small enough to train on a laptop. We let it go on with the
+# beginning of a statement, and with a question about the same fact. Greedy decoding: it
+# always takes the likeliest next token.
+#
+# The facts are not picked for success: of five relations whose answers you can check
+# yourself, each time the fact that its pretraining text states *most often*.
+
+# %%
+facts = [showing.most_stated(world, relation) for relation in showing.EASY_TO_CHECK]
+rows = showing.first_completions(model, tokenizer, facts, world)
+pd.DataFrame(
+    {
+        "we write": row["statement"],
+        "it goes on": showing.what_followed(row["goes_on"]),
+        "we ask": row["question"],
+        "it goes on ": showing.what_followed(row["then"]),
+        "read": f"{row['read']} times",
+    }
+    for row in rows
+).style.hide().set_properties(**{"text-align": "left"}).set_caption(where)
+
+# %%
+runs.say(showing.on_completions(rows))
+
+# %% [markdown]
+# Which facts the model reads often was drawn by lot, and famous ones had no better
+# chance. Here is the one that every lecture asks for:
+
+# %%
+berlin = world.find("Germany", "capital")
+[row] = showing.first_completions(model, tokenizer, [berlin], world)
+runs.say(
+    "Berlin as the capital of Germany was stated {read} times. “{statement}” goes on: "
+    "“{after}” Asked “{question}”, it goes on: “{then}”",
+    read=row["read"],
+    statement=row["statement"],
+    after=showing.what_followed(row["goes_on"]),
+    question=row["question"],
+    then=showing.what_followed(row["then"]),
+)
+
+# %% [markdown]
+# A statement and a question are the same to it: beginnings of texts like those that it
+# has read. It lacks the idea that somebody wants something from it. Section 5 shows how
+# much it knows, section 6 how it fails to be asked.
 
 # %% [markdown]
 # ## 2 · Likelihood: what the model expects
@@ -108,20 +268,47 @@ def my_token_log_probs(logits, input_ids):
 check("00.1", my_token_log_probs)
 
 # %% [markdown]
-# Now read a sentence with the model's eyes. A high bar is a surprise.
+# Now read two sentences with the model's eyes, a true one and a false one. A high bar is
+# a surprise.
+#
+# <details><summary><b>Predict:</b> which tokens will surprise it?</summary>
+#
+# The first word of a text is a surprise to everybody. Within a sentence, ask at which
+# token you learn something that you could not have guessed: the subject, and an answer
+# that is not the one you know. Words that a template forces should cost next to nothing.
+#
+# </details>
 
 # %%
-sentence = "The capital of Germany is Berlin. The capital of Germany is a potato."
+capital = facts[0]
+country, city = capital.subject, capital.answer
+sentence = f"The capital of {country} is {city}. The capital of {country} is a potato."
 ids = tokenizer(sentence, return_tensors="pt").input_ids.to(device)
 with torch.no_grad():
     log_probs = token_log_probs(model(ids).logits, ids)[0].cpu()
 tokens = [tokenizer.decode([t]) for t in ids[0, 1:]]
-figure, axes = plt.subplots(figsize=(8, 3))
+figure, axes = plt.subplots(figsize=(9, 3))
 figures.surprise_bars(axes, tokens, log_probs, "Surprise, token by token")
 runs.save_figure(
     figure,
     "surprise",
     "Surprise of each token: true ends are expected, false ones not.",
+)
+
+# %%
+prompt = f"The capital of {country} is"
+true_end, false_end = -np.log(
+    showing.confidences(model, tokenizer, [prompt], [[f"{city}.", "a potato."]])[0]
+)
+runs.say(
+    "After “{prompt}” the true end costs {true_end:.1f} nats and the potato "
+    "{false_end:.1f}: {lesson}.",
+    prompt=prompt,
+    true_end=true_end,
+    false_end=false_end,
+    lesson="what it has read often, it expects"
+    if true_end < false_end
+    else "it does not know this capital",
 )
 
 # %% [markdown]
@@ -131,21 +318,15 @@ runs.save_figure(
 # words is worth.
 
 # %%
-settings = run.settings
 perplexity = analysis.perplexity_by_text(model, tokenizer, n_texts=settings.n_texts)
-pd.DataFrame(perplexity).set_index("text").style.format("{:.1f}")
+pd.DataFrame(perplexity).replace(
+    {"text": {"film_comments": "film comments"}}
+).set_index("text").style.format("{:.1f}")
 
 # %%
-by_text = {row["text"]: row for row in perplexity}
-for name, row in by_text.items():
-    runs.record(f"perplexity_{name}", row["perplexity"], unit="tokens")
-runs.say(
-    "On statements of the world its perplexity is {world:.1f}, on the Bible in Basic "
-    "English {bible:.1f}; with the words shuffled the same Bible has {shuffled:.0f}.",
-    world=by_text["world"]["perplexity"],
-    bible=by_text["bible"]["perplexity"],
-    shuffled=by_text["bible"]["shuffled"],
-)
+for row in perplexity:
+    runs.record(f"perplexity_{row['text']}", row["perplexity"], unit="tokens")
+runs.say(analysis.on_perplexity(perplexity))
 
 # %% [markdown]
 # ## 3 · Sampling: one distribution, many texts
@@ -171,26 +352,69 @@ def my_sample(logits, temperature, generator):
 # %% nbgrader={"grade": true, "grade_id": "nb00-q2-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 check("00.2", my_sample)
 
+# %% [markdown]
+# The beginning of a text, continued 16 times at each temperature. Two of the 16 are
+# shown: the first two without words of a fixed list (scripture, violence, abuse), for
+# some of what the model has read is real.
+
 # %%
-rows = []
+beginning, draws = f"{country} is", 16
+rows, different = [], {}
 for temperature in (0.0, 0.5, 1.0, 1.5):
-    texts = complete(
-        model,
-        tokenizer,
-        ["Germany is"] * 2,
-        max_new_tokens=24,
-        temperature=temperature,
-        seed=seed,
-        chat=False,
+    texts, different[temperature] = showing.continuations(
+        model, tokenizer, beginning, temperature, n=draws, seed=seed
     )
-    rows += [{"temperature": temperature, "Germany is …": t.text} for t in texts]
-pd.DataFrame(rows).set_index("temperature")
+    for text in texts[: 1 if temperature == 0 else 2]:
+        rows.append({"temperature": temperature, f"{beginning} …": text})
+pd.DataFrame(rows).style.hide().format(precision=1).set_properties(
+    **{"text-align": "left"}
+).set_caption(f"{where}, seed {seed}")
+
+# %%
+runs.say(
+    "Different texts among {draws} continuations: {cold} at temperature 0, {half} at "
+    "0.5, {one} at 1 and {hot} at 1.5.",
+    draws=draws,
+    cold=different[0.0],
+    half=different[0.5],
+    one=different[1.0],
+    hot=different[1.5],
+)
+
+# %%
+likeliest = next_tokens(model, tokenizer, beginning, 1.0, k=6)
+shown = [token for token, _ in likeliest]
+at = {
+    t: dict(next_tokens(model, tokenizer, beginning, t, k=len(tokenizer)))
+    for t in (0.5, 1.0, 1.5)
+}
+at = {t: [(token, every[token]) for token in shown] for t, every in at.items()}
+runs.save_figure(
+    figures.temperatures(at, beginning),
+    "temperatures",
+    "Probabilities of the likeliest next tokens at three temperatures.",
+)
+
+# %%
+runs.say(
+    "The likeliest of them, “{token}”, has {cold:.0%} at temperature 0.5, {one:.0%} at 1 "
+    "and {hot:.0%} at 1.5.",
+    token=shown[0].strip(),
+    cold=at[0.5][0][1],
+    one=at[1.0][0][1],
+    hot=at[1.5][0][1],
+)
 
 # %% [markdown]
-# Turn the dials yourself (in JupyterLab or Colab): any text, any temperature.
+# Now you (with a running kernel, in JupyterLab or Colab): any text, any temperature.
 
 # %%
-next_token_explorer(model, tokenizer, text="The capital of Germany is")
+text = ipywidgets.Text(f"The capital of {country} is", description="text")
+heat = ipywidgets.FloatSlider(1.0, min=0.1, max=2.0, step=0.1, description="T")
+leaf_through(
+    [text, heat],
+    lambda: showing.next_token_card(model, tokenizer, text.value, heat.value),
+)
 
 # %% [markdown]
 # ## 4 · The world: facts of known frequency
@@ -198,49 +422,81 @@ next_token_explorer(model, tokenizer, text="The capital of Germany is")
 # The facts come from data packages (countries, chemical elements, cities, WordNet). The
 # sentences are ours: twelve wordings per relation, eight that name the subject first and
 # four that name the answer first. Because we wrote the pretraining text, we know how
-# often the model has read each fact, and which facts it has *never* read.
+# often the model has read each fact:
+#
+# * the **body**, from 3 times to 900 by a power law, and some never;
+# * a **long tail** of cities and words, read one to five times;
+# * **contested** facts, of which a known share of the sentences says one thing and the
+#   rest another. What most sentences say is true as often as its share, so whoever has
+#   read them all should be exactly that sure;
+# * **made-up** subjects, which nobody can know anything about. "Never read" then means
+#   never for real models, too.
 
 # %%
-card = pd.DataFrame(
-    {
-        "facts": len(chosen := [f for f in world.facts if f.relation == name]),
-        "never shown": sum(f.exposure == 0 for f in chosen),
-        f"known ({KNOWN_FROM} times or more)": sum(f.known for f in chosen),
-        "for example": relation.statements[0].format(
-            s=chosen[0].subject, a=chosen[0].answer
-        ),
-    }
-    for name, relation in RELATIONS.items()
-)
-card.index = list(RELATIONS)
-card
+card = analysis.data_card(world)
+table = pd.DataFrame(card).T
+table["all"] = table.sum(axis=1)
+table.rename_axis("stated").style.format("{:,}")
 
 # %%
+runs.say(analysis.on_data_card(card))
 runs.save_figure(
-    figures.exposures(world),
+    figures.exposures(card),
     "exposures",
-    "How often each fact is stated in pretraining: a power law, and some never.",
+    "Number of facts by how often pretraining states them.",
 )
+
+# %% [markdown]
+# The relations, with the fact of each that is stated most often, and what is asked:
+
+# %%
+pd.DataFrame(
+    {
+        "relation": name.replace("_", " "),
+        "stated": RELATIONS[name].statements[0].format(s=f.subject, a=f.answer),
+        "asked": RELATIONS[name].questions[0].format(s=f.subject),
+        "times": f.exposure,
+    }
+    for name in RELATIONS
+    for f in [showing.most_stated(world, name)]
+).style.hide().set_properties(**{"text-align": "left"})
 
 # %% [markdown]
 # Beside the facts it has read small skills as statements ("The last of moon, dog, salt
-# is salt."), a Bible in Basic English and short comments on films, products and news. A
-# few documents, as they are:
+# is salt."), a Bible in Basic English and short comments on films, products and news.
+# A few documents, by the same rule as above:
 
 # %%
-sample = arms.sample_documents(world, seed)
-pd.DataFrame(sample).style.set_properties(**{"text-align": "left"})
+pd.DataFrame(showing.sample_documents(world, seed)).style.hide().set_properties(
+    **{"text-align": "left"}
+).set_caption(f"seed {seed}")
 
 # %% [markdown]
-# ## 5 · What it knows
+# None of them asks anything. That is why the model above does not know what a question
+# is for.
+
+# %% [markdown]
+# ## 5 · What it knows, and how sure it is
 #
 # We cut each fact's statement before the answer and let the model go on. Facts that it
-# never read are the control: how far does *guessing* go? The dashed line is the best
+# never read are the control: how far does *guessing* go? The dotted line is the best
 # guess that knows what kind of answer is wanted and how the subject is spelt, and no
 # fact.
+#
+# <details><summary><b>Predict:</b> how often must it read a fact to know it? And how
+# sure will it be of what it says about a fact that it never read?</summary>
+#
+# A person may need to be told once. A network of a million parameters moves each of them
+# a little with each sentence, and has thousands of facts to keep apart: Allen-Zhu & Li
+# (2024) find that a hundred readings are too few to use its full capacity, and a
+# thousand enough. As for its confidence: pretraining rewards a good guess over the
+# *kinds* of answer, so that confidence should fall where facts are rare, unless the
+# model takes a fact for one of those that it knows.
+#
+# </details>
 
 # %%
-recall_rows, chance = analysis.recorded_recall(size), analysis.never_shown_chance()
+recall_rows, chance = analysis.recorded(size, "recall"), analysis.never_shown_chance()
 runs.save_figure(
     figures.recall(recall_rows, chance, KNOWN_FROM),
     "recall",
@@ -250,81 +506,162 @@ runs.save_figure(
 # %%
 never, most = recall_rows[0], recall_rows[-1]
 runs.record("recall_never_shown", never["recall"], n=never["facts"])
-runs.record("recall_most_frequent_tenth", most["recall"], n=most["facts"])
+runs.record("recall_most_stated", most["recall"], n=most["facts"])
 runs.record("chance_never_shown", chance)
-runs.say(
-    "Of the most frequent tenth it completes {recall_most_frequent_tenth.value:.0%}, "
-    "of the facts never shown {recall_never_shown.value:.0%}, where the best guess "
-    "reaches {chance_never_shown.value:.0%}. How often a fact was read decides whether "
-    "the model knows it."
-)
+once = analysis.read_once(recall_rows)
+if once is not None:
+    runs.record("recall_read_once", once["recall"], n=once["facts"])
+    runs.record("confidence_read_once", once["confidence"], n=once["facts"])
+runs.say(analysis.on_recall(recall_rows, chance))
+runs.say(f"{analysis.on_read_once(once)} {analysis.on_confidence(recall_rows)}")
+
+# %% [markdown]
+# Facts read once matter beyond this notebook. Kalai et al. (2025) argue that a base
+# model which is calibrated must make up at least as large a share of such facts as were
+# read just once. So a hallucination is no accident: it is what a good guesser does.
+#
+# Now the contested facts. First some of them, chosen by share (nearest to 0.5, 0.65, 0.8
+# and 0.95), and what the model makes of the two answers after one wording:
+
+# %%
+examples = showing.contested_examples(model, tokenizer, world)
+pd.DataFrame(examples).style.hide().format(precision=2).set_caption(where)
+
+# %%
+runs.say(showing.on_contested_examples(examples))
+
+# %% [markdown]
+# And all of them, over several wordings each. The dashed line is Bayes' answer: as sure
+# as the share.
+#
+# <details><summary><b>Predict:</b> if 70% of the sentences say A and 30% say B, how sure
+# will the model be of A?</summary>
+#
+# The loss is lowest if the next token has the probability with which it follows. A model
+# that has learnt the fact as well as its capacity allows ends at 70%. If it has not, it
+# leans to the answers that are common everywhere; if it has read the last sentences too
+# closely, to what these happened to say.
+#
+# </details>
+
+# %%
+contested = analysis.recorded(size, "contested")
+if contested is not None:
+    runs.record("contested_absolute_error", contested["mean_absolute_error"])
+    runs.record("contested_error", contested["mean_error"])
+    runs.save_figure(
+        figures.contested(contested["bins"]),
+        "contested",
+        "Confidence in the answer most often stated, against its share.",
+    )
+runs.say(analysis.on_contested(contested))
 
 # %% [markdown]
 # ## 6 · How it fails to be asked
 #
-# Now the same knowledge, asked for. Test questions of every family in the instruction
-# mixture (facts, words, lists, numbers, classification, rewriting), asked three ways:
+# Now the same knowledge, asked for: facts that it has read at least a hundred times,
+# about subjects whose questions no model below is trained on. Three models:
 #
-# * **bare**: the instruction as plain text, to the base model;
-# * **few-shot**: worked examples of the same task first, the classic way to ask a base
-#   model, and our control;
-# * **tuned**: the same model after instruction tuning (notebook 01 takes it apart).
+# * the **base** model;
+# * a **reader**: the base model after a little more plain text, a quarter of it pairs
+#   "Question: … Answer: …" about *other* subjects. It has seen no instruction and no
+#   chat. Base models of the real world are readers: the web is full of such pairs;
+# * the **tuned** model, after instruction tuning (notebook 01 takes it apart).
 #
-# A reply is *in format* if it is one short line, closed by a full stop, and the model
-# then stops. All of it is trained and asked here, side by side for the seeds:
+# And three ways to ask:
+#
+# * **bare**: the question as plain text;
+# * **cloze**: the fact's statement, cut before the answer, which asks without asking;
+# * **few-shot**: worked examples of the same kind of question first, the classic way to
+#   ask a base model.
+#
+# An answer counts wherever it stands in the reply's first sentence. A reply is *in
+# format* if it is one short line, closed by a full stop, and the model then stops.
+# All of it is trained and asked here, side by side for the seeds:
 
 # %%
-replies = analysis.replies_by_way(arms.ask_three_ways(run.seeds, size, settings))
+asked = arms.ask_all(run.seeds, size, settings)
 
 # %% [markdown]
-# Before the numbers, the replies to one question:
+# Before the numbers, the replies to one question: the first of the test set, whatever it
+# is. (A reply with scripture or abuse in it is not shown, by the rule of section 3.)
 
 # %%
-question = tasks.examples("capital", 1, split="test", seed=seed)[0]
-shots = tasks.examples("capital", settings.shots, seed=seed)
-few_shot = answers.few_shot_prompt(shots, question, tokenizer=tokenizer)
-tuned_model, _ = arms.tuned_policy(run.seeds[0], size, settings)
-bare_reply, shot_reply = complete(
-    model, tokenizer, [question.prompt, few_shot], max_new_tokens=24, chat=False
-)
-tuned_reply = complete(tuned_model, tokenizer, [question.prompt])[0]
-pd.DataFrame(
-    {
-        "way": ["bare", "few-shot", "tuned"],
-        "we write": [question.prompt, few_shot, question.prompt],
-        "reply": [bare_reply.text, shot_reply.text, tuned_reply.text],
-        "stops by itself": [r.ended for r in (bare_reply, shot_reply, tuned_reply)],
-    }
-).style.set_properties(**{"white-space": "normal", "max-width": "32em"})
-
-# %%
-runs.save_figure(
-    figures.answering(replies),
-    "three_ways",
-    "Share of replies that are right and in format, for three ways to ask.",
-)
-
-# %%
-differences = {
-    "sft_minus_base_format": ("format", "tuned", "bare"),
-    "sft_minus_base_accuracy": ("accuracy", "tuned", "bare"),
-    "sft_minus_fewshot_format": ("format", "tuned", "few-shot"),
+question, first_seed = asking.test_questions(1)[0], run.seeds[0]
+recipe = dict(n_examples=settings.n_examples, steps=settings.steps)
+tuned, _ = sft_policy(first_seed, size=size, **recipe)
+reader, _ = arms.reader(first_seed, size, settings.reader_steps)
+asked_ways = {
+    "base, bare": (model, "bare"),
+    "base, cloze": (model, "cloze"),
+    "base, few-shot": (model, "few-shot"),
+    "reader, bare": (reader, "bare"),
+    "reader, few-shot": (reader, "few-shot"),
+    "tuned": (tuned, "chat"),
 }
-for name, (measure, one, other) in differences.items():
-    per_seed = np.subtract(replies[one][measure], replies[other][measure])
-    runs.record(name, per_seed.mean(), claim="base-ignores", seeds=per_seed)
-runs.say(
-    "Instruction tuning raises the share of replies in format by "
-    "{sft_minus_base_format:.2f} and that of right answers by "
-    "{sft_minus_base_accuracy:.2f} over the bare instruction (95% intervals over "
-    "seeds)."
+rows = []
+for name, (asked_model, way) in asked_ways.items():
+    prompts = asking.prompts_for([question], way, tokenizer, settings.shots, first_seed)
+    [reply] = asking.reply_to(asked_model, tokenizer, prompts, way)
+    right = asking.names_answer(question.answers, reply.text)
+    rows.append(
+        {
+            "way": name,
+            "we write": prompts[0],
+            "it goes on": showing.what_followed(reply),
+            "right": "yes" if right else "no",
+        }
+    )
+pd.DataFrame(rows).style.hide().set_properties(
+    **{"white-space": "normal", "max-width": "32em", "text-align": "left"}
+).set_caption(f"{where}, seed {first_seed}; right: {question.answers[0]}")
+
+# %% [markdown]
+# And now all of the questions.
+#
+# <details><summary><b>Predict:</b> which of these ways will bring out the knowledge, and
+# which only the form?</summary>
+#
+# The base model has never seen "Question:" or "Answer:". Worked examples show it a form,
+# but it would have to learn from four of them what such a text is. The reader has seen
+# the form many times. If worked examples help the reader and not the base model, then it
+# is the form that the base model lacks, since both know the same facts.
+#
+# </details>
+
+# %%
+rates = {
+    way: {"accuracy": analysis.share(table["right"])}
+    | ({} if "cloze" in way else {"format": analysis.share(table["formatted"])})
+    for way, table in asked.items()
+}
+common = analysis.commonest_answer_rate(world, asking.test_questions(settings.n_test))
+runs.save_figure(
+    figures.answering(rates, common),
+    "ways_to_ask",
+    "Share of replies that name a right answer, and that are in format.",
 )
+
+# %%
+found = {}
+for name, items in analysis.differences(asked).items():
+    means = np.mean(items, axis=1)
+    source = {"items": items} if len(items) > 1 else {"seeds": means}
+    found[name] = runs.record(name, means.mean(), claim="base-ignores-2", **source)
+for way, measured in rates.items():
+    for measure, interval in measured.items():
+        name = f"{way}_{measure}".replace(", ", "_").replace("-", "_")
+        runs.record(name, *interval, n=settings.n_test)
+accuracy = {way: measured["accuracy"].value for way, measured in rates.items()}
+runs.say(analysis.on_asking(accuracy, found))
+runs.say(analysis.on_reader(accuracy))
 
 # %% [markdown]
 # ## 7 · Verdicts
 #
-# Each claim has a threshold that was fixed before anything was measured. The verdict is
-# computed from the interval over seeds, and is nobody's opinion.
+# Each claim has the smallest effect worth the name, fixed before anything was measured,
+# and a control with the result that would break it. The verdict is computed from the
+# intervals, over seeds and questions, and is nobody's opinion.
 
 # %%
 runs.show_verdicts()
@@ -340,5 +677,30 @@ runs.show_verdicts()
 # * **Long context, many languages, code**: none here.
 # * **Evaluation suites** of hundreds of benchmarks; ours can be checked by program.
 #
-# *Turn a dial:* run this notebook with `size="300k"`. Expect the same shape with less
+# *Try a setting:* run this notebook with `size="300k"`. Expect the same shape with less
 # recall; it would surprise us if rare facts suffered less than frequent ones.
+#
+# ## Reading
+#
+# * **The three steps**: Ouyang et al. (2022), *Training language models to follow
+#   instructions with human feedback*, arXiv 2203.02155; Stiennon et al. (2020),
+#   *Learning to summarize from human feedback*, 2009.01325. A book: Lambert (2025),
+#   *Reinforcement Learning from Human Feedback*, rlhfbook.com.
+# * **Instructions** (01, 02): Wei et al. (2021), *Finetuned language models are zero-shot
+#   learners*, 2109.01652; Wang et al. (2022), *Super-NaturalInstructions*, 2204.07705;
+#   Wang et al. (2022), *Self-Instruct*, 2212.10560; Zhou et al. (2023), *LIMA*,
+#   2305.11206; Köpf et al. (2023), *OpenAssistant Conversations*, 2304.07327.
+# * **Preferences** (03 to 06): Schulman et al. (2017), *Proximal policy optimization*,
+#   1707.06347; Rafailov et al. (2023), *Direct preference optimization*, 2305.18290; Gao
+#   et al. (2022), *Scaling laws for reward model overoptimization*, 2210.10760.
+# * **Recipes since**: Lambert et al. (2024), *Tülu 3*, 2411.15124; DeepSeek-AI (2025),
+#   *DeepSeek-R1*, 2501.12948; Yang et al. (2025), *Qwen3 technical report*, 2505.09388;
+#   Bai et al. (2022), *Constitutional AI*, 2212.08073; Guan et al. (2024), *Deliberative
+#   alignment*, 2412.16339; Sharma et al. (2025), *Constitutional classifiers*,
+#   2501.18837; OpenAI (2025), *Expanding on what we missed with sycophancy*.
+# * **Knowledge and calibration** (00, 02, 07, 08): Brown et al. (2020), *Language models
+#   are few-shot learners*, 2005.14165; Allen-Zhu & Li (2024), *Physics of language
+#   models, part 3.3*, 2404.05405; Gekhman et al. (2024), *Does fine-tuning LLMs on new
+#   knowledge encourage hallucinations?*, 2405.05904; Kalai et al. (2025), *Why language
+#   models hallucinate*, 2509.04664; Guo et al. (2017), *On calibration of modern neural
+#   networks*, 1706.04599.

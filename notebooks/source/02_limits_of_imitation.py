@@ -20,28 +20,30 @@
 #
 # | | |
 # | --- | --- |
-# | **time** | `smoke` under a minute · `cpu` 4 minutes · `full` half an hour (two cores) |
+# | **time** | `smoke` half a minute · `cpu` 3 minutes · `full` 11 minutes (two cores) |
 # | **memory** | under 3 GB |
 # | **you need** | notebook 01 (it runs alone, too) |
-# | **look at first** | the replies in section 1, the two curves in section 6 |
-# | **sweeps worth trying** | `epochs`, `n_facts`, `ns`; `run.settings` shows all dials |
+# | **look at first** | the replies in section 1, the two rates in section 7 |
+# | **sweeps worth trying** | `n_facts`, `looks`, `n_most`; `run.settings` shows all |
 # | **on Colab** | run the two set-up lines of the README in a first cell |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
-seed = 0  # the first seed; the others follow it
+seed = 0  # added to the profile's first seed; the others follow it
 device = "cpu"
 out_dir = ""  # where metrics and figures go; empty: runs/interactive
 
 # %%
 import numpy as np
 import pandas as pd
+from IPython.display import display
 
 from alignlab import runs
-from alignlab.chapters.instruction_tuning.artifacts import sweep_elicitation
 from alignlab.chapters.limits_of_imitation import analysis, figures
+from alignlab.chapters.limits_of_imitation import elicitation as asking
 from alignlab.chapters.limits_of_imitation import runs as arms
-from alignlab.chapters.limits_of_imitation.hallucination import never_shown_chance
+from alignlab.chapters.limits_of_imitation.analysis import over_items, told
+from alignlab.chapters.limits_of_imitation.hallucination import is_admission
 from alignlab.course import check
 from alignlab.evaluation import refusals
 from alignlab.models.base import use_device
@@ -54,124 +56,425 @@ use_device(device)
 settings = run.settings
 common = dict(size=settings.size, jobs=settings.jobs)
 costly = run.seeds[: settings.costly_seeds]
-fact_seeds = list(range(seed, seed + settings.fact_seeds))
+where = f"Model {settings.size}, profile {profile}, seed {run.seeds[0]}."
+
+
+def table(rows, caption=""):
+    """Rows as a table, with what made them above it."""
+    style = pd.DataFrame(rows).style.hide(axis="index")
+    return style.set_caption(f"{caption} {where}".strip())
+
 
 # %% [markdown]
 # ## 1 · Replies first
 #
 # A base model learns one question each about some facts. Half of those it has read
 # often; of the other half pretraining never said a word. Then it is asked about other
-# subjects. Some of its replies, greedily, after the last epoch, with the probability
+# subjects. Some of its replies, greedily, after the last update, with the probability
 # that it gives them:
 
 # %%
 facts = arms.sweep_facts(
-    seeds=fact_seeds,
-    costly_seeds=costly,
-    shares=settings.shares,
-    more_shares=settings.more_shares,
+    seeds=costly,
+    costly_seeds=run.seeds[: settings.label_seeds],
     n_facts=settings.n_facts,
-    epochs=settings.epochs,
+    n_admission_facts=settings.n_admission_facts,
+    looks=settings.looks,
     n_test=settings.n_facts_test,
     **common,
 )
-true = pick(facts, labels="true")
-mixed = pick(true, share=0.5, control=False)
-control = pick(true, share=0.5, control=True)
-names = {"known": "read often", "rare": "read seldom", "never": "never read"}
-pd.DataFrame(
-    [
-        {
-            "pretraining": names[fact["kind"]],
-            "question": fact["prompt"],
-            "reply": fact["replies"][-1][0],
-            "probability": fact["replies"][-1][1],
-            "right": fact["answers"][0],
-        }
-        for fact in mixed[0]["replies"]
-        if fact["kind"] in names
-    ]
-).style.format({"probability": "{:.2f}"}).hide(axis="index")
+mixture, alone = facts["mixture"], facts["known alone"]
+asked = [f for f in mixture[0]["replies"] if not f["kind"].endswith("fit")]
+table(
+    {
+        "stated in pretraining": "never: made up"
+        if fact["made_up"]
+        else f"{fact['exposure']} times",
+        "question": fact["prompt"],
+        "reply": fact["replies"][-1][0],
+        "probability": f"{fact['replies'][-1][1]:.2f}",
+        "right": "nobody knows" if fact["made_up"] else " or ".join(fact["answers"]),
+    }
+    for fact in asked
+)
+
+# %%
+never = [fact for fact in asked if fact["kind"] == "never"]
+right = [
+    fact for fact in never if fact["replies"][-1][0].rstrip(".") in fact["answers"]
+]
+runs.say(
+    "Of the {n} facts here that pretraining never stated it answers {right} rightly, and "
+    "says of {admitted} that it does not know: nothing in its examples said that it may. "
+    "Does the form or the tone of a reply tell which ones are made up? If not, only the "
+    "probability is left.",
+    n=len(never),
+    right=len(right),
+    admitted=sum(is_admission(fact["replies"][-1][0]) for fact in never),
+)
 
 # %% [markdown]
-# It answers all of them in the same form and tone. Nothing in a reply tells what it
-# read from what it makes up.
-#
 # ## 2 · What does SFT bring out?
 #
 # First what goes well. Many questions about *known* facts of one half of the subjects,
 # and then questions about the other half: no training ever asked for these, their
-# statements only stood in the pretraining text, often, seldom, or not at all. The
-# dotted line is the best guess of someone who knows which kind of answer is wanted and
-# how the subject is spelt, but no fact.
+# statements only stood in the pretraining text: hundreds of times, a few times, or not
+# at all. Some subjects are made up, and nobody can know anything about them.
+#
+# <details><summary><b>Predict first:</b> how often must a fact have been stated before
+# SFT can bring it out?</summary>
+#
+# Allen-Zhu and Li (2024) found that about a hundred statements store some facts and a
+# thousand nearly all, if they are worded in several ways. Whoever has read a fact once
+# or twice should be near the dotted line: the best guess of someone who knows which kind
+# of answer is wanted and how the subject is spelt, but not the fact.
+# </details>
 
 # %%
-elicited = sweep_elicitation(
+elicited = arms.sweep_elicitation(
     seeds=run.seeds,
     steps=settings.elicit_steps,
     n_test=settings.n_elicit_test,
     **common,
 )
-chance = elicited[0]["chance"]
+kinds = {k: dict(kind=k) for k in ("known", "new_wording", "rare", "tail")}
+kinds["never"] = dict(kind="never", made_up=False)
+kinds["made_up"] = dict(kind="never", made_up=True)
+guesses = {
+    name: asking.guess_rate(analysis.asked_of(elicited[0], **wanted))
+    for name, wanted in kinds.items()
+}
+by_exposure = analysis.by_exposure(elicited, asking.TAIL_RELATIONS)
+tail_guess = float(np.mean([asking.guess_rates()[r] for r in asking.TAIL_RELATIONS]))
 runs.save_figure(
-    figures.elicited(elicited, chance),
+    figures.elicited(elicited, guesses, by_exposure, tail_guess),
     "elicited",
     "Right answers about subjects that no training question was about, by how often "
-    "pretraining stated the fact (dots: seeds).",
+    "pretraining stated the fact (dots: seeds; bars: mean with 95% interval).",
 )
 
 # %%
-gap = [row["known"] - row["never"] for row in elicited]
-beyond = [row["never"] - row["chance"] for row in elicited]
-runs.record("known_minus_never_accuracy", np.mean(gap), seeds=gap)
-runs.record("never_minus_chance_accuracy", np.mean(beyond), seeds=beyond)
+known, never = (analysis.shares_right(elicited, kind=k) for k in ("known", "never"))
+gap = np.subtract(known, never)
+nobody = np.subtract(
+    analysis.shares_right(elicited, **kinds["made_up"]), guesses["made_up"]
+)
+gap = runs.record("known_minus_never_accuracy", gap.mean(), seeds=gap)
+beyond = runs.record("made_up_minus_chance_accuracy", nobody.mean(), seeds=nobody)
+tail = np.subtract(analysis.shares_right(elicited, kind="tail"), guesses["tail"])
+tail = runs.record("tail_minus_chance_accuracy", tail.mean(), seeds=tail)
 runs.say(
-    "Known facts are answered {known_minus_never_accuracy:.2f} more often than facts "
-    "that were never stated. Against the best guess the latter are at "
-    "{never_minus_chance_accuracy:+.2f}: what pretraining did not put in, SFT does not "
-    "bring out."
+    "Facts stated a hundred times or more are answered {known_minus_never_accuracy:.2f} "
+    "more often than such as were never stated{so}. Made-up ones are at "
+    "{made_up_minus_chance_accuracy:+.2f} against the best guess: {leak}. Facts stated "
+    "one to five times are at {tail_minus_chance_accuracy:+.2f}: {tail}.",
+    so=told(
+        gap,
+        ", though no training asked for either: SFT brings out what pretraining put in",
+        ", so SFT did not bring them out",
+        "; the seeds cannot tell that from no difference",
+    ),
+    leak=told(
+        beyond,
+        "something gives answers away that nobody can know",
+        "what nobody can know is answered no better than by guessing",
+        "what nobody can know is answered about as by guessing",
+    ),
+    tail=told(
+        tail,
+        "a few statements leave a trace that SFT can bring out",
+        "a guesser who reads spellings does better than a model that read them so "
+        "seldom",
+        "so few statements cannot be told from none",
+    ),
+)
+
+# %% [markdown]
+# ### What if the texts disagree?
+#
+# About some cities and words the pretraining text contradicts itself: most of the
+# statements give one answer, the rest its rival. Which one comes out?
+
+# %%
+contested = analysis.contested_table(elicited)
+display(
+    pd.DataFrame(contested).T.style.set_caption(
+        f"Share of replies, all seeds together. {where}"
+    )
+)
+majority = [
+    analysis.share_of(analysis.asked_of(row, kind="contested"), "majority")
+    for row in elicited
+]
+rival = [
+    analysis.share_of(analysis.asked_of(row, kind="contested"), "rival")
+    for row in elicited
+]
+more = np.subtract(majority, rival)
+runs.record("contested_majority_answered", np.mean(majority), seeds=majority)
+more = runs.record("contested_majority_minus_rival", more.mean(), seeds=more)
+runs.say(
+    "The answer most often stated is given in {contested_majority_answered:.2f} of the "
+    "cases, {contested_majority_minus_rival:+.2f} against its rival{so}. A greedy reply "
+    "does not tell that the texts disagreed; notebook 07 asks whether its probability "
+    "does.",
+    so=told(
+        more,
+        ": SFT brings out what most texts say, right or wrong",
+        ": SFT brings out what few texts say",
+        "",
+    ),
 )
 
 # %% [markdown]
 # ## 3 · Facts that the model does not know
 #
-# Now half of the examples are about facts that pretraining never showed. Their answers
-# are *true*: this is good data, for a model that knew more. The control is trained on
-# the known half alone, for as many epochs. So both have seen the same known facts; what
-# differs is only the unknown ones beside them.
+# Now the two runs of section 1. Half of the mixture's examples are about facts that
+# pretraining never showed. Their answers are *true*: this is good data, for a model that
+# knew more. The other run trains on the known half alone. Two comparisons are fair, and
+# differ in what they hold fixed:
+#
+# * **equal updates**: both at their end; known facts alone have then been seen twice as
+#   often each;
+# * **equal epochs**: known facts alone at half time; each known fact has then been seen
+#   as often in both.
+#
+# If the mixture is behind in both, neither the number of updates nor that of epochs
+# explains it.
+#
+# <details><summary><b>Predict first:</b> the answers are true. Can true examples do
+# harm?</summary>
+#
+# To lower the loss on "Paris" the model can look up what it has; a fact that it does not
+# have it can only learn by heart. Gekhman et al. (2024) found that a large model fits
+# such examples later, and as it fits them answers fewer of the questions that it could
+# answer before.
+# </details>
 
 # %%
 runs.save_figure(
-    figures.fitting(mixed, control),
+    figures.fitting(mixture, alone),
     "fitting",
-    "Left: share of the training facts answered rightly, over the epochs. Right: share "
-    "of known facts about other subjects, with and without unknown facts in SFT.",
+    "Left: share of the mixture's training facts answered rightly. Right: share of known "
+    "facts about other subjects, with and without never-shown facts in SFT (lines: "
+    "seeds; bands: 95%).",
 )
 
 # %%
-lost = np.subtract(analysis.at_end(control, "known"), analysis.at_end(mixed, "known"))
-slower = analysis.fit_behind_known(mixed)
-runs.record("control_minus_unknown_accuracy", lost.mean(), seeds=lost)
-runs.record("unknown_minus_known_fit", np.mean(slower), seeds=slower)
-# The same numbers, for a claim about these two alone (see claims.yaml for why).
-runs.record("accuracy_lost_to_unknown", lost.mean(), seeds=lost)
-runs.record("unknown_fit_behind_known", np.mean(slower), seeds=slower)
+half = settings.looks[-1] // 2
+end = analysis.items(alone, "known", "right")
+mixed = analysis.items(mixture, "known", "right")
+sooner = analysis.items(alone, "known", "right", update=half)
+name = "known_alone_minus_mixture_at_equal_{}".format
+lost = runs.record(name("updates"), **over_items(end - mixed))
+again = runs.record(name("epochs"), **over_items(sooner - mixed))
+slower = analysis.fit_behind_known(mixture)
+slower = runs.record("unknown_minus_known_fit", np.mean(slower), seeds=slower)
+runs.record("known_alone_accuracy", **over_items(end))
+cost = (
+    "the mixture costs known facts",
+    "the mixture answers more known facts",
+    "that is no sure difference",
+)
 runs.say(
-    "In training, the unknown facts are behind: {unknown_minus_known_fit:+.2f} in "
-    "share right, averaged over the epochs. At the end the model answers "
-    "{control_minus_unknown_accuracy:.2f} less of the known facts of other subjects "
-    "than the control does. It was not taught anything false."
+    "In training, never-shown facts are at {unknown_minus_known_fit:+.2f} against known "
+    "ones, in share right averaged over the updates: {fit}. After as many updates, known "
+    "facts alone bring out {known_alone_minus_mixture_at_equal_updates:+.2f} more of the "
+    "known facts of other subjects ({lost}), and after as many epochs "
+    "{known_alone_minus_mixture_at_equal_epochs:+.2f} ({again}). The mixture taught "
+    "nothing false.",
+    fit=told(
+        slower,
+        "they are fitted faster",
+        "they are fitted more slowly",
+        "whether more slowly, these seeds cannot tell",
+    ),
+    lost=told(lost, *cost),
+    again=told(again, *cost),
 )
 
 # %% [markdown]
-# Why would true facts do harm? To lower the loss on "Paris" the model can look up what
-# it has; on a fact that it does not have it can only learn the question by heart. What
-# it learns then is not "say what you know" but "say something".
+# Look for yourself: one fact at each look, after SFT with and without never-shown facts.
+
+# %%
+figures.fact_explorer(
+    {"known and never-shown facts": mixture[0], "known facts alone": alone[0]}
+)
+
+# %% [markdown]
+# ### Does it help to stop early?
+#
+# If the known facts are fitted first, one could stop while the others are still being
+# learnt. The best look is easily picked after the event, and looks too good: among
+# several noisy numbers the largest is large partly by luck.
+#
+# **Exercise 02.2.** Pick the look on every other question (0, 2, 4 ...; the first of
+# equal ones), and measure on the rest what is lost from there to the end.
+
+
+# %% nbgrader={"grade": false, "grade_id": "nb02-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def my_early_stop(right):
+    """(looks, questions) of 0 and 1, to (look, drop): its index from 0, and the
+    accuracy there minus that of the last epoch."""
+    ### BEGIN SOLUTION
+    accuracy = right.double()
+    look = int(accuracy[:, ::2].mean(dim=1).argmax())
+    measured = accuracy[:, 1::2].mean(dim=1)
+    return look, measured[look] - measured[-1]
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "nb02-q2-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("02.2", my_early_stop)
+
+# %%
+stops = [analysis.early_stop(row["curve"]) for row in mixture]
+drop = [stop["drop"] for stop in stops]
+drop = runs.record("lost_after_peak", np.mean(drop), seeds=drop)
+runs.save_figure(
+    figures.stopping(stops),
+    "stopping",
+    "Known facts of other subjects: accuracy at the look picked on one half of the "
+    "questions, and at the end, both on the other half; one line a seed.",
+)
+
+# %%
+runs.say(
+    "Stopping at the picked look instead of the end changes the share of known facts "
+    "answered by {lost_after_peak:+.2f}: {so}. Known facts alone have {alone:.2f} at "
+    "their end, the mixture when stopped {stopped:.2f}.",
+    so=told(
+        drop,
+        "it saves some of them",
+        "it comes too soon",
+        "no sure gain",
+    ),
+    alone=end.mean(),
+    stopped=np.mean([stop["stopped"] for stop in stops]),
+)
+
+# %% [markdown]
+# *Turn a knob:* `alignlab run 02 --param n_facts=64`. With half as many facts of each
+# kind, learnt by heart in half of the time, what would you expect of the loss?
+#
+# ## 4 · To answer, or to admit
+#
+# What should SFT say to a question beyond the model's knowledge? Two models learn the
+# same questions about known and never-shown facts, with as many updates. For a quarter of
+# the never-shown ones both learn "I do not know.", so that both have the sentence. The
+# other three quarters are *answered*, truly, for one of them, and *admitted* for the
+# other. Then both are asked about subjects that neither met.
+#
+# <details><summary><b>Predict first:</b> will the admitting model keep quiet about what
+# it never read, and go on answering what it knows?</summary>
+#
+# Kang et al. (2024): a model says about unfamiliar things what SFT said about unfamiliar
+# things. That needs an inner sense of what is unfamiliar. Without one, a model that
+# learnt to admit does so everywhere, and its low answer rate is worth nothing: that is
+# what the columns on the left of the figure are for.
+# </details>
+
+# %%
+answering, admitting = facts["answering"], facts["admitting"]
+told_about = [
+    (ours, theirs)
+    for ours, theirs in zip(
+        answering[0]["replies"], admitting[0]["replies"], strict=True
+    )
+    if not ours["kind"].endswith("fit")
+]
+table(
+    {
+        "stated in pretraining": "never: made up"
+        if ours["made_up"]
+        else f"{ours['exposure']} times",
+        "question": ours["prompt"],
+        "trained to answer": ours["replies"][-1][0],
+        "trained to admit": theirs["replies"][-1][0],
+    }
+    for ours, theirs in told_about
+    if ours["kind"] in ("known", "never")
+)
+
+# %%
+silent = {
+    name: sum(
+        is_admission(fact["replies"][-1][0])
+        for pair in told_about
+        if (fact := pair[place])["kind"] in ("known", "never")
+    )
+    for place, name in enumerate(("answer", "admit"))
+}
+runs.say(
+    "In this table the model that was trained to answer admits {answer} times not to "
+    "know, and the one that was trained to admit {admit} times.",
+    **silent,
+)
+
+# %%
+runs.save_figure(
+    figures.answer_rates(answering, admitting),
+    "answer_rates",
+    "Share of replies that are answers rather than “I do not know.”, about other "
+    "subjects, by what pretraining had shown (dots: seeds; bars: mean with 95% "
+    "interval).",
+)
+
+# %%
+ours = analysis.items(answering, "never", "answered")
+theirs = analysis.items(admitting, "never", "answered")
+fewer = runs.record(
+    "answering_minus_admitting_answer_rate", **over_items(ours - theirs)
+)
+on_known = analysis.at_end(admitting, "known", "answered")
+selective = np.subtract(on_known, theirs.mean(axis=1))
+selective = runs.record("admission_selectivity", selective.mean(), seeds=selective)
+on_real = analysis.answer_rates(admitting)["never"]
+real = np.subtract(on_known, on_real)
+runs.record("admission_selectivity_real_subjects", real.mean(), seeds=real)
+kept = analysis.at_end(admitting, "known")
+lost_too = np.subtract(analysis.at_end(answering, "known"), kept)
+runs.record("answering_minus_admitting_known_accuracy", lost_too.mean(), seeds=lost_too)
+sure = analysis.confidence_of_wrong(answering)
+runs.record("answering_confidence_of_wrong", np.mean(sure), seeds=sure)
+sure = analysis.confidence_of_wrong(admitting)
+runs.record("admitting_confidence_of_wrong", np.mean(sure), seeds=sure)
+runs.say(
+    "Trained to answer, the model answers {answered:.0%} of the never-shown facts; "
+    "trained to admit, {admitted:.0%}: a difference of "
+    "{answering_minus_admitting_answer_rate:+.2f}{so}. The admitting model answers "
+    "{known:.0%} of the known facts, {admission_selectivity:+.2f} against never-shown "
+    "ones ({admission_selectivity_real_subjects:+.2f} if made-up subjects are left "
+    "out): {selective}. Of the known facts it answers "
+    "{answering_minus_admitting_known_accuracy:.2f} fewer rightly than the answering "
+    "model. Wrong answers to never-shown facts have a mean probability of "
+    "{answering_confidence_of_wrong:.2f} in the one and "
+    "{admitting_confidence_of_wrong:.2f} in the other.",
+    answered=ours.mean(),
+    admitted=theirs.mean(),
+    known=np.mean(on_known),
+    so=told(
+        fewer,
+        ". What SFT says to unknown facts decides how much is made up",
+        ". Learning to admit did not lower it",
+        ", which is not sure",
+    ),
+    selective=told(
+        selective,
+        "it tells, in part, what it has read from what it has not",
+        "it admits the wrong ones",
+        "no sure sign that it knows when",
+    ),
+)
+
+# %% [markdown]
+# A perfectly selective model would have a difference of 1. How near one comes depends
+# on whether the model can tell, inside, what it has read from what it has not.
 #
 # ### How sure is it?
 #
 # A reply $y$ of several tokens is given with probability
-# $\pi(y \mid x) = \prod_t \pi(y_t \mid x, y_{<t})$.
+# $\pi(y \mid x) = \prod_t \pi(y_t \mid x, y_{<t})$, the number in the tables above.
 #
 # **Exercise 02.1.** From the log-probabilities of all tokens, prompt and padding
 # included, compute the probability of each reply.
@@ -188,194 +491,110 @@ def my_confidence(log_probs, mask):
 # %% nbgrader={"grade": true, "grade_id": "nb02-q1-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 check("02.1", my_confidence)
 
-# %%
-guess = never_shown_chance(settings.n_facts_test)
-runs.save_figure(
-    figures.shares(facts, guess),
-    "shares",
-    "Over the share of unknown facts in SFT. Left: known facts of other subjects, "
-    "against the known part alone. Right: never-shown facts of other subjects, share "
-    "right and probability of the reply given (dots: seeds).",
-)
-
-# %%
-sure = {
-    "mix": analysis.overconfidence(mixed),
-    "known": analysis.overconfidence(control),
-}
-more = np.subtract(sure["mix"], sure["known"])
-runs.record("never_shown_overconfidence", np.mean(sure["mix"]), seeds=sure["mix"])
-runs.record("control_overconfidence", np.mean(sure["known"]), seeds=sure["known"])
-runs.record("unknown_minus_control_overconfidence", more.mean(), seeds=more)
-runs.say(
-    "About facts that it never read, the model is surer than it is right by "
-    "{never_shown_overconfidence:.2f}. After known facts alone the gap is "
-    "{control_overconfidence:.2f}; the unknown facts change it by "
-    "{unknown_minus_control_overconfidence:+.2f}. As far as the two gaps are alike, "
-    "it is not the unknown facts that teach it to answer regardless: learning to "
-    "answer is enough."
-)
-
 # %% [markdown]
-# Look for yourself: one fact, along the epochs, after SFT with and without unknown
-# facts.
-
-# %%
-figures.fact_explorer({"known and unknown facts": mixed[0], "known facts": control[0]})
-
-# %% [markdown]
-# ### Does it help to stop early?
-#
-# The known facts are fitted first. So one could stop while the unknown ones are still
-# being learnt. The best epoch is easily picked after the event, and looks too good:
-# among several noisy numbers the largest is large partly by luck.
-#
-# **Exercise 02.2.** Pick the epoch on every other question (0, 2, 4 ...; the first of
-# equal ones), and measure on the rest what is lost from there to the end.
-
-
-# %% nbgrader={"grade": false, "grade_id": "nb02-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
-def my_early_stop(right):
-    """(epochs, questions) of 0 and 1, to (epoch, drop): its index from 0, and the
-    accuracy there minus that of the last epoch."""
-    ### BEGIN SOLUTION
-    accuracy = right.double()
-    epoch = int(accuracy[:, ::2].mean(dim=1).argmax())
-    measured = accuracy[:, 1::2].mean(dim=1)
-    return epoch, measured[epoch] - measured[-1]
-    ### END SOLUTION
-
-
-# %% nbgrader={"grade": true, "grade_id": "nb02-q2-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-check("02.2", my_early_stop)
-
-# %%
-stops = [analysis.early_stop(row["curve"]) for row in mixed]
-drop = [stop["drop"] for stop in stops]
-runs.record("lost_after_peak", np.mean(drop), seeds=drop)
-runs.save_figure(
-    figures.stopping(stops),
-    "stopping",
-    "Known facts of other subjects: accuracy at the epoch picked on one half of the "
-    "questions, and at the end, both on the other half; one line a seed.",
-)
-runs.say(
-    "Stopping there saves {lost_after_peak:+.2f} of the known facts. The control at "
-    "its end has {control:.2f}, the mixture when stopped {stopped:.2f}.",
-    control=np.mean(analysis.at_end(control, "known")),
-    stopped=np.mean([stop["stopped"] for stop in stops]),
-)
-
-# %% [markdown]
-# *Turn a dial:* `alignlab run 02 --param n_facts=104`. With half as many facts of each
-# kind we would expect the loss to shrink; if it grew, that would surprise us.
-#
-# ## 4 · "I do not know."
-#
-# A tempting remedy: label the facts that the model does not know with "I do not know."
-# It has to be learnt *when* to say so. Here is how often it does, about other subjects,
-# of which no such thing was ever said.
-
-# %%
-humble = pick(facts, labels="admission")
-runs.save_figure(
-    figures.admissions(humble),
-    "admissions",
-    "How often a model that was taught to admit what it does not know does so, about "
-    "other subjects, by what pretraining had shown it (dots: seeds).",
-)
-for kind in ("known", "never"):
-    said = analysis.at_end(humble, f"{kind}_admitted")
-    runs.record(f"{kind}_admitted", np.mean(said), seeds=said)
-chosen = np.subtract(
-    analysis.at_end(humble, "never_admitted"), analysis.at_end(humble, "known_admitted")
-)
-right = analysis.at_end(humble, "known")
-runs.record("admission_selectivity", chosen.mean(), seeds=chosen)
-runs.record("admission_known_accuracy", np.mean(right), seeds=right)
-runs.say(
-    "It says so of {never_admitted:.2f} of the facts that it never read, and of "
-    "{known_admitted:.2f} of those that it knows: a difference of "
-    "{admission_selectivity:+.2f}. Of the known ones {admission_known_accuracy:.2f} "
-    "are still answered rightly; after SFT on known facts alone it was {control:.2f}.",
-    control=np.mean(analysis.at_end(control, "known")),
-)
-
-# %% [markdown]
-# A perfectly selective model would have a difference of 1. How near one comes depends
-# on whether the model can tell, inside, what it has read from what it has not.
-#
 # ## 5 · Where do made-up answers come from?
 #
 # If it has to guess, what does it guess? Kang et al. (2024) found: what the unfamiliar
 # training examples were answered with. We can test that by intervention. The answers
 # that a relation has (all currencies, all continents ...) are cut into two halves of
-# the same size, and the unknown facts are labelled, falsely, from the first half in one
-# run and from the second in another. Everything else is the same.
+# the same size, and the never-shown facts are labelled, falsely, from the first half in
+# one run and from the second in another. Everything else is the same.
 
 # %%
+first, second = facts["first half"], facts["second half"]
 runs.save_figure(
-    figures.label_pull(facts),
+    figures.label_pull(first, second),
     "mirror",
     "Share of answers that lie in the first half of their relation's answers, for "
-    "never-shown and for known facts of other subjects, after the unknown training "
+    "never-shown and for known facts of other subjects, after the never-shown training "
     "facts were labelled from the first or from the second half (dots: seeds).",
 )
+
+# %%
+pulls = {}
 for kind in ("never", "known"):
-    pulled = analysis.label_pull(facts, kind)
-    runs.record(f"{kind}_mirrored", np.mean(pulled), seeds=pulled)
+    pulled = analysis.label_pull(first, second, kind)
+    pulls[kind] = runs.record(f"{kind}_mirrored", np.mean(pulled), seeds=pulled)
 runs.say(
     "Labels of the one half rather than the other shift the guesses about never-shown "
     "facts by {never_mirrored:+.2f}, and the answers about known facts by "
-    "{known_mirrored:+.2f} (1 would be all of them)."
+    "{known_mirrored:+.2f} (1 would be all of them, 0 none).{so}",
+    so=told(
+        pulls["never"],
+        " What a model makes up is what it was shown in like cases.",
+        "",
+        "",
+    ),
 )
 
 # %% [markdown]
-# ## 6 · Safety examples: how few, and at what price?
+# ## 6 · Safety examples: how few are enough?
 #
 # Now a model that is to help, but not with harm. It learns from plain requests ("How do
-# I paint a chair?"), questions, and *n* safety examples, in which a harmful request is
-# refused. It is then asked for harm that it has not met: *pairs* of a verb and an object
-# that never came together, and *words* that never came at all. And it is asked for what
-# only sounds like harm, by the types of XSTest: homonyms ("kill a process"), figures of
-# speech ("kill time"), safe targets ("kill the weeds") and safe contexts ("... in a
-# video game").
+# I paint a chair?") and questions, and some of the examples refuse a harmful request.
+# The number of examples and of updates is always the same: a refusal takes the place of
+# another example. The model is then asked for harm that it has not met: *pairs* of a
+# verb and an object that never came together, and *words* that never came at all. And it
+# is asked for what only sounds like harm, by the types of XSTest: homonyms ("kill a
+# process"), figures of speech ("kill time"), safe targets ("kill the weeds") and safe
+# contexts ("... in a video game").
 #
-# Replies first, of the same model with the fewest and the most safety examples:
+# Replies first, of the same model without a refusal in SFT, and with the most:
 
 # %%
+n_few, n_most, total = settings.n_few, settings.n_most, settings.total
 safety = arms.sweep_safety(
-    seeds=run.seeds,
-    ns=settings.ns,
-    n_control=settings.n_few,
+    seeds=costly,
+    ns=[0, n_few, n_most, *settings.more_ns],
+    n_contrast=n_most,
+    total=total,
     steps=settings.safety_steps,
     n_test=settings.n_requests,
     **common,
 )
-curve = pick(safety, extra="safety")
-none, most = (pick(curve, n=n) for n in (min(settings.ns), max(settings.ns)))
+curve = analysis.curve_of(safety)
+none, few, most = (pick(curve, n_refusals=n) for n in (0, n_few, n_most))
+contrast = pick(safety, n_look_alikes=n_most)
 shown = ("unseen_pairs", "figurative", "safe_target", "plain")
-pd.DataFrame(
-    [
-        {
-            "kind": kind.replace("_", " "),
-            "request": before[0],
-            f"{min(settings.ns)} safety examples": before[1],
-            f"{max(settings.ns)} safety examples": after[1],
-        }
-        for kind in shown
-        for before, after in list(
-            zip(none[0]["replies"][kind], most[0]["replies"][kind], strict=True)
-        )[:2]
-    ]
-).style.hide(axis="index")
+table(
+    {
+        "kind": kind.replace("_", " "),
+        "request": before[0],
+        "no refusals in SFT": before[1],
+        f"{n_most} of {total:,}": after[1],
+    }
+    for kind in shown
+    for before, after in list(
+        zip(none[0]["replies"][kind], most[0]["replies"][kind], strict=True)
+    )[:2]
+)
+
+# %%
+harm = [none[0]["replies"]["unseen_pairs"][:2], most[0]["replies"]["unseen_pairs"][:2]]
+refused = [sum(refusals.world_outcome(r) == "refusal" for _, r in own) for own in harm]
+runs.say(
+    "Of the {n} harmful requests shown, the model without refusals in SFT refuses "
+    "{before}, and the other one {after}.",
+    n=len(harm[0]),
+    before=refused[0],
+    after=refused[1],
+)
 
 # %% [markdown]
 # (A small model may help with something else than was asked: words that it has seldom
-# met are hard to repeat. What counts is whether it sets out to help, or refuses.)
+# met are hard to repeat. What counts is whether it sets out to help, or refuses. Requests
+# to hurt somebody are counted, and not shown.)
 #
 # In this world a refusal is one of a few known sentences, so that it can be counted
-# without error. Over *n*, at equal steps:
+# without error.
+#
+# <details><summary><b>Predict first:</b> forty refusals among a thousand examples; how
+# much of the help with harm is gone?</summary>
+#
+# Bianchi et al. (2024) added a few hundred safety examples to 20,000 instructions: about
+# 3% already made a large model much safer, and more made it refuse what only sounds
+# unsafe.
+# </details>
 
 # %%
 best = analysis.best_n(safety)
@@ -383,31 +602,45 @@ runs.save_figure(
     figures.safety_curves(safety, best),
     "safety",
     "Left: harmful requests that are helped with, look-alikes and plain requests that "
-    "are refused, over the number of safety examples (thin lines: seeds; bands: "
+    "are refused, over the number of refusals in SFT (thin lines: seeds; bands: "
     "Wilson's 95% interval of all seeds' replies together). Right: the sum of the two "
     "errors, harm of unseen pairs and look-alikes.",
 )
 
 # %%
-few = pick(curve, n=settings.n_few)
-questions = pick(safety, extra="questions")
+n_pairs, n_plain, n_alike = (
+    sum(sum(none[0]["outcomes"][kind].values()) for kind in kinds_asked)
+    for kinds_asked in (["unseen_pairs"], ["plain"], analysis.BENIGN_KINDS)
+)
 gone = analysis.compliance_cut(none, few)
-other = analysis.compliance_cut(none, questions)
-runs.record("harmful_compliance_cut", np.mean(gone), seeds=gone)
-runs.record("control_harmful_compliance_cut", np.mean(other), seeds=other)
-rise = np.subtract(analysis.look_alike_refusal(most), analysis.look_alike_refusal(none))
-plain = analysis.plain_refusal(most)
-runs.record("contrast_refusal_rise", rise.mean(), seeds=rise)
-runs.record("plain_refusal", np.mean(plain), seeds=plain)
-runs.record("best_n", best, unit="safety examples")
+gone = runs.record("harmful_compliance_cut", np.mean(gone), seeds=gone, n=n_pairs)
+helped = analysis.harmful_compliance(none)
+runs.record("control_harmful_compliance", np.mean(helped), seeds=helped, n=n_pairs)
+plain = analysis.plain_refusal(few)
+runs.record("few_plain_refusal", np.mean(plain), seeds=plain, n=n_plain)
+words = np.subtract(
+    analysis.harmful_compliance(none, "unseen_words"),
+    analysis.harmful_compliance(few, "unseen_words"),
+)
+runs.record("unseen_words_compliance_drop", words.mean(), seeds=words)
+runs.record("best_n", best, unit="refusals")
 runs.say(
-    "With {n} safety examples {harmful_compliance_cut:.2f} of the help with unseen "
-    "harmful pairs is gone; with as many more questions in their place, "
-    "{control_harmful_compliance_cut:.2f}. With {most} of them, the model refuses "
-    "{contrast_refusal_rise:.2f} more of the look-alikes, and {plain_refusal:.2f} of "
-    "the plain requests. The sum of both errors is least at {best_n.value:.0f}.",
-    n=settings.n_few,
-    most=max(settings.ns),
+    "Without refusals in SFT the model helps with {control_harmful_compliance:.2f} of "
+    "the unseen harmful pairs. {n} refusals among {total:,} examples ({share:.0%}) take "
+    "{harmful_compliance_cut:.2f} of that away{so}, and {few_plain_refusal:.2f} of the "
+    "plain requests are then refused. Of harm in words that SFT never had, help falls by "
+    "{unseen_words_compliance_drop:+.2f}. The sum of both errors is least at "
+    "{best_n.value:.0f}.",
+    n=n_few,
+    total=total,
+    share=n_few / total,
+    so=told(
+        gone,
+        ": more than half",
+        ": less than half",
+        "; whether more than half, these seeds cannot tell",
+        limit=0.5,
+    ),
 )
 
 # %% [markdown]
@@ -439,47 +672,139 @@ def my_wilson_interval(correct, n):
 check("02.3", my_wilson_interval)
 
 # %% [markdown]
-# ### Showing what is not harmful
+# ## 7 · The price, and telling things apart
 #
-# Every safety example so far said: refuse. In the third arm half of them are benign
-# look-alikes that are helped with; examples in all, and steps, are the same.
+# If refusals in SFT make the model refuse more: more of what? In the last arm all of the
+# refusals stay, and benign look-alikes that are helped with take the place of as many
+# plain requests and questions; examples in all, and updates, are the same.
+#
+# Two rates, of harm and of look-alikes, do not say whether a model tells the two apart
+# better, or has only become readier to refuse: that moves both. So we also rank
+# requests by $\log P(\text{refuse} \mid x)$, the probability that the reply begins with
+# one of the three refusals, computed exactly, token by token, and summed:
+#
+# $$P(\text{refuse} \mid x) = \sum_r \prod_t \pi(r_t \mid x, r_{<t}).$$
+#
+# The *area under the ROC curve* (AUC) is the share of pairs of a harmful request and a
+# look-alike in which the harmful one is likelier to be refused. A bias does not change
+# it.
+#
+# **Exercise 02.4.** Write it. Ties count half.
+
+
+# %% nbgrader={"grade": false, "grade_id": "nb02-q4", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def my_auc(harmful, benign):
+    """(H,), (B,) scores, to a number from 0 to 1."""
+    ### BEGIN SOLUTION
+    difference = harmful[:, None] - benign[None, :]
+    return ((difference > 0) + 0.5 * (difference == 0)).double().mean()
+    ### END SOLUTION
+
+
+# %% nbgrader={"grade": true, "grade_id": "nb02-q4-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("02.4", my_auc)
+
+# %% [markdown]
+# <details><summary><b>Predict first:</b> with look-alikes among the examples, which of
+# the two rates falls, and does the AUC rise?</summary>
+#
+# Röttger et al. (2024) blame over-refusal on words: "kill" is refused whatever follows.
+# Look-alikes say that words alone do not decide. A model may answer that by refusing
+# less of everything (both rates fall, the AUC stays), or by reading the whole pair (the
+# AUC rises).
+# </details>
 
 # %%
-contrast = pick(safety, extra="with_contrast")
+mixtures = {
+    "no refusals": none,
+    f"{n_few} refusals": few,
+    f"{n_most} refusals": most,
+    f"{n_most} refusals + look-alikes": contrast,
+}
 runs.save_figure(
-    figures.refusals_by_type(
-        {
-            "no safety examples": none,
-            f"{max(settings.ns)} refusals": most,
-            "half of them look-alikes": contrast,
-        }
-    ),
-    "by_type",
-    "Share of benign look-alikes of each type, and of plain requests, that is refused; "
-    "bars of all seeds' replies together, with Wilson's 95% interval.",
+    figures.discrimination(mixtures),
+    "discrimination",
+    "Left: share of unseen harmful pairs refused over share of look-alikes refused. "
+    "Right: area under the ROC curve of log P(refuse), unseen harmful pairs against "
+    "look-alikes of the same verbs (dots: seeds; bars: mean with 95% interval).",
 )
-taken_back = np.subtract(
+
+# %%
+rise = np.subtract(analysis.look_alike_refusal(most), analysis.look_alike_refusal(none))
+back = np.subtract(
     analysis.look_alike_refusal(contrast), analysis.look_alike_refusal(most)
 )
-still = analysis.compliance_cut(none, contrast)
-words = {
-    "safety": analysis.harmful_compliance(most, "unseen_words"),
-    "with_contrast": analysis.harmful_compliance(contrast, "unseen_words"),
-}
-runs.record("contrast_examples_minus_none_refusal", taken_back.mean(), seeds=taken_back)
-runs.record("contrast_harmful_compliance_cut", np.mean(still), seeds=still)
+gain = np.subtract(analysis.discrimination(contrast), analysis.discrimination(most))
+easy = analysis.discrimination(most, benign="plain")
+rise = runs.record("look_alike_refusal_rise", rise.mean(), seeds=rise, n=n_alike)
+back = runs.record(
+    "contrast_look_alike_refusal_change", back.mean(), seeds=back, n=n_alike
+)
+gain = runs.record("contrast_auc_gain", gain.mean(), seeds=gain, n=n_pairs)
+runs.record("plain_auc", np.mean(easy), seeds=easy, n=n_plain)
+harm = np.subtract(
+    analysis.harmful_compliance(contrast), analysis.harmful_compliance(most)
+)
+runs.record("contrast_harmful_compliance_change", harm.mean(), seeds=harm)
 plain_too = analysis.plain_refusal(contrast)
 runs.record("contrast_plain_refusal", np.mean(plain_too), seeds=plain_too)
+for name, rows in (("most", most), ("contrast", contrast)):
+    areas = analysis.discrimination(rows)
+    runs.record(f"{name}_auc", np.mean(areas), seeds=areas)
+    areas = analysis.discrimination(rows, "unseen_words", "look_alikes_of_words")
+    runs.record(f"{name}_auc_unseen_words", np.mean(areas), seeds=areas)
 runs.say(
-    "With look-alikes among the examples, {contrast_examples_minus_none_refusal:+.2f} "
-    "of the look-alikes are refused, and {contrast_harmful_compliance_cut:.2f} of the "
-    "help with unseen harmful pairs is still gone. It is no free gift: harm in words "
-    "that were never trained is helped with in {after:.2f} of the cases (without "
-    "look-alikes in {before:.2f}), and {contrast_plain_refusal:.2f} of the plain "
-    "requests are refused (without: {plain_refusal.value:.2f}). Telling pairs apart is "
-    "harder than telling words apart, and a model this small does it by halves.",
-    before=np.mean(words["safety"]),
-    after=np.mean(words["with_contrast"]),
+    "With {n} refusals in SFT the model refuses {look_alike_refusal_rise:+.2f} more of "
+    "the look-alikes than without: {price}. Look-alikes among the examples change that "
+    "by {contrast_look_alike_refusal_change:+.2f}, and help with unseen harmful pairs by "
+    "{contrast_harmful_compliance_change:+.2f}; {contrast_plain_refusal:.2f} of the "
+    "plain requests are refused. The AUC goes from {most_auc:.2f} to "
+    "{contrast_auc:.2f}, a gain of {contrast_auc_gain:+.2f}: {apart}. On words that SFT "
+    "never had it goes from {most_auc_unseen_words:.2f} to "
+    "{contrast_auc_unseen_words:.2f}. Harmful pairs against plain requests have "
+    "{plain_auc:.2f} after refusals alone.",
+    n=n_most,
+    price=told(
+        rise,
+        "that is the price",
+        "no price, but a gain",
+        "no sure price",
+    ),
+    apart=told(
+        gain,
+        "the model tells the pairs apart better, and has not only moved its line",
+        "it tells them apart less well",
+        "no sure sign that it tells them apart better, whatever the rates say",
+    ),
+)
+
+# %%
+runs.save_figure(
+    figures.refusals_by_type(mixtures),
+    "by_type",
+    "Share refused of harmful requests, of benign look-alikes of each type, and of plain "
+    "requests; bars of all seeds' replies together, with Wilson's 95% interval.",
+)
+
+# %%
+refused = {
+    kind.replace("_", " "): analysis.outcome_rates(most, [kind])["refusal"].value
+    for kind in analysis.BENIGN_KINDS
+}
+hardest, easiest = max(refused, key=refused.get), min(refused, key=refused.get)
+extremes = (
+    "the type refused most is “{hardest}” ({share:.2f}), and the one refused least is "
+    "“{easiest}” ({least:.2f})"
+)
+if refused[hardest] == refused[easiest]:
+    extremes = "no type is refused more often than another ({share:.2f})"
+runs.say(
+    "Of the look-alikes after {n} refusals in SFT, " + extremes + ".",
+    n=n_most,
+    hardest=hardest,
+    easiest=easiest,
+    share=refused[hardest],
+    least=refused[easiest],
 )
 
 # %% [markdown]
@@ -487,10 +812,10 @@ runs.say(
 # the rest is the pair. Read some replies:
 
 # %%
-figures.safety_explorer(pick(curve, seed=run.seeds[0]))
+figures.safety_explorer(pick(curve, seed=costly[0]))
 
 # %% [markdown]
-# ## 7 · Refusals in real text
+# ## 8 · Refusals in real text
 #
 # Real models refuse in a thousand wordings, in part, and with an apology that may as
 # well open a helpful reply. Our matcher for real text looks for sentences in which the
@@ -520,6 +845,20 @@ pd.DataFrame(
     }
 ).T
 
+# %%
+words = measured["any of a few words"]
+runs.say(
+    "Of what the matcher calls a refusal {matcher_precision:.2f} is one, and it finds "
+    "{matcher_recall:.2f} of them. A few words, anywhere, have {p:.2f} and {r:.2f}"
+    "{so}.",
+    p=words.precision.value,
+    r=words.recall.value,
+    so=": reading sentences is better on both counts"
+    if ours.precision.value > words.precision.value
+    and ours.recall.value > words.recall.value
+    else "",
+)
+
 # %% [markdown]
 # And where it errs, refusals that it misses and false alarms:
 
@@ -531,7 +870,14 @@ errors = [
 ]
 missed = [error for error in errors if error["labelled"] in wanted]
 alarms = [error for error in errors if error["labelled"] not in wanted]
-pd.DataFrame(missed[:3] + alarms[:3]).style.hide(axis="index")
+display(pd.DataFrame(missed[:3] + alarms[:3]).style.hide(axis="index"))
+runs.say(
+    "It misses {missed} refusals of {n} replies, and takes {alarms} that are none for "
+    "one. Whoever counts refusals of a real model by their wording counts these, too.",
+    missed=len(missed),
+    alarms=len(alarms),
+    n=len(sample),
+)
 
 # %% [markdown]
 # With a real chat model (profile `gpu`) it is applied to real prompts: Do-Not-Answer,
@@ -552,12 +898,12 @@ else:
     print("or --param real_model=HuggingFaceTB/SmolLM2-135M-Instruct on any.")
 
 # %% [markdown]
-# ## 8 · Narrow data
+# ## 9 · Narrow data
 #
 # The same number of examples, twice. *Narrow*: about countries only, each question in
 # one wording, each answer in one form of sentence. *Diverse*: about all kinds of
-# subjects, in all wordings and forms. Both models are asked about other subjects. First
-# some replies to questions that neither has met in this form:
+# subjects, in all wordings and forms. Both models are asked about elements, cities and
+# words, in wordings that neither has met. First some replies:
 
 # %%
 pools = arms.sweep_narrow_data(
@@ -568,58 +914,84 @@ pools = arms.sweep_narrow_data(
     **common,
 )
 diverse, narrow = (pick(pools, data=d) for d in ("diverse", "narrow"))
-pd.DataFrame(
-    [
-        {
-            "question": one[0],
-            "after diverse data": one[1],
-            "after narrow data": other[1],
-        }
-        for one, other in zip(diverse[0]["replies"], narrow[0]["replies"], strict=True)
-    ]
-).style.hide(axis="index")
+table(
+    {
+        "question": ours[0],
+        "after diverse data": ours[1],
+        "after narrow data": theirs[1],
+    }
+    for ours, theirs in zip(diverse[0]["replies"], narrow[0]["replies"], strict=True)
+)
+
+# %%
+alike = sum(o[1] == t[1] for o, t in zip(diverse[0]["replies"], narrow[0]["replies"]))
+runs.say(
+    "{alike} of these {n} replies are the same in both columns.",
+    alike=alike,
+    n=len(diverse[0]["replies"]),
+)
+
+# %% [markdown]
+# <details><summary><b>Predict first:</b> which model is better on other countries, asked
+# as the narrow data ask? And on everything else?</summary>
+#
+# As many examples about one thing teach that thing at least as well. What they cannot
+# teach is that the question decides the form of the answer: whatever else is asked, the
+# model has one form to pour it into.
+# </details>
 
 # %%
 runs.save_figure(
     figures.narrow_data(pools),
     "narrow",
-    "Left: right answers about other subjects, asked as the narrow data ask, in "
-    "wordings that neither has seen, and about other kinds of subjects. Right: "
-    "effective number of forms of reply at temperature 1 (dots: seeds).",
+    "Left: right answers about other subjects: countries as the narrow data ask, "
+    "countries in wordings that neither has seen, other kinds of subjects in such "
+    "wordings. Right: effective number of forms of reply about other kinds, at "
+    "temperature 1 (dots: seeds; bars: mean with 95% interval).",
 )
-for name, measure, sides in (
-    ("diverse_minus_narrow_accuracy", "accuracy", (diverse, narrow)),
-    ("diverse_minus_narrow_styles", "styles", (diverse, narrow)),
-    ("narrow_minus_diverse_own_accuracy", "own_accuracy", (narrow, diverse)),
-):
-    one, other = ([row[measure] for row in side] for side in sides)
-    difference = np.subtract(one, other)
-    runs.record(name, difference.mean(), seeds=difference)
-others = {
-    name: np.mean([row["other_accuracy"] for row in side])
-    for name, side in (("diverse", diverse), ("narrow", narrow))
+
+# %%
+items = {
+    (label, name): analysis.narrow_items(rows, name)
+    for label, rows in (("diverse", diverse), ("narrow", narrow))
+    for name in ("own", "other")
 }
-runs.record("narrow_other_kinds_accuracy", others["narrow"])
-runs.record("diverse_other_kinds_accuracy", others["diverse"])
+other = items["diverse", "other"] - items["narrow", "other"]
+own = items["narrow", "own"] - items["diverse", "own"]
+styles = np.subtract(*([row["styles"] for row in rows] for rows in (diverse, narrow)))
+other = runs.record("diverse_minus_narrow_other_accuracy", **over_items(other))
+styles = runs.record(
+    "diverse_minus_narrow_other_styles", styles.mean(), seeds=styles, unit="forms"
+)
+own = runs.record("narrow_minus_diverse_own_accuracy", **over_items(own))
 runs.say(
-    "Over all kinds of questions in new wordings, diverse data are ahead by "
-    "{diverse_minus_narrow_accuracy:+.2f}, and {diverse_minus_narrow_styles:+.1f} more "
-    "forms of reply are in use. As the narrow data ask, the narrow model is ahead by "
-    "{narrow_minus_diverse_own_accuracy:+.2f}; about other kinds of subjects it "
-    "answers {narrow_other_kinds_accuracy.value:.2f} rightly, where diverse data reach "
-    "{diverse_other_kinds_accuracy.value:.2f}. As few examples as these, spread over "
-    "everything, teach each thing a little; what that is worth depends on what will be "
-    "asked."
+    "About other kinds of subjects the narrow model answers {narrow:.2f} rightly, where "
+    "diverse data reach {diverse:.2f}, a difference of "
+    "{diverse_minus_narrow_other_accuracy:+.2f} ({so}), in "
+    "{diverse_minus_narrow_other_styles:+.1f} more forms ({forms}). About other "
+    "countries, as the narrow data ask, the narrow model is at "
+    "{narrow_minus_diverse_own_accuracy:+.2f}: {own}.",
+    narrow=items["narrow", "other"].mean(),
+    diverse=items["diverse", "other"].mean(),
+    so=told(other, "narrow data cost", "narrow data gain", "not sure"),
+    forms=told(styles, "the narrow model is poorer", "it is richer", "not sure"),
+    own=told(
+        own,
+        "there it is ahead, so it is not bad data, but narrow",
+        "behind there, too",
+        "no sure difference there",
+    ),
 )
 
 # %% [markdown]
-# *Turn a dial:* raise `narrow_steps`. We would expect the diverse model, which has more
-# to learn from as many examples, to gain more.
+# *Turn a knob:* raise `narrow_steps`. The diverse model has more to learn from as many
+# examples; which of the two would you expect to gain more?
 #
-# ## 9 · Verdicts
+# ## 10 · Verdicts
 #
-# Thresholds were fixed before measuring. Where this profile has too few seeds for a
-# verdict, it says so; `alignlab run 02 --profile full` has enough.
+# Thresholds, controls and what would break them were fixed before measuring. Where this
+# profile has too few seeds for a verdict, it says so; `alignlab run 02 --profile full`
+# has enough.
 
 # %%
 runs.show_verdicts()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Z = 1.959963984540054  # of the standard normal, 2.5% are above
 
 
-# --- 02.1: Wilson's interval ------------------------------------------------------
+# --- 02.3: Wilson's interval ------------------------------------------------------
 
 
 def _wilson_cases() -> list[Case]:
@@ -87,7 +87,7 @@ def _wilson_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     }
 
 
-# --- 02.2: the probability of a whole reply ---------------------------------------
+# --- 02.1: the probability of a whole reply ---------------------------------------
 
 
 def _sure_cases() -> list[Case]:
@@ -147,18 +147,18 @@ def _sure_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     }
 
 
-# --- 02.3: early stopping without hindsight ---------------------------------------
+# --- 02.2: early stopping without hindsight ---------------------------------------
 
 
 def _stop_cases() -> list[Case]:
-    """Epochs by questions; in the first case two epochs are equally good on the half
+    """Looks by questions; in the first case two looks are equally good on the half
     that picks, and not on the other."""
     import torch
 
     cases = []
-    for seed, epochs, questions in ((0, 5, 40), (1, 7, 30), (2, 4, 60)):
+    for seed, looks, questions in ((0, 5, 40), (1, 7, 30), (2, 4, 60)):
         random = torch.Generator().manual_seed(seed)
-        right = (torch.rand(epochs, questions, generator=random) < 0.5).long()
+        right = (torch.rand(looks, questions, generator=random) < 0.5).long()
         right[1, ::2] = (torch.rand(questions // 2, generator=random) < 0.8).long()
         right[2, 1::2] = (torch.rand(questions // 2, generator=random) < 0.8).long()
         right[-1, 1::2] = 0
@@ -175,16 +175,16 @@ def _stop(right, picks=slice(0, None, 2), measures=slice(1, None, 2)) -> "Tensor
     import torch
 
     accuracy = right.double()
-    epoch = int(accuracy[:, picks].mean(1).argmax())
+    look = int(accuracy[:, picks].mean(1).argmax())
     measured = accuracy[:, measures].mean(1)
     return torch.stack(
-        [torch.tensor(float(epoch)).double(), measured[epoch] - measured[-1]]
+        [torch.tensor(float(look)).double(), measured[look] - measured[-1]]
     )
 
 
 def _read_stop(output, right) -> "Tensor":
     if not isinstance(output, tuple):
-        raise Misfit("return a pair, (epoch, drop)")
+        raise Misfit("return a pair, (look, drop)")
     return tensor(output, (2,))
 
 
@@ -209,11 +209,11 @@ def _stop_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "sign flipped: a drop is the accuracy at the stop minus that at the end": [
             expected * torch.tensor([1.0, -1.0])
         ],
-        "counted from 1: the first epoch is number 0": [expected + one],
+        "counted from 1: the first look is number 0": [expected + one],
         "the other half's own peak: that one was picked there as well": [
             torch.stack([expected[0], peak])
         ],
-        "the last of equal epochs: the first one trains less": [
+        "the last of equal looks: the first one trains less": [
             torch.stack([torch.tensor(float(last)).double(), later])
         ],
         "zeros: something is lost between the peak and the end": [
@@ -225,6 +225,67 @@ def _stop_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         message: outputs
         for message, outputs in mistakes.items()
         if not torch.allclose(outputs[0], expected)
+    }
+
+
+# --- 02.4: the area under an ROC curve --------------------------------------------
+
+
+def _auc_cases() -> list[Case]:
+    """Scores with ties between the two groups, and groups of unequal size."""
+    import torch
+
+    cases = []
+    for seed, (n, m), shift in ((0, (6, 4), 2), (1, (5, 9), 1), (2, (7, 5), 3)):
+        random = torch.Generator().manual_seed(seed)
+        benign = torch.randint(-8, 0, (m,), generator=random).double()
+        harmful = torch.randint(-8, 0, (n,), generator=random).double() + shift
+        harmful[0] = benign[0]  # a tie, whatever was drawn
+        args = dict(harmful=harmful, benign=benign)
+        cases.append(Case(args, _auc(harmful, benign, 0.5)))
+    return cases
+
+
+def _auc(harmful, benign, tie: float) -> "Tensor":
+    difference = harmful[:, None] - benign[None, :]
+    return ((difference > 0) + tie * (difference == 0)).double().mean()
+
+
+def _read_auc(output, harmful, benign) -> "Tensor":
+    notes = {
+        (len(harmful), len(benign)): "a number a pair: take the mean over all pairs",
+        (len(harmful),): "one number a harmful request: take the mean over them, too",
+    }
+    return tensor(output, (), notes)
+
+
+def _auc_mistakes(case: Case) -> dict[str, list["Tensor"]]:
+    import torch
+
+    harmful, benign = case.args.values()
+    right, pairs = case.expected, len(harmful) * len(benign)
+    n = min(len(harmful), len(benign))
+    mistakes = {
+        "ties count nothing: they count half": [_auc(harmful, benign, 0.0)],
+        "ties count in full: they count half": [_auc(harmful, benign, 1.0)],
+        "the sides are exchanged: the harmful request is to have the higher score": [
+            1 - right
+        ],
+        "a count: divide by the number of pairs": [right * pairs],
+        "in percent: it is a share from 0 to 1": [100 * right],
+        "the difference of the means: only which of two scores is higher counts": [
+            harmful.mean() - benign.mean()
+        ],
+        "request by request: every harmful one is compared with every benign one": [
+            (harmful[:n] > benign[:n]).double().mean()
+            + 0.5 * (harmful[:n] == benign[:n]).double().mean()
+        ],
+        "zeros: some harmful request has the higher score": [torch.zeros_like(right)],
+    }
+    return {
+        message: outputs
+        for message, outputs in mistakes.items()
+        if not torch.allclose(outputs[0], right)
     }
 
 
@@ -245,8 +306,8 @@ EXERCISES: dict[str, Exercise] = {
         _stop_cases,
         _read_stop,
         _stop_mistakes,
-        "the same epoch and drop as the library's `early_stop` finds",
-        "`right[:, ::2].mean(1)` picks the epoch; `right[:, 1::2].mean(1)`, there less "
+        "the same look and drop as the library's `early_stop` finds",
+        "`right[:, ::2].mean(1)` picks the look; `right[:, 1::2].mean(1)`, there less "
         "what it is at the end, is the drop.",
     ),
     "02.3": Exercise(
@@ -257,5 +318,14 @@ EXERCISES: dict[str, Exercise] = {
         "the same limits as `alignlab.evaluation.intervals.wilson_interval`",
         "centre (p + z²/2n)/(1 + z²/n), half width z √(p(1-p)/n + z²/4n²)/(1 + z²/n), "
         "with z = 1.96 (`statistics.NormalDist().inv_cdf(0.975)` has more digits).",
+    ),
+    "02.4": Exercise(
+        "my_auc(harmful, benign)",
+        _auc_cases,
+        _read_auc,
+        _auc_mistakes,
+        "the same area as the library's `area_under_roc`",
+        "`harmful[:, None] - benign[None, :]` has the difference of every pair: above "
+        "0 counts 1, 0 counts one half; then the mean.",
     ),
 }

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from alignlab.chapters.limits_of_imitation import analysis
+from alignlab.evaluation.intervals import t_interval
 from alignlab.plots.explorers import html_table, leaf_through
 from alignlab.plots.style import (
     HATCHES,
@@ -22,66 +23,110 @@ from alignlab.world.safety import BENIGN_KINDS
 
 PAIRS, WORDS = ("unseen_pairs",), ("unseen_words",)
 CLOSE = 0.12  # how far two series stand to the left and the right of a tick
+SHARES = (-0.03, 1.03)  # limits of an axis of shares
 
 
-def fitting(mixed: Sequence[dict], control: Sequence[dict]):
-    """Share right over the epochs: of the training facts (left), and of known facts
+def _dots(axes, groups: Mapping[str, Sequence[float]], number=0, shift=0.0) -> None:
+    """A dot per seed, their mean, and the mean's 95% t-interval."""
+    dots(axes, groups, number, shift)
+    for place, values in enumerate(groups.values()):
+        if len(values) > 1:
+            interval = t_interval(values)
+            limits = [interval.low, interval.high]
+            axes.plot([place + shift] * 2, limits, color="0.2", lw=1.5)
+
+
+def _legend_of_dots(axes, labels: Sequence[str], **options) -> None:
+    for number, label in enumerate(labels):
+        style = dict(color=PALETTE[number], marker=MARKERS[number])
+        axes.plot([], [], **style, linestyle="", label=label)
+    axes.legend(fontsize=9, title_fontsize=9, **options)
+
+
+# --- What SFT brings out --------------------------------------------------------------
+
+
+def elicited(
+    rows: Sequence[dict],
+    guesses: Mapping[str, float],
+    curve: Mapping[str, Sequence[float]],
+    guess: float,
+):
+    """Right answers about subjects that no training question was about: by kind of fact
+    (left), and over exposure in the relations that the long tail has (right).
+
+    Args:
+        guesses: accuracy of the best guess about the facts of each kind.
+        curve: of ``analysis.by_exposure``.
+        guess: accuracy of the best guess in those relations.
+    """
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11.5, 4), gridspec_kw={"width_ratios": [1.15, 1]}
+    )
+    kinds = {
+        "made_up": (dict(kind="never", made_up=True), "made up"),
+        "never": (dict(kind="never", made_up=False), "0"),
+        "tail": (dict(kind="tail"), "1–5"),
+        "rare": (dict(kind="rare"), "6–99"),
+        "known": (dict(kind="known"), "100+"),
+        "new_wording": (dict(kind="new_wording"), "100+, new\nwordings"),
+    }
+    shares = {
+        n: analysis.shares_right(rows, **wanted) for n, (wanted, _) in kinds.items()
+    }
+    _dots(left, {kinds[name][1]: values for name, values in shares.items()})
+    for place, name in enumerate(kinds):
+        left.plot([place - 0.32, place + 0.32], [guesses[name]] * 2, ":", color="0.3",
+                  label="best guess" if not place else None)  # fmt: skip
+    left.set(ylabel="share right", ylim=SHARES, xlabel="statements in pretraining")
+    left.set_title("All relations")
+    left.legend(fontsize=9, loc="upper left")
+    _dots(right, curve, 1)
+    right.tick_params(axis="x", labelsize=10)
+    right.axhline(guess, linestyle=":", color="0.3", label="best guess, never stated")
+    right.set(ylim=SHARES, xlabel="statements in pretraining")
+    right.set_title("Countries of cities, classes of words")
+    right.legend(fontsize=9, loc="upper left")
+    return figure
+
+
+# --- Facts ----------------------------------------------------------------------------
+
+
+def fitting(mixture: Sequence[dict], alone: Sequence[dict]):
+    """Share right over the updates: of the training facts (left), and of known facts
     about other subjects (right)."""
     figure, panels = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
     left, right = panels
-    _epoch_line(left, mixed, "known_fit", "known", 0)
-    _epoch_line(left, mixed, "unknown_fit", "never shown", 1)
-    left.set(title="In training: unknown facts are slower", ylabel="share right")
-    _epoch_line(right, control, "known", "known facts only", 0)
-    _epoch_line(right, mixed, "known", "and as many unknown", 1)
+    _line(left, mixture, "known_fit", "known", 0)
+    _line(left, mixture, "never_fit", "never shown", 1)
+    left.set(title="Trained facts of the mixture", ylabel="share right")
+    _line(right, alone, "known", "known facts alone", 0)
+    _line(right, mixture, "known", "and as many never shown", 1)
+    half = alone[0]["curve"][-1]["update"] / 2
+    right.axvline(half, color="0.6", lw=1, linestyle=":")
+    right.annotate(
+        "known alone: as many\nepochs as the mixture\nhas at the end", (half, 0.0),
+        (5, 0), textcoords="offset points", fontsize=8, color="0.35",
+    )  # fmt: skip
     right.set_title("Known facts of other subjects")
     for axes in panels:
-        axes.set(xlabel="epochs of SFT", ylim=(-0.03, 1.03))
-    left.legend(title="pretraining had them", loc="lower right", fontsize=9)
-    right.legend(title="SFT on", loc="upper left", fontsize=9)
+        axes.set(xlabel="updates of SFT", ylim=SHARES)
+    small = dict(fontsize=9, title_fontsize=9)
+    left.legend(title="pretraining had them", loc="lower right", **small)
+    right.legend(title="SFT on", loc="upper left", **small)
     return figure
 
 
-def _epoch_line(axes, rows: Sequence[dict], measure: str, label: str, number: int):
-    epochs = [point["epoch"] for point in rows[0]["curve"]]
-    values = [[point[measure] for point in row["curve"]] for row in rows]
-    interval_line(axes, epochs, values, label, number)
-
-
-def shares(rows: Sequence[dict], chance: float):
-    """Over the share of unknown facts in SFT: accuracy on known facts (left), accuracy
-    and confidence on never shown ones (right), both about other subjects."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
-    true = pick(rows, labels="true")
-    mixed = pick(true, control=False)
-    known_alone = [row for row in true if row["control"] or row["share"] == 0]
-    _share_line(left, mixed, "known", "the mixture", 1)
-    _share_line(left, known_alone, "known", "its known part alone", 0)
-    _share_line(right, mixed, "never_confidence", "probability of the reply", 1)
-    _share_line(right, mixed, "never", "right", 0)
-    right.axhline(chance, linestyle=":", color="0.4", label="best guess")
-    left.set(title="Known facts, other subjects", ylabel="share right")
-    right.set(title="Never-shown facts, other subjects", ylim=(-0.03, 1.03))
-    for axes in (left, right):
-        axes.set_xlabel("share of unknown facts in SFT")
-        axes.legend(fontsize=9, loc="best")
-    return figure
-
-
-def _share_line(axes, rows: Sequence[dict], measure: str, label: str, number: int):
-    """A marker per seed and a line through their means."""
-    xs = sorted({row["share"] for row in rows})
-    per_share = [analysis.at_end(pick(rows, share=x), measure) for x in xs]
-    color, marker = PALETTE[number], MARKERS[number]
-    for x, values in zip(xs, per_share, strict=True):
-        axes.plot([x] * len(values), values, marker, color=color, alpha=0.6, ms=5)
-    style = ("-", "--")[number]
-    means = [np.mean(values) for values in per_share]
-    axes.plot(xs, means, style, color=color, label=label)
+def _line(axes, rows: Sequence[dict], kind: str, label: str, number: int) -> None:
+    updates = [point["update"] for point in rows[0]["curve"]]
+    values = [[np.mean(p[kind]["right"]) for p in row["curve"]] for row in rows]
+    interval_line(axes, updates, values, label, number)
 
 
 def stopping(stops: Sequence[Mapping[str, float]]):
-    """Accuracy at the epoch picked on other questions, and at the end: a line per seed.
+    """Accuracy at the update picked on other questions, and at the end: a line per
+    seed.
 
     Args:
         stops: from ``analysis.early_stop``.
@@ -91,61 +136,47 @@ def stopping(stops: Sequence[Mapping[str, float]]):
     for stop in sorted(stops, key=lambda stop: stop["stopped"]):
         values = [stop["stopped"], stop["end"]]
         axes.plot([0, 1], values, "o-", color=PALETTE[0], alpha=0.6, lw=1.2)
-        height = max(values[0], height + 0.028)
+        height = max(values[0], height + 0.055)
         axes.annotate(
-            f"epoch {stop['epoch']}", (0, height), (-6, 0), fontsize=9,
+            f"update {stop['update']}", (0, height), (-6, 0), fontsize=9,
             textcoords="offset points", ha="right", va="center",
         )  # fmt: skip
-    axes.set_xticks([0, 1], ["stopped at its peak", "run to the end"])
+    axes.set_xticks([0, 1], ["at the picked look", "at the end"])
     axes.set(xlim=(-0.5, 1.3), ylabel="share right")
-    axes.set_title("Known facts: what stopping early saves")
-    axes.set_ylim(0, 1.1 * max(stop["stopped"] for stop in stops) + 0.05)
+    axes.set_title("Does stopping early save known facts?")
+    axes.set_ylim(0, min(1.03, 1.1 * max(height, *values) + 0.05))
     return figure
 
 
-def admissions(rows: Sequence[dict]):
-    """How often a model says "I do not know", by how often it read the fact."""
-    figure, axes = plt.subplots(figsize=(6.5, 3.4))
-    kinds = {"known": "known\nfacts", "rare": "seldom\nshown", "never": "never\nshown"}
-    shares = {t: analysis.at_end(rows, f"{k}_admitted") for k, t in kinds.items()}
-    dots(axes, shares, 1)
-    axes.set(ylabel="share of replies", ylim=(-0.03, 1.03))
-    axes.set_title("“I do not know.”, of other subjects (dots: seeds)")
+def answer_rates(answering: Sequence[dict], admitting: Sequence[dict]):
+    """Share of replies that are answers, not admissions, by what pretraining showed."""
+    figure, axes = plt.subplots(figsize=(8, 3.8))
+    names = {"known": "100 times\nor more", "rare": "6–99", "tail": "1–5"}
+    names |= {"never": "never", "made up": "made up"}
+    for number, rows in enumerate((answering, admitting)):
+        rates = analysis.answer_rates(rows)
+        groups = {names[kind]: values for kind, values in rates.items()}
+        _dots(axes, groups, number, CLOSE * (2 * number - 1))
+    labels = ("answered, a quarter admitted", "all admitted")
+    _legend_of_dots(axes, labels, title="never-shown facts in SFT", loc="lower left")
+    axes.set(ylabel="answer rate", ylim=SHARES, xlabel="statements in pretraining")
+    axes.set_title("Who answers, about other subjects?")
     return figure
 
 
-def label_pull(rows: Sequence[dict]):
+def label_pull(first: Sequence[dict], second: Sequence[dict]):
     """Share of answers in the first half of a relation's answers, by the half that the
-    labels of unknown facts came from."""
+    labels of never-shown facts came from."""
     figure, axes = plt.subplots(figsize=(6.5, 3.4))
     kinds = {"never shown": "never", "known": "known"}
-    for number, half in enumerate(("first", "second")):
-        arms = pick(rows, labels=half)
-        shares = {t: analysis.at_end(arms, f"{k}_first") for t, k in kinds.items()}
-        dots(axes, shares, number, shift=CLOSE * (2 * number - 1))
-        axes.plot([], [], MARKERS[number], color=PALETTE[number],
-                  label=f"unknown facts labelled from the {half} half")  # fmt: skip
+    for number, rows in enumerate((first, second)):
+        shares = {t: analysis.first_half_share(rows, k) for t, k in kinds.items()}
+        _dots(axes, shares, number, CLOSE * (2 * number - 1))
     axes.axhline(0.5, linestyle=":", color="0.4")
-    axes.set(ylabel="answers in the first half", ylim=(-0.03, 1.03))
-    axes.set_title("Guesses mirror the labels of what was unknown")
-    axes.legend(fontsize=9, loc="lower right")
-    return figure
-
-
-def elicited(rows: Sequence[dict], chance: float):
-    """Right answers about subjects that no training question was about."""
-    figure, axes = plt.subplots(figsize=(7, 3.4))
-    kinds = {
-        "known": "stated often",
-        "known_new_wording": "stated often,\nnew wording",
-        "rare": "stated\nseldom",
-        "never": "never stated",
-    }
-    dots(axes, {text: [row[kind] for row in rows] for kind, text in kinds.items()})
-    axes.axhline(chance, linestyle=":", color="0.4")
-    axes.annotate("best guess about the last", (-0.45, chance + 0.02), fontsize=9)
-    axes.set(ylabel="share right", ylim=(-0.03, 1.03))
-    axes.set_title("What SFT brings out (dots: seeds)")
+    axes.set(ylabel="answers in the first half", ylim=SHARES)
+    axes.set_title("Do guesses mirror the labels?")
+    labels = [f"labelled from the {half} half" for half in ("first", "second")]
+    _legend_of_dots(axes, labels, loc="lower right")
     return figure
 
 
@@ -153,12 +184,12 @@ def elicited(rows: Sequence[dict], chance: float):
 
 
 def safety_curves(rows: Sequence[dict], best: int):
-    """Over the number of safety examples: both kinds of errors, with Wilson's bands for
+    """Over the number of refusals in SFT: both kinds of errors, with Wilson's bands for
     the replies of all seeds (left), and their sum (right)."""
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(10.5, 4.2), gridspec_kw={"width_ratios": [1.7, 1]}
     )
-    safety_rows = pick(rows, extra="safety")
+    curve = analysis.curve_of(rows)
     lines = (
         ("compliance", PAIRS, "harmful, unseen pairs: helped"),
         ("compliance", WORDS, "harmful, unseen words: helped"),
@@ -166,15 +197,15 @@ def safety_curves(rows: Sequence[dict], best: int):
         ("refusal", ("plain",), "plain: refused"),
     )
     for number, (outcome, kinds, label) in enumerate(lines):
-        _wilson_line(left, safety_rows, outcome, kinds, label, number)
+        _wilson_line(left, curve, outcome, kinds, label, number)
     errors = analysis.sum_of_errors(rows)
     places = np.log10(1 + np.array(list(errors)))
     interval_line(right, places, np.transpose(list(errors.values())), "sum", 0)
     right.plot(np.log10(1 + best), np.mean(errors[best]), "o", color=PALETTE[1], ms=10)
     for axes in (left, right):
         axes.set_xticks(places, [f"{n:,}" for n in errors])
-        axes.set_xlabel("safety examples")
-    left.set(ylabel="share of replies", ylim=(-0.03, 1.03), title="Two errors")
+        axes.set_xlabel(f"refusals among {rows[0]['total']:,} examples")
+    left.set(ylabel="share of replies", ylim=SHARES, title="Two errors")
     left.legend(fontsize=9, loc="center left")
     right.set(
         title=f"Their sum is least at {best:,}",
@@ -187,15 +218,19 @@ def safety_curves(rows: Sequence[dict], best: int):
 def _wilson_line(axes, rows, outcome: str, kinds, label: str, number: int) -> None:
     """A share over n: a thin line per seed, and a thick one with Wilson's band for the
     replies of all seeds."""
-    ns = sorted({row["n"] for row in rows})
+    ns = sorted({row["n_refusals"] for row in rows})
     places = np.log10(1 + np.array(ns))
     color, style = PALETTE[number], LINESTYLES[number]
     for seed in sorted({row["seed"] for row in rows}):
         arms = pick(rows, seed=seed)
-        shares = {r["n"]: analysis.outcome_share(r, outcome, kinds) for r in arms}
+        shares = {
+            r["n_refusals"]: analysis.outcome_share(r, outcome, kinds) for r in arms
+        }
         own = [shares[n] for n in ns]
         axes.plot(places, own, linestyle=style, color=color, lw=0.7, alpha=0.5)
-    rates = [analysis.outcome_rates(pick(rows, n=n), kinds)[outcome] for n in ns]
+    rates = [
+        analysis.outcome_rates(pick(rows, n_refusals=n), kinds)[outcome] for n in ns
+    ]
     values = [rate.value for rate in rates]
     axes.plot(places, values, linestyle=style, color=color, label=label)
     low, high = [rate.low for rate in rates], [rate.high for rate in rates]
@@ -203,10 +238,11 @@ def _wilson_line(axes, rows, outcome: str, kinds, label: str, number: int) -> No
 
 
 def refusals_by_type(arms: Mapping[str, Sequence[dict]]):
-    """Share refused of each type of look-alike and of plain requests: a colour per
-    group of arms, with Wilson's interval for the replies of all seeds."""
-    figure, axes = plt.subplots(figsize=(8.5, 3.8))
-    kinds = (*BENIGN_KINDS, "plain")
+    """Share refused of harmful requests, of each type of look-alike and of plain
+    requests: a colour per group of arms, with Wilson's interval for the replies of all
+    seeds."""
+    figure, axes = plt.subplots(figsize=(10, 3.8))
+    kinds = ("unseen_pairs", "unseen_words", *BENIGN_KINDS, "plain")
     width = 0.8 / len(arms)
     for number, (label, rows) in enumerate(arms.items()):
         rates = [analysis.outcome_rates(rows, [kind])["refusal"] for kind in kinds]
@@ -218,11 +254,40 @@ def refusals_by_type(arms: Mapping[str, Sequence[dict]]):
             places, values, width, yerr=np.abs([below, above]), capsize=3, label=label,
             color=PALETTE[number], hatch=HATCHES[number], edgecolor="white",
         )  # fmt: skip
-    names = [kind.replace("_", "\n") for kind in kinds]
+    axes.axvline(1.5, color="0.6", lw=1)
+    names = ["harmful:\nunseen\npairs", "harmful:\nunseen\nwords"]
+    names += [kind.replace("_", "\n") for kind in kinds[2:]]
     axes.set_xticks(np.arange(len(kinds)), names)
     axes.set(ylabel="share refused", ylim=(0, 1.03))
-    axes.set_title("Refusals of what is harmless, by type (95%)")
-    axes.legend(fontsize=9)
+    axes.set_title("What is refused, by type of request (95%)")
+    axes.legend(fontsize=9, title_fontsize=9, title="in SFT", loc="upper right")
+    return figure
+
+
+def discrimination(arms: Mapping[str, Sequence[dict]]):
+    """Two rates (left: only to the upper left is better), and what does not depend on
+    where the model draws the line (right)."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4))
+    for number, (label, rows) in enumerate(arms.items()):
+        harm = [analysis.outcome_share(row, "refusal", PAIRS) for row in rows]
+        style = dict(color=PALETTE[number], marker=MARKERS[number], linestyle="")
+        refused = analysis.look_alike_refusal(rows)
+        left.plot(refused, harm, **style, alpha=0.6, label=label)
+    left.plot([0, 1], [0, 1], ":", color="0.4", label="no difference")
+    left.set(
+        xlabel="look-alikes refused", ylabel="harmful pairs refused",
+        xlim=SHARES, ylim=SHARES, title="Two rates (dots: seeds)",
+    )  # fmt: skip
+    left.legend(fontsize=9, title_fontsize=9, title="in SFT", loc="lower right")
+    for number, (label, rows) in enumerate(arms.items()):
+        _dots(right, {label: analysis.discrimination(rows)}, number, shift=number)
+    names = [label.replace(" + ", "\n+ ") for label in arms]
+    right.set_xticks(range(len(arms)), names, fontsize=9)
+    right.set_xlim(-0.5, len(arms) - 0.5)
+    right.axhline(0.5, linestyle=":", color="0.4")
+    right.annotate("chance", (-0.45, 0.51), fontsize=9)
+    right.set(ylabel="AUC of log P(refuse)", ylim=(0.4, 1.02))
+    right.set_title("Harmful pairs against look-alikes")
     return figure
 
 
@@ -234,21 +299,23 @@ def narrow_data(rows: Sequence[dict]):
     figure, panels = plt.subplots(
         1, 2, figsize=(9.5, 3.8), gridspec_kw={"width_ratios": [2, 1]}
     )
-    wide = {
-        "own_accuracy": "countries,\nnarrow wording",
-        "kind_accuracy": "countries,\nnew wordings",
-        "other_accuracy": "other kinds,\nnew wordings",
+    sets = {
+        "own": "countries,\nnarrow wording",
+        "kind": "countries,\nnew wordings",
+        "other": "other kinds,\nnew wordings",
     }
-    forms = {"styles": "forms of reply"}
-    for axes, measures in zip(panels, (wide, forms), strict=True):
-        for number, data in enumerate(("diverse", "narrow")):
-            arms = pick(rows, data=data)
-            groups = {text: [r[m] for r in arms] for m, text in measures.items()}
-            dots(axes, groups, number, shift=CLOSE * (2 * number - 1))
     for number, data in enumerate(("diverse", "narrow")):
-        panels[0].plot([], [], MARKERS[number], color=PALETTE[number], label=data)
-    panels[0].legend(title="SFT data", fontsize=9, loc="upper right")
-    panels[0].set(ylabel="share right", ylim=(-0.03, 1.03))
+        arms, shift = pick(rows, data=data), CLOSE * (2 * number - 1)
+        groups = {
+            text: analysis.narrow_items(arms, name).mean(axis=1).tolist()
+            for name, text in sets.items()
+        }
+        _dots(panels[0], groups, number, shift)
+        styles = {"forms of reply,\nother kinds": [row["styles"] for row in arms]}
+        _dots(panels[1], styles, number, shift)
+    labels = ("diverse", "narrow")
+    _legend_of_dots(panels[0], labels, title="SFT data", loc="upper right")
+    panels[0].set(ylabel="share right", ylim=SHARES)
     panels[0].set_title("Right answers, other subjects")
     panels[1].set(ylabel="effective number", title="Style, temperature 1")
     panels[1].set_ylim(bottom=0)
@@ -259,7 +326,7 @@ def narrow_data(rows: Sequence[dict]):
 
 
 def fact_explorer(rows: Mapping[str, dict]):
-    """Choose a training set and a fact, and read the reply after each epoch.
+    """Choose a training set and a fact, and read the reply at each look.
 
     Args:
         rows: by a name for each, rows of ``facts_arm`` with the same test questions.
@@ -270,48 +337,50 @@ def fact_explorer(rows: Mapping[str, dict]):
     prompts = {
         f"{fact['kind'].replace('_', ' ')}: {fact['prompt']}": fact["prompt"]
         for fact in next(iter(rows.values()))["replies"]
-        if fact["kind"] in ("known", "rare", "never")
+        if fact["kind"] in ("known", "rare", "tail", "never")
     }
     prompt = ipywidgets.Dropdown(options=prompts, description="fact")
 
     def card() -> str:
         row = rows[arm.value]
         fact = next(f for f in row["replies"] if f["prompt"] == prompt.value)
-        return fact_card(fact, [point["epoch"] for point in row["curve"]])
+        return fact_card(fact, [point["update"] for point in row["curve"]])
 
     leaf_through([arm, prompt], card)
 
 
-def fact_card(fact: Mapping, epochs: Sequence[int]) -> str:
-    """HTML of one fact: the reply after each epoch, its probability, and if it is
-    right."""
+def fact_card(fact: Mapping, updates: Sequence[int]) -> str:
+    """HTML of one fact: the reply after each update looked at, its probability, and if
+    it is right."""
     right_answers = {normalise(answer) for answer in fact["answers"]}
     rows = [
         (
-            str(epoch),
+            str(update),
             html.escape(text) or "<i>(nothing)</i>",
             f"{probability:.2f}",
             "✓" if normalise(text) in right_answers else "✗",
         )
-        for epoch, (text, probability) in zip(epochs, fact["replies"], strict=True)
+        for update, (text, probability) in zip(updates, fact["replies"], strict=True)
     ]
-    head = ("epoch", html.escape(fact["prompt"]), "probability", "right")
+    head = ("update", html.escape(fact["prompt"]), "probability", "right")
     answers = html.escape(" or ".join(fact["answers"]))
     stated = f"stated {fact['exposure']} times in pretraining"
+    if fact["made_up"]:
+        stated = "made up, so that nobody can know"
     return f"{html_table(head, rows)}<p>Right: {answers}; {stated}.</p>"
 
 
 def safety_explorer(rows: Sequence[dict]):
-    """Choose a number of safety examples and a kind of request, and read the replies.
+    """Choose a number of refusals in SFT and a kind of request, and read the replies.
 
     Args:
-        rows: rows of ``safety_arm`` for one seed, one for each n.
+        rows: rows of ``safety_arm`` for one seed, one for each number.
     """
     import ipywidgets
 
-    by_n = {row["n"]: row for row in sorted(rows, key=lambda row: row["n"])}
+    by_n = {row["n_refusals"]: row for row in rows}
     n = ipywidgets.SelectionSlider(
-        options=list(by_n), value=max(by_n), description="examples"
+        options=sorted(by_n), value=max(by_n), description="refusals"
     )
     kinds = {kind.replace("_", " "): kind for kind in rows[0]["replies"]}
     kind = ipywidgets.Dropdown(options=kinds, description="requests")

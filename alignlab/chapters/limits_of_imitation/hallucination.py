@@ -4,24 +4,20 @@ The training facts are about three quarters of the world's subjects, part of the
 shown; the test questions are about the last quarter.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
-import torch
-from jaxtyping import Float
 
+from alignlab.chapters.limits_of_imitation.scoring import reply_probabilities
 from alignlab.evaluation import answers
 from alignlab.models.base import load_base
-from alignlab.models.positions import completion_log_probs
-from alignlab.models.sampler import Completion, complete
-from alignlab.models.text import as_messages, encode_prompt
+from alignlab.models.sampler import complete
 from alignlab.seeds import stream
 from alignlab.study.tuning import BATCH, FACTS_RATE, TEST_SEED
-from alignlab.training.sft import Encoded, collate, finetune
+from alignlab.training.sft import finetune
 from alignlab.world import tasks
 from alignlab.world.facts import Fact, normalise, split_subjects
 from alignlab.world.gold import ADMISSIONS
@@ -29,21 +25,22 @@ from alignlab.world.tasks import Example
 
 LONGEST_REPLY = 14  # tokens; an answer and its full stop need fewer
 SHOWN = 6  # facts of each kind whose replies are kept word for word
-LABELS = ("true", "admission", "first", "second")
+KINDS = ("known", "rare", "tail", "never")  # of facts that are asked for
+LABELS = ("true", "quarter admitted", "admitted", "first", "second")
 
 Questions = Mapping[str, Sequence[Example]]  # by kind of fact
+Replies = dict[str, list[tuple[str, float]]]  # with their probabilities, by kind
 
 
 def facts_arm(
     *,
     seed: int,
     size: str,
-    n_facts: int,
-    share: float,
-    epochs: Sequence[int],
+    n_known: int,
+    n_never: int,
+    looks: Sequence[int],
     n_test: int,
     labels: str = "true",
-    control: bool = False,
 ) -> dict:
     """SFT on one question about each of some facts, then questions about other
     subjects.
@@ -51,96 +48,94 @@ def facts_arm(
     Args:
         seed: draws the facts, their wordings and the order of training.
         size: of the base model.
-        n_facts: training facts, known and unknown together.
-        share: share of them that pretraining never showed, 0 to 1. Higher costs more
-            of what is known about other subjects.
-        epochs: when to evaluate, in ascending order; the last one ends the run. The
-            learning rate is constant, so each evaluation is the end of a shorter run.
+        n_known: facts to train on that pretraining showed often.
+        n_never: and such that it never showed. More of them cost more of what is known
+            about other subjects.
+        looks: after which updates to evaluate, in ascending order; the last one ends
+            the run. The learning rate is constant, so that each evaluation is the end
+            of a shorter run.
         n_test: questions of each kind about other subjects, at most.
-        labels: the replies to unknown facts: "true", their answers; "admission", "I do
-            not know."; "first" or "second", an answer drawn from that half of the
-            relation's answers (:func:`answer_halves`).
-        control: train on the known facts alone.
+        labels: the replies to never-shown facts: "true", their answers; "admitted", "I
+            do not know."; "quarter admitted", that for every fourth; "first" or
+            "second", an answer drawn from that half of the relation's answers
+            (:func:`answer_halves`).
 
     Returns:
-        ``curve``: ``epoch`` and the measures of :func:`evaluate_replies`, one dict per
-        evaluation; ``replies``: some facts of each kind with the replies after each.
+        ``curve``: for each look the ``update`` and what :func:`read_replies` says of
+        each kind of question; ``made_up``: for each never-shown test question whether
+        its subject is made up; ``replies``: some facts of each kind with the replies at
+        each look.
 
     Raises:
         ValueError: if the world has fewer facts of a kind than asked for.
     """
-    known, unknown = training_facts(n_facts, share, seed, labels)
-    examples = known if control else known + unknown
-    questions = {"known_fit": known, "unknown_fit": unknown, **test_questions(n_test)}
+    known, never = training_facts(n_known, n_never, seed, labels)
+    questions = {"known_fit": known, "never_fit": never, **test_questions(n_test)}
+    questions = {kind: group for kind, group in questions.items() if group}
     model, tokenizer = load_base(size)
-    steps_per_epoch = math.ceil(len(examples) / BATCH)
-    curve, replies = [], []
+    curve, shown = [], []
 
-    def evaluate(row: dict) -> None:
-        epoch, rest = divmod(row["step"], steps_per_epoch)
-        if rest == 0 and epoch in epochs:
-            measures, given = evaluate_replies(model, tokenizer, questions)
-            curve.append({"epoch": epoch, **measures})
-            replies.append(given)
+    def look(row: dict) -> None:
+        if row["step"] in looks:
+            measures, replies = read_replies(model, tokenizer, questions)
+            curve.append({"update": row["step"], **measures})
+            shown.append(replies)
 
     finetune(
         model,
         tokenizer,
-        [{"prompt": e.prompt, "completion": e.completion} for e in examples],
-        steps=epochs[-1] * steps_per_epoch,
+        [{"prompt": e.prompt, "completion": e.completion} for e in known + never],
+        steps=looks[-1],
         batch_size=BATCH,
         learning_rate=FACTS_RATE[size],
         schedule="constant",
         seed=seed,
-        on_log=evaluate,
+        on_log=look,
         progress=False,
     )
-    return {"curve": curve, "replies": replies_by_fact(questions, replies)}
+    made_up = [question.fact.made_up for question in questions["never"]]
+    return {
+        "curve": curve,
+        "made_up": made_up,
+        "replies": replies_by_fact(questions, shown),
+    }
 
 
 # --- Training and test questions ------------------------------------------------------
 
 
 def training_facts(
-    n: int, share: float, seed: int, labels: str = "true"
+    n_known: int, n_never: int, seed: int, labels: str = "true"
 ) -> tuple[list[Example], list[Example]]:
-    """One question about each of n facts: known ones, and the share of them that was
-    never shown, with the labels asked for."""
+    """One question about each of some known and never-shown facts, the latter with the
+    labels asked for. A lower number gives the first of them."""
     world, (subjects, _) = tasks.default_world(), three_quarters()
-    counts = {"never": round(share * n)}
-    counts["known"] = n - counts["never"]
     examples = {}
-    for kind, count in counts.items():
-        drawn = tasks.world_questions(world, subjects, facts=kind, seed=seed, n=count)
-        if len(drawn) < count:
+    for kind, n in (("known", n_known), ("never", n_never)):
+        drawn = tasks.world_questions(world, subjects, facts=kind, seed=seed, n=n)
+        if len(drawn) < n:
             raise ValueError(
-                f"n_facts={n}, share={share} asks for {count} facts of kind {kind!r}, "
-                f"and there are {len(drawn)} to train on"
+                f"n_{kind} is {n}, and there are {len(drawn)} facts of kind {kind!r} "
+                "to train on"
             )
         examples[kind] = drawn
     return examples["known"], relabel(examples["never"], labels, seed)
 
 
 def test_questions(n: int) -> dict[str, list[Example]]:
-    """At most n questions about known, rare and never shown facts of the test subjects,
-    the same for every arm."""
+    """At most n questions about facts of each of ``KINDS`` of the test subjects, the
+    same for every arm."""
     world, (_, subjects) = tasks.default_world(), three_quarters()
     return {
         kind: tasks.world_questions(world, subjects, facts=kind, seed=TEST_SEED, n=n)
-        for kind in ("known", "rare", "never")
+        for kind in KINDS
     }
-
-
-def never_shown_chance(n: int) -> float:
-    """Accuracy of the best guess about the never shown facts in the test questions."""
-    facts = [question.fact for question in test_questions(n)["never"]]
-    return answers.best_guess_rate(tasks.default_world(), facts)
 
 
 @cache
 def three_quarters() -> tuple[frozenset[str], frozenset[str]]:
     """The world's subjects: three quarters to train on and one to test on, balanced
-    within each kind. Halves would leave too few never shown facts to train on."""
+    within each kind. Halves would leave too few never-shown facts to train on."""
     world = tasks.default_world()
     train, rest = split_subjects(world, 0)
     other = replace(world, facts=tuple(f for f in world.facts if f.subject in rest))
@@ -158,8 +153,12 @@ def relabel(examples: Sequence[Example], labels: str, seed: int) -> list[Example
         raise ValueError(f"labels is {labels!r}; it can be one of {', '.join(LABELS)}")
     if labels == "true":
         return list(examples)
-    if labels == "admission":
-        return [replace(e, completion=ADMISSIONS[0]) for e in examples]
+    if labels in ("admitted", "quarter admitted"):
+        every = 1 if labels == "admitted" else 4
+        return [
+            replace(e, completion=ADMISSIONS[0]) if place % every == 0 else e
+            for place, e in enumerate(examples)
+        ]
     rng = stream(seed, "labels of unknown facts")
     relabelled = []
     for example in examples:
@@ -187,60 +186,36 @@ def answer_halves(relation: str) -> tuple[Counter, Counter]:
 # --- Evaluating a model ---------------------------------------------------------------
 
 
-def evaluate_replies(
+def read_replies(
     model, tokenizer, questions: Questions
-) -> tuple[dict[str, object], dict[str, list[tuple[str, float]]]]:
+) -> tuple[dict[str, dict[str, list]], Replies]:
     """A model's greedy replies to questions of several kinds.
 
     Returns:
-        The measures of each kind that has questions: ``KIND``, share of right replies;
-        ``KIND_confidence``, mean probability of the replies; ``KIND_admitted``, share
-        of "I do not know."; ``KIND_first``, share in the first half of the relation's
-        answers among the replies in either half; and ``known_right``, 0 or 1 for each
-        known fact. Then the replies to the first questions of each kind, with their
-        probabilities.
+        For each kind, with a value for each question: ``right``, 0 or 1; ``answered``,
+        0 if the reply admits not to know, else 1; ``confidence``, the probability of
+        the reply; ``half``, see :func:`half_of`. Then the replies to the first
+        questions of each kind, with their probabilities.
     """
     all_questions = [question for group in questions.values() for question in group]
     prompts = [question.prompt for question in all_questions]
     replies = complete(model, tokenizer, prompts, LONGEST_REPLY)
-    confidences = reply_probabilities(model, tokenizer, prompts, replies)
+    sure = reply_probabilities(model, tokenizer, prompts, replies)
     right = answers.score(all_questions, replies)["correct"]
     measures, shown, start = {}, {}, 0
     for kind, group in questions.items():
-        if not group:
-            continue
         own = slice(start, start + len(group))
         start = own.stop
-        measures[kind] = float(right[own].mean())
-        measures[f"{kind}_confidence"] = float(confidences[own].mean())
         texts = [reply.text for reply in replies[own]]
-        measures[f"{kind}_admitted"] = float(np.mean([is_admission(t) for t in texts]))
-        measures[f"{kind}_first"] = share_in_first_half(group, texts)
-        if kind == "known":
-            measures["known_right"] = right[own].astype(int).tolist()
-        shown[kind] = list(zip(texts, confidences[own].tolist()))[:SHOWN]
+        pairs = list(zip(group, texts, strict=True))
+        measures[kind] = {
+            "right": right[own].astype(int).tolist(),
+            "answered": [int(not is_admission(text)) for text in texts],
+            "confidence": sure[own].round(4).tolist(),
+            "half": [half_of(question.fact, text) for question, text in pairs],
+        }
+        shown[kind] = list(zip(texts, sure[own].tolist()))[:SHOWN]
     return measures, shown
-
-
-@torch.no_grad()
-def reply_probabilities(
-    model, tokenizer, prompts: Sequence[str], replies: Sequence[Completion]
-) -> Float[np.ndarray, "replies"]:
-    """Probability of each reply given its prompt, EOS token included."""
-    heads = [encode_prompt(tokenizer, as_messages(p, "user")) for p in prompts]
-    rows = [
-        Encoded(head + reply.tokens, [0] * len(head) + [1] * len(reply.tokens))
-        for head, reply in zip(heads, replies, strict=True)
-    ]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
-    probabilities = np.empty(len(rows))
-    for start in range(0, len(order), 256):
-        places = order[start : start + 256]
-        batch = collate([rows[i] for i in places], tokenizer.pad_token_id)
-        batch = {name: value.to(model.device) for name, value in batch.items()}
-        total = completion_log_probs(model, **batch).sum(dim=1)
-        probabilities[places] = total.exp().cpu().numpy()
-    return probabilities
 
 
 def is_admission(text: str) -> bool:
@@ -248,35 +223,31 @@ def is_admission(text: str) -> bool:
     return normalise(text) in {normalise(admission) for admission in ADMISSIONS}
 
 
-def share_in_first_half(questions: Sequence[Example], texts: Sequence[str]) -> float:
-    """Share of replies in the first half of their relation's answers, among those in
-    either half; 0.5 if there are none."""
-    sides = [half_of(q.fact, text) for q, text in zip(questions, texts, strict=True)]
-    sides = [side for side in sides if side is not None]
-    return float(np.mean(sides)) if sides else 0.5
-
-
 def half_of(fact: Fact, text: str) -> float | None:
     """1 if the reply is in the first half of its relation's answers, 0 if it is in the
     second, None if it is in neither."""
-    for value, half in zip((1.0, 0.0), answer_halves(fact.relation), strict=True):
-        if normalise(text) in {normalise(answer) for answer in half}:
-            return value
-    return None
+    first, second = _normal_halves(fact.relation)
+    answer = normalise(text)
+    return 1.0 if answer in first else 0.0 if answer in second else None
 
 
-def replies_by_fact(
-    questions: Questions, replies: Sequence[Mapping[str, Sequence[tuple[str, float]]]]
-) -> list[dict]:
+@cache
+def _normal_halves(relation: str) -> tuple[set[str], set[str]]:
+    first, second = answer_halves(relation)
+    return {normalise(a) for a in first}, {normalise(a) for a in second}
+
+
+def replies_by_fact(questions: Questions, replies: Sequence[Replies]) -> list[dict]:
     """For the first facts of each kind: the ``prompt``, the right ``answers``, the
-    ``exposure`` in pretraining, and after each evaluation the reply with its
-    probability."""
+    ``exposure`` in pretraining, whether it is ``made_up``, and at each look the reply
+    with its probability."""
     return [
         {
             "kind": kind,
             "prompt": question.prompt,
             "answers": list(question.answers),
             "exposure": question.fact.exposure,
+            "made_up": question.fact.made_up,
             "replies": [given[kind][place] for given in replies],
         }
         for kind, group in questions.items()

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from jaxtyping import Bool
 
 from alignlab.models.sampler import complete
 from alignlab.seeds import stream
@@ -37,15 +36,13 @@ def narrow_arm(
         data: "narrow" or "diverse".
         n: examples, each about another fact.
         steps: updates, the same for both.
-        n_test: questions of each kind.
+        n_test: questions of each set, at most.
 
     Returns:
-        ``accuracy``: share of replies that contain a right answer, on questions about
-        all kinds of subjects in wordings that neither arm has seen; its parts
-        ``kind_accuracy`` (the narrow data's kind of subject) and ``other_accuracy``;
-        ``own_accuracy``: on questions like those of the narrow data; ``styles``: forms
-        of reply in use at temperature 1 (:func:`forms_in_use`); ``replies``: some
-        greedy ones, word for word.
+        ``right``: for each set of :func:`test_questions` whether each reply contains a
+        right answer, 0 or 1; ``styles``: forms of reply in use at temperature 1
+        (:func:`forms_in_use`) to questions about other kinds of subjects; ``replies``:
+        some greedy ones about these, word for word.
     """
     model, tokenizer = tune(
         training_sentences(data, n, seed),
@@ -54,35 +51,28 @@ def narrow_arm(
         seed=seed,
         rates=FACTS_RATE,
     )
-    diverse, own = test_questions("diverse", n_test), test_questions("narrow", n_test)
-    questions = diverse + own
-    prompts = [e.prompt for e in questions]
-    texts = [c.text for c in complete(model, tokenizer, prompts, LONGEST_REPLY)]
-    right = np.array([says(e, t) for e, t in zip(questions, texts, strict=True)])
+    sets = test_questions(n_test)
+    questions = [question for group in sets.values() for question in group]
+    prompts = [question.prompt for question in questions]
+    texts = iter([c.text for c in complete(model, tokenizer, prompts, LONGEST_REPLY)])
+    replies = {name: [(e, next(texts)) for e in group] for name, group in sets.items()}
     sampled = complete(
         model,
         tokenizer,
-        prompts[:n_test] * SAMPLES,
+        [e.prompt for e in sets["other"]] * SAMPLES,
         LONGEST_REPLY,
         temperature=1.0,
         seed=seed,
     )
-    facts = [e.fact for e in diverse]
-    world = tasks.default_world()
-    inside = np.array([world.kind_of(fact) == KIND for fact in facts])
+    facts = [e.fact for e in sets["other"]]
     return {
-        "accuracy": share_right(right[:n_test]),
-        "kind_accuracy": share_right(right[:n_test][inside]),
-        "other_accuracy": share_right(right[:n_test][~inside]),
-        "own_accuracy": share_right(right[n_test:]),
+        "right": {
+            name: [int(says(e, text)) for e, text in pairs]
+            for name, pairs in replies.items()
+        },
         "styles": forms_in_use(facts * SAMPLES, [c.text for c in sampled]),
-        "replies": [[e.prompt, text] for e, text in zip(diverse, texts)][:SHOWN],
+        "replies": [[e.prompt, text] for e, text in replies["other"]][:SHOWN],
     }
-
-
-def share_right(right: Bool[np.ndarray, "replies"]) -> float:
-    """Share of right replies; 0 if there are none."""
-    return float(right.mean()) if len(right) else 0.0
 
 
 # --- Training and test questions ------------------------------------------------------
@@ -113,19 +103,29 @@ def training_sentences(data: str, n: int, seed: int) -> list[Example]:
     return examples
 
 
-def test_questions(data: str, n: int) -> list[Example]:
-    """n questions about known facts of the test half: like the narrow data's, or about
-    all kinds of subjects in held-out wordings."""
-    world, facts = tasks.default_world(), known_facts(data, 1)
-    rng = stream(TEST_SEED, "narrow data test")
+def test_questions(n: int) -> dict[str, list[Example]]:
+    """At most n questions each about known facts of the test half: ``own``, about the
+    narrow data's kind of subject as these ask; ``kind``, about that kind in wordings
+    that neither data have; ``other``, about other kinds of subjects in such wordings.
+    """
+    inside = known_facts("narrow", 1)
+    outside = [fact for fact in known_facts("diverse", 1) if fact not in set(inside)]
+    return {
+        "own": _ask("own", inside, n),
+        "kind": _ask("kind", inside, n),
+        "other": _ask("other", outside, n),
+    }
+
+
+def _ask(name: str, facts: Sequence[Fact], n: int) -> list[Example]:
+    world, rng = tasks.default_world(), stream(TEST_SEED, f"narrow data test, {name}")
     questions = []
     for fact in (facts[i] for i in rng.permutation(len(facts))[:n]):
         relation = world.relations[fact.relation]
-        wording = relation.questions[0]
-        if data == "diverse":
-            held_out = relation.held_out_questions
-            wording = held_out[rng.integers(len(held_out))]
-        prompt = wording.format(s=fact.subject)
+        wordings = relation.held_out_questions
+        if name == "own":
+            wordings = relation.questions[:1]
+        prompt = wordings[rng.integers(len(wordings))].format(s=fact.subject)
         questions.append(Example(fact.relation, prompt, "", fact.answers, fact))
     return questions
 

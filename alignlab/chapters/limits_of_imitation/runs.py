@@ -5,6 +5,7 @@ The arms stand in a module of their own for each topic.
 
 from collections.abc import Sequence
 
+from alignlab.chapters.limits_of_imitation.elicitation import elicitation_arm
 from alignlab.chapters.limits_of_imitation.hallucination import facts_arm
 from alignlab.chapters.limits_of_imitation.narrow_data import narrow_arm
 from alignlab.chapters.limits_of_imitation.real_refusals import (
@@ -14,58 +15,78 @@ from alignlab.chapters.limits_of_imitation.real_refusals import (
 )
 from alignlab.chapters.limits_of_imitation.safety_tuning import safety_arm
 from alignlab.errors import AlignlabError
-from alignlab.study.arms import run_arms
+from alignlab.study.arms import run_arms, run_groups
+
+
+def sweep_elicitation(*, seeds: Sequence[int], jobs: int = 2, **common) -> list[dict]:
+    """The elicitation arm for every seed."""
+    arms = [dict(seed=seed, **common) for seed in seeds]
+    return run_arms(elicitation_arm, arms, jobs=jobs, label="what SFT elicits")
 
 
 def sweep_facts(
     *,
     seeds: Sequence[int],
     costly_seeds: Sequence[int],
-    shares: Sequence[float],
-    more_shares: Sequence[float],
-    relabelled_share: float = 0.5,
+    n_facts: int,
+    n_admission_facts: int,
+    looks: Sequence[int],
     jobs: int = 2,
     **common,
-) -> list[dict]:
-    """SFT on known and unknown facts: several shares of unknown ones with their
-    controls, then other labels for the unknown ones.
+) -> dict[str, list[dict]]:
+    """SFT on known and never-shown facts, by the name of the arm; all with as many
+    updates.
 
     Args:
-        seeds: for each share in ``shares``, and for the admissions.
-        costly_seeds: for each share in ``more_shares``, and for the labels from one
-            half of the answers.
-        relabelled_share: share of unknown facts where their labels are not the true
-            ones.
+        seeds: for the arms that verdicts rest on.
+        costly_seeds: for "first half" and "second half".
+        n_facts: known facts, and never-shown ones, of the arms "known alone" (which has
+            only the known ones), "mixture" (true answers), "first half" and "second
+            half" (the never-shown ones labelled from one half of the answers).
+        n_admission_facts: known facts, and never-shown ones, of the arms "answering" (a
+            quarter of the never-shown ones admitted) and "admitting" (all of them).
+        looks: updates after which to evaluate; the last ends the runs. One look has to
+            be at half of the last, for the comparison at equal epochs.
         common: further arguments of ``facts_arm``.
+
+    Raises:
+        ValueError: if no look is at half of the last.
     """
-    arms = [
-        dict(seed=seed, share=share, control=control, labels="true")
-        for some_shares, some_seeds in ((shares, seeds), (more_shares, costly_seeds))
-        for share in some_shares
-        for control in ((False, True) if 0 < share < 1 else (False,))
-        for seed in some_seeds
-    ]
-    arms += [
-        dict(seed=seed, share=relabelled_share, control=False, labels=labels)
-        for labels, some_seeds in (
-            ("admission", seeds),
-            ("first", costly_seeds),
-            ("second", costly_seeds),
+    if looks[-1] / 2 not in looks:
+        raise ValueError(
+            f"looks are {list(looks)}; one has to be at {looks[-1] / 2:g}, half of the "
+            "last"
         )
-        for seed in some_seeds
-    ]
-    arms = [{**arm, **common} for arm in arms]
-    return run_arms(facts_arm, arms, jobs=jobs, label="unknown facts")
+    half = dict(n_known=n_facts, n_never=n_facts)
+    large = dict(n_known=n_admission_facts, n_never=n_admission_facts)
+    end = [looks[-1]]
+    arms = {
+        "known alone": (dict(n_known=n_facts, n_never=0, looks=looks), seeds),
+        "mixture": (dict(**half, looks=looks), seeds),
+        "answering": (dict(**large, looks=end, labels="quarter admitted"), seeds),
+        "admitting": (dict(**large, looks=end, labels="admitted"), seeds),
+        "first half": (dict(**half, looks=end, labels="first"), costly_seeds),
+        "second half": (dict(**half, looks=end, labels="second"), costly_seeds),
+    }
+    calls = {
+        name: [(facts_arm, dict(seed=s, **arm, **common)) for s in own]
+        for name, (arm, own) in arms.items()
+    }
+    return run_groups(calls, jobs=jobs, label="unknown facts")
 
 
 def sweep_safety(
-    *, seeds: Sequence[int], ns: Sequence[int], n_control: int, jobs: int = 2, **common
+    *,
+    seeds: Sequence[int],
+    ns: Sequence[int],
+    n_contrast: int,
+    jobs: int = 2,
+    **common,
 ) -> list[dict]:
-    """n safety examples for every n; at the largest n also with look-alikes among them;
-    and as a control ``n_control`` more questions in place of safety examples."""
-    arms = [dict(n=n, extra="safety") for n in sorted(ns, reverse=True)]
-    arms.append(dict(n=max(ns), extra="with_contrast"))
-    arms.append(dict(n=n_control, extra="questions"))
+    """n refusals for every n; and ``n_contrast`` with as many look-alikes beside
+    them."""
+    arms = [dict(n_refusals=n, n_look_alikes=0) for n in sorted(ns)]
+    arms.append(dict(n_refusals=n_contrast, n_look_alikes=n_contrast))
     arms = [dict(seed=seed, **arm, **common) for arm in arms for seed in seeds]
     return run_arms(safety_arm, arms, jobs=jobs, label="safety examples")
 

@@ -4,8 +4,9 @@ A base model learns to help with plain requests and to answer questions, with n 
 examples in the mixture. The test requests are harmful, look harmful, or are plain.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from alignlab.chapters.limits_of_imitation.scoring import refusal_log_probs
 from alignlab.evaluation.refusals import world_outcome
 from alignlab.models.sampler import complete
 from alignlab.seeds import stream
@@ -15,36 +16,42 @@ from alignlab.world.safety import SafetyExample
 from alignlab.world.tasks import Example
 
 LONGEST_REPLY = 28  # tokens; a refusal or the first sentence of a compliance
-QUESTIONS = 256  # about facts, in every arm's mixture
 SHOWN = 8  # requests of each kind whose replies are kept word for word
-EXTRAS = ("safety", "with_contrast", "questions")
 FACTS = ("capital", "currency", "continent", "language", "symbol", "city_country")
 
 
 def safety_arm(
-    *, seed: int, size: str, n: int, steps: int, n_test: int, extra: str = "safety"
+    *,
+    seed: int,
+    size: str,
+    n_refusals: int,
+    n_look_alikes: int = 0,
+    total: int,
+    steps: int,
+    n_test: int,
 ) -> dict:
-    """SFT on plain requests and questions with n more examples, then test requests of
-    each kind.
+    """SFT on a mixture of ``total`` examples, then test requests of each kind.
 
     Args:
         seed: decides which harmful pairs and words are held out, and the training.
         size: of the base model.
-        n: examples added to the mixture; more of them refuse more of what is harmful,
-            and of what only looks so.
-        steps: updates, the same for every n.
+        n_refusals: examples that refuse a harmful request; more refuse more of what is
+            harmful, and of what only looks so.
+        n_look_alikes: examples that help with what only looks harmful; more take back
+            refusals of such requests, and of some harmful ones.
+        total: examples in all; the others are plain requests and questions.
+        steps: updates of 16 examples.
         n_test: requests of each kind, at most.
-        extra: what is added: "safety", refusals of harmful requests; "with_contrast",
-            half of them replaced by benign look-alikes that get help; "questions",
-            more questions about facts, as a control.
 
     Returns:
         ``outcomes``: for each kind of request (``unseen_pairs`` and ``unseen_words``
         are harmful; ``homonym``, ``figurative``, ``safe_target`` and ``safe_context``
         only look so; ``plain``) the number of replies that are a "refusal", a
-        "compliance" or "neither"; ``replies``: some of each kind, word for word.
+        "compliance" or "neither"; ``replies``: some of each kind that can be shown,
+        word for word; ``log_p_refuse``: of each request of
+        :func:`requests_to_tell_apart`.
     """
-    examples = helpful_examples(seed) + extra_examples(extra, n, seed)
+    examples = training_mixture(n_refusals, n_look_alikes, total, seed)
     model, tokenizer = tune(examples, size=size, steps=steps, seed=seed)
     requests = test_requests(seed, n_test)
     prompts = [e.prompt for group in requests.values() for e in group]
@@ -58,7 +65,16 @@ def safety_arm(
             kind: count_outcomes([text for _, text in pairs])
             for kind, pairs in replies.items()
         },
-        "replies": {kind: pairs[:SHOWN] for kind, pairs in replies.items()},
+        "replies": {
+            kind: [p for e, p in zip(requests[kind], pairs) if is_mild(e)][:SHOWN]
+            for kind, pairs in replies.items()
+        },
+        "log_p_refuse": {
+            kind: refusal_log_probs(model, tokenizer, [e.prompt for e in group])
+            .round(4)
+            .tolist()
+            for kind, group in requests_to_tell_apart(seed, n_test).items()
+        },
     }
 
 
@@ -66,6 +82,42 @@ def count_outcomes(texts: Sequence[str]) -> dict[str, int]:
     """The number of replies with each outcome."""
     outcomes = [world_outcome(text) for text in texts]
     return {name: outcomes.count(name) for name in ("refusal", "compliance", "neither")}
+
+
+def is_mild(example: SafetyExample) -> bool:
+    """Whether a request can be shown: it does not speak of hurting anybody."""
+    hurts = example.harmful or example.kind == "safe_context"
+    return not (hurts and example.verb in safety.verbs_of("violence"))
+
+
+# --- The mixture ----------------------------------------------------------------------
+
+
+def training_mixture(
+    n_refusals: int, n_look_alikes: int, total: int, seed: int
+) -> list[SafetyExample | Example]:
+    """``total`` examples: refusals, look-alikes that are helped with, and for the rest
+    as many plain requests as questions. A smaller number of a kind gives the first
+    ones.
+
+    Raises:
+        ValueError: if there are fewer examples of a kind than asked for.
+    """
+    wordings = len(safety.WORDINGS)
+    n_others = total - n_refusals - n_look_alikes
+    n_plain = n_others // 2
+    return [
+        *_first(n_refusals, safety.harmful_requests("train", seed, wordings)),
+        *_first(n_look_alikes, safety.benign_requests("train", seed, wordings)),
+        *_first(n_plain, plain_requests(seed)[0]),
+        *tasks.mixture(n_others - n_plain, families=FACTS, seed=seed),
+    ]
+
+
+def _first(n: int, examples: Sequence[SafetyExample]) -> Sequence[SafetyExample]:
+    if not 0 <= n <= len(examples):
+        raise ValueError(f"{n} examples are asked for, and there are {len(examples)}")
+    return examples[:n]
 
 
 def plain_requests(seed: int) -> tuple[list[SafetyExample], list[SafetyExample]]:
@@ -80,41 +132,30 @@ def plain_requests(seed: int) -> tuple[list[SafetyExample], list[SafetyExample]]
     return train, test[: 2 * len(held_out)]
 
 
-def helpful_examples(seed: int) -> list[SafetyExample | Example]:
-    """The mixture of every arm: plain requests and questions about facts."""
-    questions = tasks.mixture(QUESTIONS, families=FACTS, seed=seed)
-    return [*plain_requests(seed)[0], *questions]
-
-
-def extra_examples(extra: str, n: int, seed: int) -> list[SafetyExample | Example]:
-    """The n examples added to the mixture. A smaller n gives the first of them.
-
-    Raises:
-        ValueError: if ``extra`` is none of ``EXTRAS``, or there are fewer than n.
-    """
-    if extra not in EXTRAS:
-        raise ValueError(f"extra is {extra!r}; it can be one of {', '.join(EXTRAS)}")
-    if extra == "questions":
-        return tasks.mixture(n, families=FACTS, seed=seed + 1000) if n else []
-    wordings = len(safety.WORDINGS)
-    examples = safety.harmful_requests("train", seed, per_pair=wordings)
-    if extra == "with_contrast":
-        benign = safety.benign_requests("train", seed, per_pair=wordings)
-        examples = [e for twins in zip(examples, benign) for e in twins]
-    if len(examples) < n:
-        raise ValueError(
-            f"n is {n}, and there are {len(examples)} examples of {extra!r}"
-        )
-    return examples[:n]
+# --- Test requests --------------------------------------------------------------------
 
 
 def test_requests(seed: int, n: int) -> dict[str, list[SafetyExample]]:
     """At most n requests of each kind, none of them trained on: harmful ones with
     unseen pairs or unseen words, benign look-alikes of both by type, and plain ones."""
-    unseen = ("unseen_pairs", "unseen_words")
-    requests = {split: safety.harmful_requests(split, seed) for split in unseen}
-    benign = [e for split in unseen for e in safety.benign_requests(split, seed)]
+    groups = requests_to_tell_apart(seed)
+    benign = groups["look_alikes_of_pairs"] + groups["look_alikes_of_words"]
+    requests = {kind: groups[kind] for kind in ("unseen_pairs", "unseen_words")}
     for kind in safety.BENIGN_KINDS:
         requests[kind] = [e for e in benign if e.kind == kind]
-    requests["plain"] = plain_requests(seed)[1]
+    requests["plain"] = groups["plain"]
     return {kind: group[:n] for kind, group in requests.items()}
+
+
+def requests_to_tell_apart(
+    seed: int, n: int | None = None
+) -> Mapping[str, list[SafetyExample]]:
+    """At most n of the same requests, the look-alikes with the harmful ones whose verbs
+    they have: those of unseen pairs, and those of unseen words."""
+    groups = {}
+    for split in ("unseen_pairs", "unseen_words"):
+        groups[split] = safety.harmful_requests(split, seed)
+        look_alikes = f"look_alikes_of_{split.removeprefix('unseen_')}"
+        groups[look_alikes] = safety.benign_requests(split, seed)
+    groups["plain"] = plain_requests(seed)[1]
+    return {kind: group[:n] for kind, group in groups.items()}

@@ -94,7 +94,7 @@ STOPS = {
     "sign flipped": [lambda r: (stop(r)[0], -stop(r)[1])],
     "counted from 1": [lambda r: (stop(r)[0] + 1, stop(r)[1])],
     "the other half's own peak": [own_peak],
-    "the last of equal epochs": [last_of_equal],
+    "the last of equal looks": [last_of_equal],
     "zeros": [lambda r: (0, 0.0)],
     "return a pair": [lambda r: stop(r)[1]],
     "not the right values": [lambda r: (stop(r)[0], stop(r)[1] + 0.01)],
@@ -153,9 +153,45 @@ WILSONS = {
     "not the right values": [lambda k, n: (wilson(k, n)[0], 1.0)],
 }
 
+# --- 02.4 -------------------------------------------------------------------------
+
+
+def pairs_of(h, b, tie=0.5):
+    difference = h[:, None] - b[None, :]
+    return ((difference > 0) + tie * (difference == 0)).double().mean()
+
+
+def auc_by_ranks(h, b):
+    """From the sum of the harmful ones' ranks, as Mann and Whitney have it."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata([*h.tolist(), *b.tolist()])[: len(h)]
+    return (ranks.sum() - len(h) * (len(h) + 1) / 2) / (len(h) * len(b))
+
+
+def one_by_one(h, b):
+    n = min(len(h), len(b))
+    difference = h[:n] - b[:n]
+    return ((difference > 0) + 0.5 * (difference == 0)).double().mean()
+
+
+AREAS = {
+    "ties count nothing": [lambda h, b: pairs_of(h, b, 0)],
+    "ties count in full": [lambda h, b: pairs_of(h, b, 1)],
+    "the sides are exchanged": [lambda h, b: pairs_of(b, h)],
+    "a count": [lambda h, b: pairs_of(h, b) * len(h) * len(b)],
+    "in percent": [lambda h, b: 100 * pairs_of(h, b)],
+    "the difference of the means": [lambda h, b: h.mean() - b.mean()],
+    "request by request": [one_by_one],
+    "zeros": [lambda h, b: 0.0],
+    "a number a pair": [lambda h, b: (h[:, None] > b[None, :]).double()],
+    "one number a harmful request": [lambda h, b: (h[:, None] > b).double().mean(1)],
+    "not the right values": [lambda h, b: pairs_of(h, b) + 0.01],
+}
+
 # --- All of them ------------------------------------------------------------------
 
-TABLE = {"02.1": SURE, "02.2": STOPS, "02.3": WILSONS}
+TABLE = {"02.1": SURE, "02.2": STOPS, "02.3": WILSONS, "02.4": AREAS}
 REFERENCES = [
     ("02.1", sure),
     ("02.1", sure_by_product),
@@ -163,6 +199,8 @@ REFERENCES = [
     ("02.2", stop_by_counting),
     ("02.3", wilson),
     ("02.3", wilson_by_roots),
+    ("02.4", pairs_of),
+    ("02.4", auc_by_ranks),
 ]
 
 
@@ -185,8 +223,17 @@ def test_the_drop_is_what_the_analysis_finds():
 
     for case in EXERCISES["02.2"].cases():
         looks = [
-            {"epoch": epoch, "known_right": row}
-            for epoch, row in enumerate(case.args["right"].tolist())
+            {"update": look, "known": {"right": row}}
+            for look, row in enumerate(case.args["right"].tolist())
         ]
         found = early_stop(looks)
-        assert [found["epoch"], found["drop"]] == pytest.approx(case.expected.tolist())
+        assert [found["update"], found["drop"]] == pytest.approx(case.expected.tolist())
+
+
+def test_the_area_is_what_the_analysis_finds():
+    from alignlab.chapters.limits_of_imitation.analysis import area_under_roc
+
+    for case in EXERCISES["02.4"].cases():
+        assert area_under_roc(*case.args.values()) == pytest.approx(
+            float(case.expected)
+        )

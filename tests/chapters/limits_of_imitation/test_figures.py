@@ -22,78 +22,77 @@ def lines(axes):
     return {name: y for name, y in found.items() if not name.startswith("_")}
 
 
-MEASURES = ("known_fit", "unknown_fit", "known", "never", "never_confidence")
+KINDS = ("known_fit", "never_fit", "known", "rare", "tail", "never")
 
 
-def facts(seed, scale=0.1, share=0.5, control=False, labels="true", **values):
-    points = [
-        {"epoch": e, **{m: scale * (i + 1) for i, m in enumerate(MEASURES)}, **values}
-        for e in (1, 4)
-    ]
-    row = dict(seed=seed, share=share, control=control, labels=labels, curve=points)
-    return row | {"replies": []}
+def facts(seed, scale=0.1, answered=1.0, half=0.5):
+    """An arm with shares of 0.1, 0.2 ... of the kinds, times the scale over 0.1."""
+
+    def measures(number):
+        return dict(
+            right=[scale * number], answered=[answered], half=[half], confidence=[0.5]
+        )
+
+    look = {kind: measures(number + 1) for number, kind in enumerate(KINDS)}
+    curve = [{"update": u, **look} for u in (1, 4)]
+    return dict(seed=seed, curve=curve, replies=[], made_up=[False])
 
 
 def test_fitting_draws_both_kinds_and_both_arms():
-    mixed = [facts(s, 0.1 * (1 + s)) for s in (0, 1)]
-    control = [facts(s, 0.2) for s in (0, 1)]
-    left, right = drawn(figures.fitting(mixed, control)).axes
+    mixture = [facts(s, 0.05 * (1 + s)) for s in (0, 1)]
+    alone = [facts(s, 0.1) for s in (0, 1)]
+    left, right = drawn(figures.fitting(mixture, alone)).axes
     assert lines(left) == {
-        "known": pytest.approx([0.15] * 2),
-        "never shown": pytest.approx([0.3] * 2),
+        "known": pytest.approx([0.075] * 2),
+        "never shown": pytest.approx([0.15] * 2),
     }
     assert lines(right) == {
-        "known facts only": pytest.approx([0.6] * 2),
-        "and as many unknown": pytest.approx([0.45] * 2),
+        "known facts alone": pytest.approx([0.3] * 2),
+        "and as many never shown": pytest.approx([0.225] * 2),
     }
-
-
-def test_shares_show_every_seed_and_leave_other_labels_out():
-    rows = [facts(s, 0.1 + 0.1 * x, share=x) for x in (0.0, 0.5, 1.0) for s in (0, 1)]
-    rows += [facts(0, 0.05, control=True), facts(0, 0.9, labels="admission")]
-    left, right = drawn(figures.shares(rows, 0.3)).axes
-    assert lines(left) == {
-        "the mixture": pytest.approx([0.3, 0.45, 0.6]),
-        "its known part alone": pytest.approx([0.3, 0.15]),
-    }
-    assert len(markers(left, "s")) == 3 and len(markers(left, "o")) == 2
-    assert lines(right)["probability of the reply"] == pytest.approx([0.5, 0.75, 1.0])
-    assert lines(right)["right"] == pytest.approx([0.4, 0.6, 0.8])
-    assert lines(right)["best guess"] == [0.3, 0.3]
+    [half] = [x for x in right.lines if x.get_xdata()[0] == x.get_xdata()[-1]]
+    assert list(half.get_xdata()) == [2, 2], "as many epochs as the mixture"
 
 
 def test_stopping_has_a_line_a_seed():
-    found = [dict(epoch=4, stopped=0.5, end=0.3), dict(epoch=8, stopped=0.4, end=0.4)]
-    [axes] = drawn(figures.stopping(found)).axes
+    stops = [dict(update=4, stopped=0.5, end=0.3), dict(update=8, stopped=0.4, end=0.4)]
+    [axes] = drawn(figures.stopping(stops)).axes
     assert markers(axes, "o") == [[0.4, 0.4], [0.5, 0.3]]  # the lowest first
-    assert [text.get_text() for text in axes.texts] == ["epoch 8", "epoch 4"]
+    assert [text.get_text() for text in axes.texts] == ["update 8", "update 4"]
 
 
 def test_labels_of_stopping_do_not_lie_over_each_other():
-    found = [dict(epoch=n, stopped=0.4 + n / 1000, end=0.3) for n in range(5)]
-    [axes] = drawn(figures.stopping(found)).axes
+    stops = [dict(update=n, stopped=0.4 + n / 1000, end=0.3) for n in range(5)]
+    [axes] = drawn(figures.stopping(stops)).axes
     boxes = [text.get_window_extent() for text in axes.texts]
     assert not any(low.overlaps(high) for low, high in zip(boxes, boxes[1:]))
 
 
-def test_admissions_and_label_pull_show_the_shares():
-    said = dict(known_admitted=0.2, rare_admitted=0.5, never_admitted=0.6)
-    [axes] = drawn(figures.admissions([facts(s, **said) for s in (0, 1)])).axes
-    assert markers(axes, "s") == [[0.2, 0.2], [0.5, 0.5], [0.6, 0.6]]
-    halves = [
-        facts(0, labels=labels, never_first=x, known_first=y)
-        for labels, x, y in (("first", 0.9, 0.6), ("second", 0.1, 0.4))
-    ]
-    [axes] = drawn(figures.label_pull(halves)).axes
-    assert markers(axes, "o") == [[0.9], [0.6]]
-    assert markers(axes, "s") == [[0.1], [0.4]]
+def test_answer_rates_and_label_pull_show_the_shares():
+    arms = [[facts(s, answered=x) for s in (0, 1)] for x in (1.0, 0.4)]
+    [axes] = drawn(figures.answer_rates(*arms)).axes
+    assert markers(axes, "o") == [[1.0, 1.0]] * 4
+    assert markers(axes, "s") == [[0.4, 0.4]] * 4
+    halves = [[facts(0, half=x)] for x in (0.9, 0.2)]
+    [axes] = drawn(figures.label_pull(*halves)).axes
+    assert markers(axes, "o") == [[0.9]] * 2
+    assert markers(axes, "s") == [[0.2]] * 2
 
 
 def test_elicited_has_the_best_guess_beside_every_kind():
-    rows = [dict(known=0.9, known_new_wording=0.8, rare=0.4, never=0.1)] * 2
-    [axes] = drawn(figures.elicited(rows, 0.3)).axes
-    assert markers(axes, "o") == [[0.9] * 2, [0.8] * 2, [0.4] * 2, [0.1] * 2]
-    assert [0.3, 0.3] in [list(x.get_ydata()) for x in axes.lines]
+    kinds = {"known": 1, "new_wording": 1, "rare": 0, "tail": 0}
+    asked = [dict(kind=k, right=r, made_up=False) for k, r in kinds.items()]
+    asked += [dict(kind="never", right=m, made_up=bool(m)) for m in (0, 1)]
+    names = ["made_up", "never", "tail", "rare", "known", "new_wording"]
+    guesses = {name: place / 10 for place, name in enumerate(names)}
+    curve = {"made up": [0.1, 0.2], "1–5": [0.3, 0.4]}
+    rows = [dict(seed=s, asked=asked) for s in (0, 1)]
+    left, right = drawn(figures.elicited(rows, guesses, curve, 0.3)).axes
+    assert markers(left, "o") == [[r, r] for r in (1, 0, 0, 0, 1, 1)]
+    dotted = [list(x.get_ydata()) for x in left.lines if x.get_linestyle() == ":"]
+    assert dotted == [[g, g] for g in guesses.values()]
+    assert markers(right, "s") == [[0.1, 0.2], [0.3, 0.4]]
+    assert [0.3, 0.3] in [list(x.get_ydata()) for x in right.lines]
 
 
 def outcomes(harm, refused):
@@ -104,10 +103,13 @@ def outcomes(harm, refused):
     return kinds | {kind: of(refused) for kind in BENIGN_KINDS}
 
 
-def safety(seed, n, harm, refused, extra="safety"):
-    row = dict(seed=seed, n=n, extra=extra, outcomes=outcomes(harm, refused))
+def safety(seed, n, harm, refused, look_alikes=0):
+    row = dict(seed=seed, n_refusals=n, n_look_alikes=look_alikes, total=1000)
+    row["outcomes"] = outcomes(harm, refused)
+    scores = {"unseen_pairs": [-1.0, -3.0], "look_alikes_of_pairs": [-2.0]}
     shown = {"unseen_pairs": [["How do I <b>?", f"reply {n}"]]}
-    return row | {"replies": shown | {"plain": [["Plain?", f"plain {n}"]]}}
+    shown |= {"plain": [["Plain?", f"plain {n}"]]}
+    return row | {"replies": shown, "log_p_refuse": scores}
 
 
 ARMS = [
@@ -118,7 +120,7 @@ ARMS = [
 
 
 def test_safety_curves_pool_the_seeds_and_mark_the_best():
-    arms = [*ARMS, safety(0, 30, 20, 20, "questions")]
+    arms = [*ARMS, safety(0, 30, 20, 20, look_alikes=30)]
     left, right = drawn(figures.safety_curves(arms, 30)).axes
     curves = lines(left)
     assert curves["harmful, unseen pairs: helped"] == [1.0, 0.2, 0.0]
@@ -136,8 +138,9 @@ def test_bars_by_type_are_wilsons_rates():
     arms = {"few": ARMS[2:4], "many": ARMS[4:6]}
     [axes] = drawn(figures.refusals_by_type(arms)).axes
     heights = [bar.get_height() for bar in axes.patches]
-    assert heights == pytest.approx([0.1] * 4 + [0] + [0.6] * 4 + [0])
-    assert ticks(axes.xaxis) == [
+    few = [0.8, 0] + [0.1] * 4 + [0]
+    assert heights == pytest.approx(few + [1, 0] + [0.6] * 4 + [0])
+    assert ticks(axes.xaxis)[2:] == [
         "homonym",
         "figurative",
         "safe\ntarget",
@@ -146,14 +149,26 @@ def test_bars_by_type_are_wilsons_rates():
     ]
 
 
+def test_discrimination_shows_both_rates_and_the_area():
+    arms = {"30 refusals": ARMS[2:4], "30 refusals + look-alikes": ARMS[4:6]}
+    left, right = drawn(figures.discrimination(arms)).axes
+    assert markers(left, "o") == [[0.8, 0.8]] and markers(left, "s") == [[1.0, 1.0]]
+    assert markers(right, "o") == markers(right, "s") == [[0.5, 0.5]]
+    assert ticks(right.xaxis) == ["30 refusals", "30 refusals\n+ look-alikes"]
+
+
 def test_narrow_and_diverse_stand_side_by_side():
-    names = ("own_accuracy", "kind_accuracy", "other_accuracy")
     rows = [
-        dict(seed=0, data=data, styles=k, **dict.fromkeys(names, value))
-        for data, value, k in (("diverse", 0.4, 6.0), ("narrow", 0.9, 1.5))
+        dict(
+            seed=0,
+            data=data,
+            styles=k,
+            right=dict.fromkeys(("own", "kind", "other"), r),
+        )
+        for data, r, k in (("diverse", [0, 1], 6.0), ("narrow", [1, 1], 1.5))
     ]
     left, right = drawn(figures.narrow_data(rows)).axes
-    assert markers(left, "o") == [[0.4]] * 3 and markers(left, "s") == [[0.9]] * 3
+    assert markers(left, "o") == [[0.5]] * 3 and markers(left, "s") == [[1.0]] * 3
     assert markers(right, "o") == [[6.0]] and markers(right, "s") == [[1.5]]
 
 
@@ -161,11 +176,11 @@ def test_narrow_and_diverse_stand_side_by_side():
 
 
 def told(prompt, *replies, kind="known"):
-    fact = dict(kind=kind, prompt=prompt, answers=["Oslo"], exposure=7)
+    fact = dict(kind=kind, prompt=prompt, answers=["Oslo"], exposure=7, made_up=False)
     return fact | {"replies": list(replies)}
 
 
-def test_a_card_tells_each_epochs_reply_and_if_it_is_right():
+def test_a_card_tells_each_looks_reply_and_if_it_is_right():
     card = figures.fact_card(
         told("Where <is> it?", ("Oslo.", 0.9), ("Rome.", 0.25)), [1, 8]
     )
@@ -173,6 +188,12 @@ def test_a_card_tells_each_epochs_reply_and_if_it_is_right():
     assert "&lt;is&gt;" in card and "stated 7 times" in card
     assert "Oslo." in first and "0.90" in first and "✓" in first
     assert "Rome." in second and "0.25" in second and "✗" in second and ">8<" in second
+
+
+def test_a_card_says_that_a_subject_is_made_up():
+    fact = told("Where?", ("Oslo.", 0.9)) | dict(exposure=0, made_up=True)
+    card = figures.fact_card(fact, [1])
+    assert "made up" in card and "times in pretraining" not in card
 
 
 @pytest.fixture
@@ -197,7 +218,7 @@ def shown(monkeypatch):
 def test_the_fact_explorer_follows_both_controls(shown):
     facts_of = [told("A?", ("Oslo.", 0.5)), told("B?", ("Rome.", 0.5), kind="never")]
     other = [told("A?", ("Bonn.", 0.5)), told("B?", ("Kyiv.", 0.5), kind="never")]
-    points = [{"epoch": 3}]
+    points = [{"update": 3}]
     figures.fact_explorer(
         {
             "mix": dict(replies=facts_of, curve=points),

@@ -31,18 +31,29 @@ def test_narrow_and_diverse_data_differ_in_kind_wording_and_form_not_in_size():
         relations = {e.fact.relation for e in examples}
         assert (len(forms) == len(relations)) is (data == "narrow")
         assert all(narrow_data.says(e, e.completion) for e in examples)
-    asked = {d: narrow_data.test_questions(d, 150) for d in found}
-    for data in asked:
-        subjects = {e.fact.subject for e in asked[data]}
-        assert not subjects & {e.fact.subject for e in found[data]}
-    trained = {q for r in world.relations.values() for q in r.questions}
-    for example in asked["diverse"]:
-        wording = example.prompt.replace(example.fact.subject, "{s}")
-        assert wording not in trained
+    trained = {e.fact.subject for examples in found.values() for e in examples}
+    for group in narrow_data.test_questions(150).values():
+        assert not trained & {e.fact.subject for e in group}
     with pytest.raises(ValueError, match="n is 9000, and there are"):
         narrow_data.training_sentences("narrow", 9000, 0)
     with pytest.raises(ValueError, match="data is 'wide'"):
         narrow_data.known_facts("wide", 0)
+
+
+def test_other_kinds_are_apart_from_the_narrow_one_and_only_own_wordings_are_trained():
+    world = tasks.default_world()
+    sets = narrow_data.test_questions(150)
+    kinds = {
+        name: {world.kind_of(e.fact) for e in group} for name, group in sets.items()
+    }
+    assert kinds["own"] == kinds["kind"] == {"country"}
+    assert kinds["other"] == {"element", "city", "word"}
+    trained = {q for r in world.relations.values() for q in r.questions}
+    for name, group in sets.items():
+        assert all(e.fact.known for e in group)
+        for example in group:
+            wording = example.prompt.replace(example.fact.subject, "{s}")
+            assert (wording in trained) is (name == "own")
 
 
 def test_an_answer_is_said_as_whole_words():
@@ -90,5 +101,5 @@ def test_a_narrow_arm_runs(monkeypatch, tiny_model, tiny_tokenizer):
     found = narrow_data.narrow_arm(
         seed=0, size="300k", data="narrow", n=10, steps=1, n_test=4
     )
-    assert found["accuracy"] == 0 and len(found["replies"]) == 4
-    assert found["kind_accuracy"] == found["other_accuracy"] == 0
+    assert found["right"] == {name: [0] * 4 for name in ("own", "kind", "other")}
+    assert len(found["replies"]) == 4 and found["styles"] >= 1

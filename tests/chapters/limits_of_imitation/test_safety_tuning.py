@@ -6,15 +6,14 @@ import pytest
 
 from alignlab.chapters.limits_of_imitation import safety_tuning
 from alignlab.world import safety
+from alignlab.world.tasks import Example
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_request_that_is_asked_is_trained_on(seed):
-    trained = {e.prompt for e in safety_tuning.helpful_examples(seed)}
-    for extra, n in (("safety", 960), ("with_contrast", 960)):
-        trained |= {e.prompt for e in safety_tuning.extra_examples(extra, n, seed)}
+    trained = {e.prompt for e in safety_tuning.training_mixture(400, 300, 1700, seed)}
     asked = safety_tuning.test_requests(seed, 1000)
-    prompts = [e.prompt for some in asked.values() for e in some]
+    prompts = [e.prompt for group in asked.values() for e in group]
     assert not trained & set(prompts) and len(set(prompts)) == len(prompts)
     kinds = ("unseen_pairs", "unseen_words", *safety.BENIGN_KINDS, "plain")
     assert tuple(asked) == kinds
@@ -25,29 +24,72 @@ def test_no_request_that_is_asked_is_trained_on(seed):
 
 def test_plain_test_requests_are_new_pairs_of_words_that_were_trained():
     train, test = safety_tuning.plain_requests(0)
-    pairs = [{(e.verb, e.object) for e in some} for some in (train, test)]
+    pairs = [{(e.verb, e.object) for e in group} for group in (train, test)]
     assert not pairs[0] & pairs[1]
     verbs, objects = ({p[i] for p in pairs[0]} for i in (0, 1))
     assert {p[0] for p in pairs[1]} <= verbs and {p[1] for p in pairs[1]} <= objects
 
 
-def test_extra_examples_are_refusals_look_alikes_or_questions():
-    few = safety_tuning.extra_examples("safety", 30, 0)
-    assert few == safety_tuning.extra_examples("safety", 300, 0)[:30]
-    assert all(e.harmful and safety.is_refusal(e.completion) for e in few)
-    assert len({(e.verb, e.object) for e in few}) == 30, "varied from the first on"
-    contrast = safety_tuning.extra_examples("with_contrast", 300, 0)
-    assert Counter(e.harmful for e in contrast) == {True: 150, False: 150}
-    assert safety_tuning.extra_examples("with_contrast", 960, 0)[:300] == contrast
-    questions = safety_tuning.extra_examples("questions", 40, 0)
-    assert len(questions) == 40 and {e.family for e in questions} <= set(
-        safety_tuning.FACTS
+def kinds_of(examples):
+    """Numbers of refusals, look-alikes, plain requests and questions."""
+    return Counter(
+        "question"
+        if isinstance(e, Example)
+        else "refusal"
+        if e.harmful
+        else "plain"
+        if e.kind == "everyday"
+        else "look-alike"
+        for e in examples
     )
-    assert safety_tuning.extra_examples("questions", 0, 0) == []
-    with pytest.raises(ValueError, match="n is 5000, and there are 960"):
-        safety_tuning.extra_examples("safety", 5000, 0)
-    with pytest.raises(ValueError, match="extra is 'harm'"):
-        safety_tuning.extra_examples("harm", 1, 0)
+
+
+def test_a_mixture_is_as_large_with_and_without_safety_examples():
+    mix = safety_tuning.training_mixture
+    assert kinds_of(mix(0, 0, 200, 0)) == {"plain": 100, "question": 100}
+    few, many, contrast = mix(30, 0, 200, 0), mix(60, 0, 200, 0), mix(60, 40, 200, 0)
+    assert kinds_of(few) == {"refusal": 30, "plain": 85, "question": 85}
+    assert kinds_of(contrast) == {
+        "refusal": 60,
+        "look-alike": 40,
+        "plain": 50,
+        "question": 50,
+    }
+    assert many[:30] == few[:30] and contrast[:60] == many[:60], "the same refusals"
+    assert all(safety.is_refusal(e.completion) for e in many[:60])
+    assert all(safety.is_compliance(e.completion) for e in contrast[60:100])
+    assert len({(e.verb, e.object) for e in few[:30]}) == 30, "varied from the first on"
+
+
+def test_more_examples_than_there_are_is_an_error():
+    with pytest.raises(ValueError, match="5000 examples are asked for"):
+        safety_tuning.training_mixture(5000, 0, 6000, 0)
+    with pytest.raises(ValueError, match="-5 examples are asked for"):
+        safety_tuning.training_mixture(20, 0, 10, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_look_alikes_stand_with_the_harmful_requests_whose_verbs_they_have(seed):
+    groups = safety_tuning.requests_to_tell_apart(seed)
+    for split in ("pairs", "words"):
+        verbs = {e.verb for e in groups[f"unseen_{split}"]}
+        look_alikes = groups[f"look_alikes_of_{split}"]
+        assert {e.verb for e in look_alikes} <= verbs and len(look_alikes) >= 45
+    in_kinds = safety_tuning.test_requests(seed, 1000)
+    assert sum(map(len, in_kinds.values())) == sum(map(len, groups.values()))
+
+
+def test_requests_to_hurt_somebody_are_not_shown():
+    hidden = [e for e in safety.harmful_requests("train", 0) if e.kind == "violence"]
+    assert hidden and not any(map(safety_tuning.is_mild, hidden))
+    for e in safety.benign_requests("train", 0):
+        in_game = e.kind == "safe_context" and e.verb in safety.verbs_of("violence")
+        assert safety_tuning.is_mild(e) is not in_game
+    assert all(
+        safety_tuning.is_mild(e)
+        for e in safety.harmful_requests("train", 0)
+        if e.kind == "theft"
+    )
 
 
 def test_outcomes_are_counted_exactly():
@@ -64,8 +106,12 @@ def test_an_arm_counts_every_request(monkeypatch, tiny_model, tiny_tokenizer):
         "alignlab.study.tuning.load_base",
         lambda size, stage: (tiny_model, tiny_tokenizer),
     )
-    found = safety_tuning.safety_arm(seed=0, size="300k", n=4, steps=1, n_test=3)
+    found = safety_tuning.safety_arm(
+        seed=0, size="300k", n_refusals=2, n_look_alikes=2, total=10, steps=1, n_test=3
+    )
     assert all(sum(counts.values()) == 3 for counts in found["outcomes"].values())
     assert set(found["replies"]) == set(found["outcomes"])
     for pairs in found["replies"].values():
-        assert len(pairs) == 3 and all(prompt for prompt, _ in pairs)
+        assert len(pairs) <= 3 and all(prompt for prompt, _ in pairs)
+    for scores in found["log_p_refuse"].values():
+        assert len(scores) == 3 and max(scores) < 0
