@@ -1,11 +1,11 @@
 """From the rows of notebook 01's arms to its numbers. Nothing is trained here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from alignlab.chapters.instruction_tuning.artifacts import mean_over
-from alignlab.evaluation.curves import slope_per_doubling
+from alignlab.evaluation.intervals import Interval
 from alignlab.plots.style import by_seed
 from alignlab.study.arms import pick
 from alignlab.world import tasks
@@ -47,19 +47,57 @@ def examples_needed(rows: Sequence[dict], metric: str) -> np.ndarray:
     return np.array([n_at_share(ns, values) for values in curves])
 
 
+def doublings(few: Sequence[float], many: Sequence[float]) -> np.ndarray:
+    """log2 of the ratio few / many, one value per seed. Their mean is the log2 of the
+    geometric mean of the ratios."""
+    return np.log2(np.asarray(few, float) / np.asarray(many, float))
+
+
 def gap_to_shuffled(rows: Sequence[dict], metric: str) -> np.ndarray:
     """The metric at the largest n minus that of the shuffled control, by seed."""
     _, curves = by_seed(pick(rows, shuffled=False), "n", metric)
     return curves[:, -1] - [row[metric] for row in pick(rows, shuffled=True)]
 
 
+# --- Questions that are the same for every seed ---------------------------------------
+
+
+def items(rows: Sequence[dict], column: str = "items", **parameters) -> np.ndarray:
+    """(seeds, items) of the arms with these parameters; the mean is their accuracy."""
+    return np.array([row[column] for row in pick(rows, **parameters)])
+
+
+def behind(values: np.ndarray) -> dict:
+    """What ``runs.record`` gets beside the mean of (seeds, items): the items, whose
+    interval allows for other seeds and other items, or the value of a single seed."""
+    return {"items": values} if len(values) > 1 else {"seeds": values.mean(1)}
+
+
+def slopes_by_item(rows: Sequence[dict]) -> np.ndarray:
+    """(seeds, items): each question's gain from twice as many families. The slope is
+    linear in the accuracies, so its mean over questions is the slope of the mean."""
+    ks = sorted({row["k"] for row in rows})
+    table = np.stack([items(rows, k=k) for k in ks])  # (ks, seeds, items)
+    slope = np.polyfit(np.log2(ks), table.reshape(len(ks), -1), 1)[0]
+    return slope.reshape(table.shape[1:])
+
+
+def at_chance(
+    groups: Sequence[Sequence[dict]], chance: Mapping[str, float], margin: float = 0.1
+) -> list[str]:
+    """Held-out families in which no group of arms is above chance by ``margin``, as a
+    mean over its seeds."""
+
+    def best(family: str) -> float:
+        return max(
+            np.mean([row["by_family"][family]["accuracy"] for row in rows])
+            for rows in groups
+        )
+
+    return [name for name, guess in chance.items() if best(name) < guess + margin]
+
+
 # --- Task families --------------------------------------------------------------------
-
-
-def diversity_slopes(rows: Sequence[dict], size: str) -> np.ndarray:
-    """Gain in held-out accuracy from twice as many families, one value per seed."""
-    ks, curves = by_seed(pick(rows, size=size), "k", "held_out")
-    return np.array([slope_per_doubling(ks, values) for values in curves])
 
 
 def small_families() -> tuple[str, ...]:
@@ -104,20 +142,24 @@ def _solved_families(rows: Sequence[dict]) -> list[str]:
 # --- Wordings -------------------------------------------------------------------------
 
 
-def relative_spread(by_wording: Sequence[Sequence[float]]) -> float:
-    """What is lost by not knowing the best wording: 1 - mean / best accuracy, averaged
-    over families. It is 0 if all wordings are equal and 1 - 1/k if only one of k works.
-    Families that no wording solves are left out."""
-    lost = [1 - np.mean(row) / max(row) for row in by_wording if max(row) > 0]
-    return float(np.mean(lost)) if lost else 1.0
+def spread_over_wordings(rows: Sequence[dict]) -> np.ndarray:
+    """For each seed, the standard deviation over wordings of the mean probability of
+    the right option, averaged over families."""
+    rows = sorted(rows, key=lambda row: row["seed"])
+    return np.array(
+        [np.mean([np.std(own) for own in r["wordings"].values()]) for r in rows]
+    )
 
 
-def spreads(rows: Sequence[dict], tuned: bool) -> np.ndarray:
-    """:func:`relative_spread` before or after SFT, one value per seed."""
-    return np.array([relative_spread(r["by_wording"]) for r in pick(rows, tuned=tuned)])
+# --- In words -------------------------------------------------------------------------
 
 
-def base_solves_any(rows: Sequence[dict]) -> bool:
-    """Whether the base model is right in any wording of any family."""
-    untuned = pick(rows, tuned=False)
-    return any(max(family) > 0 for row in untuned for family in row["by_wording"])
+def reading(interval: Interval, smallest: float, words: Mapping[str, str]) -> str:
+    """The words that fit an interval: "more" if it lies above ``smallest``, "less" if
+    below minus ``smallest``, "same" if within the two, else "open"."""
+    if interval.low > smallest:
+        return words["more"]
+    if interval.high < -smallest:
+        return words["less"]
+    within = -smallest < interval.low and interval.high < smallest
+    return words["same" if within else "open"]

@@ -1,35 +1,26 @@
-"""The experiments of notebook 01: which arms each one trains, and with which seeds.
-
-Most of them run ``artifacts.instruction_arm`` with one thing changed, so that arms are
-shared between experiments and trained once.
-"""
+"""The experiments of notebook 01: which arms each one trains, and with which seeds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from itertools import islice
 
 import numpy as np
 
-from alignlab.chapters.instruction_tuning import mid_training, self_instruct
+from alignlab.chapters.instruction_tuning import mid_training, self_instruct, transfer
 from alignlab.chapters.instruction_tuning.artifacts import (
     instruction_arm,
     questions_about,
-    untuned_arm,
 )
-from alignlab.evaluation import answers
-from alignlab.models.base import load_base
-from alignlab.models.sampler import complete
+from alignlab.chapters.instruction_tuning.transfer import (
+    draw_families,
+    draw_large_family,
+    mask_arm,
+    transfer_arm,
+    untuned_choices_arm,
+)
+from alignlab.models.base import load_base, pretraining_seeds
 from alignlab.seeds import stream
 from alignlab.study.arms import is_remembered, run_arms
-from alignlab.study.tuning import (
-    FACTS_RATE,
-    TEST_SEED,
-    judge,
-    reply,
-    sft_policy,
-    tune,
-)
+from alignlab.study.tuning import FACTS_RATE, TEST_SEED, judge, reply, tune
 from alignlab.world import tasks
 from alignlab.world.facts import build_world, split_subjects
 from alignlab.world.tasks import Example
@@ -38,14 +29,14 @@ from alignlab.world.tasks import Example
 
 
 def sweep_losses(*, seeds, size, n_examples, steps, n_test, jobs=2) -> list[dict]:
-    """The loss on the completion alone, and on prompt and completion."""
+    """The loss on the reply alone, on everything, and on both in equal parts."""
     common = dict(size=size, n_examples=n_examples, steps=steps, n_test=n_test)
     arms = [
         dict(seed=seed, loss_on=loss_on, **common)
-        for loss_on in ("completion", "all")
         for seed in seeds
+        for loss_on in transfer.LOSSES
     ]
-    return run_arms(instruction_arm, arms, jobs=jobs, label="where the loss goes")
+    return run_arms(mask_arm, arms, jobs=jobs, label="where the loss goes")
 
 
 def sweep_mixtures(
@@ -57,41 +48,62 @@ def sweep_mixtures(
     return run_arms(instruction_arm, arms, jobs=jobs, label="mixture weights")
 
 
+# --- What carries over to other families and wordings ---------------------------------
+
+
 def sweep_diversity(
-    *, seeds, sizes, ks, n_examples, steps, n_test, jobs=2
+    *, seeds, size, ks, n_examples, steps, n_test, jobs=2
 ) -> list[dict]:
-    """The same number of examples from k families; k = 1 is the control.
+    """The same number of examples from k families, drawn by the seed.
 
     Returns:
         The arms' rows, each with its number of families ``k``.
     """
-    common = dict(n_examples=n_examples, steps=steps, weights="equal", n_test=n_test)
+    common = dict(size=size, n_examples=n_examples, steps=steps, n_test=n_test)
     arms = [
-        dict(seed=seed, size=size, families=draw_families(k, seed), **common)
-        for size in sizes
-        for seed in seeds
+        dict(seed=s, families=draw_families(k, s), weights="equal", **common)
+        for s in seeds
         for k in ks
     ]
-    rows = run_arms(instruction_arm, arms, jobs=jobs, label="number of tasks")
+    rows = run_arms(transfer_arm, arms, jobs=jobs, label=f"number of tasks, {size}")
     return [{**row, "k": len(row["families"])} for row in rows]
 
 
-def draw_families(k: int, seed: int) -> list[str]:
-    """k of the trained families, at most all of them. For one seed, a larger k adds
-    families to those of a smaller one."""
-    names = list(tasks.trained_families())
-    order = stream(seed, "drawn families").permutation(len(names))
-    return [names[i] for i in order[:k]]
+def sweep_volume(*, seeds, size, ns, steps, n_test, jobs=2) -> list[dict]:
+    """Control of the number of families: one large family, drawn by the seed, with so
+    many examples."""
+    common = dict(size=size, steps=steps, n_test=n_test, weights="equal")
+    arms = [
+        dict(seed=s, families=[draw_large_family(s, max(ns))], n_examples=n, **common)
+        for s in seeds
+        for n in ns
+    ]
+    return run_arms(transfer_arm, arms, jobs=jobs, label="one large task")
 
 
-def sweep_untuned(*, seeds, size, shots, n_test, jobs=2) -> list[dict]:
-    """The base model, bare and with worked examples. Nothing is drawn for the bare
-    questions, so one run stands for every seed."""
+def sweep_mixed(
+    *, seeds, size, n_examples, steps, n_test, n_wording_test, jobs=2
+) -> list[dict]:
+    """SFT on all trained families: options of the held-out families, and of the trained
+    ones in every wording."""
+    common = dict(size=size, n_examples=n_examples, steps=steps, n_test=n_test)
+    common |= dict(families=None, weights="capped", n_wording_test=n_wording_test)
+    arms = [dict(seed=seed, **common) for seed in seeds]
+    return run_arms(transfer_arm, arms, jobs=jobs, label="all training tasks")
+
+
+def sweep_untuned(*, seeds, size, shots, n_test, n_wording_test, jobs=2) -> list[dict]:
+    """The base models, bare and after worked examples. For the bare questions nothing
+    but pretraining changes with the seed, so each model answers once."""
+    shipped = len(pretraining_seeds(size))
     common = dict(size=size, n_test=n_test)
-    arms = [dict(seed=seed, shots=shots, **common) for seed in seeds]
-    arms.append(dict(seed=seeds[0], shots=0, **common))
-    *few_shot, bare = run_arms(untuned_arm, arms, jobs=jobs, label="the base model")
-    return [{**bare, "seed": seed} for seed in seeds] + few_shot
+    bare = dict(shots=0, n_wording_test=n_wording_test, **common)
+    arms = [dict(seed=s, **bare) for s in sorted({s % shipped for s in seeds})]
+    arms += [dict(seed=s, shots=shots, **common) for s in seeds]
+    rows = run_arms(untuned_choices_arm, arms, jobs=jobs, label="the base model")
+    by_model = {row["seed"]: row for row in rows if not row["shots"]}
+    few_shot = [row for row in rows if row["shots"]]
+    return [{**by_model[s % shipped], "seed": s} for s in seeds] + few_shot
 
 
 # --- How few examples teach the format ------------------------------------------------
@@ -149,62 +161,6 @@ def sweep_few_examples(*, seeds, size, ns, steps, n_test, jobs=2) -> list[dict]:
     arms = [dict(seed=s, n=n, shuffled=False, **common) for s in seeds for n in ns]
     arms += [dict(seed=s, n=max(ns), shuffled=True, **common) for s in seeds]
     return run_arms(few_examples_arm, arms, jobs=jobs, label="format from n examples")
-
-
-# --- Wordings -------------------------------------------------------------------------
-
-
-def wording_arm(
-    *, seed: int, size: str, tuned: bool, n_examples: int, steps: int, n_test: int
-) -> dict:
-    """The same questions in every wording, to the base model or the tuned one.
-
-    Args:
-        seed: of the SFT and of the questions.
-        size: of the base model.
-        tuned: False asks the base model, in plain text.
-        n_examples, steps: of the SFT.
-        n_test: questions per family and wording.
-
-    Returns:
-        ``by_wording``: for each trained family the accuracy in its first, second, ...
-        wording; the last ones are never trained.
-    """
-    if tuned:
-        model, tokenizer = sft_policy(
-            seed, size=size, n_examples=n_examples, steps=steps
-        )
-    else:
-        model, tokenizer = load_base(size)
-    by_family = questions_in_every_wording(n_test, TEST_SEED + seed)
-    questions = [q for family in by_family for wording in family for q in wording]
-    prompts = [q.prompt for q in questions]
-    replies = complete(model, tokenizer, prompts, max_new_tokens=24, chat=tuned)
-    correct = iter(answers.score(questions, replies)["correct"])
-    accuracies = [
-        [float(np.mean(list(islice(correct, len(wording))))) for wording in family]
-        for family in by_family
-    ]
-    return {"by_wording": accuracies}
-
-
-def questions_in_every_wording(n: int, seed: int) -> list[list[list[Example]]]:
-    """n test questions for each wording of each trained family, at [family][wording];
-    the wordings of a family ask about the same inputs."""
-    draw = partial(tasks.examples, n=n, split="test", seed=seed)
-    by_family = []
-    for name in tasks.trained_families():
-        family = tasks.FAMILIES[name]
-        count = len(family.instructions + family.held_out_instructions)
-        by_family.append([draw(name, phrasing=number) for number in range(count)])
-    return by_family
-
-
-def sweep_wordings(*, seeds, size, n_examples, steps, n_test, jobs=2) -> list[dict]:
-    """Every wording, before and after instruction tuning."""
-    common = dict(size=size, n_examples=n_examples, steps=steps, n_test=n_test)
-    arms = [dict(seed=s, tuned=t, **common) for s in seeds for t in (False, True)]
-    return run_arms(wording_arm, arms, jobs=jobs, label="wordings")
 
 
 # --- Generated instructions, and mid-training -----------------------------------------

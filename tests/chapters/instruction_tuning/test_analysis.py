@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from alignlab.chapters.instruction_tuning import analysis
+from alignlab.evaluation.intervals import Interval
 from alignlab.world import tasks
 
 
@@ -56,14 +57,79 @@ def test_more_than_the_ceiling_is_never_reached():
         analysis.n_at_share([1, 2], [0.5, 1.0], 1.5)
 
 
-def test_the_spread_over_wordings():
-    assert analysis.relative_spread([[0.3, 0.3, 0.3]]) == pytest.approx(0)
-    assert analysis.relative_spread([[0, 0.8, 0, 0]]) == pytest.approx(3 / 4)
-    rows = [[1.0, 0.5], [0.2, 0.2], [0.0, 0.0]]
-    assert analysis.relative_spread(rows) == pytest.approx((0.25 + 0) / 2)
-    assert analysis.relative_spread(np.array(rows) / 2) == analysis.relative_spread(
-        rows
-    )
+def test_the_mean_of_doublings_is_the_geometric_mean_of_the_ratios():
+    few, many = [2.0, 8.0, 1.0], [8.0, 8.0, 64.0]
+    doublings = analysis.doublings(few, many)
+    assert doublings == pytest.approx([-2, 0, -6])
+    geometric = np.prod(np.divide(few, many)) ** (1 / 3)
+    assert 2 ** doublings.mean() == pytest.approx(geometric)
+    assert np.mean(np.divide(few, many)) > 0.42 > geometric, "not the arithmetic mean"
+
+
+def test_the_spread_over_wordings_is_of_each_family_and_seed():
+    rows = [
+        {"seed": 1, "wordings": {"a": [0.3, 0.3, 0.3], "b": [0.2, 0.8]}},
+        {"seed": 0, "wordings": {"a": [0.0, 1.0], "b": [0.5, 0.5]}},
+    ]
+    # The standard deviation of two values is half their distance.
+    assert analysis.spread_over_wordings(rows) == pytest.approx([0.25, 0.15])
+
+
+# --- Questions that are the same for every seed -------------------------------------
+
+
+def choosing(seed, k, items, by_family=None):
+    return {"seed": seed, "k": k, "items": items, "by_family": by_family or {}}
+
+
+def test_the_slope_by_item_has_the_slope_of_the_means():
+    ks, slopes = (1, 2, 8), np.array([[0.1, -0.2, 0.0], [0.3, 0.0, 0.05]])
+    rows = [
+        choosing(s, k, (0.4 + slopes[s] * np.log2(k)).tolist())
+        for s in (1, 0)
+        for k in ks
+    ]
+    assert analysis.slopes_by_item(rows) == pytest.approx(slopes)
+    rng = np.random.default_rng(0)
+    for row in rows:
+        row["items"] = (rng.random(3) > 0.5).astype(float).tolist()
+    found = analysis.slopes_by_item(rows)
+    for seed in (0, 1):
+        means = [np.mean(r["items"]) for r in rows if r["seed"] == seed]
+        expected = np.polyfit(np.log2(ks), means, 1)[0]
+        assert found[seed].mean() == pytest.approx(expected)
+
+
+def test_items_are_by_seed():
+    rows = [choosing(1, 2, [1.0, 0.0]), choosing(0, 2, [0.0, 0.0])]
+    assert analysis.items(rows, k=2).tolist() == [[0, 0], [1, 0]]
+
+
+def test_families_at_chance_are_those_that_no_group_of_arms_lifts():
+    def rows(**accuracies):
+        by_family = {name: {"accuracy": a} for name, a in accuracies.items()}
+        return [choosing(0, 1, [], by_family)]
+
+    groups = [rows(a=0.25, b=0.4, c=0.3), rows(a=0.34, b=0.2, c=0.5)]
+    chance = {"a": 0.25, "b": 0.25, "c": 0.5}
+    assert analysis.at_chance(groups, chance) == ["a", "c"]
+    assert analysis.at_chance(groups, chance, margin=0.05) == ["c"]
+
+
+@pytest.mark.parametrize(
+    "low, high, expected",
+    [
+        (0.03, 0.4, "more"),
+        (-0.4, -0.03, "less"),
+        (-0.01, 0.015, "same"),
+        (0.01, 0.4, "open"),
+        (-0.4, 0.4, "open"),
+        (-np.inf, np.inf, "open"),
+    ],
+)
+def test_the_reading_of_an_interval_depends_on_where_it_lies(low, high, expected):
+    words = {word: word for word in ("more", "less", "same", "open")}
+    assert analysis.reading(Interval(0.0, low, high), 0.02, words) == expected
 
 
 @pytest.fixture
@@ -129,17 +195,6 @@ def test_examples_needed_and_the_gap_to_the_control_are_by_seed():
     assert needed[0] == needed[1] == analysis.n_at_share([0, 1, 3, 7], [0, 1, 3, 7])
 
 
-def test_diversity_slopes_are_of_one_size_and_by_seed():
-    rows = [
-        {"seed": s, "size": z, "k": k, "held_out": slope * np.log2(k) + 0.1 * s}
-        for z, slope in (("300k", 0.01), ("1m", 0.05))
-        for s in (0, 1)
-        for k in (1, 2, 8)
-    ]
-    assert analysis.diversity_slopes(rows, "1m") == pytest.approx([0.05, 0.05])
-    assert analysis.diversity_slopes(rows, "300k") == pytest.approx([0.01, 0.01])
-
-
 def test_accuracy_on_some_families_is_by_scheme_and_seed():
     rows = [
         scored(1, "equal", 0.2, 0.4, 1.0),
@@ -147,15 +202,3 @@ def test_accuracy_on_some_families_is_by_scheme_and_seed():
         scored(0, "third", 0.0, 0.0, 0.0),
     ]
     assert analysis.accuracy_on(rows, ["a", "b"], "equal") == pytest.approx([0.7, 0.3])
-
-
-def test_spreads_are_before_and_after_tuning():
-    rows = [
-        {"seed": 0, "tuned": False, "by_wording": [[0.0, 0.0]]},
-        {"seed": 0, "tuned": True, "by_wording": [[0.5, 1.0]]},
-    ]
-    assert analysis.spreads(rows, tuned=True) == pytest.approx([0.25])
-    assert analysis.spreads(rows, tuned=False) == [1.0]
-    assert not analysis.base_solves_any(rows)
-    rows[0]["by_wording"] = [[0.0, 0.0], [0.1, 0.0]]
-    assert analysis.base_solves_any(rows)

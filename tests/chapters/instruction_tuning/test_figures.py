@@ -7,7 +7,7 @@ import pytest
 
 from alignlab.chapters.instruction_tuning import figures
 from alignlab.chapters.instruction_tuning.artifacts import mean_over
-from alignlab.plots.style import LINESTYLES
+from alignlab.evaluation.intervals import t_interval
 from alignlab.world import tasks
 from tests.drawing import labelled, points, ticks
 
@@ -48,23 +48,27 @@ def test_few_examples_shows_both_curves_and_the_control(seeds):
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
-@pytest.mark.parametrize("sizes", [["300k"], ["300k", "1m", "3m"]])
-def test_diversity_has_a_curve_for_each_size(seeds, sizes, families):
+@pytest.mark.parametrize("larger", [False, True])
+def test_diversity_has_a_curve_a_guess_and_dots_of_the_larger_model(seeds, larger):
     rows = [
-        {"seed": s, "size": z, "k": k, "held_out": k / 10 + number}
-        for number, z in enumerate(sizes)
+        {"seed": s, "size": "300k", "k": k, "accuracy": k / 10 + s / 100}
         for s in seeds
         for k in (1, 2, 4)
     ]
-    figure = labelled(figures.diversity(rows))
+    extra = [{"seed": 4, "size": "1m", "k": k, "accuracy": 0.6} for k in (1, 4)]
+    figure = labelled(figures.diversity(rows, 0.29, extra if larger else ()))
     [axes] = figure.axes
-    legend = axes.get_legend()
-    assert [t.get_text() for t in legend.texts] == [f"{z} parameters" for z in sizes]
-    means = [line for line in axes.lines if not line.get_label().startswith("_")]
-    for number, line in enumerate(means):
-        assert line.get_xdata() == pytest.approx([0, 1, 2])
-        assert line.get_ydata() == pytest.approx(number + np.array([0.1, 0.2, 0.4]))
-        assert line.get_linestyle() == LINESTYLES[number], "to tell without colour"
+    named = {line.get_label(): line for line in axes.lines}
+    curve = named["300k parameters"]
+    assert curve.get_xdata() == pytest.approx([0, 1, 2])
+    shift = np.mean(seeds) / 100
+    assert curve.get_ydata() == pytest.approx(np.array([0.1, 0.2, 0.4]) + shift)
+    assert set(named["a guess"].get_ydata()) == {0.29}
+    dots = named.get("1m (pretrained once)")
+    assert (dots is not None) == larger
+    if larger:
+        assert dots.get_xdata().tolist() == [0, 2] and set(dots.get_ydata()) == {0.6}
+        assert dots.get_linestyle() == "None"
     assert ticks(axes.xaxis) == ["1", "2", "4"]
 
 
@@ -72,25 +76,36 @@ def by_family(families, value):
     return {name: value * (i + 1) ** 2 / 30 for i, name in enumerate(families)}
 
 
+def chosen(families, value):
+    shares = by_family(families, value)
+    return {name: {"accuracy": share} for name, share in shares.items()}
+
+
 @pytest.mark.parametrize("seeds", SEEDS)
-def test_families_have_a_marker_for_each_condition(seeds, families):
+def test_families_have_a_marker_for_each_way_and_one_for_a_guess(seeds, families):
     arms = {
-        label: [
-            {"seed": s, "by_family": by_family(families, v + s / 10)} for s in seeds
-        ]
-        for label, v in [("base", 0.5), ("tuned", 2.0)]
+        label: [{"seed": s, "by_family": chosen(families, v + s / 10)} for s in seeds]
+        for label, v in [("base", 0.5), ("tuned", 1.0)]
     }
-    figure = labelled(figures.families(arms, families, "Base and tuned"))
+    guess = {name: 0.25 + i / 10 for i, name in enumerate(families)}
+    figure = labelled(figures.families(arms, guess, "Base and tuned"))
     [axes] = figure.axes
     named = dict(zip(axes.get_yticks(), ticks(axes.yaxis)))
     assert named[3] == "opposite" and named[0] == "city country"
     for marker, rows in zip("os", arms.values(), strict=True):
         [(x, y)] = points(axes, marker)
         assert np.round(y).tolist() == [3, 2, 1, 0]
-        expected = [np.mean([r["by_family"][n] for r in rows]) for n in families]
-        assert x == pytest.approx(expected)
+        shares = [[r["by_family"][n]["accuracy"] for r in rows] for n in families]
+        assert x == pytest.approx(np.mean(shares, axis=1))
+    [(x, y)] = points(axes, "|")
+    assert x == pytest.approx(list(guess.values())) and y.tolist() == [3, 2, 1, 0]
     dots = sorted(v for x, _ in points(axes, ".") for v in x)
-    every = [v for rows in arms.values() for r in rows for v in r["by_family"].values()]
+    every = [
+        v["accuracy"]
+        for rows in arms.values()
+        for r in rows
+        for v in r["by_family"].values()
+    ]
     assert dots == pytest.approx(sorted(every))
 
 
@@ -122,31 +137,25 @@ def test_mixtures_compare_small_and_large_families(seeds, families):
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
-def test_phrasings_show_every_wording_base_and_tuned(seeds):
+def test_wordings_show_the_mean_over_seeds_before_and_after(seeds):
     names = ["opposite", "city_country"]
-    rows = [
-        {
-            "seed": s,
-            "tuned": t,
-            "by_wording": [[0.1 + t / 2, 0.3], [0.0, 0.2, 0.4 + t / 2]],
-        }
-        for s in seeds
-        for t in (False, True)
-    ]
-    figure = labelled(figures.wordings(rows, names))
-    base, tuned = figure.axes
-    assert base.get_title(loc="left") != tuned.get_title(loc="left")
-    assert ticks(base.yaxis) == ["opposite", "city country"]
-    assert base.get_yticks().tolist() == [1, 0]
-    for axes, t in ((base, 0), (tuned, 1)):
-        wordings = [x.tolist() for x, _ in points(axes, "|")]
-        assert wordings[0] == pytest.approx([0.1 + t / 2, 0.3])
-        assert wordings[1] == pytest.approx([0.0, 0.2, 0.4 + t / 2])
+
+    def rows(gain):
+        own = {"opposite": [0.1 + gain, 0.3], "city_country": [0.0, 0.2, 0.4]}
+        shifted = ({n: np.add(w, s / 100) for n, w in own.items()} for s in seeds)
+        return [{"seed": s, "wordings": w} for s, w in zip(seeds, shifted)]
+
+    figure = labelled(figures.wordings(rows(0), rows(0.5), names))
+    shift = np.mean(seeds) / 100
+    assert ticks(figure.axes[0].yaxis) == ["opposite", "city country"]
+    assert figure.axes[0].get_yticks().tolist() == [1, 0]
+    for axes, gain in zip(figure.axes, (0, 0.5), strict=True):
+        strokes = [x for x, _ in points(axes, "|")]
+        assert strokes[0] == pytest.approx(np.array([0.1 + gain, 0.3]) + shift)
+        assert strokes[1] == pytest.approx(np.array([0.0, 0.2, 0.4]) + shift)
         means = [(float(x[0]), int(y[0])) for x, y in points(axes, "o")]
-        assert means == [
-            (pytest.approx(0.2 + t / 4), 1),
-            (pytest.approx(0.2 + t / 6), 0),
-        ]
+        assert means[0] == (pytest.approx(0.2 + gain / 2 + shift), 1)
+        assert means[1] == (pytest.approx(0.2 + shift), 0)
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
@@ -157,23 +166,44 @@ def test_arms_show_every_seed_and_the_mean(seeds, sign):
     [axes] = figure.axes
     assert ticks(axes.xaxis) == ["one", "two"]
     assert [y.tolist() for _, y in points(axes, "o")] == list(rows.values())
-    marks = [y for _, y in points(axes, "None")]
-    assert [y[0] for y in marks] == pytest.approx([np.mean(v) for v in rows.values()])
+    marks = [y for _, y in points(axes, "None") if y[0] == y[-1]]
+    means = [np.mean(v) for v in rows.values()]
+    assert [y[0] for y in marks][: len(rows)] == pytest.approx(means)
     low, high = axes.get_ylim()
     drawn = [v for values in rows.values() for v in values]
     assert low <= min(0, *drawn) and high >= max(drawn), "nothing is cut off"
 
 
-def test_the_mask_shows_text_as_it_is_and_in_two_styles():
+def test_intervals_and_a_guess_are_drawn_where_there_are_several_seeds():
+    figure = figures.compared({"one": [0.1, 0.2, 0.4], "two": [0.5]}, "y", "t", 0.25)
+    [axes] = figure.axes
+    low, high = t_interval([0.1, 0.2, 0.4])[1:]
+    lines = [np.asarray(line.get_ydata(), float).tolist() for line in axes.lines]
+    assert [pytest.approx(low), pytest.approx(high)] in lines
+    assert [0.25, 0.25] in lines
+    assert len(lines) == 2 * 2 + 1 + 1, "one seed has no interval"
+
+
+def test_losses_are_a_curve_for_each_run_and_far_values_do_not_hide_the_rest():
+    curves = {"right": [3.0, 2.0, 1.0], "flipped": [-3.0, -40.0, -900.0]}
+    figure = labelled(figures.losses(curves))
+    [axes] = figure.axes
+    named = {line.get_label(): line.get_ydata() for line in axes.lines}
+    assert all(list(named[name]) == values for name, values in curves.items())
+    assert axes.get_ylim()[0] == -12 and axes.get_ylim()[1] >= 3
+
+
+def test_masks_show_text_as_it_is_in_two_styles_and_a_row_for_each_name():
     pairs = [
         ("<|user|>", False),
         (" 1 < 2 & \"so\" 'on'", False),
         (" <b>Yes</b>.", True),
     ]
-    written = figures.mask(pairs).data
+    written = figures.masks({"reply": pairs, "<all>": pairs[1:]}).data
     assert "<b>" not in written and "<|user|>" not in written
+    assert written.count("<tr>") == 2 and "&lt;all&gt;" in written
     for text, _ in pairs:
         assert f">{html.escape(text)}</span>" in written
-    assert written.count("<span") == written.count("</span>") == 3
+    assert written.count("<span") == written.count("</span>") == 5
     styles = [part.split('"')[1] for part in written.split("<span ")[1:]]
-    assert styles[0] == styles[1] != styles[2]
+    assert styles[0] == styles[1] == styles[3] and styles[2] == styles[4] != styles[0]

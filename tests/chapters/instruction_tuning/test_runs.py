@@ -1,31 +1,15 @@
 """The experiments of notebook 01: arms differ in one thing, and nothing leaks."""
 
 import json
-import os
 from collections import Counter
 
 import pytest
 
-from alignlab import cache
 from alignlab.chapters.instruction_tuning import mid_training, runs
-from alignlab.models.sampler import Completion
 from alignlab.study import tuning
 from alignlab.world import tasks
 from alignlab.world.facts import split_subjects
 from alignlab.world.tasks import Example
-
-
-def test_a_larger_draw_of_families_holds_the_smaller():
-    trained = tasks.trained_families()
-    for seed in range(5):
-        draws = [runs.draw_families(k, seed) for k in range(1, len(trained) + 1)]
-        for k, (smaller, larger) in enumerate(zip(draws, draws[1:]), start=1):
-            assert larger[:k] == smaller
-        assert sorted(draws[-1]) == sorted(trained)
-        assert runs.draw_families(3, seed) == draws[2]
-    firsts = {runs.draw_families(1, seed)[0] for seed in range(20)}
-    assert len(firsts) > 5, "seeds draw different families"
-
 
 # --- Examples -----------------------------------------------------------------------
 
@@ -95,16 +79,26 @@ def test_the_curve_over_n_has_its_control_at_the_largest_n(arms):
 
 def test_arms_of_the_diversity_sweep_differ_in_families_only(arms):
     settings = COMMON | {"n_examples": 64, "ks": [1, 5, 99]}
-    del settings["size"]
-    run, found = arms("diversity", sizes=["300k", "1m"], **settings)
-    assert run is runs.instruction_arm and len(found) == 2 * 2 * 3
-    assert differences(found) == {"seed", "size", "families"}
+    run, found = arms("diversity", **settings)
+    assert run is runs.transfer_arm and len(found) == 2 * 3
+    assert differences(found) == {"seed", "families"}
     assert {a["weights"] for a in found} == {"equal"}
-    every = len(tasks.trained_families())
-    assert {len(a["families"]) for a in found} == {1, 5, every}
-    for size in ("300k", "1m"):
-        of_seed = [a["families"] for a in found if (a["seed"], a["size"]) == (3, size)]
-        assert of_seed == [runs.draw_families(k, 3) for k in (1, 5, every)]
+    for seed in (0, 3):
+        of_seed = [a["families"] for a in found if a["seed"] == seed]
+        assert of_seed == [runs.draw_families(k, seed) for k in (1, 5, 99)]
+        assert [len(f) for f in of_seed] == [1, 5, len(tasks.trained_families())]
+
+
+def test_the_control_of_diversity_changes_the_number_of_examples_only(arms):
+    run, found = arms("volume", ns=[8, 64], **COMMON)
+    assert run is runs.transfer_arm
+    assert differences(found) <= {"seed", "families", "n_examples"}
+    for seed in (0, 3):
+        of_seed = [a for a in found if a["seed"] == seed]
+        assert [a["n_examples"] for a in of_seed] == [8, 64]
+        assert of_seed[0]["families"] == of_seed[1]["families"]
+        [family] = of_seed[0]["families"]
+        assert tasks.sizes([family])[family] >= 64
 
 
 def test_the_other_sweeps_change_one_thing(arms):
@@ -112,18 +106,16 @@ def test_the_other_sweeps_change_one_thing(arms):
     run, found = arms("mixtures", schemes=["equal", "capped"], **mixed)
     assert run is runs.instruction_arm and differences(found) == {"seed", "weights"}
     run, found = arms("losses", **mixed)
-    assert run is runs.instruction_arm and differences(found) == {"seed", "loss_on"}
-    assert [a["loss_on"] for a in found] == ["completion"] * 2 + ["all"] * 2
-    run, found = arms("wordings", **mixed)
-    assert run is runs.wording_arm and differences(found) == {"seed", "tuned"}
+    assert run is runs.mask_arm and differences(found) == {"seed", "loss_on"}
+    assert {a["loss_on"] for a in found} == {"completion", "all", "balanced"}
+    run, found = arms("mixed", n_wording_test=3, **mixed)
+    assert run is runs.transfer_arm and differences(found) == {"seed"}
 
 
 def test_diversity_rows_say_how_many_families_they_are_from(monkeypatch):
     monkeypatch.setattr(runs, "run_arms", lambda run, arms, **options: arms)
-    settings = COMMON | {"n_examples": 64, "ks": [1, 3], "sizes": ["300k"]}
-    del settings["size"]
-    rows = runs.sweep_diversity(**settings)
-    assert [row["k"] for row in rows] == [1, 3, 1, 3]
+    settings = COMMON | {"n_examples": 64, "ks": [1, 3]}
+    assert [row["k"] for row in runs.sweep_diversity(**settings)] == [1, 3, 1, 3]
 
 
 def test_generated_instructions_are_compared_for_every_seed(arms):
@@ -149,35 +141,31 @@ def test_mid_training_starts_with_the_arms_that_others_wait_for(monkeypatch):
     assert names == [(a, s) for a in mid_training.ARMS for s in (3, 5)]
 
 
-def test_the_bare_base_model_is_asked_once_and_its_row_stands_for_every_seed(
-    monkeypatch,
+@pytest.mark.parametrize("shipped", [(0,), (0, 1, 2)])
+def test_each_base_model_is_asked_bare_once_and_stands_for_its_seeds(
+    monkeypatch, shipped
 ):
     found = []
 
     def run_arms(run, arms, **options):
-        assert run is runs.untuned_arm
+        assert run is runs.untuned_choices_arm
         found.extend(arms)
-        return [{**arm, "trained": arm["shots"] + arm["seed"]} for arm in arms]
+        return [{**arm, "accuracy": arm["shots"] + arm["seed"]} for arm in arms]
 
     monkeypatch.setattr(runs, "run_arms", run_arms)
+    monkeypatch.setattr(runs, "pretraining_seeds", lambda size: shipped)
     settings = {k: v for k, v in COMMON.items() if k != "steps"}
-    rows = runs.sweep_untuned(shots=4, **settings)
-    assert differences(found) == {"seed", "shots"}
-    assert [(a["seed"], a["shots"]) for a in found] == [(0, 4), (3, 4), (0, 0)]
-    expected = [(0, 0, 0), (3, 0, 0), (0, 4, 4), (3, 4, 7)]
-    assert [(r["seed"], r["shots"], r["trained"]) for r in rows] == expected
+    settings["seeds"] = [3, 4, 6]
+    rows = runs.sweep_untuned(shots=4, n_wording_test=2, **settings)
+    bare = [a["seed"] for a in found if not a["shots"]]
+    assert bare == ([0] if len(shipped) == 1 else [0, 1])
+    models = [0, 0, 0] if len(shipped) == 1 else [0, 1, 0]
+    expected = [(s, 0, m) for s, m in zip([3, 4, 6], models)]
+    expected += [(s, 4, 4 + s) for s in (3, 4, 6)]
+    assert [(r["seed"], r["shots"], r["accuracy"]) for r in rows] == expected
 
 
 # --- Whole arms ---------------------------------------------------------------------
-
-
-@pytest.fixture
-def own_cache(tmp_path, monkeypatch):
-    """An empty cache that knows the downloaded sources."""
-    sources = cache.cache_dir() / "sources"
-    sources.mkdir(parents=True, exist_ok=True)
-    os.symlink(sources, tmp_path / "sources")
-    monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path))
 
 
 @pytest.fixture
@@ -222,53 +210,3 @@ def test_few_examples_come_from_one_half_and_the_other_is_asked(
     assert all(e.fact.subject in first and e.fact.known for e in plain)
     assert asked[0] == asked[1] == asked[2] and len(asked[0]) == 6
     assert all(q.fact.subject in second and q.fact.known for q in asked[0])
-
-
-@pytest.mark.network
-def test_every_wording_is_asked_of_the_base_and_the_tuned_model(own_cache, monkeypatch):
-    monkeypatch.setattr(tasks, "trained_families", lambda: ("capital", "parity"))
-    asked = []
-    original = runs.complete
-
-    def complete(model, tokenizer, prompts, **options):
-        asked.append((prompts, options["chat"]))
-        return original(model, tokenizer, prompts, **options)
-
-    monkeypatch.setattr(runs, "complete", complete)
-    common = dict(seed=0, size="300k", n_examples=32, steps=2, n_test=2)
-    counts = [
-        len(f.instructions + f.held_out_instructions)
-        for f in (tasks.FAMILIES["capital"], tasks.FAMILIES["parity"])
-    ]
-    for tuned in (False, True):
-        asked.clear()
-        result = runs.wording_arm(tuned=tuned, **common)
-        assert [len(row) for row in result["by_wording"]] == counts
-        assert set(result) == {"by_wording"}
-        [(prompts, chat)] = asked
-        assert chat is tuned and len(prompts) == 2 * sum(counts)
-        subjects = tasks.FAMILIES["capital"].instructions[2].split("{s}")
-        assert all(p.startswith(subjects[0]) for p in prompts[4:6])
-
-
-@pytest.mark.network
-def test_each_wording_is_scored_by_its_own_replies(monkeypatch):
-    monkeypatch.setattr(tasks, "trained_families", lambda: ("capital", "parity"))
-    monkeypatch.setattr(runs, "load_base", lambda size: (None, None))
-    questions = runs.questions_in_every_wording(4, runs.TEST_SEED + 1)
-    inputs = [{q.fact.subject for q in wording} for wording in questions[0]]
-    assert len(inputs[0]) == 4 and all(same == inputs[0] for same in inputs)
-    prompts = [q.prompt for family in questions for w in family for q in w]
-    right = {questions[0][3][1].prompt, *(q.prompt for q in questions[1][0])}
-    answer = {q.prompt: q.completion for f in questions for w in f for q in w}
-
-    def complete(model, tokenizer, asked, **options):
-        assert asked == prompts
-        return [Completion(answer[p] if p in right else "?", [], True) for p in asked]
-
-    monkeypatch.setattr(runs, "complete", complete)
-    common = dict(seed=1, size="300k", n_examples=32, steps=2, n_test=4)
-    result = runs.wording_arm(tuned=False, **common)
-    expected = [[0.0] * len(family) for family in questions]
-    expected[0][3], expected[1][0] = 0.25, 1.0
-    assert result["by_wording"] == expected
