@@ -3,7 +3,7 @@
 Rewards are at [subject][reply]; pairs are ``artifacts.comparisons`` of those replies.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -14,10 +14,11 @@ from alignlab.calibration.estimators import TemperatureScaler
 from alignlab.calibration.inference import squared_error_interval
 from alignlab.chapters.reward_modeling.runs import extra_words
 from alignlab.evaluation.intervals import Interval
-from alignlab.study import artifacts
+from alignlab.seeds import stream
+from alignlab.study.tuning import TEST_SEED
 from alignlab.world.ceilings import gold_order_accuracy
 from alignlab.world.comparisons import Candidates, Row
-from alignlab.world.gold import PARTS, SAME_GOLD, gold_reward
+from alignlab.world.gold import PARTS, SAME_GOLD, demonstration, gold_reward
 from alignlab.world.tasks import default_world
 
 
@@ -67,6 +68,69 @@ def measures(
     }
 
 
+def order_by_subject(
+    pairs: Sequence[Row],
+    difference: Float[np.ndarray, "pairs"],
+    candidates: Sequence[Candidates],
+) -> Float[np.ndarray, "subjects"]:
+    """``gold`` of :func:`measures` for each subject, in the order of the candidates, to
+    be averaged over subjects, which are the same for all seeds. A subject whose replies
+    are all worth the same, or without pairs, has no order and counts one half.
+
+    Raises:
+        KeyError: if a pair is about a subject that is not among the candidates.
+    """
+    right: dict[str, list[float]] = {c.subject: [] for c in candidates}
+    for pair, d in zip(pairs, difference, strict=True):
+        gap = pair["gold_chosen"] - pair["gold_rejected"]
+        of_subject = right[pair["subject"]]
+        if abs(gap) >= SAME_GOLD:
+            of_subject.append(0.5 + 0.5 * float(np.sign(d * gap)))
+    return np.array([np.mean(values) if values else 0.5 for values in right.values()])
+
+
+def score_rows(
+    rows: Sequence[dict],
+    tested: Mapping[int, Sequence[Candidates]],
+    pairs: Mapping[int, Sequence[Row]],
+) -> list[dict]:
+    """The rows with what their rewards are worth on the pairs of their seed.
+
+    Args:
+        rows: with ``seed`` and ``rewards``.
+        tested, pairs: replies and their comparisons, by seed.
+
+    Returns:
+        The rows with ``difference``, see :func:`differences`; what :func:`measures`
+        gives; ``subjects``, see :func:`order_by_subject`; and ``gold``, its mean.
+    """
+    scored = []
+    for row in rows:
+        replies, of = tested[row["seed"]], pairs[row["seed"]]
+        difference = differences(row["rewards"], replies, of)
+        by_subject = order_by_subject(of, difference, replies)
+        found = {"difference": difference, **measures(of, difference)}
+        found |= {"subjects": by_subject, "gold": float(by_subject.mean())}
+        scored.append(row | found)
+    return scored
+
+
+def subject_table(
+    rows: Sequence[dict], seeds: Sequence[int]
+) -> Float[np.ndarray, "seeds subjects"]:
+    """``subjects`` of :func:`score_rows`, a row for each seed: the mean over the arms
+    that it has.
+
+    Raises:
+        ValueError: if a seed has none.
+    """
+    of_seed = {s: [row["subjects"] for row in rows if row["seed"] == s] for s in seeds}
+    lacking = [s for s, some in of_seed.items() if not some]
+    if lacking:
+        raise ValueError(f"no rows of seeds {lacking} among {len(rows)}")
+    return np.array([np.mean(some, axis=0) for some in of_seed.values()])
+
+
 # --- Which parts of gold a reward sees ------------------------------------------------
 
 
@@ -84,20 +148,24 @@ def seen_parts(
 
     Returns:
         For each part: ``weight``, its slope in a least-squares fit of the reward to the
-        three parts, relative to that of form (the gold reward itself has weights of 1);
-        ``accuracy``, share of the pairs in the right order among those that differ in
-        this part alone, NaN if there is none; ``pairs``, how many these are.
+        three parts, in reward (log-odds) per unit of gold; equal weights would mean
+        that all are seen alike. ``accuracy``, share of the pairs in the right order
+        among those that differ in this part alone, NaN if there is none; ``pairs``, how
+        many these are. ``share``, how much of the variance of gold differences is due
+        to this part; the three add up to 1.
     """
     parts = part_differences(pairs)
     slopes = np.linalg.lstsq(parts, difference, rcond=None)[0]
+    shares = parts.T @ parts.sum(axis=1) / (parts.sum(axis=1) ** 2).sum()
     result = {}
     for place, name in enumerate(PARTS):
         alone = only_in(parts, place)
         right = np.sign(difference[alone]) * np.sign(parts[alone, place])
         result[name] = {
-            "weight": float(slopes[place] / slopes[0]),
+            "weight": float(slopes[place]),
             "accuracy": float((0.5 + 0.5 * right).mean()) if alone.any() else np.nan,
             "pairs": int(alone.sum()),
+            "share": float(shares[place]),
         }
     return result
 
@@ -162,14 +230,15 @@ def _ratio(slopes, covariance, level: float) -> Interval:
     return Interval(float(b / a), float(b / a - half), float(b / a + half))
 
 
-def length_weight(pairs: Sequence[Row], difference: Float[np.ndarray, "pairs"]):
-    """Length bias of a reward, in gold per word, to compare with the annotators' λ:
-    the slope of words over that of form, in a least-squares fit of the reward to the
-    three parts of gold and the number of words."""
+def length_weight(
+    pairs: Sequence[Row], difference: Float[np.ndarray, "pairs"]
+) -> float:
+    """What a word more is worth to a reward, in log-odds: the slope of words in a
+    least-squares fit of the reward to the three parts of gold and the number of words.
+    To compare with the annotators' λ / T."""
     words = np.array([extra_words(pair) for pair in pairs], float)
     columns = np.column_stack([part_differences(pairs), words])
-    slopes = np.linalg.lstsq(columns, difference, rcond=None)[0]
-    return float(slopes[3] / slopes[0])
+    return float(np.linalg.lstsq(columns, difference, rcond=None)[0][3])
 
 
 def without_length(
@@ -201,9 +270,10 @@ def calibrate(pairs: Sequence[Row], difference: Float[np.ndarray, "pairs"]) -> d
     fitting = set(subjects[::2])
     fit = np.array([pair["subject"] in fitting for pair in pairs])
     margin, right = np.abs(difference), (difference > 0).astype(int)
-    scaler = TemperatureScaler().fit(margin[fit], right[fit])
+    logits = np.column_stack([-margin, margin]) / 2  # of "no" and "yes"
+    scaler = TemperatureScaler().fit(logits[fit], right[fit])
     sure, right = expit(margin[~fit]), right[~fit]
-    repaired = scaler.predict_proba(margin[~fit])[:, 1]
+    repaired = scaler.predict_proba(logits[~fit])[:, 1]
     return {
         "temperature": scaler.temperature_,
         "sure": sure,
@@ -227,7 +297,7 @@ def against(
     others: Float[np.ndarray, "subjects others"],
     chosen: Float[np.ndarray, "subjects replies"],
     temperature: float,
-) -> dict[str, float]:
+) -> dict[str, Float[np.ndarray, "subjects"]]:
     """Compare replies with others to the same requests, over all pairs of them.
 
     Args:
@@ -237,28 +307,46 @@ def against(
         temperature: of the annotators, in gold; higher is noisier.
 
     Returns:
-        ``wins``, how often the reply has the higher gold, ties counting one half;
-        ``preferred``, the share of Bradley–Terry annotators who prefer it.
+        For each subject ``wins``, how often the reply has the higher gold, ties
+        counting one half; ``preferred``, the share of Bradley–Terry annotators who
+        prefer it.
     """
     gaps = golds[:, :, None] - others[:, None, :]  # (subjects, replies, others)
     gaps[np.abs(gaps) < SAME_GOLD] = 0
     wins, preferred = 0.5 + 0.5 * np.sign(gaps), expit(gaps / temperature)
     return {
-        name: float((chosen * values.mean(axis=2)).sum(axis=1).mean())
+        name: (chosen * values.mean(axis=2)).sum(axis=1)
         for name, values in (("wins", wins), ("preferred", preferred))
     }
 
 
 def demonstration_golds(
-    candidates: Sequence[Candidates], per_subject: int = 16
+    candidates: Sequence[Candidates], quality: float, per_subject: int = 16
 ) -> Float[np.ndarray, "subjects demonstrations"]:
-    """Gold of the demonstrations for each request that the reference policy was trained
-    to imitate."""
-    world = default_world()
-    golds: dict[str, list[float]] = {c.prompt: [] for c in candidates}
-    subject_of = {c.prompt: c.subject for c in candidates}
-    for row in artifacts.demonstrations(world, per_subject, seed=0):
-        if row["prompt"] in golds:
-            reward = gold_reward(world, subject_of[row["prompt"]], row["completion"])
-            golds[row["prompt"]].append(reward.total)
-    return np.array(list(golds.values()))
+    """Gold of demonstrations for each request, by writers of this quality in [0, 1]:
+    higher is better, and 1 is as good as they can."""
+    world, rng = default_world(), stream(TEST_SEED, "demonstrations to beat")
+    return np.array(
+        [
+            [
+                gold_reward(world, c.subject, text).total
+                for text in (
+                    demonstration(world, c.subject, rng, quality)
+                    for _ in range(per_subject)
+                )
+            ]
+            for c in candidates
+        ]
+    )
+
+
+# --- Saying what came out -------------------------------------------------------------
+
+
+def reading(
+    measured: Interval, above: str, below: str, unclear: str, null: float = 0.0
+) -> str:
+    """The text for an interval above ``null``, below it, or holding it."""
+    if measured.low > null:
+        return above
+    return below if measured.high < null else unclear

@@ -200,9 +200,7 @@ def panel_agreement(pairs: Sequence[Row]) -> float:
 # --- Arms -----------------------------------------------------------------------------
 
 
-def rater_arm(
-    *, domain: str, n: int, n_test: int, seed: int, size: str, steps: int
-) -> dict:
+def rater_arm(*, domain: str, n: int, n_test: int, seed: int, **policy) -> dict:
     """A reward model trained on one domain and tested on all of them.
 
     Args:
@@ -210,7 +208,7 @@ def rater_arm(
         n: training pairs to draw, see :func:`rated_pairs`.
         n_test: test pairs to draw in each domain, the same for all arms.
         seed: draws the training pairs, the head and the order.
-        size, steps: of the reference policy.
+        policy: size, steps and reference_seed of the reference policy.
 
     Returns:
         ``kept``, pairs with a label; ``accuracy``, for each domain how often the
@@ -219,7 +217,7 @@ def rater_arm(
     """
     rng = stream(seed, "rated pairs")
     pairs, _ = rated_pairs(load_rated(domain, "train"), n, rng)
-    reward_model = train_from_reference(pairs, seed=seed, size=size, steps=steps)
+    reward_model = train_from_reference(pairs, seed=seed, **policy)
     rewards = {
         "reward_model": partial(_score_texts, *reward_model),
         "bag_of_words": bag_of_words(pairs, seed),
@@ -249,8 +247,8 @@ def rated_test_pairs(domain: str, n: int) -> list[Row]:
 
 
 def sweep(
-    *, domains: Sequence[str], seeds: Sequence[int], jobs: int = 2, **common
+    chains: Sequence[dict], *, domain: str = "movies", jobs: int = 2, **common
 ) -> list[dict]:
-    """:func:`rater_arm` with every seed on each of the domains."""
-    arms = [dict(domain=d, seed=s, **common) for d in domains for s in seeds]
+    """:func:`rater_arm` on every chain."""
+    arms = [dict(domain=domain, **common, **link) for link in chains]
     return run_arms(rater_arm, arms, jobs=jobs, label="real raters")

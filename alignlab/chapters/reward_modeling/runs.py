@@ -1,36 +1,54 @@
-"""The arms of notebook 03 on the world's comparisons: how many, how noisy, rankings or
-pairs, and labels biased towards length. ``raters`` and ``judging`` hold the others.
+"""The arms of notebook 03 on the world's comparisons: how many, how noisy, reversed,
+rankings or pairs, and labels biased towards length. ``raters``, ``judging`` and
+``costs`` hold the others.
 
 An arm returns the rewards of replies about unseen subjects; ``analysis`` does the rest.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
-from alignlab.models.reward import reward_model_from, score
+from alignlab.models.reward import reward_model_from
 from alignlab.seeds import stream
 from alignlab.study import artifacts
-from alignlab.study.arms import run_arms, run_each
-from alignlab.study.tuning import TEST_SEED
+from alignlab.study.arms import run_arms, run_groups
 from alignlab.training.reward import train_reward_model
 from alignlab.world import comparisons as preferences
 from alignlab.world.annotators import Annotator
-from alignlab.world.ceilings import gold_order_accuracy
 from alignlab.world.comparisons import Candidates, Row
 
-TEMPERATURE = 1.0  # in gold; such annotators contradict the gold order in 1 pair of 6
-LENGTH_BIAS = 0.1  # in gold per word: ten more words count about as much as a courtesy
+# In gold. Two such annotators agree on 73% of the demonstrations that the reference
+# imitates, as often as labellers do in Ouyang et al. (2022).
+TEMPERATURE = 0.7
+LENGTH_BIAS = 0.07  # in gold per word: ten more words count as much as a chance of 73%
 BATCH = 32  # pairs
-TOSSED = 0.5  # rate of wrong labels at which they carry no information
 TEST_REPLIES = 8  # to each test request, the same ones for every reward model
+DRAWS = 1000  # the n-th further draw of a seed has the seed's number plus n times this
 
 Score = Callable[[Sequence[str]], np.ndarray]
+
+# --- The chain that a seed stands on --------------------------------------------------
+
+
+def links(seeds: Sequence[int], nested: bool) -> list[dict[str, int]]:
+    """For each seed its number and that of its reference policy and replies: its own if
+    seeds nest, else those of seed 0 for all, so that what is measured holds *given this
+    reference*."""
+    return [dict(seed=s, reference_seed=s if nested else 0) for s in seeds]
+
+
+def replies(
+    split: str, k: int, *, size: str, steps: int, reference_seed: int
+) -> list[Candidates]:
+    """k replies of a reference policy to each request of a split. Policy and sampling
+    have one seed."""
+    seeds = dict(seed=reference_seed, reference_seed=reference_seed)
+    return artifacts.candidates(split, k, size=size, steps=steps, **seeds)
 
 
 def train_from_reference(
@@ -39,6 +57,7 @@ def train_from_reference(
     seed: int,
     size: str,
     steps: int,
+    reference_seed: int,
     epochs: int = 1,
     batch_size: int = BATCH,
     **options,
@@ -50,12 +69,12 @@ def train_from_reference(
     Args:
         examples: pairs or rankings.
         seed: of the head and of the order of the examples.
-        size, steps: of the reference policy.
+        size, steps, reference_seed: of the reference policy.
         epochs: passes over the examples; more fit the labels more closely.
         batch_size: comparisons in a batch.
         options: further arguments of ``train_reward_model``.
     """
-    policy, tokenizer = artifacts.reference_policy(size, steps)
+    policy, tokenizer = artifacts.reference_policy(size, steps, seed=reference_seed)
     model = reward_model_from(policy, seed)
     train_reward_model(
         model,
@@ -71,79 +90,59 @@ def train_from_reference(
     return model, tokenizer
 
 
-def held_out_rewards(model, tokenizer, *, size: str, steps: int) -> list:
-    """Rewards of the replies to the test requests, at [subject][reply]."""
-    replies = artifacts.candidates("test", TEST_REPLIES, size=size, steps=steps)
-    return artifacts.score_candidates(model, tokenizer, replies).tolist()
+def held_out_rewards(model, tokenizer, **policy) -> list:
+    """Rewards of the policy's replies to the test requests, at [subject][reply]."""
+    tested = replies("test", TEST_REPLIES, **policy)
+    return artifacts.score_candidates(model, tokenizer, tested).tolist()
 
 
-# --- How many comparisons, and how noisy ----------------------------------------------
+# --- How many comparisons, how noisy, and reversed ------------------------------------
 
 
 def comparisons_arm(
-    *, n: int, flips: float, seed: int, k: int, size: str, steps: int
+    *,
+    n: int,
+    flips: float,
+    seed: int,
+    k: int,
+    size: str,
+    steps: int,
+    reference_seed: int,
+    draw: int = 0,
 ) -> dict:
     """A reward model from n noisy comparisons: its ``rewards``, see
     :func:`held_out_rewards`.
 
     Args:
         n: comparisons of training subjects.
-        flips: rate of wrong labels; 0.5 carries no information.
+        flips: rate of wrong labels.
         seed: draws the comparisons, their labels, the head and the order.
         k: replies to each training request that they are drawn from.
-        size, steps: of the reference policy.
+        size, steps, reference_seed: of the reference policy and its replies.
+        draw: the number of a further draw of all that ``seed`` draws.
     """
-    policy = dict(size=size, steps=steps)
-    if flips == artifacts.FLIPS:  # the model that later notebooks use too
-        reward_model = artifacts.reward_model(n, k=k, seed=seed, **policy)
-    else:
-        replies = artifacts.candidates("train", k, **policy)
-        pairs = artifacts.comparisons(replies, n, flips=flips, seed=seed)
-        reward_model = train_from_reference(pairs, seed=seed, **policy)
+    reward_model = artifacts.reward_model(
+        n,
+        k=k,
+        flips=flips,
+        seed=seed + DRAWS * draw,
+        size=size,
+        steps=steps,
+        reference_seed=reference_seed,
+        reply_seed=reference_seed,
+    )
+    policy = dict(size=size, steps=steps, reference_seed=reference_seed)
     return {"rewards": held_out_rewards(*reward_model, **policy)}
 
 
-def tossed_arm(*, n: int, places: Sequence[int], k: int, size: str, steps: int) -> dict:
-    """The control: gold-order ``accuracy`` of reward models trained on tossed coins.
-
-    By chance alone, one such model can be far above or below one half. So each has a
-    twin with the same head and the same comparisons but every label reversed, and the
-    mean of the two is taken: chance mostly cancels (antithetic variates), while a leak
-    of gold into training would remain.
-
-    Args:
-        n: comparisons for each pair of twins.
-        places: which twins to train. Each have comparisons and a head of their own.
-        k, size, steps: as for :func:`comparisons_arm`.
-
-    Returns:
-        ``accuracy``, the mean over the twins at each place.
-
-    Raises:
-        ValueError: if there are too few comparisons.
-    """
-    policy = dict(size=size, steps=steps)
-    replies = artifacts.candidates("train", k, **policy)
-    pairs = artifacts.comparisons(replies, n * (max(places) + 1), flips=TOSSED)
-    rng = stream(TEST_SEED, "test pairs")
-    test_pairs, _ = preferences.make_pairs(
-        artifacts.candidates("test", TEST_REPLIES, **policy),
-        Annotator(0.0),
-        rng,
-        per_prompt=1,
+def twin_arm(*, n: int, flips: float, seed: int, k: int, **policy) -> dict:
+    """The twin of :func:`comparisons_arm`'s model: the same comparisons, head and order
+    with every label reversed. Its ``rewards``, see :func:`held_out_rewards`."""
+    pairs = artifacts.comparisons(
+        replies("train", k, **policy), n, flips=flips, seed=seed
     )
-    prompts = [pair["prompt"] for pair in test_pairs]
-    accuracy = []
-    for place in places:
-        own = pairs[n * place : n * (place + 1)]
-        twins = []
-        for labelled in (own, reverse_labels(own)):
-            reward_model = train_from_reference(labelled, seed=place, **policy)
-            reward = partial(score, *reward_model, prompts)
-            differences = reward_differences(reward, test_pairs)
-            twins.append(gold_order_accuracy(test_pairs, differences))
-        accuracy.append(float(np.mean(twins)))
-    return {"accuracy": accuracy}
+    twin = train_from_reference(reverse_labels(pairs), seed=seed, **policy)
+    return {"rewards": held_out_rewards(*twin, **policy)}
 
 
 def reverse_labels(pairs: Sequence[Row]) -> list[Row]:
@@ -159,53 +158,60 @@ def reward_differences(score: Score, pairs: Sequence[Row]) -> np.ndarray:
     chosen, rejected = (
         score([pair[side] for pair in pairs]) for side in ("chosen", "rejected")
     )
-    return chosen - rejected
+    return np.asarray(chosen) - np.asarray(rejected)
 
 
 def accuracy_sweep(
+    chains: Sequence[dict],
     *,
-    seeds: Sequence[int],
+    n_reward: int,
+    flips: float,
     ns: Sequence[int],
     noise: Sequence[float],
     n_noise: int,
-    noise_seeds: Sequence[int],
-    n_tossed: int,
-    tossed: int,
+    twins: Sequence[dict],
+    noisy: Sequence[dict],
+    draws: int,
     jobs: int = 2,
     **common,
-) -> tuple[list[dict], list[float]]:
-    """Rows of :func:`comparisons_arm` for each n at the usual noise, and for each rate
-    of noise at ``n_noise``; and the accuracies of ``tossed`` twins, each trained on
-    ``n_tossed`` comparisons (:func:`tossed_arm`)."""
-    cells = [(n, artifacts.FLIPS, s) for n in ns for s in seeds]
-    cells += [(n_noise, flips, s) for flips in noise for s in noise_seeds]
-    cells = sorted(dict.fromkeys(cells), key=lambda cell: -cell[0])  # longest first
-    calls = [
-        (comparisons_arm, dict(n=n, flips=flips, seed=s, **common))
-        for n, flips, s in cells
-    ]
-    blocks = np.array_split(np.arange(tossed), -(-tossed // 6))
-    calls += [
-        (tossed_arm, dict(n=n_tossed, places=block.tolist(), **common))
-        for block in blocks
-    ]
-    rows = run_each(calls, jobs=jobs, label="comparisons")
-    control = [value for row in rows[len(cells) :] for value in row["accuracy"]]
-    return rows[: len(cells)], control
+) -> dict[str, list[dict]]:
+    """Reward models of the chains, :func:`links`, in four groups.
+
+    Args:
+        chains: seeds of the first two groups and of ``draws``.
+        n_reward, flips: comparisons and rate of wrong labels of the series.
+        ns: sizes of the curve.
+        noise, n_noise: other rates of wrong labels, at this many comparisons.
+        twins: chains whose model has a reversed twin.
+        noisy: chains of the other rates.
+        draws: reward models on each reference, the series' one among them.
+        common: further arguments of the arms.
+
+    Returns:
+        ``series``, the series' models; ``curve``, all sizes; ``twins``; ``noise``, with
+        the usual rate among the others; ``draws``.
+    """
+
+    def arms(some, n=n_reward, flips=flips, draw=0):
+        arm = dict(n=n, flips=flips, draw=draw, **common)
+        return [(comparisons_arm, arm | link) for link in some]
+
+    usual = dict(n=n_reward, flips=flips, **common)
+    groups = {
+        "series": arms(chains),
+        "twins": [(twin_arm, usual | link) for link in twins],
+        "draws": [a for d in range(draws) for a in arms(chains, draw=d)],
+        "curve": [a for n in sorted(ns, reverse=True) for a in arms(chains, n)],
+        "noise": [a for f in (flips, *noise) for a in arms(noisy, n_noise, f)],
+    }
+    return run_groups(groups, jobs=jobs, label="comparisons")
 
 
 # --- Rankings against pairs -----------------------------------------------------------
 
 
 def ranking_arm(
-    *,
-    kind: str,
-    n: int,
-    group: int,
-    seed: int,
-    k: int,
-    size: str,
-    steps: int,
+    *, kind: str, n: int, group: int, seed: int, k: int, draw: int = 0, **policy
 ) -> dict:
     """A reward model from n groups of replies, labelled in one of four ways.
 
@@ -218,14 +224,14 @@ def ranking_arm(
         n: groups. All kinds see the same replies, with as many in a batch.
         group: replies in a group, an even number.
         seed: draws groups, labels, head and order.
-        k, size, steps: as for :func:`comparisons_arm`.
+        k, policy, draw: as for :func:`comparisons_arm`.
 
     Returns:
         ``rewards``, see :func:`held_out_rewards`; ``read``, replies that annotators
         read; ``comparisons``, pairs of replies that the labels put in order.
     """
-    policy = dict(size=size, steps=steps)
-    groups = in_groups(artifacts.candidates("train", k, **policy), group, n, seed)
+    seed = seed + DRAWS * draw
+    groups = in_groups(replies("train", k, **policy), group, n, seed)
     examples, options = label_groups(kind, groups, stream(seed, "labelled groups"))
     reward_model = train_from_reference(examples, seed=seed, **policy, **options)
     in_group = group * (group - 1) // 2
@@ -284,13 +290,14 @@ def label_groups(
 
 
 def ranking_sweep(
-    *, seeds: Sequence[int], costly_seeds: Sequence[int], jobs: int = 2, **common
+    chains: Sequence[dict], *, draws: dict[str, int], jobs: int = 2, **common
 ) -> list[dict]:
-    """Rankings and pairs with all seeds, the other two kinds with ``costly_seeds``."""
+    """Every kind in ``draws``, with as many draws of each chain as it says there."""
     arms = [
-        dict(kind=kind, seed=seed, **common)
+        dict(kind=kind, draw=draw, **common, **link)
         for kind in reversed(RANKING_KINDS)
-        for seed in (seeds if kind in ("rankings", "pairs") else costly_seeds)
+        for draw in range(draws.get(kind, 0))
+        for link in chains
     ]
     return run_arms(ranking_arm, arms, jobs=jobs, label="rankings and pairs")
 
@@ -298,9 +305,7 @@ def ranking_sweep(
 # --- Annotators biased towards length -------------------------------------------------
 
 
-def length_arm(
-    *, kind: str, n: int, bias: float, seed: int, k: int, size: str, steps: int
-) -> dict:
+def length_arm(*, kind: str, n: int, bias: float, seed: int, k: int, **policy) -> dict:
     """A reward model from annotators who may favour length: its ``rewards``, see
     :func:`held_out_rewards`.
 
@@ -309,9 +314,8 @@ def length_arm(
             random numbers; "equal lengths", biased ones on pairs that differ by at most
             one word, which leaves the bias little to act on.
         bias: in gold per word; higher favours longer replies more.
-        n, seed, k, size, steps: as for :func:`comparisons_arm`.
+        n, seed, k, policy: as for :func:`comparisons_arm`.
     """
-    policy = dict(size=size, steps=steps)
     pairs = length_pairs(kind, n, bias=bias, seed=seed, k=k, **policy)
     reward_model = train_from_reference(pairs, seed=seed, **policy)
     return {"rewards": held_out_rewards(*reward_model, **policy)}
@@ -321,7 +325,7 @@ LENGTH_KINDS = ("unbiased", "biased", "equal lengths")
 
 
 def length_pairs(
-    kind: str, n: int | None, *, bias: float, seed: int, k: int, size: str, steps: int
+    kind: str, n: int | None, *, bias: float, seed: int, k: int, **policy
 ) -> list[Row]:
     """The pairs that :func:`length_arm` trains on; n None returns all there are.
 
@@ -330,9 +334,10 @@ def length_pairs(
     """
     if kind not in LENGTH_KINDS:
         raise ValueError(f"kind is {kind!r}; it can be one of {LENGTH_KINDS}")
-    replies = artifacts.candidates("train", k, size=size, steps=steps)
     annotator = Annotator(TEMPERATURE, length_bias=0.0 if kind == "unbiased" else bias)
-    pairs = artifacts.comparisons(replies, None, seed=seed, annotator=annotator)
+    pairs = artifacts.comparisons(
+        replies("train", k, **policy), None, seed=seed, annotator=annotator
+    )
     if kind == "equal lengths":
         pairs = [pair for pair in pairs if abs(extra_words(pair)) <= 1]
     if n is not None and len(pairs) < n:
@@ -345,9 +350,9 @@ def extra_words(pair: Row) -> int:
     return len(pair["chosen"].split()) - len(pair["rejected"].split())
 
 
-def length_sweep(*, seeds: Sequence[int], jobs: int = 2, **common) -> list[dict]:
-    """Every kind of :func:`length_arm` with every seed."""
-    arms = [dict(kind=kind, seed=s, **common) for kind in LENGTH_KINDS for s in seeds]
+def length_sweep(chains: Sequence[dict], *, jobs: int = 2, **common) -> list[dict]:
+    """Every kind of :func:`length_arm` on every chain."""
+    arms = [dict(kind=kind, **common, **c) for kind in LENGTH_KINDS for c in chains]
     return run_arms(length_arm, arms, jobs=jobs, label="length bias")
 
 
@@ -394,25 +399,26 @@ def _linear(features: Callable, pairs: Sequence[Row], seed: int) -> Score:
     return lambda texts: features(texts) @ weights
 
 
-def control_arm(*, kind: str, n: int, seed: int, k: int, size: str, steps: int) -> dict:
+def control_arm(
+    *, kind: str, n: int, flips: float, seed: int, k: int, **policy
+) -> dict:
     """A reward of ``CONTROLS``, fitted to the comparisons that :func:`comparisons_arm`
-    trains on at the usual noise: its ``rewards``, see :func:`held_out_rewards`."""
-    policy = dict(size=size, steps=steps)
+    trains on: its ``rewards``, see :func:`held_out_rewards`."""
     pairs = artifacts.comparisons(
-        artifacts.candidates("train", k, **policy), n, seed=seed
+        replies("train", k, **policy), n, flips=flips, seed=seed
     )
     reward = CONTROLS[kind](pairs, seed)
     texts = [
         [reply.text for reply in of_request.replies]
-        for of_request in artifacts.candidates("test", TEST_REPLIES, **policy)
+        for of_request in replies("test", TEST_REPLIES, **policy)
     ]
-    return {"rewards": [reward(replies).tolist() for replies in texts]}
+    return {"rewards": [reward(of_request).tolist() for of_request in texts]}
 
 
 CONTROLS = {"bag of words": bag_of_words, "length only": length_only}
 
 
-def control_sweep(*, seeds: Sequence[int], jobs: int = 2, **common) -> list[dict]:
-    """Both controls with every seed."""
-    arms = [dict(kind=kind, seed=s, **common) for kind in CONTROLS for s in seeds]
+def control_sweep(chains: Sequence[dict], *, jobs: int = 2, **common) -> list[dict]:
+    """Both controls on every chain."""
+    arms = [dict(kind=kind, **common, **link) for kind in CONTROLS for link in chains]
     return run_arms(control_arm, arms, jobs=jobs, label="controls")

@@ -5,11 +5,11 @@ import pytest
 from scipy.special import expit
 
 from alignlab.chapters.reward_modeling import analysis
+from alignlab.evaluation.intervals import Interval
 from alignlab.study import artifacts
 from alignlab.world.annotators import Reply
 from alignlab.world.comparisons import Candidates
-from alignlab.world.gold import Gold, gold_reward
-from alignlab.world.tasks import default_world
+from alignlab.world.gold import Gold
 
 
 def reply(text, form=0.0, completeness=0.0, truth=0.0):
@@ -57,6 +57,33 @@ def test_measures_by_hand():
     assert found["nll"] == pytest.approx(-np.log(p).mean())
 
 
+def test_each_subject_has_its_own_share_and_ties_count_one_half():
+    right, wrong = pair_of(A, B), pair_of(B, A)
+    pairs = [right, right, wrong | {"subject": "t"}, pair_of(A, A) | {"subject": "t"}]
+    some = [*SOME, Candidates("r", "u", (A, A))]
+    found = analysis.order_by_subject(pairs, np.array([1.0, -2.0, 3.0, 9.0]), some)
+    assert found.tolist() == [0.5, 0.0, 0.5], "of u there is no pair"
+    with pytest.raises(KeyError):
+        analysis.order_by_subject([right | {"subject": "other"}], np.ones(1), SOME)
+
+
+def test_rows_are_scored_on_the_pairs_of_their_seed():
+    tested = {1: SOME, 2: SOME[:1]}
+    pairs = {1: [pair_of(A, B), pair_of(C, A, "q", "t")], 2: [pair_of(A, C)]}
+    rows = [
+        dict(seed=2, rewards=[[3.0, 0.0, 1.0]], name="x"),
+        dict(seed=1, rewards=[[1.0, 2.0, 0.0], [5.0, 1.0, 0.0]]),
+    ]
+    second, first = analysis.score_rows(rows, tested, pairs)
+    assert second["difference"].tolist() == [2.0] and second["name"] == "x"
+    assert second["gold"] == 1.0 and second["subjects"].tolist() == [1.0]
+    assert first["subjects"].tolist() == [0.0, 0.0] and first["label"] == 0.5
+    table = analysis.subject_table([first, first | {"subjects": np.ones(2)}], [1])
+    assert table.tolist() == [[0.5, 0.5]], "the mean over a seed's arms"
+    with pytest.raises(ValueError, match=r"no rows of seeds \[2\] among 1"):
+        analysis.subject_table([first], [1, 2])
+
+
 # --- Parts --------------------------------------------------------------------------
 
 
@@ -78,9 +105,19 @@ def test_weights_are_what_the_reward_pays_for_each_part():
     parts = analysis.part_differences(pairs)
     seen = analysis.seen_parts(pairs, parts @ [2.0, 0.5, -1.0])
     weights = {name: found["weight"] for name, found in seen.items()}
-    assert weights == pytest.approx({"form": 1, "completeness": 0.25, "truth": -0.5})
+    assert weights == pytest.approx({"form": 2, "completeness": 0.5, "truth": -1})
     gold = analysis.seen_parts(pairs, 0.3 * parts.sum(axis=1))
-    assert [found["weight"] for found in gold.values()] == pytest.approx([1, 1, 1])
+    assert [found["weight"] for found in gold.values()] == pytest.approx([0.3] * 3)
+
+
+def test_shares_of_the_variance_of_gold_add_up_to_one():
+    rng = np.random.default_rng(0)
+    golds = rng.normal(size=(3000, 2, 3)) * [1.0, 2.0, 3.0]
+    pairs = [pair_of(*(reply("w", *parts) for parts in two)) for two in golds]
+    seen = analysis.seen_parts(pairs, np.zeros(3000))
+    shares = [found["share"] for found in seen.values()]
+    assert sum(shares) == pytest.approx(1)
+    assert shares == pytest.approx([1 / 14, 4 / 14, 9 / 14], abs=0.03)
 
 
 def test_accuracy_within_a_part_counts_pairs_that_differ_in_it_alone():
@@ -168,11 +205,11 @@ def test_labels_without_exception_have_no_likeliest_coefficient():
         analysis.length_coefficient(pairs)
 
 
-def test_the_length_weight_is_in_gold_per_word():
+def test_the_length_weight_is_in_log_odds_per_word():
     pairs = random_pairs(300)
     words = np.array([analysis.extra_words(p) for p in pairs])
     d = analysis.part_differences(pairs) @ [2.0, 1.0, 0.0] + 0.3 * words
-    assert analysis.length_weight(pairs, d) == pytest.approx(0.15)
+    assert analysis.length_weight(pairs, d) == pytest.approx(0.3)
     rng = np.random.default_rng(0)
     blind = analysis.part_differences(pairs) @ [1.0, 0.4, 0.0]
     blind = blind + 0.01 * rng.normal(size=300)
@@ -226,30 +263,43 @@ def test_replies_are_held_against_every_other():
     golds = np.array([[1.0, 2.0], [0.0, 0.5]])
     others = np.array([[1.5, 1.0, 0.0], [0.5, 9.0, 0.1]])
     chosen = np.array([[0.25, 0.75], [1.0, 0.0]])
-    wins = preferred = 0.0
+    wins, preferred = np.zeros(2), np.zeros(2)
     for i in range(2):
         for j in range(2):
             for other in others[i]:
                 gap = golds[i, j] - other
-                share = chosen[i, j] / 3 / 2
-                wins += share * (0.5 if gap == 0 else gap > 0)
-                preferred += share / (1 + np.exp(-gap / 2))
+                share = chosen[i, j] / 3
+                wins[i] += share * (0.5 if gap == 0 else gap > 0)
+                preferred[i] += share / (1 + np.exp(-gap / 2))
     found = analysis.against(golds, others, chosen, temperature=2.0)
-    assert found == pytest.approx({"wins": wins, "preferred": preferred})
+    assert found["wins"] == pytest.approx(wins)
+    assert found["preferred"] == pytest.approx(preferred)
 
 
-def test_demonstrations_are_those_that_the_policy_imitates():
-    world, names = default_world(), artifacts.subjects("test")[:3]
+def test_better_writers_have_more_gold_and_are_the_same_each_time():
+    names = artifacts.subjects("test")[:6]
     some = [Candidates(artifacts.gold.request(n), n, ()) for n in names]
-    found = analysis.demonstration_golds(some, per_subject=2)
-    assert found.shape == (3, 2)
-    rows = artifacts.demonstrations(world, 2, seed=0)
-    expected = [
-        [
-            gold_reward(world, name, row["completion"]).total
-            for row in rows
-            if row["prompt"] == artifacts.gold.request(name)
-        ]
-        for name in names
-    ]
-    assert found.tolist() == expected
+    golds = [analysis.demonstration_golds(some, q, per_subject=8) for q in (0, 1)]
+    assert golds[0].shape == (6, 8)
+    assert golds[1].mean() > golds[0].mean() + 0.5
+    assert np.ptp(golds[1], axis=1) == pytest.approx(np.zeros(6)), "the best there is"
+    assert golds[1].tolist() == analysis.demonstration_golds(some, 1, 8).tolist()
+
+
+# --- Saying what came out -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "low, high, null, said",
+    [
+        (0.1, 0.3, 0, "up"),
+        (-0.3, -0.1, 0, "down"),
+        (-0.1, 0.3, 0, "?"),
+        (0.1, 0.3, 0.2, "?"),
+        (0.1, 0.3, 0.5, "down"),
+        (-np.inf, np.inf, 0, "?"),
+    ],
+)
+def test_what_is_said_depends_on_the_interval(low, high, null, said):
+    interval = Interval((low + high) / 2 if np.isfinite(low) else 9.0, low, high)
+    assert analysis.reading(interval, "up", "down", "?", null) == said

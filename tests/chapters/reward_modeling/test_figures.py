@@ -6,7 +6,7 @@ from scipy.special import expit
 
 from alignlab.chapters.reward_modeling import figures
 from alignlab.evaluation.intervals import Interval
-from tests.drawing import points, ticks
+from tests.drawing import ticks
 
 pytestmark = pytest.mark.usefixtures("style")
 SEEDS = [[4], [4, 0, 7]]
@@ -37,40 +37,55 @@ def test_votes_lie_about_the_curve_they_are_drawn_from():
 
 
 def sweep_rows(seeds):
-    """Rows whose accuracies name their cell."""
-    rows = []
+    """Rows whose accuracies name their cell: of the curve, of the noise, of twins."""
+    curve, noise, twins = [], [], []
     for seed in seeds:
         for n in (100, 400):
             gold = 0.6 + n / 2000 + seed / 100
-            rows.append(dict(n=n, flips=0.25, seed=seed, gold=gold, label=gold - 0.1))
-        rows.append(dict(n=400, flips=0.0, seed=seed, gold=0.9, label=0.9))
-        rows.append(dict(n=50, flips=0.5, seed=seed, gold=0.52, label=0.5))
-    return rows
+            row = dict(n=n, flips=0.25, seed=seed, gold=gold, label=gold - 0.1)
+            curve.append(row)
+        noise.append({**curve[-2], "gold": 0.61, "label": 0.6})
+        noise.append(dict(n=100, flips=0.0, seed=seed, gold=0.9, label=0.8))
+        twins.append(dict(n=400, flips=0.25, seed=seed, gold=0.3, label=0.4))
+    return curve, noise, twins
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
-def test_accuracy_has_both_lines_and_the_ceiling(seeds):
-    rows, ceiling = sweep_rows(seeds), {0.0: 1.0, 0.25: 0.75, 0.5: 0.5}
-    figure = complete(figures.accuracy(rows, ceiling, 0.25, 400, [0.3, 0.6]))
+def test_accuracy_has_both_lines_the_ceiling_chance_and_the_twins(seeds):
+    ceiling = {0.0: 1.0, 0.25: 0.75}
+    figure = complete(figures.accuracy(*sweep_rows(seeds), ceiling, "What there is"))
     left, right = figure.axes
     mean = np.mean([0.65 + s / 100 for s in seeds])
     drawn = [y for y in lines(left) if len(y) == 2]
     assert any(y == pytest.approx([mean, mean + 0.15]) for y in drawn)
     assert any(y == pytest.approx([mean - 0.1, mean + 0.05]) for y in drawn)
     assert any(set(y) == {0.75} for y in lines(left, "--"))
-    names = [text.get_text() for text in left.get_legend().texts]
-    assert names == [*figures.ORDERS.values(), "best possible on labels"]
+    assert any(y.tolist() == [0.3] * len(seeds) for y in lines(left))
+    for axes in (left, right):
+        assert any(set(y) == {0.5} for y in lines(axes, ":"))
+    names = {text.get_text() for text in left.get_legend().texts}
+    assert {*figures.ORDERS.values(), "best possible on labels", "chance"} < names
     assert ticks(left.xaxis) == ["100", "400"]
-    assert ticks(right.xaxis) == [
-        "0%\nn = 400",
-        "25%\nn = 400",
-        "50%\nn = 50",
-        "tossed\n2 twins",
-    ]
+    assert ticks(right.xaxis) == ["0%", "25%"]
     steps = [y for y in lines(right, "--") if len(y) == 2]
-    assert [y[0] for y in steps] == [1.0, 0.75, 0.5, 0.5]
-    control = [y for x, y in points(right) if set(x) == {3}]
-    assert [y.tolist() for y in control] == [[0.3, 0.6], [pytest.approx(0.45)]]
+    assert [y[0] for y in steps] == [1.0, 0.75]
+    means = [y[0] for y in lines(right, "-") if len(y) == 2 and y[0] == y[1]]
+    assert means == pytest.approx([0.9, 0.61, 0.8, 0.6])
+    assert figure.get_suptitle() == "What there is"
+
+
+def test_columns_have_every_seed_their_mean_and_its_interval():
+    import matplotlib.pyplot as plt
+
+    from alignlab.evaluation.intervals import t_interval
+
+    figure, axes = plt.subplots()
+    figures.spread(axes, {"one": [0.4], "three": [0.1, 0.2, 0.6]})
+    [bars] = axes.containers
+    [stroke] = bars.lines[2][0].get_segments()
+    _, low, high = t_interval([0.1, 0.2, 0.6])
+    assert stroke[:, 1].tolist() == pytest.approx([low, high])
+    assert ticks(axes.xaxis) == ["one", "three"]
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
@@ -90,44 +105,48 @@ def test_scores_stand_over_their_floors(seeds):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_parts_are_bars_at_the_mean_with_every_seed(count):
+def test_parts_have_three_panels_with_every_seed(count):
     found = [
         {
             name: {"weight": 1 - 0.4 * i + 0.1 * s, "accuracy": 0.9 - 0.2 * i,
-                   "pairs": 1000 + i}
+                   "share": 0.2 + 0.1 * i, "pairs": 1000 + i}
             for i, name in enumerate(("form", "completeness", "truth"))
         }
         for s in range(count)
     ]  # fmt: skip
-    figure = complete(figures.parts(found))
-    left, right = figure.axes
-    heights = [bar.get_height() for bar in left.patches]
+    figure = complete(figures.parts(found, "Truth"))
+    share, weight, accuracy = figure.axes
     shift = 0.1 * np.mean(range(count))
-    assert heights == pytest.approx([1 + shift, 0.6 + shift, 0.2 + shift])
-    assert [bar.get_height() for bar in right.patches] == pytest.approx([0.9, 0.7, 0.5])
-    assert ticks(right.xaxis) == [
+    for axes, expected in (
+        (share, [0.2, 0.3, 0.4]),
+        (weight, [1 + shift, 0.6 + shift, 0.2 + shift]),
+        (accuracy, [0.9, 0.7, 0.5]),
+    ):
+        means = [y[0] for y in lines(axes, "-") if len(y) == 2 and y[0] == y[1]]
+        assert means == pytest.approx(expected)
+    assert ticks(accuracy.xaxis) == [
         "form\n1,000 pairs",
         "completeness\n1,001 pairs",
         "truth\n1,002 pairs",
     ]
-    dots = [y for y in lines(left, "None") + lines(left) if len(y) == 3]
-    assert len(dots) >= count
+    assert any(set(y) == {0.5} for y in lines(accuracy, ":"))
 
 
 def test_a_part_without_pairs_leaves_a_gap():
     found = [
         {
-            name: {"weight": 1.0, "accuracy": np.nan, "pairs": 0}
+            name: {"weight": 1.0, "accuracy": np.nan, "share": 0.3, "pairs": 0}
             for name in ("form", "completeness", "truth")
         }
+        for _ in range(2)
     ]
-    complete(figures.parts(found))
+    complete(figures.parts(found, "Nothing"))
 
 
 def test_kinds_of_reward_stand_above_chance():
     given = {"pairs": [0.7, 0.8], "rankings\n800 read": [0.82]}
     [axes] = complete(figures.kinds(given, "Kinds")).axes
-    assert any(set(y) == {0.5} for y in lines(axes, "--"))
+    assert any(set(y) == {0.5} for y in lines(axes, ":"))
     means = [y[0] for y in lines(axes, "-") if len(y) == 2 and y[0] == y[1]]
     assert means == pytest.approx([0.75, 0.82])
     assert ticks(axes.xaxis) == list(given)
@@ -141,8 +160,7 @@ def test_lengths_are_held_against_the_injected_one():
     assert ticks(axes.xaxis) == ["labels", "unbiased", "biased"]
     means = [y for y in lines(axes, "-") if len(y) == 2 and y[0] == y[1] != 0]
     assert [y[0] for y in means] == pytest.approx([0.02, 0.08])
-    [bars] = axes.containers
-    [stroke] = bars.lines[2][0].get_segments()
+    [stroke] = axes.containers[0].lines[2][0].get_segments()
     assert stroke[:, 1].tolist() == pytest.approx([0.09, 0.13])
 
 
@@ -156,22 +174,54 @@ def test_raters_have_their_marks_in_every_domain():
         }
 
     rows = [
-        {"domain": d, "accuracy": {"movies": scores(a), "tweets": scores(a - 0.2)}}
-        for d, a in (("movies", 0.7), ("movies", 0.74), ("tweets", 0.99))
+        {"accuracy": {"movies": scores(a), "tweets": scores(a - 0.2)}}
+        for a in (0.7, 0.74)
     ]
-    [axes] = complete(figures.raters(rows, "movies")).axes
+    [axes] = complete(figures.raters(rows, "Movies")).axes
     assert ticks(axes.xaxis) == ["movies", "tweets"]
-    means = [y for y in lines(axes) if y == pytest.approx([0.72, 0.52])]
-    assert len(means) == 1, "of the rows learnt on movies"
-    assert [y[0] for y in lines(axes, ":")] == [0.8, 0.8]
+    means = [y[0] for y in lines(axes, "-") if len(y) == 2 and y[0] == y[1]]
+    assert means == pytest.approx([0.72, 0.52, 0.62, 0.42])
+    assert [y[0] for y in lines(axes, "-.")] == [0.8, 0.8]
     assert [y[0] for y in lines(axes, "--")] == [0.95, 0.95]
+    assert any(set(y) == {0.5} for y in lines(axes, ":"))
 
 
-def test_author_and_judge_are_dots_with_their_means():
+def test_author_and_judge_are_dots_and_picks_are_lines():
     author = {"author": [0.4, 0.5], "judge": [0.8, 0.9]}
-    replies = {"own": [0.3], "picked": [0.6, 0.7]}
-    left, right = complete(figures.judging(author, replies)).axes
+    wins = {"own": [[0.9, 0.1], [0.7, 0.1]], "picked": [[1.0, 0.3], [1.0, 0.3]]}
+    figure = complete(figures.judging(author, (0.0, 1.0), wins, "Judges"))
+    left, right = figure.axes
     means = [y[0] for y in lines(left, "-") if len(y) == 2 and y[0] == y[1]]
     assert means == pytest.approx([0.45, 0.85])
-    assert any(set(y) == {0.5} for y in lines(right, "--"))
-    assert ticks(right.xaxis) == ["own", "picked"]
+    assert any(set(y) == {0} for y in lines(left, ":"))
+    assert any(y == pytest.approx([0.8, 0.1]) for y in lines(right))
+    assert any(set(y) == {0.5} for y in lines(right, ":"))
+    assert [t.get_text() for t in right.get_legend().texts] == ["own", "picked"]
+
+
+def test_reward_models_stand_over_their_reference():
+    [axes] = complete(figures.chains({100: [0.6, 0.7], 101: [0.5]}, "Chains")).axes
+    assert ticks(axes.xaxis) == ["100", "101"]
+    assert any(y.tolist() == [0.6, 0.7] for y in lines(axes, "None"))
+    means = [y[0] for y in lines(axes, "-") if len(y) == 2]
+    assert means == pytest.approx([0.65, 0.5])
+
+
+def test_hours_buy_gold():
+    golds = {"reference": [0.1, 0.2], "rated": [0.5, 0.6]}
+    [axes] = complete(figures.hours(golds, "Hours")).axes
+    assert ticks(axes.xaxis) == ["reference", "rated"]
+    means = [y[0] for y in lines(axes, "-") if len(y) == 2 and y[0] == y[1]]
+    assert means == pytest.approx([0.15, 0.55])
+
+
+def test_reliability_is_drawn_before_and_after():
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.5, 1, size=400)
+    right = (rng.random(400) < sure).astype(int)
+    found = dict(
+        temperature=1.5, sure=sure, repaired=0.5 + (sure - 0.5) / 2, right=right
+    )
+    before, after = figures.calibration(found).axes[:2]
+    assert before.get_title(loc="left") == "As it is"
+    assert after.get_title(loc="left") == "Rewards divided by 1.50"

@@ -9,7 +9,8 @@ from alignlab.world.annotators import Annotator, Reply
 from alignlab.world.comparisons import Candidates
 from alignlab.world.gold import Gold
 
-POLICY = dict(size="tiny", steps=1)
+POLICY = dict(size="tiny", steps=1, reference_seed=6)
+ASKED = dict(seed=6, **POLICY)  # of the replies: policy and sampling have one seed
 
 
 def reply(text, gold=0.0, ended=True):
@@ -43,9 +44,11 @@ def replies(monkeypatch):
 
 @pytest.fixture
 def tiny_policy(monkeypatch, tiny_model, tiny_tokenizer):
-    monkeypatch.setattr(
-        artifacts, "reference_policy", lambda size, steps: (tiny_model, tiny_tokenizer)
-    )
+    def reference_policy(size, steps, seed):
+        assert seed == POLICY["reference_seed"]
+        return tiny_model, tiny_tokenizer
+
+    monkeypatch.setattr(artifacts, "reference_policy", reference_policy)
     monkeypatch.setitem(artifacts.REWARD_RATE, "tiny", 3e-3)
 
 
@@ -67,7 +70,7 @@ def test_what_is_learnt_is_the_order_of_the_pairs(tiny_policy):
     )
     prompts = [pair["prompt"] for pair in pairs]
     chosen, rejected = (
-        runs.score(model, tokenizer, prompts, [pair[side] for pair in pairs])
+        artifacts.score(model, tokenizer, prompts, [pair[side] for pair in pairs])
         for side in ("chosen", "rejected")
     )
     assert (chosen > rejected + 0.5).all()
@@ -78,7 +81,15 @@ def test_rewards_come_by_subject_and_reply(replies, monkeypatch):
     monkeypatch.setattr(runs, "TEST_REPLIES", 3)
     found = runs.held_out_rewards(None, None, **POLICY)
     assert found == [[1.0, 3.0, 5.0]] * 5
-    assert replies == [("test", 3, POLICY)]
+    assert replies == [("test", 3, ASKED)]
+
+
+def test_seeds_nest_or_share_one_reference():
+    own = runs.links([4, 5], nested=True)
+    assert own == [dict(seed=4, reference_seed=4), dict(seed=5, reference_seed=5)]
+    shared = runs.links([4, 5], nested=False)
+    assert [link["reference_seed"] for link in shared] == [0, 0]
+    assert [link["seed"] for link in shared] == [4, 5]
 
 
 @pytest.fixture
@@ -95,92 +106,81 @@ def no_training(replies, monkeypatch):
     return learnt
 
 
-def test_the_usual_noise_has_the_reward_model_of_the_series(no_training, monkeypatch):
+def test_every_size_and_noise_has_the_reward_model_of_the_series(
+    no_training, monkeypatch
+):
     made = []
     monkeypatch.setattr(
         artifacts, "reward_model", lambda n, **o: made.append((n, o)) or (None, None)
     )
-    arm = dict(n=20, seed=3, k=4, **POLICY)
-    found = runs.comparisons_arm(flips=artifacts.FLIPS, **arm)
-    assert found == {"rewards": [[0.0]]} and not no_training
-    assert made == [(20, dict(k=4, seed=3, **POLICY))]
-    runs.comparisons_arm(flips=0.0, **arm)
+    arm = dict(n=20, flips=0.4, seed=3, k=4, **POLICY)
+    assert runs.comparisons_arm(**arm) == {"rewards": [[0.0]]} and not no_training
+    chain = dict(size="tiny", steps=1, reference_seed=6, reply_seed=6)
+    assert made == [(20, dict(k=4, flips=0.4, seed=3, **chain))]
+    runs.comparisons_arm(**arm, draw=2)
+    assert made[1] == (20, dict(k=4, flips=0.4, seed=3 + 2 * runs.DRAWS, **chain))
+
+
+def test_the_twin_learns_the_reverse_of_the_same_comparisons(no_training):
+    runs.twin_arm(n=20, flips=0.25, seed=3, k=4, **POLICY)
     [(pairs, options)] = no_training
-    assert len(made) == 1 and options == dict(seed=3, **POLICY)
-    assert pairs == artifacts.comparisons(some_candidates(4), 20, flips=0.0, seed=3)
-    assert not any(pair["noisy"] for pair in pairs)
+    assert options == dict(seed=3, **POLICY), "the same head and order"
+    of = artifacts.comparisons(some_candidates(4), 20, flips=0.25, seed=3)
+    expected = [(p["prompt"], p["rejected"], p["chosen"]) for p in of]
+    assert [(p["prompt"], p["chosen"], p["rejected"]) for p in pairs] == expected
 
 
-@pytest.fixture
-def tossed(replies, monkeypatch):
-    """What tossed models would have been trained on, in place of training."""
-    learnt = []
-
-    def learn(examples, *, seed, **policy):
-        learnt.append((seed, examples))
-        return None, None
-
-    monkeypatch.setattr(runs, "train_from_reference", learn)
-    monkeypatch.setattr(runs, "score", length_of)
-    return learnt
-
-
-def test_twins_share_comparisons_and_no_label_and_others_share_nothing(tossed):
-    arm = dict(n=20, places=[1, 3], k=8, **POLICY)
-    found = runs.tossed_arm(**arm)
-    assert found == {"accuracy": [1.0, 1.0]}, "here longer replies have more gold"
-    assert [seed for seed, _ in tossed] == [1, 1, 3, 3]
-    labels = [
-        [(p["prompt"], p["chosen"], p["rejected"]) for p in some] for _, some in tossed
+def test_a_twin_of_what_words_teach_has_the_wrong_order(tiny_policy, monkeypatch):
+    words = "gold", "Oslo", "Peru", "yen"
+    pairs = [
+        {"prompt": f"Say {w}.", "chosen": f"{w}. Yes.", "rejected": f"No {w}."}
+        for w in words
     ]
-    for own, twin in (labels[:2], labels[2:]):
-        assert len(own) == 20 and own == [(p, b, a) for p, a, b in twin]
-    first, second = ({(p, *sorted(o)) for p, *o in labels[i]} for i in (0, 2))
-    assert not first & second
-    chances = {p["probability"] for _, some in tossed[::2] for p in some}
-    assert chances == {0.5}, "each label is a coin, so the twin's is too"
-    with pytest.raises(ValueError, match="n is 160, and the replies give 140"):
-        runs.tossed_arm(**{**arm, "places": [7]})
+    options = dict(seed=0, epochs=20, batch_size=2, **POLICY)
+    scores = {}
+    for name, labelled in (("model", pairs), ("twin", runs.reverse_labels(pairs))):
+        reward_model = runs.train_from_reference(labelled, **options)
+        prompts = [pair["prompt"] for pair in pairs]
+        chosen, rejected = (
+            artifacts.score(*reward_model, prompts, [pair[side] for pair in pairs])
+            for side in ("chosen", "rejected")
+        )
+        scores[name] = chosen - rejected
+    assert (scores["model"] > 0.5).all() and (scores["twin"] < -0.5).all()
 
 
-def test_luck_cancels_between_twins_and_a_leak_does_not(tossed, monkeypatch):
-    def lucky(model, tokenizer, prompts, texts):
-        sign = 1 if len(tossed) % 2 else -1  # the second twin learnt the opposite
-        return sign * length_of(model, tokenizer, prompts, texts)
-
-    monkeypatch.setattr(runs, "score", lucky)
-    arm = dict(n=20, places=[0, 1], k=8, **POLICY)
-    assert runs.tossed_arm(**arm) == {"accuracy": [0.5, 0.5]}
-    monkeypatch.setattr(runs, "score", length_of)  # whatever the labels: gold leaks
-    assert runs.tossed_arm(**arm) == {"accuracy": [1.0, 1.0]}
-
-
-def test_the_sweep_has_every_cell_once_and_the_longest_first(monkeypatch):
-    def run_each(calls, **options):
-        asked.extend(calls)
-        return [{**arm, "accuracy": arm.get("places")} for _, arm in calls]
-
-    asked = []
-    monkeypatch.setattr(runs, "run_each", run_each)
-    rows, control = runs.accuracy_sweep(
-        seeds=[4, 5],
+def test_the_sweep_has_every_arm_once_and_the_longest_first(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(runs, "run_groups", lambda groups, **o: asked.update(groups))
+    chains = runs.links([4, 5], nested=True)
+    runs.accuracy_sweep(
+        chains,
+        n_reward=40,
+        flips=0.25,
         ns=[10, 40],
-        noise=[0.0, 0.5],
-        n_noise=40,
-        noise_seeds=[4],
-        n_tossed=7,
-        tossed=32,
+        noise=[0.0],
+        n_noise=10,
+        twins=chains[:1],
+        noisy=chains[:1],
+        draws=2,
         k=2,
-        **POLICY,
+        size="tiny",
+        steps=1,
     )
-    cells = [(row["n"], row["flips"], row["seed"]) for row in rows]
-    usual = {(n, artifacts.FLIPS, s) for n in (10, 40) for s in (4, 5)}
-    assert set(cells) == usual | {(40, 0.0, 4), (40, 0.5, 4)} and len(cells) == 6
-    assert [n for n, *_ in cells] == sorted((n for n, *_ in cells), reverse=True)
-    assert all(arm["k"] == 2 and arm["size"] == "tiny" for _, arm in asked)
-    assert control == list(range(32)), "each control model once"
-    assert {arm["n"] for run, arm in asked if run is runs.tossed_arm} == {7}
-    assert {run for run, _ in asked[:6]} == {runs.comparisons_arm}
+    arms = {
+        name: [(a["n"], a["flips"], a["seed"], a.get("draw")) for _, a in calls]
+        for name, calls in asked.items()
+    }
+    series = [(40, 0.25, 4, 0), (40, 0.25, 5, 0)]
+    assert arms["series"] == series, "the chains first: all others stand on them"
+    assert list(asked)[0] == "series"
+    assert arms["draws"] == series + [(40, 0.25, 4, 1), (40, 0.25, 5, 1)]
+    assert arms["curve"] == series + [(10, 0.25, 4, 0), (10, 0.25, 5, 0)]
+    assert arms["noise"] == [(10, 0.25, 4, 0), (10, 0.0, 4, 0)]
+    [(run, arm)] = asked["twins"]
+    assert run is runs.twin_arm and (arm["n"], arm["seed"]) == (40, 4)
+    for calls in asked.values():
+        assert all(a["reference_seed"] == a["seed"] and a["k"] == 2 for _, a in calls)
 
 
 # --- Rankings -----------------------------------------------------------------------
@@ -252,13 +252,29 @@ def test_all_kinds_are_judged_by_the_same_annotator():
         runs.label_groups("triples", groups, np.random.default_rng(0))
 
 
-def test_rankings_and_pairs_have_all_seeds(monkeypatch):
+def test_a_further_draw_has_other_groups(no_training):
+    arm = dict(kind="pairs", n=6, group=4, seed=2, k=8, **POLICY)
+    for draw in (0, 1):
+        runs.ranking_arm(**arm, draw=draw)
+    (own, first), (other, second) = no_training
+    assert own != other and first["seed"] == 2
+    assert second == {**first, "seed": 2 + runs.DRAWS}
+
+
+def test_each_kind_has_as_many_draws_as_it_is_given(monkeypatch):
     monkeypatch.setattr(runs, "run_arms", lambda run, arms, **options: arms)
-    arms = runs.ranking_sweep(seeds=[1, 2], costly_seeds=[1], n=3, group=4, k=8)
-    seeds = {kind: [a["seed"] for a in arms if a["kind"] == kind] for kind in
-             runs.RANKING_KINDS}  # fmt: skip
-    two = {"rankings": [1, 2], "pairs": [1, 2]}
-    assert seeds == two | {"all pairs": [1], "one by one": [1]}
+    arms = runs.ranking_sweep(
+        runs.links([1, 2], nested=True), draws={"rankings": 2, "pairs": 1}, n=3, k=8
+    )
+    drawn = {
+        kind: [(a["draw"], a["seed"], a["reference_seed"])
+               for a in arms if a["kind"] == kind]
+        for kind in runs.RANKING_KINDS
+    }  # fmt: skip
+    once = [(0, 1, 1), (0, 2, 2)]
+    assert drawn["pairs"] == once
+    assert drawn["rankings"] == once + [(1, 1, 1), (1, 2, 2)]
+    assert not drawn["all pairs"] and not drawn["one by one"]
 
 
 # --- Length -------------------------------------------------------------------------
@@ -295,7 +311,7 @@ def test_the_length_arm_learns_from_those_pairs(no_training, monkeypatch):
     assert pairs == runs.length_pairs(**arm)
     assert options == dict(seed=4, **POLICY)
     monkeypatch.setattr(runs, "run_arms", lambda run, arms, **options: arms)
-    arms = runs.length_sweep(seeds=[1, 2], n=9)
+    arms = runs.length_sweep(runs.links([1, 2], nested=False), n=9)
     assert [(a["kind"], a["seed"]) for a in arms] == [
         (kind, seed) for kind in runs.LENGTH_KINDS for seed in (1, 2)
     ]
@@ -344,7 +360,7 @@ def test_controls_learn_from_what_the_reward_model_learns_from(replies, monkeypa
         return lambda texts: np.array([len(text) for text in texts])
 
     monkeypatch.setitem(runs.CONTROLS, "bag of words", control)
-    arm = dict(kind="bag of words", n=20, seed=3, k=8, **POLICY)
+    arm = dict(kind="bag of words", n=20, flips=0.1, seed=3, k=8, **POLICY)
     found = runs.control_arm(**arm)
     assert found["rewards"] == [[2 * i + 1 for i in range(8)]] * 5
-    assert given == [artifacts.comparisons(some_candidates(8), 20, seed=3)]
+    assert given == [artifacts.comparisons(some_candidates(8), 20, flips=0.1, seed=3)]
