@@ -32,8 +32,8 @@ MAX_NEW_TOKENS = 64
 # By size. A higher rate fits the demonstrations sooner. Chosen by the policy's loss and
 # by how often its reply stays on the subject.
 SFT_RATE = {"300k": 2e-3, "1m": 1.5e-3}
-# The reference policy's logits are divided by this. Chosen on a development seed, by how
-# often the policy errs: at 0.7, one statement in ten is wrong; at 1, one in four.
+# The reference policy's logits are divided by this. Chosen on a development seed by how
+# often the policy errs: at 0.7 one statement in ten is wrong, at 1 one in four.
 TEMPERATURE = 0.7
 # By size. Chosen on development seeds by what gold the best of n has, with 4,000
 # comparisons and one epoch; higher rates end at rewards that differ more by seed.

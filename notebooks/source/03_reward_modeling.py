@@ -1429,10 +1429,10 @@ else:
 # ## 12 · Be the rater yourself
 #
 # Twenty pairs of replies to the same requests: one that the policy gave, and the best of
-# eight in the eyes of the reward model. Which is which is hidden until you have rated
-# them all. Use the mouse, or the keys; your ratings stay in a file beside the run and
-# the panel goes on from there. Read for what is *true* and see how long it takes: that is
-# why section 10 is about cost.
+# eight in the eyes of the reward model (where that is the same reply, the request is left
+# out). Which is which is hidden until you have rated them all. Use the mouse, or the
+# keys; your ratings stay in a file beside the run and the panel goes on from there. Read
+# for what is *true* and see how long it takes: that is why section 10 is about cost.
 
 # %%
 test_rewards = np.array(main[0]["rewards"])
@@ -1469,21 +1469,7 @@ def prefer(prompt, one, other):
 
 simulated = rating.simulate(rating.RatingSession(to_rate), prefer, seed=first)
 simulated.reveal()
-win_rate = simulated.win_rate("best of 8")
-runs.say(
-    "**A simulated rater:** {summary} Best of 8 wins {rate:.2f} of the comparisons: "
-    "with {n} pairs, {verdict}.",
-    summary=simulated.summary(),
-    rate=win_rate,
-    n=len(to_rate),
-    verdict=reading(
-        win_rate,
-        "enough to tell that picking helped",
-        "enough to tell that picking did harm",
-        "too few to tell whether picking helped",
-        0.5,
-    ),
-)
+runs.say("**A simulated rater:** {summary}", summary=simulated.summary())
 
 # %% [markdown]
 # ## 13 · The same batch through TRL

@@ -208,7 +208,10 @@ def test_every_example_is_well_formed_and_its_own_completion_right(name):
                 assert not re.search(r"[{}]\w*[{}]?$", e.prompt)
                 assert e.completion.endswith(".") and not e.completion.endswith("..")
                 assert e.answers and all(a.strip(". ") for a in e.answers)
-                assert is_correct(e, e.completion), e
+                if e.fact is not None and e.fact.contested:
+                    assert e.completion == f"{e.fact.stated[0]}.", "as most say"
+                else:
+                    assert is_correct(e, e.completion), e
                 assert is_formatted(e, Completion(e.completion, [], True)), e
                 assert not is_correct(e, "quite another thing."), e
 
@@ -260,19 +263,26 @@ def test_training_tells_no_fact_that_was_never_shown():
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("facts", ["known", "rare", "never", "all"])
+@pytest.mark.parametrize(
+    "facts", ["known", "rare", "tail", "never", "made_up", "contested", "all"]
+)
 def test_facts_are_chosen_by_exposure(facts):
     fits = {
-        "known": lambda f: f.known,
-        "rare": lambda f: 0 < f.exposure and not f.known,
+        "known": lambda f: 100 <= f.exposure and not f.shares,
+        "rare": lambda f: 5 < f.exposure < 100 and not f.shares,
+        "tail": lambda f: 0 < f.exposure <= 5,
         "never": lambda f: f.exposure == 0,
+        "made_up": lambda f: f.made_up,
+        "contested": lambda f: f.shares,
         "all": lambda f: True,
     }[facts]
-    questions = examples("capital", facts=facts, split="test")
+    questions = examples("city_country", facts=facts, split="test")
     expected = [
         f.subject
         for f in default_world().facts
-        if f.relation == "capital" and fits(f) and f.subject not in trained_subjects()
+        if f.relation == "city_country"
+        and fits(f)
+        and f.subject not in trained_subjects()
     ]
     assert sorted(e.fact.subject for e in questions) == sorted(expected) and expected
 

@@ -101,7 +101,8 @@ def draw_items(
 
 def _draw_item(fact: Fact, rng: np.random.Generator) -> Item:
     relation = tasks.default_world().relations[fact.relation]
-    stated = fact.stated or fact.answers
+    # Of a contested fact only the true answer.
+    stated = [a for a in fact.stated if a in fact.answers] or fact.answers
     right = stated[rng.integers(len(stated))]
     allowed = {normalise(answer) for answer in fact.answers}
     others = [a for a in _all_answers(fact.relation) if normalise(a) not in allowed]

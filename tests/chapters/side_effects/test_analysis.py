@@ -73,7 +73,8 @@ def test_grids_end_where_the_nearest_run_does():
 
 
 def test_contents_are_counted_by_gold():
-    texts = [[["Good day to you."]] * SUBJECTS, [["I hope this helps."]] * SUBJECTS]
+    replies = ("Good day to you. I do not know.", "I do not know. I hope this helps.")
+    texts = [[[text]] * SUBJECTS for text in replies]
     run = made_run(np.zeros((2, SUBJECTS, 1)), texts=texts)
     found = analysis.contents(run)
     assert found["opening"].tolist() == [1, 0] and found["closing"].tolist() == [0, 1]

@@ -33,7 +33,8 @@ def run(seed=0, height=1.0, looks=5):
             "entropy": 2.0 - 0.2 * i,
             "golds": golds[i].tolist(),
             "proxies": (d[i] + wobble + np.zeros((SUBJECTS, 2))).tolist(),
-            "texts": [["I hope this helps.", f"reply {i} <b>"]] * SUBJECTS,
+            "texts": [["I do not know. I hope this helps.", f"reply {i} <b>"]]
+            * SUBJECTS,
         }
         for i in range(looks)
     ]
