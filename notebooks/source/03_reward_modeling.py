@@ -54,7 +54,11 @@ from alignlab.chapters.reward_modeling import runs as arms
 from alignlab.chapters.reward_modeling.analysis import reading
 from alignlab.course import check
 from alignlab.evaluation.best_of_n import best_of_n_probabilities, best_of_n_values
-from alignlab.evaluation.intervals import bounded_interval, two_level_interval
+from alignlab.evaluation.intervals import (
+    bounded_interval,
+    t_interval,
+    two_level_interval,
+)
 from alignlab.models.base import load_base, use_device
 from alignlab.models.reward import reward_model_from, score
 from alignlab.models.text import encode_dialogues, pad_right
@@ -1053,13 +1057,16 @@ runs.save_figure(
 )
 
 # %%
-for name in ("temperature", "before", "after"):
-    values = [found[name] for found in calibrated]
-    name = name if name == "temperature" else f"squared_calibration_error_{name}"
-    measured = runs.record(f"reward_{name}", np.mean(values), seeds=values)
+for name in ("before", "after"):
+    values = [fit[name] for fit in calibrated]
+    runs.record(
+        f"reward_squared_calibration_error_{name}", np.mean(values), seeds=values
+    )
+log_temperature = t_interval(np.log([fit["temperature"] for fit in calibrated]))
+known = log_temperature if len(calibrated) > 1 else log_temperature[:1]
+fitted = runs.record("reward_temperature", *np.exp(known))
 change = np.subtract(*([c[name] for c in calibrated] for name in ("after", "before")))
 repair = runs.record("reward_calibration_change", change.mean(), seeds=change)
-fitted = run.metrics["reward_temperature"]["value"]
 runs.say(
     "Fitted temperature: {reward_temperature:.2f} ({sure}). The mean squared "
     "calibration error goes from {reward_squared_calibration_error_before:.4f} to "
@@ -1067,9 +1074,13 @@ runs.say(
     "{reward_calibration_change:+.4f}: {verdict}. (The estimate is unbiased, so it can "
     "fall below 0 where there is hardly any error.) The order of replies, and so "
     "accuracy, stays either way.",
-    sure="above 1: it was too sure"
-    if fitted > 1
-    else "below 1: it was not sure enough",
+    sure=reading(
+        fitted,
+        "above 1: it was too sure",
+        "below 1: it was not sure enough",
+        "not clearly on either side of 1, where it would be as sure as it should be",
+        1.0,
+    ),
     verdict=reading(
         repair,
         "**the temperature makes it worse on subjects that it was not fitted on**",
