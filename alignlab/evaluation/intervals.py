@@ -274,11 +274,12 @@ def mean_of_seeds_and_items(
 
     Args:
         matrix: (seeds, items), at least two of each.
-        bounds: the lowest and the highest possible value of an item, or None.
+        bounds: the lowest and the highest possible mean, or None. Items that are
+            weighted, so that every family counts alike, may lie outside.
 
     Raises:
-        ValueError: if the rows differ in length, there are fewer than two of either, or
-            a value is not finite or outside the bounds.
+        ValueError: if the rows differ in length, there are fewer than two of either, a
+            value is not finite, or a seed's mean is outside the bounds.
 
     Source: Satterthwaite (1946); Owen (2007), The pigeonhole bootstrap.
     """
@@ -287,7 +288,7 @@ def mean_of_seeds_and_items(
     table = np.array(_equally_long(matrix), dtype=float)
     if not np.isfinite(table).all():
         raise ValueError("matrix holds a number that is not finite")
-    _check_bounds((table.min(), table.max()), bounds)
+    _check_bounds(table.mean(1), bounds)
     seeds, items = table.shape
     mean = float(table.mean())
     if np.ptp(table) == 0:
@@ -319,7 +320,7 @@ def two_level_interval(
 
     Args:
         matrix: (seeds, items): a value per seed and item, the items in the same order.
-        bounds: the lowest and the highest possible value of an item, or None.
+        bounds: the lowest and the highest possible mean, or None.
         level: coverage; a higher level gives a wider interval.
 
     Raises:

@@ -301,3 +301,12 @@ def test_two_levels_stay_inside_bounds_and_keep_a_width():
     value, low, high = two_level_interval(np.ones((5, 50)), (0, 1))
     assert (value, low, high) == (1, pytest.approx(0.025 ** (1 / 50)), 1)
     assert two_level_interval(np.ones((5, 50))) == (1, 1, 1)
+
+
+def test_weighted_items_may_lie_outside_the_bounds_of_their_mean():
+    table = np.array([[1.8, -0.2, 0.1, 0.3], [1.6, 0.0, 0.0, 0.2]])
+    interval = two_level_interval(table, (-1, 1))
+    assert interval.value == pytest.approx(table.mean())
+    assert -1 <= interval.low < interval.value < interval.high <= 1
+    with pytest.raises(ValueError, match="values must lie in"):
+        two_level_interval(table + 1, (-1, 1))
