@@ -85,7 +85,7 @@ def test_wilson_interval_is_the_closed_form(correct, n):
         (lambda: two_level_interval([[1, 2]]), r"1 seeds with \[2\] items"),
         (lambda: two_level_interval([[1], [2]]), r"2 seeds with \[1\] items"),
         (lambda: two_level_interval([[1, 2], [1]]), r"with \[1, 2\] items"),
-        (lambda: two_level_interval([[0, 2], [1, 1]], (0, 1)), "got 2"),
+        (lambda: two_level_interval([[0, 1], [2, 2]], (0, 1)), "got 2"),
         (lambda: two_level_interval([[0, math.nan], [1, 1]]), "not finite"),
     ],
 )
