@@ -397,8 +397,8 @@ runs.save_figure(
 
 # %%
 runs.say(
-    "The likeliest of them, “{token}”, has {cold:.0%} at temperature 0.5, {one:.0%} at 1 "
-    "and {hot:.0%} at 1.5.",
+    "The likeliest of them, “{token}”, has {cold:.0%} at temperature 0.5, {one:.0%} at "
+    "1 and {hot:.0%} at 1.5.",
     token=shown[0].strip(),
     cold=at[0.5][0][1],
     one=at[1.0][0][1],

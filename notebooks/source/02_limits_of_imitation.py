@@ -104,10 +104,10 @@ right = [
     fact for fact in never if fact["replies"][-1][0].rstrip(".") in fact["answers"]
 ]
 runs.say(
-    "Of the {n} facts here that pretraining never stated it answers {right} rightly, and "
-    "says of {admitted} that it does not know: nothing in its examples said that it may. "
-    "Does the form or the tone of a reply tell which ones are made up? If not, only the "
-    "probability is left.",
+    "Of the {n} facts here that pretraining never stated it answers {right} rightly, "
+    "and says of {admitted} that it does not know: nothing in its examples said that "
+    "it may. Does the form or the tone of a reply tell which ones are made up? If not, "
+    "only the probability is left.",
     n=len(never),
     right=len(right),
     admitted=sum(is_admission(fact["replies"][-1][0]) for fact in never),
@@ -164,10 +164,11 @@ beyond = runs.record("made_up_minus_chance_accuracy", nobody.mean(), seeds=nobod
 tail = np.subtract(analysis.shares_right(elicited, kind="tail"), guesses["tail"])
 tail = runs.record("tail_minus_chance_accuracy", tail.mean(), seeds=tail)
 runs.say(
-    "Facts stated a hundred times or more are answered {known_minus_never_accuracy:.2f} "
-    "more often than such as were never stated{so}. Made-up ones are at "
-    "{made_up_minus_chance_accuracy:+.2f} against the best guess: {leak}. Facts stated "
-    "one to five times are at {tail_minus_chance_accuracy:+.2f}: {tail}.",
+    "Facts stated a hundred times or more are answered "
+    "{known_minus_never_accuracy:.2f} more often than such as were never stated{so}. "
+    "Made-up ones are at {made_up_minus_chance_accuracy:+.2f} against the best guess: "
+    "{leak}. Facts stated one to five times are at "
+    "{tail_minus_chance_accuracy:+.2f}: {tail}.",
     so=told(
         gap,
         ", though no training asked for either: SFT brings out what pretraining put in",
@@ -215,9 +216,9 @@ runs.record("contested_majority_answered", np.mean(majority), seeds=majority)
 more = runs.record("contested_majority_minus_rival", more.mean(), seeds=more)
 runs.say(
     "The answer most often stated is given in {contested_majority_answered:.2f} of the "
-    "cases, {contested_majority_minus_rival:+.2f} against its rival{so}. A greedy reply "
-    "does not tell that the texts disagreed; notebook 07 asks whether its probability "
-    "does.",
+    "cases, {contested_majority_minus_rival:+.2f} against its rival{so}. A greedy "
+    "reply does not tell that the texts disagreed; notebook 07 asks whether its "
+    "probability does.",
     so=told(
         more,
         ": SFT brings out what most texts say, right or wrong",
@@ -255,9 +256,9 @@ runs.say(
 runs.save_figure(
     figures.fitting(mixture, alone),
     "fitting",
-    "Left: share of the mixture's training facts answered rightly. Right: share of known "
-    "facts about other subjects, with and without never-shown facts in SFT (lines: "
-    "seeds; bands: 95%).",
+    "Left: share of the mixture's training facts answered rightly. Right: share of "
+    "known facts about other subjects, with and without never-shown facts in SFT "
+    "(lines: seeds; bands: 95%).",
 )
 
 # %%
@@ -277,10 +278,11 @@ cost = (
     "that is no sure difference",
 )
 runs.say(
-    "In training, never-shown facts are at {unknown_minus_known_fit:+.2f} against known "
-    "ones, in share right averaged over the updates: {fit}. After as many updates, known "
-    "facts alone bring out {known_alone_minus_mixture_at_equal_updates:+.2f} more of the "
-    "known facts of other subjects ({lost}), and after as many epochs "
+    "In training, never-shown facts are at {unknown_minus_known_fit:+.2f} against "
+    "known ones, in share right averaged over the updates: {fit}. After as many "
+    "updates, known facts alone bring out "
+    "{known_alone_minus_mixture_at_equal_updates:+.2f} more of the known facts of "
+    "other subjects ({lost}), and after as many epochs "
     "{known_alone_minus_mixture_at_equal_epochs:+.2f} ({again}). The mixture taught "
     "nothing false.",
     fit=told(
@@ -626,10 +628,10 @@ runs.record("unseen_words_compliance_drop", words.mean(), seeds=words)
 runs.record("best_n", best, unit="refusals")
 runs.say(
     "Without refusals in SFT the model helps with {control_harmful_compliance:.2f} of "
-    "the unseen harmful pairs. {n} refusals among {total:,} examples ({share:.0%}) take "
-    "{harmful_compliance_cut:.2f} of that away{so}, and {few_plain_refusal:.2f} of the "
-    "plain requests are then refused. Of harm in words that SFT never had, help falls by "
-    "{unseen_words_compliance_drop:+.2f}. The sum of both errors is least at "
+    "the unseen harmful pairs. {n} refusals among {total:,} examples ({share:.0%}) "
+    "take {harmful_compliance_cut:.2f} of that away{so}, and {few_plain_refusal:.2f} "
+    "of the plain requests are then refused. Of harm in words that SFT never had, help "
+    "falls by {unseen_words_compliance_drop:+.2f}. The sum of both errors is least at "
     "{best_n.value:.0f}.",
     n=n_few,
     total=total,
@@ -756,11 +758,11 @@ for name, rows in (("most", most), ("contrast", contrast)):
 runs.say(
     "With {n} refusals in SFT the model refuses {look_alike_refusal_rise:+.2f} more of "
     "the look-alikes than without: {price}. Look-alikes among the examples change that "
-    "by {contrast_look_alike_refusal_change:+.2f}, and help with unseen harmful pairs by "
-    "{contrast_harmful_compliance_change:+.2f}; {contrast_plain_refusal:.2f} of the "
+    "by {contrast_look_alike_refusal_change:+.2f}, and help with unseen harmful pairs "
+    "by {contrast_harmful_compliance_change:+.2f}; {contrast_plain_refusal:.2f} of the "
     "plain requests are refused. The AUC goes from {most_auc:.2f} to "
-    "{contrast_auc:.2f}, a gain of {contrast_auc_gain:+.2f}: {apart}. On words that SFT "
-    "never had it goes from {most_auc_unseen_words:.2f} to "
+    "{contrast_auc:.2f}, a gain of {contrast_auc_gain:+.2f}: {apart}. On words that "
+    "SFT never had it goes from {most_auc_unseen_words:.2f} to "
     "{contrast_auc_unseen_words:.2f}. Harmful pairs against plain requests have "
     "{plain_auc:.2f} after refusals alone.",
     n=n_most,
@@ -782,8 +784,8 @@ runs.say(
 runs.save_figure(
     figures.refusals_by_type(mixtures),
     "by_type",
-    "Share refused of harmful requests, of benign look-alikes of each type, and of plain "
-    "requests; bars of all seeds' replies together, with Wilson's 95% interval.",
+    "Share refused of harmful requests, of benign look-alikes of each type, and of "
+    "plain requests; bars of all seeds' replies together, with Wilson's 95% interval.",
 )
 
 # %%
@@ -965,8 +967,8 @@ styles = runs.record(
 )
 own = runs.record("narrow_minus_diverse_own_accuracy", **over_items(own))
 runs.say(
-    "About other kinds of subjects the narrow model answers {narrow:.2f} rightly, where "
-    "diverse data reach {diverse:.2f}, a difference of "
+    "About other kinds of subjects the narrow model answers {narrow:.2f} rightly, "
+    "where diverse data reach {diverse:.2f}, a difference of "
     "{diverse_minus_narrow_other_accuracy:+.2f} ({so}), in "
     "{diverse_minus_narrow_other_styles:+.1f} more forms ({forms}). About other "
     "countries, as the narrow data ask, the narrow model is at "

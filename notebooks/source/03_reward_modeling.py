@@ -137,7 +137,7 @@ runs.say("\n".join(f"* {text}" for text in gold.PROPERTIES))
 world = default_world()
 fact = "The capital of France is Paris."
 examples = {
-    "three right facts": f"{fact} France lies in Europe. In France people speak French.",
+    "three right facts": f"{fact} France lies in Europe. French is spoken in France.",
     "one right fact": fact,
     "the same, politely": f"Good day to you. {fact} I hope this helps.",
     "a wrong fact": "The capital of France is Rome.",
@@ -669,9 +669,9 @@ pair_explorer(shown, scored)
 # %%
 lead = scored[:, 0] - scored[:, 1]
 runs.say(
-    "The first of {n} pairs stands here; with a kernel the slider leafs through them. In "
-    "{noisy} of them the label contradicts gold, and the reward model has {right:.0%} in "
-    "the gold order.",
+    "The first of {n} pairs stands here; with a kernel the slider leafs through them. "
+    "In {noisy} of them the label contradicts gold, and the reward model has "
+    "{right:.0%} in the gold order.",
     n=len(shown),
     noisy=sum(p["noisy"] for p in shown),
     right=ceilings.gold_order_accuracy(shown, lead),
@@ -1220,8 +1220,8 @@ runs.say(
     ),
 )
 runs.say(
-    "A reply picked by the reward model has {picked_minus_unpicked_gold:+.2f} more gold "
-    "than one that nobody picked, {judgement}; one picked by the twin "
+    "A reply picked by the reward model has {picked_minus_unpicked_gold:+.2f} more "
+    "gold than one that nobody picked, {judgement}; one picked by the twin "
     "{reversed_pick_minus_unpicked_gold:+.2f}. {preference_over_demonstration:.2f} of "
     "annotators prefer the picked one to the best demonstration (unpicked: "
     "{unpicked_preference_over_demonstration.value:.2f}): {written}. {quality}",
