@@ -356,9 +356,10 @@ def _round_robin(facts: Sequence[Fact], rng: np.random.Generator) -> list[Fact]:
 
 
 def _masked_statement(fact: Fact, world: World, rng: np.random.Generator) -> Statement:
-    answer = fact.stated[rng.integers(len(fact.stated))]
-    masked = replace(fact, subject=SUBJECT, stated=(ANSWER,))
-    return Statement(state(masked, world.relations, rng), answer, fact)
+    # Of a contested fact each answer as often as pretraining stated it.
+    answer = rng.choice(fact.stated, p=fact.shares or None)
+    masked = replace(fact, subject=SUBJECT, stated=(ANSWER,), shares=())
+    return Statement(state(masked, world.relations, rng), str(answer), fact)
 
 
 def fill(text: str, subject: str, answer: str) -> str:

@@ -3,6 +3,7 @@ kinds of arms end to end on a tiny world with a tiny model."""
 
 import copy
 
+import numpy as np
 import pytest
 
 from alignlab.chapters.instruction_tuning import self_instruct
@@ -241,3 +242,13 @@ def test_the_unfiltered_arm_gets_pairs_as_they_came(lab, world):
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="kind is 'humans'; it can be one of seeds,"):
         self_instruct_arm(kind="humans", seed=0, **SETTINGS)
+
+
+def test_a_contested_fact_is_masked_with_each_answer_as_often_as_it_was_stated():
+    fact = Fact("Osk", "city_country", ("Peru",), 100, ("Chile", "Peru"), (0.7, 0.3))
+    world = World((fact,), RELATIONS, 0)
+    rng = np.random.default_rng(0)
+    masked = [self_instruct._masked_statement(fact, world, rng) for _ in range(2000)]
+    assert {m.answer for m in masked} == {"Chile", "Peru"}
+    share = np.mean([m.answer == "Chile" for m in masked])
+    assert share == pytest.approx(0.7, abs=4 * np.sqrt(0.7 * 0.3 / 2000))
