@@ -27,7 +27,7 @@ from alignlab.seeds import stream
 from alignlab.study.arms import run_each, run_groups
 from alignlab.study.tuning import sft_policy
 from alignlab.world import tasks
-from alignlab.world.facts import KNOWN_FROM, Fact, normalise
+from alignlab.world.facts import KNOWN_FROM, TAIL, Fact, normalise
 
 Split = Literal["train", "calibration", "test"]
 HELD_OUT = ("calibration", "test")
@@ -92,17 +92,24 @@ def draw_items(
     """
     wanted = frozenset().union(*map(subjects, splits))
     facts = [f for f in tasks.default_world().facts if f.subject in wanted]
-    facts = [f for f in facts if f.relation not in EXCLUDED_RELATIONS]
+    facts = [f for f in facts if f.relation not in EXCLUDED_RELATIONS and _in_body(f)]
     if 0 < limit < len(facts):
         facts = [facts[i * len(facts) // limit] for i in range(limit)]
     rng = stream(seed, "multiple-choice items")
     return tuple(_draw_item(fact, rng) for _ in range(draws) for fact in facts)
 
 
+def _in_body(fact: Fact) -> bool:
+    """Whether a fact is outside the long tail, uncontested, and about a real subject:
+    the designs of this chapter and the next are those of a world without these."""
+    if fact.contested or fact.made_up:
+        return False
+    return not 0 < fact.exposure <= TAIL
+
+
 def _draw_item(fact: Fact, rng: np.random.Generator) -> Item:
     relation = tasks.default_world().relations[fact.relation]
-    # Of a contested fact only the true answer.
-    stated = [a for a in fact.stated if a in fact.answers] or fact.answers
+    stated = fact.stated or fact.answers
     right = stated[rng.integers(len(stated))]
     allowed = {normalise(answer) for answer in fact.answers}
     others = [a for a in _all_answers(fact.relation) if normalise(a) not in allowed]
