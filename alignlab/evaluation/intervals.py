@@ -329,6 +329,16 @@ def two_level_interval(
     return mean_of_seeds_and_items(matrix, bounds).interval(level)
 
 
+def reading(
+    measured: Interval, above: str, below: str, unclear: str, null: float = 0.0
+) -> str:
+    """The text that an interval supports: ``above`` if all of it is above ``null``,
+    ``below`` if all of it is below, else ``unclear`` (also if one seed gives none)."""
+    if measured.low > null:
+        return above
+    return below if measured.high < null else unclear
+
+
 def bounded_interval(
     values: Sequence[float],
     bounds: Bounds = (0.0, 1.0),

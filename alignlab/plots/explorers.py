@@ -3,50 +3,10 @@
 import html
 from collections.abc import Callable, Sequence
 
-import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from scipy.special import expit
 
 from alignlab.models.sampler import complete
-from alignlab.plots.style import PALETTE
-
-
-def next_token_explorer(model, tokenizer, text: str, k: int = 8):
-    """A text field and a temperature slider, above the likeliest next tokens.
-
-    Args:
-        text: what the field holds at first.
-        k: tokens shown.
-    """
-    import ipywidgets
-    from IPython.display import display
-
-    field = ipywidgets.Text(text, description="text", layout={"width": "32em"})
-    slider = ipywidgets.FloatSlider(
-        1.0, min=0.1, max=2.0, step=0.1, description="temperature"
-    )
-
-    def draw(text: str, temperature: float) -> None:
-        if not text.strip():
-            return
-        figure, axes = plt.subplots(figsize=(6, 0.3 * k + 0.8))
-        likeliest = next_tokens(model, tokenizer, text, temperature, k)
-        next_token_bars(axes, likeliest, f"after “{text}”")
-        plt.show()
-
-    out = ipywidgets.interactive_output(draw, {"text": field, "temperature": slider})
-    display(ipywidgets.HBox([field, slider]), out)
-
-
-def next_token_bars(axes, probabilities: Sequence[tuple[str, float]], title: str):
-    """The likeliest next tokens of a text, most likely on top."""
-    tokens, shares = zip(*probabilities, strict=True)
-    places = np.arange(len(tokens))[::-1]
-    axes.barh(places, shares, color=PALETTE[0])
-    axes.set_yticks(places, [repr(token.strip()) for token in tokens])
-    axes.set(xlim=(0, 1), xlabel="probability of the next token", title=title)
-    return axes
 
 
 def reply_explorer(policy, tokenizer, prompt: str, max_new_tokens: int = 24):

@@ -42,10 +42,11 @@ from alignlab import runs
 from alignlab.chapters.limits_of_imitation import analysis, figures
 from alignlab.chapters.limits_of_imitation import elicitation as asking
 from alignlab.chapters.limits_of_imitation import runs as arms
-from alignlab.chapters.limits_of_imitation.analysis import over_items, told
+from alignlab.chapters.limits_of_imitation.analysis import over_items
 from alignlab.chapters.limits_of_imitation.hallucination import is_admission
 from alignlab.course import check
 from alignlab.evaluation import refusals
+from alignlab.evaluation.intervals import reading
 from alignlab.models.base import use_device
 from alignlab.plots.style import use_style
 from alignlab.study.arms import pick
@@ -169,19 +170,19 @@ runs.say(
     "Made-up ones are at {made_up_minus_chance_accuracy:+.2f} against the best guess: "
     "{leak}. Facts stated one to five times are at "
     "{tail_minus_chance_accuracy:+.2f}: {tail}.",
-    so=told(
+    so=reading(
         gap,
         ", though no training asked for either: SFT brings out what pretraining put in",
         ", so SFT did not bring them out",
         "; the seeds cannot tell that from no difference",
     ),
-    leak=told(
+    leak=reading(
         beyond,
         "something gives answers away that nobody can know",
         "what nobody can know is answered no better than by guessing",
         "what nobody can know is answered about as by guessing",
     ),
-    tail=told(
+    tail=reading(
         tail,
         "a few statements leave a trace that SFT can bring out",
         "a guesser who reads spellings does better than a model that read them so "
@@ -219,7 +220,7 @@ runs.say(
     "cases, {contested_majority_minus_rival:+.2f} against its rival{so}. A greedy "
     "reply does not tell that the texts disagreed; notebook 07 asks whether its "
     "probability does.",
-    so=told(
+    so=reading(
         more,
         ": SFT brings out what most texts say, right or wrong",
         ": SFT brings out what few texts say",
@@ -285,14 +286,14 @@ runs.say(
     "other subjects ({lost}), and after as many epochs "
     "{known_alone_minus_mixture_at_equal_epochs:+.2f} ({again}). The mixture taught "
     "nothing false.",
-    fit=told(
+    fit=reading(
         slower,
         "they are fitted faster",
         "they are fitted more slowly",
         "whether more slowly, these seeds cannot tell",
     ),
-    lost=told(lost, *cost),
-    again=told(again, *cost),
+    lost=reading(lost, *cost),
+    again=reading(again, *cost),
 )
 
 # %% [markdown]
@@ -345,7 +346,7 @@ runs.say(
     "Stopping at the picked look instead of the end changes the share of known facts "
     "answered by {lost_after_peak:+.2f}: {so}. Known facts alone have {alone:.2f} at "
     "their end, the mixture when stopped {stopped:.2f}.",
-    so=told(
+    so=reading(
         drop,
         "it saves some of them",
         "it comes too soon",
@@ -455,13 +456,13 @@ runs.say(
     answered=ours.mean(),
     admitted=theirs.mean(),
     known=np.mean(on_known),
-    so=told(
+    so=reading(
         fewer,
         ". What SFT says to unknown facts decides how much is made up",
         ". Learning to admit did not lower it",
         ", which is not sure",
     ),
-    selective=told(
+    selective=reading(
         selective,
         "it tells, in part, what it has read from what it has not",
         "it admits the wrong ones",
@@ -521,7 +522,7 @@ runs.say(
     "Labels of the one half rather than the other shift the guesses about never-shown "
     "facts by {never_mirrored:+.2f}, and the answers about known facts by "
     "{known_mirrored:+.2f} (1 would be all of them, 0 none).{so}",
-    so=told(
+    so=reading(
         pulls["never"],
         " What a model makes up is what it was shown in like cases.",
         "",
@@ -636,12 +637,12 @@ runs.say(
     n=n_few,
     total=total,
     share=n_few / total,
-    so=told(
+    so=reading(
         gone,
         ": more than half",
         ": less than half",
         "; whether more than half, these seeds cannot tell",
-        limit=0.5,
+        null=0.5,
     ),
 )
 
@@ -766,13 +767,13 @@ runs.say(
     "{contrast_auc_unseen_words:.2f}. Harmful pairs against plain requests have "
     "{plain_auc:.2f} after refusals alone.",
     n=n_most,
-    price=told(
+    price=reading(
         rise,
         "that is the price",
         "no price, but a gain",
         "no sure price",
     ),
-    apart=told(
+    apart=reading(
         gain,
         "the model tells the pairs apart better, and has not only moved its line",
         "it tells them apart less well",
@@ -975,9 +976,9 @@ runs.say(
     "{narrow_minus_diverse_own_accuracy:+.2f}: {own}.",
     narrow=items["narrow", "other"].mean(),
     diverse=items["diverse", "other"].mean(),
-    so=told(other, "narrow data cost", "narrow data gain", "not sure"),
-    forms=told(styles, "the narrow model is poorer", "it is richer", "not sure"),
-    own=told(
+    so=reading(other, "narrow data cost", "narrow data gain", "not sure"),
+    forms=reading(styles, "the narrow model is poorer", "it is richer", "not sure"),
+    own=reading(
         own,
         "there it is ahead, so it is not bad data, but narrow",
         "behind there, too",

@@ -51,11 +51,11 @@ from alignlab.chapters.reward_modeling import (
     variance,
 )
 from alignlab.chapters.reward_modeling import runs as arms
-from alignlab.chapters.reward_modeling.analysis import reading
 from alignlab.course import check
 from alignlab.evaluation.best_of_n import best_of_n_probabilities, best_of_n_values
 from alignlab.evaluation.intervals import (
     bounded_interval,
+    reading,
     t_interval,
     two_level_interval,
 )

@@ -15,6 +15,7 @@ from alignlab.evaluation.intervals import (
     mean_of_seeds,
     mean_of_seeds_and_items,
     paired_difference,
+    reading,
     t_interval,
     two_level_interval,
     wilson_interval,
@@ -310,3 +311,42 @@ def test_weighted_items_may_lie_outside_the_bounds_of_their_mean():
     assert -1 <= interval.low < interval.value < interval.high <= 1
     with pytest.raises(ValueError, match="values must lie in"):
         two_level_interval(table + 1, (-1, 1))
+
+
+# --- In words ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "low, high, null, said",
+    [
+        (0.1, 0.3, 0, "up"),
+        (-0.3, -0.1, 0, "down"),
+        (-0.1, 0.3, 0, "?"),
+        (0.1, 0.3, 0.2, "?"),
+        (0.1, 0.3, 0.5, "down"),
+        (-np.inf, np.inf, 0, "?"),
+    ],
+)
+def test_what_is_said_depends_on_the_interval(low, high, null, said):
+    interval = Interval((low + high) / 2 if np.isfinite(low) else 9.0, low, high)
+    assert reading(interval, "up", "down", "?", null) == said
+
+
+@pytest.mark.parametrize(
+    "interval, text",
+    [
+        ((0.5, 0.1, 0.9), "above"),
+        ((-0.5, -0.9, -0.1), "below"),
+        ((0.1, -0.1, 0.3), "unclear"),
+        ((0.5, -np.inf, np.inf), "unclear"),
+    ],
+)
+def test_words_follow_the_interval(interval, text):
+    words = ("above", "below", "unclear")
+    assert reading(Interval(*interval), *words) == text
+
+
+def test_words_follow_another_limit():
+    words = ("above", "below", "unclear")
+    assert reading(Interval(0.6, 0.55, 0.7), *words, null=0.5) == "above"
+    assert reading(Interval(0.6, 0.45, 0.7), *words, null=0.5) == "unclear"

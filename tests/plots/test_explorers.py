@@ -1,27 +1,13 @@
 """Explorers show what their widgets say, and keep a still picture without them."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
 from alignlab.models.sampler import complete
 from alignlab.plots import explorers
-from tests.drawing import labelled, ticks
 
 pytestmark = pytest.mark.usefixtures("style")
-
-
-def test_next_tokens_are_bars_with_the_likeliest_on_top():
-    figure, axes = plt.subplots()
-    given = [(" Paris", 0.6), ("", 0.25), (" '$x_1$", 0.1)]
-    explorers.next_token_bars(axes, given, "after “The capital”")
-    labelled(figure)
-    bars = sorted(axes.patches, key=lambda bar: -bar.get_y())
-    assert [bar.get_width() for bar in bars] == [0.6, 0.25, 0.1]
-    named = dict(zip(axes.get_yticks(), ticks(axes.yaxis)))
-    tops = [bar.get_y() + bar.get_height() / 2 for bar in bars]
-    assert [named[round(y)] for y in tops][:2] == ["'Paris'", "''"]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -37,25 +23,6 @@ def test_next_tokens_are_those_of_the_model(tiny_model, tiny_tokenizer, temperat
         tiny_tokenizer.decode([i]) for i in order
     ]
     assert [share for _, share in likeliest] == pytest.approx(shares[order], rel=1e-4)
-
-
-def test_the_next_token_explorer_draws_what_its_controls_say(
-    explorer, tiny_model, tiny_tokenizer
-):
-    explorers.next_token_explorer(tiny_model, tiny_tokenizer, "The capital", k=4)
-    draw, controls = explorer.function, explorer.controls
-    assert controls["text"].value == "The capital"
-    assert controls["temperature"].value == 1.0
-    assert len(explorer.shown) == 2
-    draw("Where is", 0.7)
-    [axes] = labelled(plt.gcf()).axes
-    expected = explorers.next_tokens(tiny_model, tiny_tokenizer, "Where is", 0.7, 4)
-    widths = [bar.get_width() for bar in axes.patches]
-    assert widths == pytest.approx([share for _, share in expected])
-    assert "Where is" in axes.get_title(loc="left")
-    plt.close("all")
-    draw("  ", 0.7)
-    assert not plt.get_fignums(), "an emptied field draws nothing"
 
 
 def test_the_reply_explorer_answers_its_prompt(

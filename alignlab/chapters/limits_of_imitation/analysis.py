@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Float
 
 from alignlab.evaluation.curves import mean_height
-from alignlab.evaluation.intervals import Interval
 from alignlab.evaluation.refusals import rates
 from alignlab.study.arms import pick
 from alignlab.world.facts import KNOWN_FROM, TAIL
@@ -294,13 +293,3 @@ def over_items(matrix: Float[np.ndarray, "seeds items"]) -> dict:
     if len(matrix) < 2:
         return dict(value=value, seeds=[value], n=matrix.shape[1])
     return dict(value=value, items=matrix.tolist())
-
-
-def told(
-    interval: Interval, above: str, below: str, unclear: str, limit: float = 0.0
-) -> str:
-    """The text that an interval supports: ``above`` if all of it is above the limit,
-    ``below`` if all of it is below, else ``unclear`` (also if one seed gives none)."""
-    if interval.low > limit:
-        return above
-    return below if interval.high < limit else unclear

@@ -338,15 +338,3 @@ def demonstration_golds(
             for c in candidates
         ]
     )
-
-
-# --- Saying what came out -------------------------------------------------------------
-
-
-def reading(
-    measured: Interval, above: str, below: str, unclear: str, null: float = 0.0
-) -> str:
-    """The text for an interval above ``null``, below it, or holding it."""
-    if measured.low > null:
-        return above
-    return below if measured.high < null else unclear

@@ -8,10 +8,10 @@ import numpy as np
 
 from alignlab.chapters.reward_modeling.judging import log_probs
 from alignlab.chapters.reward_modeling.runs import TEST_REPLIES
-from alignlab.models.sampler import complete
 from alignlab.seeds import stream
 from alignlab.study import artifacts
 from alignlab.study.arms import run_arms
+from alignlab.study.measure import sample_and_judge
 from alignlab.study.tuning import BATCH
 from alignlab.training.sft import finetune
 from alignlab.world import gold
@@ -131,21 +131,8 @@ def writing_arm(
         seed=seed,
         progress=False,
     )
-    names = artifacts.subjects("test")
-    sampled = complete(
-        policy,
-        tokenizer,
-        [gold.request(name) for name in names for _ in range(TEST_REPLIES)],
-        max_new_tokens=artifacts.MAX_NEW_TOKENS,
-        temperature=1.0,
-        seed=seed,
-    )
-    world = default_world()
-    golds = [
-        gold.gold_reward(world, names[i // TEST_REPLIES], reply.text).total
-        for i, reply in enumerate(sampled)
-    ]
-    return {"golds": np.reshape(golds, (len(names), TEST_REPLIES)).tolist()}
+    _, judged = sample_and_judge(policy, tokenizer, seed=seed, n=TEST_REPLIES)
+    return {"golds": judged["golds"]}
 
 
 def writing_sweep(chains: Sequence[dict], *, jobs: int = 2, **common) -> list[dict]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alignlab.chapters.limits_of_imitation import analysis
-from alignlab.evaluation.intervals import Interval, wilson_interval
+from alignlab.evaluation.intervals import wilson_interval
 from alignlab.world.safety import BENIGN_KINDS
 
 
@@ -255,26 +255,6 @@ def test_items_of_one_seed_are_recorded_as_its_mean():
     matrix = np.array([[1.0, 0.0], [1.0, 1.0]])
     assert analysis.over_items(matrix) == dict(value=0.75, items=matrix.tolist())
     assert analysis.over_items(matrix[:1]) == dict(value=0.5, seeds=[0.5], n=2)
-
-
-@pytest.mark.parametrize(
-    "interval, text",
-    [
-        ((0.5, 0.1, 0.9), "above"),
-        ((-0.5, -0.9, -0.1), "below"),
-        ((0.1, -0.1, 0.3), "unclear"),
-        ((0.5, -np.inf, np.inf), "unclear"),
-    ],
-)
-def test_words_follow_the_interval(interval, text):
-    words = ("above", "below", "unclear")
-    assert analysis.told(Interval(*interval), *words) == text
-
-
-def test_words_follow_another_limit():
-    words = ("above", "below", "unclear")
-    assert analysis.told(Interval(0.6, 0.55, 0.7), *words, limit=0.5) == "above"
-    assert analysis.told(Interval(0.6, 0.45, 0.7), *words, limit=0.5) == "unclear"
 
 
 def test_real_outcomes_are_shares_with_their_intervals_as_text():

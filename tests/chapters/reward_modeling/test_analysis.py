@@ -5,7 +5,6 @@ import pytest
 from scipy.special import expit
 
 from alignlab.chapters.reward_modeling import analysis
-from alignlab.evaluation.intervals import Interval
 from alignlab.study import artifacts
 from alignlab.world.annotators import Reply
 from alignlab.world.comparisons import Candidates
@@ -287,19 +286,3 @@ def test_better_writers_have_more_gold_and_are_the_same_each_time():
 
 
 # --- Saying what came out -----------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "low, high, null, said",
-    [
-        (0.1, 0.3, 0, "up"),
-        (-0.3, -0.1, 0, "down"),
-        (-0.1, 0.3, 0, "?"),
-        (0.1, 0.3, 0.2, "?"),
-        (0.1, 0.3, 0.5, "down"),
-        (-np.inf, np.inf, 0, "?"),
-    ],
-)
-def test_what_is_said_depends_on_the_interval(low, high, null, said):
-    interval = Interval((low + high) / 2 if np.isfinite(low) else 9.0, low, high)
-    assert analysis.reading(interval, "up", "down", "?", null) == said
