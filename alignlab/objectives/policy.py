@@ -297,10 +297,11 @@ def ppo_policy_loss(
     advantages: Float[Tensor, "batch time"],
     mask: Mask,
     clip_range: float = 0.2,
+    clip_range_high: float | None = None,
 ) -> Float[Tensor, ""]:
     r"""PPO's clipped objective, negated: mean over the real tokens.
 
-    .. math:: -\min\big(\rho A, \; \mathrm{clip}(\rho, 1-\epsilon, 1+\epsilon) A\big),
+    .. math:: -\min\big(\rho A, \; \mathrm{clip}(\rho, 1-\epsilon, 1+\epsilon_h) A\big),
         \qquad \rho = \pi(a) / \pi_\mathrm{old}(a)
 
     A good token that is already ``clip_range`` likelier pulls no further; nor does a
@@ -313,12 +314,15 @@ def ppo_policy_loss(
         mask: 1 on real tokens.
         clip_range: how far a token's probability may move in one update, as a share.
             Lower is more careful; infinity does not clip.
+        clip_range_high: how far it may rise, where that is not the same. Higher lets
+            unlikely tokens rise sooner, which keeps entropy up.
 
     Raises:
-        ValueError: if the shapes differ, there is no real token, or clip_range is not
+        ValueError: if the shapes differ, there is no real token, or a clip range is not
             positive.
 
-    Source: Schulman et al. (2017), eq. 7.
+    Source: Schulman et al. (2017), eq. 7; clip_range_high from Yu et al. (2025, DAPO),
+    section 3.1.
     """
     _require_same_shape(
         log_probs=log_probs,
@@ -326,13 +330,15 @@ def ppo_policy_loss(
         advantages=advantages,
         mask=mask,
     )
-    if not clip_range > 0:
-        raise ValueError(f"clip_range is {clip_range}; it must be positive")
+    high = clip_range if clip_range_high is None else clip_range_high
+    for name, value in (("clip_range", clip_range), ("clip_range_high", high)):
+        if not value > 0:
+            raise ValueError(f"{name} is {value}; it must be positive")
     log_probs, old_log_probs, advantages = _without_padding(
         mask, log_probs, old_log_probs, advantages
     )
     ratio = (log_probs - old_log_probs).exp()
-    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    clipped = ratio.clamp(1 - clip_range, 1 + high)
     return masked_mean(-torch.minimum(ratio * advantages, clipped * advantages), mask)
 
 
@@ -386,6 +392,7 @@ def ppo_diagnostics(
     advantages: Float[Tensor, "batch time"],
     mask: Mask,
     clip_range: float = 0.2,
+    clip_range_high: float | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """How far this update has moved the policy, as means over the real tokens.
 
@@ -402,7 +409,8 @@ def ppo_diagnostics(
     )
     ratio = (log_probs - old_log_probs).exp()
     approx_kl = kl_estimate(old_log_probs, log_probs, "k3")
-    stopped = ((advantages > 0) & (ratio > 1 + clip_range)) | (
+    high = clip_range if clip_range_high is None else clip_range_high
+    stopped = ((advantages > 0) & (ratio > 1 + high)) | (
         (advantages < 0) & (ratio < 1 - clip_range)
     )
     return {

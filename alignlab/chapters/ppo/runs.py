@@ -1,35 +1,27 @@
-"""The arms of notebook 04: PPO on the proxy reward, as it is and with one thing
-changed, and DPO on the comparisons behind that reward.
+"""The runs of notebook 04: PPO as it is and with one thing changed, RLOO and GRPO, and
+a random search for these and DPO.
 
-All start from one reference policy and are measured on the same unseen subjects. They
-differ from ``RECIPE`` and the defaults of ``PPOConfig`` by what they name.
+All start from the reference policy of their chain and are looked at on the same unseen
+subjects. They differ from ``RECIPE`` and the defaults of ``PPOConfig`` by what they
+name.
 """
 
-import itertools
-import time
 from collections.abc import Mapping, Sequence
 
-from alignlab.chapters.ppo.artifacts import (
-    BETA,
-    RECIPE,
-    judges,
-    path_arm,
-    ppo_arm,
-    start_arm,
-    timed_arm,
-)
-from alignlab.errors import AlignlabError
-from alignlab.seeds import stream
-from alignlab.study import artifacts as study
-from alignlab.study.arms import run_alone, run_groups
-from alignlab.study.measure import measure
-from alignlab.training.dpo import train_dpo
+from alignlab.study.arms import run_groups
+from alignlab.study.chains import chain_arm
+from alignlab.study.optimising import RECIPE, rl_arm, start_arm
+from alignlab.study.search import SPACES, search_calls
 
-PENALISED = 0.2  # the price at which the claim on reward and KL is judged
 UNCLIPPED = 1e6  # a clip range that no ratio reaches
-PAIRS = 32  # of a step of DPO, as many completions as PPO's update has
 
-# PPO without one of its pieces.
+# Three times the rate and four epochs: a twentieth of all tokens meets the clip range
+# (seen on seeds 0 and 1), so that pieces have something to do. On gold, so that a piece
+# is not judged by what it does to the flaws of a reward model.
+STRESS: Mapping[str, object] = dict(
+    reward="gold", learning_rate=3e-4, num_ppo_epochs=4, kl_coef=0.05
+)
+# PPO under stress without one of its pieces.
 PIECES: Mapping[str, dict] = {
     "clipping": dict(cliprange=UNCLIPPED),
     "gae": dict(lam=1.0),
@@ -37,7 +29,8 @@ PIECES: Mapping[str, dict] = {
     # An untrained head is 0 throughout, which leaves rewards-to-go minus their mean.
     "value": dict(vf_coef=0.0, lam=1.0),
 }
-# From REINFORCE to PPO. Each rung adds to the one before; the last is the default.
+# From REINFORCE to PPO: each rung adds to the one before, and the last is RECIPE. Then
+# what came after it, which compares the completions of one prompt.
 _REINFORCE = dict(
     num_ppo_epochs=1,
     num_mini_batches=1,
@@ -56,199 +49,120 @@ LADDER: Mapping[str, dict] = {
     "+ value function, GAE": _WITH_VALUES,
     "+ epochs, unclipped": dict(kl_coef=0.0, cliprange=UNCLIPPED),
     "+ clipping": dict(kl_coef=0.0),
-    "+ KL penalty: PPO": dict(kl_coef=BETA),
+    "+ KL penalty: PPO": {},
+    "RLOO": dict(advantages="rloo", completions_per_prompt=4),
+    "GRPO": dict(advantages="grpo", completions_per_prompt=4),
+    "GRPO, clip higher": dict(
+        advantages="grpo", completions_per_prompt=4, cliprange_high=0.28
+    ),
 }
-EAGER: Mapping[str, object] = dict(num_ppo_epochs=4)  # as TRL's PPO had it
-SICK: Mapping[str, object] = dict(
-    learning_rate=1.5e-3, cliprange=UNCLIPPED, kl_coef=0.0
-)
-
-
-# --- Arms -----------------------------------------------------------------------------
-
-
-def dpo_arm(
-    *,
-    n: int,
-    seed: int,
-    dpo_steps: int,
-    learning_rate: float,
-    kl_coef: float,
-    size: str,
-    steps: int,
-    n_pairs: int,
-    k: int,
-) -> dict:
-    """DPO on the comparisons behind the reward model, measured on unseen subjects.
-
-    Args:
-        n: replies to each test request.
-        seed: draws which of the comparisons are used, and their order.
-        dpo_steps: updates of ``PAIRS`` pairs; each pair comes at most once.
-        learning_rate: the peak; higher learns sooner and fails sooner.
-        kl_coef: DPO's β, a price of KL in the same unit of reward. Higher keeps closer
-            to the reference.
-
-    Returns:
-        ``stopped``, why it had to stop, or None; unless it had to,
-        :func:`alignlab.study.measure.measure`.
-    """
-    settings = dict(size=size, steps=steps, n_pairs=n_pairs, k=k)
-    recipe = dict(learning_rate=learning_rate, kl_coef=kl_coef, **settings)
-    try:
-        policy, tokenizer, _ = _run_dpo(seed=seed, dpo_steps=dpo_steps, **recipe)
-    except AlignlabError as error:
-        return {"stopped": str(error)}
-    result = measure(policy, tokenizer, **judges(**settings), seed=seed, n=n)
-    return result | {"stopped": None}
-
-
-def _run_dpo(
-    *, seed, dpo_steps, learning_rate, kl_coef, size, steps, n_pairs, k
-) -> tuple:
-    """Policy, tokenizer, and the seconds of training."""
-    candidates = study.candidates("train", k, size=size, steps=steps)
-    pairs = study.comparisons(candidates, n_pairs)
-    order = stream(seed, "DPO pairs beside PPO").permutation(len(pairs))
-    policy, tokenizer = study.reference_policy(size, steps)
-    start = time.perf_counter()
-    train_dpo(
-        policy,
-        tokenizer,
-        [pairs[i] for i in order[: PAIRS * dpo_steps]],
-        beta=kl_coef,
-        steps=dpo_steps,
-        batch_size=PAIRS,
-        learning_rate=learning_rate,
-        seed=seed,
-        progress=False,
-    )
-    return policy, tokenizer, time.perf_counter() - start
-
-
-# --- What it costs --------------------------------------------------------------------
-
-
-def timed_dpo_arm(*, dpo_steps: int, **recipe) -> dict:
-    """``seconds`` of a step of DPO, with what the reference thinks of its pairs: the
-    mean over a run of ``dpo_steps`` steps. A short run comes first and does not count.
-    The other arguments are those of :func:`dpo_arm`, without n."""
-    _run_dpo(dpo_steps=1, **recipe)
-    _, _, seconds = _run_dpo(dpo_steps=dpo_steps, **recipe)
-    return {"seconds": seconds / dpo_steps}
-
-
-def time_each(
-    seeds: Sequence[int], *, dpo_steps: int, **settings
-) -> dict[str, list[dict]]:
-    """Seconds of an update of PPO and of a step of DPO, each run alone on one thread:
-    rows of "PPO" and of "DPO".
-
-    Args:
-        dpo_steps: of the run that is timed.
-        settings: ``size``, ``steps``, ``n_pairs`` and ``k`` of policy and reward model.
-    """
-    ppo = dict(kl_coef=BETA, **settings)
-    dpo = dict(learning_rate=RECIPE["learning_rate"], dpo_steps=dpo_steps, **ppo)
-    arms = [(timed_arm, ppo), (timed_dpo_arm, dpo)]  # by turns, as load changes
-    calls = [(run, dict(seed=seed, **arm)) for seed in seeds for run, arm in arms]
-    rows = run_alone(calls)
-    return {"PPO": rows[::2], "DPO": rows[1::2]}
-
-
-# --- The whole notebook ---------------------------------------------------------------
+SICK: Mapping[str, object] = dict(learning_rate=1e-3, cliprange=UNCLIPPED, kl_coef=0.0)
 
 
 def run_all(
     *,
-    seeds: Sequence[int],
-    many_seeds: Sequence[int],
-    piece_seeds: Sequence[int],
-    few_seeds: Sequence[int],
-    dpo_seeds: Sequence[int],
+    chains: Sequence[dict],
+    many_chains: Sequence[dict],
+    few_chains: Sequence[dict],
     betas: Sequence[float],
-    rates: Sequence[float],
-    grid_betas: Sequence[float],
     updates: int,
-    dpo_steps: int,
+    tries: int,
+    repeats: int,
+    pieces: bool,
     n: int,
     jobs: int = 2,
-    **settings,
 ) -> dict[str, list[dict]]:
     """Every run of the notebook, each once, grouped by what it is for.
 
     Args:
-        seeds: of the sweep and of the grid.
-        many_seeds: of the default configuration, to count failures.
-        piece_seeds: of PPO without one of its pieces, and of PPO with four epochs; they
-            are among many_seeds.
-        few_seeds: of the ladder and of the sick run, for their figures.
-        dpo_seeds: of DPO's default configuration.
-        betas: prices of KL of the sweep, at the default rate.
-        rates, grid_betas: the grid, of PPO and of DPO.
-        updates: of PPO. dpo_steps: of DPO.
-        n: replies to each test request.
+        chains: of the sweep over betas and of the search.
+        many_chains: of the default configuration, ``repeats`` runs on each, and of the
+            pieces; ``chains`` are among them.
+        few_chains: of the ladder and of the sick run, for their figures.
+        betas: prices of KL of the sweep.
+        updates: of a run.
+        tries: configurations of each method on each chain.
+        repeats: runs of the default configuration on each chain.
+        pieces: whether to run PPO under stress, without one of its pieces each.
+        n: replies to each test request at a look.
         jobs: arms to run at a time.
-        settings: ``size``, ``steps``, ``n_pairs`` and ``k`` of policy and reward model.
 
     Returns:
-        "start", "default", "eager", "sweep", "pieces", "ladder", "sick", "grid" and
-        "dpo": rows with the arm's parameters and its results. Rows of "pieces" and
-        "ladder" also have ``without`` and ``rung``. Every row of PPO and DPO has
-        ``rate`` and ``beta``, even where they are the defaults.
+        "start", "default", "sweep", "pieces", "ladder", "sick" and "search": rows with
+        the arm's parameters and its results. Rows of "pieces" have ``without`` (None
+        for all of PPO), those of "ladder" ``rung`` and those of "search" ``method``.
     """
-    usual_rate = RECIPE["learning_rate"]
-    common = dict(updates=updates, **settings)
+    prepare(many_chains, jobs=jobs)
+    groups = calls(
+        chains=chains,
+        many_chains=many_chains,
+        few_chains=few_chains,
+        betas=betas,
+        updates=updates,
+        tries=tries,
+        repeats=repeats,
+        pieces=pieces,
+        n=n,
+    )
+    rows = run_groups(groups, jobs=jobs, label="runs")
+    labels = {"pieces": "without", "ladder": "rung", "search": "method"}
+    kinds: dict[str, list[dict]] = {kind: [] for kind, _ in groups}
+    for (kind, member), group in rows.items():
+        label = {labels[kind]: member} if kind in labels else {}
+        kinds[kind] += [row | label for row in group]
+    return kinds
 
-    def paths(seeds: Sequence[int], **hyperparameters) -> list[tuple]:
-        arm = dict(**hyperparameters, **common)
-        return [(path_arm, dict(seed=s, **arm)) for s in seeds]
 
-    def ends(beta: float, seeds: Sequence[int], **hyperparameters) -> list[tuple]:
-        arm = dict(kl_coef=beta, keep=True, n=n, **common, **hyperparameters)
-        return [(ppo_arm, dict(seed=s, **arm)) for s in seeds]
+def prepare(chains: Sequence[dict], *, pool: int = 0, jobs: int = 2) -> list[dict]:
+    """Make each chain, one arm for each, before several arms want the same."""
+    arms = [(chain_arm, dict(chain=chain, pool=pool)) for chain in chains]
+    return run_groups({"chains": arms}, jobs=jobs, label="chains")["chains"]
 
-    # What takes longest comes first: the runs of PPO, then the others.
-    calls = {("default", None): ends(BETA, many_seeds)}
-    eager = dict(n=n, **EAGER, **common)
-    calls["eager", None] = [(ppo_arm, dict(seed=s, **eager)) for s in piece_seeds]
-    calls["sick", None] = paths(few_seeds, **SICK)
-    calls |= {("sweep", beta): ends(beta, seeds) for beta in betas}
-    calls |= {("pieces", name): paths(piece_seeds, **d) for name, d in PIECES.items()}
-    calls |= {("ladder", name): paths(few_seeds, **d) for name, d in LADDER.items()}
-    calls["ladder", "+ clipping"] = ends(0.0, few_seeds)
-    calls["ladder", "+ KL penalty: PPO"] = ends(BETA, few_seeds)
-    cells = list(itertools.product(rates, grid_betas))
-    for rate, beta in cells:
-        changed = {} if rate == usual_rate else {"learning_rate": rate}
-        calls["grid", (rate, beta)] = ends(beta, seeds, **changed)
-    every_seed = sorted({*seeds, *many_seeds, *dpo_seeds})
-    calls["start", None] = [
-        (start_arm, dict(seed=s, n=n, **settings)) for s in every_seed
+
+def _repeated(chain: dict, repeat: int) -> dict:
+    return {"run_seed": chain["seed"] + 1000 * repeat} if repeat else {}
+
+
+def calls(
+    *,
+    chains: Sequence[dict],
+    many_chains: Sequence[dict],
+    few_chains: Sequence[dict],
+    betas: Sequence[float],
+    updates: int,
+    tries: int,
+    repeats: int,
+    pieces: bool,
+    n: int,
+) -> dict[tuple, list[tuple]]:
+    """The arms of :func:`run_all`, by kind and member."""
+
+    def runs(chains: Sequence[dict], **settings) -> list[tuple]:
+        arm = dict(at=[updates], n=n, **settings)
+        return [(rl_arm, dict(chain=chain, **arm)) for chain in chains]
+
+    groups: dict[tuple, list[tuple]] = {}
+    for method in SPACES:
+        groups["search", method] = search_calls(
+            method, chains, tries=tries, updates=updates, n=n
+        )
+    if pieces:
+        groups["pieces", None] = runs(many_chains, **STRESS)
+        for name, change in PIECES.items():
+            groups["pieces", name] = runs(many_chains, **{**STRESS, **change})
+    groups["default", None] = [
+        run
+        for repeat in range(repeats)
+        for chain in many_chains
+        for run in runs([chain], **_repeated(chain, repeat))
     ]
-    for rate, beta in cells:
-        usual = (rate, beta) == (usual_rate, BETA)
-        arm = dict(learning_rate=rate, kl_coef=beta, dpo_steps=dpo_steps, n=n)
-        calls["dpo", (rate, beta)] = [
-            (dpo_arm, dict(seed=s, **arm, **settings))
-            for s in (dpo_seeds if usual else seeds)
-        ]
-    groups = run_groups(calls, jobs=jobs, label="PPO")
-
-    def rows(kind: str, label: str = "") -> list[dict]:
-        return [
-            {"rate": usual_rate, "beta": BETA, **_with_short_names(row)}
-            | ({label: member} if label else {})
-            for (group, member), group_rows in groups.items()
-            if group == kind
-            for row in group_rows
-        ]
-
-    kinds = ("start", "default", "eager", "sick", "sweep", "grid", "dpo")
-    labelled = {"pieces": rows("pieces", "without"), "ladder": rows("ladder", "rung")}
-    return {kind: rows(kind) for kind in kinds} | labelled
-
-
-def _with_short_names(row: dict) -> dict:
-    names = {"learning_rate": "rate", "kl_coef": "beta"}
-    return {names.get(name, name): value for name, value in row.items()}
+    for beta in betas:
+        own = {} if beta == RECIPE["kl_coef"] else dict(kl_coef=beta)
+        groups["sweep", beta] = runs(chains, **own)
+    for rung, change in LADDER.items():
+        groups["ladder", rung] = runs(few_chains, **change)
+    groups["sick", None] = runs(few_chains[:1], **SICK)
+    groups["start", None] = [
+        (start_arm, dict(chain=chain, n=n)) for chain in many_chains
+    ]
+    return groups

@@ -104,6 +104,8 @@ class PPOConfig(TrainingArguments):
             None does so for "gae" only.
         cliprange: how far a token's probability ratio may leave 1 within an update;
             lower is more careful.
+        cliprange_high: how far it may rise above 1, where that is not the same. Higher
+            lets unlikely tokens rise sooner ("clip higher"); None takes ``cliprange``.
         cliprange_value: how far a value may move within an update, in units of reward;
             lower is more careful. None does not clip.
         vf_coef: weight of the value loss; higher fits values better but changes a
@@ -151,6 +153,7 @@ class PPOConfig(TrainingArguments):
     lam: float = 1.0
     whiten_advantages: bool | None = None
     cliprange: float = 0.2
+    cliprange_high: float | None = None
     cliprange_value: float | None = 0.2
     vf_coef: float = 0.1
     entropy_coef: float = 0.0
@@ -212,6 +215,7 @@ POSITIVE = (
 )
 POSITIVE_OR_NONE = (
     "total_episodes",
+    "cliprange_high",
     "local_rollout_forward_batch_size",
     "cliprange_value",
     "kl_target",

@@ -83,6 +83,7 @@ def ppo_update(
     """
     scale = set_advantages(episodes, config)
     kl_price = (config.kl_coef if kl_coef is None else kl_coef) / scale  # as advantages
+    clip_ranges = config.cliprange, config.cliprange_high
     steps = []
     for epoch in range(config.num_ppo_epochs):
         order = stream(config.seed, "PPO minibatches", update, epoch)
@@ -95,7 +96,7 @@ def ppo_update(
                 log_probs, values, logits = predict(model, batch, config.temperature)
                 weighted = batch.advantages * batch.weights[:, None]
                 old = batch.old_log_probs, weighted, batch.mask
-                loss = ppo_policy_loss(log_probs, *old, config.cliprange)
+                loss = ppo_policy_loss(log_probs, *old, *clip_ranges)
                 numbers = {"policy_loss": loss}
                 if config.has_values:
                     old_values = batch.values, batch.returns, batch.mask
@@ -108,7 +109,7 @@ def ppo_update(
                     kl = mean_kl(batch, log_probs, logits, config, ref_logits)
                     loss = loss + kl_price * kl
                 processes.backward(loss * share)
-                numbers |= ppo_diagnostics(log_probs.detach(), *old, config.cliprange)
+                numbers |= ppo_diagnostics(log_probs.detach(), *old, *clip_ranges)
                 numbers = {"loss": loss} | numbers
                 sums += share * torch.stack(list(numbers.values())).detach()
             norm = processes.clip_grad_norm(model, config.max_grad_norm)

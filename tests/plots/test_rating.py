@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from alignlab.chapters.reward_modeling import rating
-from alignlab.chapters.reward_modeling.rating import (
+from alignlab.plots import rating
+from alignlab.plots.rating import (
     RatingSession,
     pairs_to_rate,
     rating_widget,
