@@ -1,7 +1,8 @@
 """PPO for language models; it lives in :mod:`alignlab.training.ppo`."""
 
 from alignlab.training.ppo.config import PPOConfig
+from alignlab.training.ppo.monitor import RewardHackingCallback
 from alignlab.training.ppo.trainer import PPOTrainer
 from alignlab.training.ppo.update import ppo_update
 
-__all__ = ["PPOConfig", "PPOTrainer", "ppo_update"]
+__all__ = ["PPOConfig", "PPOTrainer", "RewardHackingCallback", "ppo_update"]

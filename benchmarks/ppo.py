@@ -267,8 +267,8 @@ def make_world(folder: Path) -> None:
     cut, and at different lengths."""
     from transformers import LlamaForSequenceClassification
 
-    from alignlab.chapters.ppo.artifacts import requests
     from alignlab.study import artifacts as alignment
+    from alignlab.study.optimising import requests
 
     model, tokenizer = alignment.reference_policy()
     model.save_pretrained(folder)

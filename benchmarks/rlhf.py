@@ -300,7 +300,7 @@ def make_task(folder: Path) -> Path:
     """The folder of the policy and its requests, each with its subject."""
     from transformers import AutoTokenizer
 
-    from alignlab.chapters.ppo.artifacts import requests
+    from alignlab.study.optimising import requests
 
     place = folder / "world"
     if not (place / "prompts.json").exists():

@@ -14,7 +14,7 @@ from alignlab.runs.profiles import chapter_folders
 
 # Chapters whose claims were written before every effect had a smallest size: there a
 # threshold may be 0.
-EARLIER_CHAPTERS = ("04", "05", "06", "07", "08")
+EARLIER_CHAPTERS = ("07", "08")
 
 
 @dataclass(frozen=True)

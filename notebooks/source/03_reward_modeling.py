@@ -61,8 +61,8 @@ from alignlab.evaluation.intervals import (
 from alignlab.models.base import load_base, use_device
 from alignlab.models.reward import reward_model_from, score
 from alignlab.models.text import encode_dialogues, pad_right
-from alignlab.plots.explorers import pair_explorer
 from alignlab.plots import rating
+from alignlab.plots.explorers import pair_explorer
 from alignlab.plots.style import use_style
 from alignlab.seeds import stream
 from alignlab.study import artifacts

@@ -13,19 +13,18 @@
 # %% [markdown]
 # # 06 · What happens if we optimise too much?
 #
-# A reward model is a guess at what people prefer. A policy that is trained on it does
-# not know that: it looks for whatever scores well, and in the end it finds what scores
-# well *and is bad*. Here we let it, and watch. We read the replies along the way, hold
-# the real (*gold*) reward against the learnt one, try what is said to help, and look at
-# what else is lost: entropy, and with it diversity.
+# A reward model is not what people want; it is a guess at it, from comparisons. This
+# notebook optimises the guess far beyond where it is any good, and watches: what people
+# really prefer rises, and then falls. Then it asks who could have noticed, when to stop,
+# and what else is lost on the way: entropy, and different answers to one question.
 #
 # | | |
 # | --- | --- |
-# | **time** | `smoke` under 1 minute · `cpu` 4 minutes · `full` 90 minutes (two cores) |
+# | **time** | `smoke` half a minute · `cpu` 3½ minutes · `full` 35 minutes (two cores) |
 # | **memory** | under 4 GB |
 # | **you need** | notebooks 03 and 04 (it runs alone: what is missing is built) |
-# | **look at first** | the replies in section 1, the two curves in section 2 |
-# | **sweeps worth trying** | `at`, `betas`, `ensembles`, `weak_pairs` in `run.settings` |
+# | **look at first** | the replies in section 1, rise and fall in section 2 |
+# | **sweeps worth trying** | `at`, `temperatures`; `run.settings` shows all |
 # | **on Colab** | run the two set-up lines of the README in a first cell |
 
 # %% tags=["parameters"]
@@ -36,6 +35,7 @@ out_dir = ""  # where metrics and figures go; empty: runs/interactive
 
 # %%
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -47,61 +47,79 @@ from alignlab.chapters.side_effects import runs as arms
 from alignlab.course import check
 from alignlab.evaluation.best_of_n import best_of_n_values
 from alignlab.evaluation.diversity import self_bleu_signature
+from alignlab.evaluation.intervals import reading, t_interval
 from alignlab.evaluation.over_optimisation import (
     FORMS,
     Curve,
     can_be_fitted,
-    fit_curves,
     held_out_error,
     peak_interval,
 )
 from alignlab.evaluation.win_rate import over_seeds, win_rate
 from alignlab.models.base import use_device
+from alignlab.models.sampler import complete
+from alignlab.plots import rating
 from alignlab.plots.style import use_style
+from alignlab.ppo import RewardHackingCallback
 from alignlab.study import artifacts
+from alignlab.study.chains import Chain
+from alignlab.study.chains import chains as make_chains
+from alignlab.study.optimising import requests as requests_of
+from alignlab.study.optimising import trainer_for
 from alignlab.world import gold
 
 use_style()
 run = runs.start("06_side_effects", profile, seed, device, out_dir)
 use_device(device)
 settings = run.settings
+chains = make_chains(
+    run.seeds,
+    nested=settings.nested,
+    size=settings.size,
+    steps=settings.steps,
+    n_pairs=settings.n_pairs,
+    k=settings.k,
+)
 rows = arms.run_all(
-    seeds=run.seeds,
-    few_seeds=run.seeds[: settings.few_seeds],
+    chains=chains,
+    control_chains=chains[: settings.control_seeds],
+    few_chains=chains[: settings.few_seeds],
     at=settings.at,
     control_at=settings.control_at,
     dpo_at=settings.dpo_at,
-    n=settings.n,
-    temperatures=settings.temperatures,
-    betas=settings.betas,
-    ensembles=settings.ensembles,
-    weak_pairs=settings.weak_pairs,
+    remedies=settings.remedies,
     ns=settings.ns,
-    trunks=settings.trunks,
     pool=settings.pool,
-    n_pairs=settings.n_pairs,
-    size=settings.size,
-    steps=settings.steps,
-    k=settings.k,
+    temperatures=settings.temperatures,
+    n=settings.n,
     jobs=settings.jobs,
+)
+ppo, control, dpo = (
+    analysis.followed(rows[kind], rows["start"]) for kind in ("ppo", "control", "dpo")
 )
 names = artifacts.subjects("test")
 requests = [gold.request(name) for name in names]
+wide = {"white-space": "normal", "max-width": "34em", "text-align": "left"}
 
 # %% [markdown]
+# On profile `full` every seed has its own reference policy, replies, comparisons and
+# reward model; on `cpu` and `smoke` all share one reference, and what is measured holds
+# given that one. Runs are followed up to 8 nats from the reference: beyond, a policy
+# babbles, and nothing is learnt from watching it.
+#
 # ## 1 · What does it say, along the way?
 #
 # One policy, PPO without any price of KL, one reward model; the same requests and the
-# same random numbers at every look. *Gold* is what a reply is really worth: greeting,
-# courtesy and closing, and right facts about what was asked; PPO never sees it. The
-# *proxy reward* is what PPO sees, in standard deviations of the first policy's
+# same random numbers at every look. *Gold* is what a reply is really worth: right facts
+# about what was asked, none that are wrong, and a little courtesy; PPO never sees it.
+# The *proxy reward* is what PPO sees, in standard deviations of the first policy's
 # replies.
 
 # %%
-first = rows["ppo"][0]
-looks = [0, analysis.turn_of(first).point, len(first["points"]) - 1]
+first = ppo[0]
+places = [0, analysis.turn_of(first).point, len(first["points"]) - 1]
 scale = np.array(first["points"][0]["proxies"])
-pd.DataFrame(
+shown = pd.DataFrame(
     [
         {
             "request": requests[i],
@@ -112,10 +130,21 @@ pd.DataFrame(
             / scale.std(),
         }
         for i in range(1, 9, 2)
-        for when, at in zip(("before", "at its best", "at the end"), looks)
+        for when, at in zip(("before", "at its best", "at the end"), places)
     ]
-).style.format(precision=2).hide(axis="index").set_properties(
-    **{"white-space": "normal", "max-width": "34em", "text-align": "left"}
+)
+shown.style.format(precision=2).hide(axis="index").set_properties(**wide)
+
+# %%
+last = first["points"][-1]
+runs.say(
+    "At the end, {kl:.1f} nats from where it began, this policy's replies are worth "
+    "{end:.2f} in gold on average, where they were worth {start:.2f}; the reward model "
+    "gives them {proxy:+.1f} standard deviations more than before.",
+    kl=last["kl"],
+    end=np.mean(last["golds"]),
+    start=np.mean(first["points"][0]["golds"]),
+    proxy=(np.mean(last["proxies"]) - scale.mean()) / scale.std(),
 )
 
 # %% [markdown]
@@ -125,24 +154,24 @@ pd.DataFrame(
 figures.run_explorer(first, requests)
 
 # %% [markdown]
-# In numbers, what the replies are made of. Greeting, courtesy and closing are *form*:
-# a small reward model sees them at once. Whether a fact is there at all it sees less
-# well, and whether it is right hardly. (Notebook 03 measured that.)
+# In numbers, what the replies are made of. Opening and closing are *form*: a small
+# reward model sees them at once. Whether a fact is right it hardly sees. (Notebook 03
+# measured that.)
 
 # %%
 runs.save_figure(
-    figures.contents(rows["ppo"]),
+    figures.contents(ppo),
     "contents",
-    "What replies are made of along the way, mean over reward models.",
+    "What replies are made of along the way, mean over seeds.",
 )
-made_of = [analysis.contents(row) for row in rows["ppo"]]
-turns = [analysis.turn_of(row) for row in rows["ppo"]]
+made_of = [analysis.contents(row) for row in ppo]
+turns = [analysis.turn_of(row) for row in ppo]
 parts = {
     when: {
-        label: np.mean([c[name][at] for c, at in zip(made_of, places)])
+        label: np.mean([c[name][at] for c, at in zip(made_of, at_of)])
         for name, label in figures.CONTENTS.items()
     }
-    for when, places in (
+    for when, at_of in (
         ("before", [0] * len(turns)),
         ("at its best", [t.point for t in turns]),
         ("at the end", [-1] * len(turns)),
@@ -152,32 +181,37 @@ pd.DataFrame(parts).T.style.format(precision=2)
 
 # %%
 runs.say(
-    "At its best a reply states {best:.1f} facts about what was asked, {right:.1f} of "
-    "them right; at the end {end:.1f}, and {filler:.1f} of its sentences are empty "
-    "phrases. {empty:.0%} of the replies at the end say nothing about it at all.",
-    best=parts["at its best"]["facts stated"],
-    right=parts["at its best"]["right facts"],
-    end=parts["at the end"]["facts stated"],
-    filler=parts["at the end"]["empty phrases"],
-    empty=parts["at the end"]["says nothing of the subject"],
+    "Before, {before:.0%} of the facts that a reply states are wrong; at the end "
+    "{after:.0%}. It opens politely in {open_before:.0%} of the replies before and "
+    "{open_after:.0%} after, and repeats itself {repeat:.2f} times a reply at the end.",
+    before=parts["before"]["wrong facts"] / max(parts["before"]["facts stated"], 1e-9),
+    after=parts["at the end"]["wrong facts"]
+    / max(parts["at the end"]["facts stated"], 1e-9),
+    open_before=parts["before"]["opens politely"],
+    open_after=parts["at the end"]["opens politely"],
+    repeat=parts["at the end"]["repeats"],
 )
 
 # %% [markdown]
 # ## 2 · Does what people prefer fall while the proxy reward rises?
 #
-# The same for every reward model, against the *distance* from the first policy,
+# The same for every seed, against the *distance* from the first policy,
 # $d = \sqrt{\mathrm{KL}}$: near the start a policy improves about in proportion to it
 # (Gao et al., 2023). The KL is exact for every token that was sampled, summed over the
-# vocabulary, and averaged over replies. The control is the same run with gold itself
-# as the reward: if *that* fell, the fault would lie with PPO, not with the reward. (It
-# did, in a trial with notebook 04's settings and no price of KL. So updates are smaller
-# here, `arms.STEADY`, as found on a seed that is not among these.)
+# vocabulary, and averaged over replies. The control is the same run with gold itself as
+# the reward, at a higher rate, so that it comes as far: if *that* fell, the fault would
+# lie with PPO and not with the reward.
+#
+# <details><summary>Predict: at what distance does gold turn, and does the control
+# turn?</summary>
+#
+# The proxy sees form, and the form is nearly perfect after one or two nats. From there
+# on all that it can reward is its own errors. The control has nothing to exploit.
+# </details>
 
 # %%
 runs.save_figure(
-    figures.rise_and_fall(
-        {"on a proxy reward": rows["ppo"], "on gold (control)": rows["control"]}
-    ),
+    figures.rise_and_fall({"on a proxy reward": ppo, "on gold (control)": control}),
     "rise_and_fall",
     "Gold and proxy reward against the distance from the first policy: PPO on proxy "
     "rewards, and on gold itself.",
@@ -191,24 +225,45 @@ runs.save_figure(
 
 # %%
 runs.save_figure(
-    figures.halves(rows["ppo"]),
+    figures.halves(ppo),
     "halves",
-    "Gold on the requests that pick the peak (dotted) and on those that measure it.",
+    "Gold on the requests that pick the peak and on those that measure it.",
 )
-control = [analysis.turn_of(row) for row in rows["control"]]
+turned = [analysis.turn_of(row) for row in control]
+reached = {row["seed"]: row["points"][-1]["kl"] for row in ppo}
 measured = {
     "peak_minus_sft_gold": [turn.rise for turn in turns],
     "end_minus_peak_gold": [turn.fall for turn in turns],
-    "end_minus_peak_proxy": [analysis.proxy_after_peak(r) for r in rows["ppo"]],
-    "control_end_minus_peak_gold": [turn.fall for turn in control],
+    "end_minus_peak_proxy": [analysis.proxy_after_peak(r) for r in ppo],
+    "control_end_minus_peak_gold": [turn.fall for turn in turned],
+    "control_over_run_kl": [
+        row["points"][-1]["kl"] / reached[row["seed"]] for row in control
+    ],
 }
 for name, values in measured.items():
     runs.record(name, np.mean(values), seeds=values, n=len(names) // 2 * settings.n)
 runs.say(
-    "Gold rises by {peak_minus_sft_gold:.2f} and then changes by "
-    "{end_minus_peak_gold:.2f} ({count} reward models), while the proxy reward goes "
-    "on by {end_minus_peak_proxy:+.2f} sd. With gold as the reward the change after "
-    "the peak is {control_end_minus_peak_gold:+.2f}.",
+    "Gold {rises} by {peak_minus_sft_gold:.2f} to its peak and then {falls} "
+    "({end_minus_peak_gold:+.2f}, {count} seeds), while the proxy reward changes by "
+    "{end_minus_peak_proxy:+.2f} sd. With gold as the reward the change after the peak "
+    "is {control_end_minus_peak_gold:+.2f}, at {control_over_run_kl:.2f} of the "
+    "distance in nats.",
+    rises=reading(
+        t_interval(measured["peak_minus_sft_gold"]),
+        "rises",
+        "is lower",
+        "does not clearly rise",
+    )
+    if len(turns) > 1
+    else "moves",
+    falls=reading(
+        t_interval(measured["end_minus_peak_gold"]),
+        "goes on rising",
+        "falls",
+        "does not clearly fall",
+    )
+    if len(turns) > 1
+    else "moves again",
     count=len(turns),
 )
 
@@ -220,20 +275,36 @@ runs.say(
 wins = {
     when: [
         win_rate(row["points"][at]["golds"], row["points"][0]["golds"])
-        for row, at in zip(rows["ppo"], places)
+        for row, at in zip(ppo, at_of)
     ]
-    for when, places in (
+    for when, at_of in (
         ("at its best", [turn.point for turn in turns]),
         ("at the end", [-1] * len(turns)),
     )
 }
 for when, rates in wins.items():
     name = "win_rate_" + when.split()[-1]
-    runs.record(name, *over_seeds(rates), seeds=[one.rate for one in rates])
+    runs.record(name, *over_seeds(rates), seeds=[win.rate for win in rates])
 runs.say(
     "Against the first policy it wins {win_rate_best:.0%} at its best and "
     "{win_rate_end:.0%} at the end."
 )
+
+# %% [markdown]
+# **Judge for yourself.** Twenty pairs, blind: a reply of the first policy and one of the
+# optimised policy at its end, to the same request, sides shuffled. Your ratings are kept
+# in the run's folder, and the fit below counts them.
+
+# %%
+pairs_to_rate = rating.pairs_to_rate(
+    requests[:20],
+    [texts[0] for texts in first["points"][0]["texts"][:20]],
+    [texts[0] for texts in first["points"][-1]["texts"][:20]],
+    names=("first policy", "at the end"),
+    seed=seed,
+)
+session = rating.RatingSession(pairs_to_rate, path=run.out_dir / "ratings.json")
+rating.rating_widget(session)
 
 # %% [markdown]
 # ## 3 · Best of n: optimising without training
@@ -260,19 +331,30 @@ def my_best_of_n(proxies, golds, n):
 check("06.1", my_best_of_n)
 
 # %%
-pools = {(row["trunk"], row["n_pairs"], row["seed"]): row for row in rows["pool"]}
-pool_golds = analysis.pool_golds(settings.pool, settings.size, settings.steps)
-ns = analysis.doublings(settings.pool // 2)
+ns = analysis.doublings(settings.pool)
+pools = {(row["n_pairs"], row["chain"]["seed"]): row for row in rows["pool"]}
 best = [
     analysis.best_of_n_curve(
-        pools[settings.size, settings.n_pairs, s]["proxies"], pool_golds, ns
+        pools[settings.n_pairs, s]["proxies"], pools[settings.n_pairs, s]["golds"], ns
     )
     for s in run.seeds
 ]
-proxies = torch.tensor(pools[settings.size, settings.n_pairs, seed]["proxies"])
-mine = [float(my_best_of_n(*x, 2)) for x in zip(proxies, torch.tensor(pool_golds))]
-ours = best_of_n_values(proxies.numpy(), pool_golds, 2)  # it also shares out ties
+own = pools[settings.n_pairs, run.seeds[0]]
+proxies, golds = torch.tensor(own["proxies"]), torch.tensor(own["golds"])
+mine = [float(my_best_of_n(*x, 2)) for x in zip(proxies, golds)]
+ours = best_of_n_values(proxies.numpy(), golds.numpy(), 2)  # it also shares out ties
 pd.DataFrame(best[0]).style.format(precision=2).hide(axis="index")
+
+# %%
+runs.say(
+    "The best of {n} replies is worth {more:+.2f} gold more than one reply, on the "
+    "first seed, at {kl:.1f} nats or less; your function and the library's differ by "
+    "{gap:.3f} at most for the best of two.",
+    n=best[0][-1]["n"],
+    more=best[0][-1]["gold"] - best[0][0]["gold"],
+    kl=best[0][-1]["kl"],
+    gap=np.abs(np.subtract(mine, ours)).max(),
+)
 
 # %% [markdown]
 # **How far is that?** No policy is trained, so its KL needs a thought: if no two
@@ -290,22 +372,21 @@ runs.save_figure(
 )
 over = max(row["formula"] - row["exact"] for row in known)
 runs.say(
-    "Mine and the library's differ by {gap:.3f} at most, over {count} requests. Over "
-    "{total:,} completions the formula is never below the exact KL, and at most "
-    "{over:.2f} nats above it.",
-    gap=np.abs(np.subtract(mine, ours)).max(),
-    count=len(ours),
+    "Over {total:,} completions the formula is at most {over:.2f} nats above the exact "
+    "KL, and at most {under:.1e} below it.",
+    under=max(0.0, max(row["exact"] - row["formula"] for row in known)),
     total=sum(8**i for i in range(5)),
     over=over,
 )
 
 # %% [markdown]
-# ## 4 · Three ways to optimise
+# ## 4 · Three ways to optimise, and Gao's curves
 #
 # The same preferences, three ways to follow them: best-of-n, PPO on the reward model,
 # and DPO, which needs none (its proxy is the reward model from the same comparisons).
-# Each thin line is one reward model; bold is Gao's form for the method, fitted to all of
-# them; the star is its peak.
+# Each thin line is a seed; bold is Gao's form for the method, $d\,(a - b\,d)$ for
+# best-of-n and $d\,(a - b \log d)$ for the others, fitted to all of them; the star is
+# its peak, at $a/2b$ and $e^{a/b-1}$.
 
 # %%
 curves = {
@@ -316,185 +397,227 @@ curves = {
         )
         for curve in best
     ],
-    "PPO": [analysis.gold_curve(row) for row in rows["ppo"]],
-    "DPO": [analysis.gold_curve(row) for row in rows["dpo"]],
+    "PPO": [analysis.gold_curve(row) for row in ppo],
+    "DPO": [analysis.gold_curve(row) for row in dpo],
 }
 runs.save_figure(
     figures.methods(curves),
     "methods",
     "Gold gained against the distance: best-of-n, PPO and DPO on the same comparisons.",
 )
-leads = [analysis.best_of_n_lead(curve, row) for curve, row in zip(best, rows["ppo"])]
+leads = [analysis.best_of_n_lead(curve, row) for curve, row in zip(best, ppo)]
 runs.record("best_of_n_minus_ppo_gold", np.mean(leads), seeds=leads)
 runs.say(
-    "At equal KL, between 1 and 5 nats, best-of-n has {best_of_n_minus_ppo_gold:+.2f} "
-    "gold more than PPO. It pays for that with n replies every time it is asked."
-)
-
-# %%
-runs.save_figure(
-    figures.rise_and_fall({"PPO": rows["ppo"], "DPO": rows["dpo"]}),
-    "ppo_and_dpo",
-    "Gold and proxy reward along PPO and DPO.",
+    "At equal KL, between {low:g} and {high:g} nats, best of n {verdict} PPO "
+    "({best_of_n_minus_ppo_gold:+.2f} gold). It pays for that with n replies every "
+    "time it is asked.",
+    low=analysis.KL_RANGE[0],
+    high=analysis.KL_RANGE[1],
+    verdict=reading(
+        t_interval(leads), "has more than", "has less than", "cannot be told from"
+    )
+    if len(leads) > 1
+    else "is held against",
 )
 
 # %% [markdown]
-# ## 5 · Which curve is it, and where is its peak?
-#
-# Gao et al. found two forms: $d\,(a - b\,d)$ for best-of-n, with its peak at $a/2b$, and
-# $d\,(a - b \log d)$ for RL, with its peak at $e^{a/b-1}$. Both are linear in $a$ and
-# $b$, so least squares will do. Which one foretells a *new* run best? Each reward
-# model's run is left out once, and foretold by the fit to the others. (Near 0 the slope
-# of $d \log d$ is infinite: points within the grey band are left out.)
+# Which form foretells a *new* run best? Each seed's run is left out once, and foretold
+# by the fit to the others. (Near 0 the slope of $d \log d$ is infinite: points within
+# the grey band are left out.)
 
 # %%
-forms = list(FORMS)
-if len(run.seeds) > 1:
-    errors = {form: held_out_error(curves["PPO"], form) for form in forms}
-else:
-    errors = dict.fromkeys(forms, math.nan)  # nothing to leave out
-runs.save_figure(
-    figures.fits(curves["PPO"], errors),
-    "fits",
-    "PPO's gold against the distance, all reward models, with three forms fitted.",
-)
-found = {
-    (method, form): peak_interval(some, form)
-    for method, some in curves.items()
-    for form in ("best-of-n", "RL")
-    if can_be_fitted(some, form)
-}
-pd.DataFrame(
-    [
-        {
-            "method": method,
-            "form": form,
-            "a": fit_curves(curves[method], form).coefficients[0],
-            "b": fit_curves(curves[method], form).coefficients[1],
-            "peak d* (95%, over reward models)": figures.interval_words(peak),
-        }
-        for (method, form), peak in found.items()
-    ]
-).style.format(precision=2).hide(axis="index")
-
-# %%
-closest = min(errors, key=errors.get)
-if len(run.seeds) > 1:
+if len(ppo) > 1 and all(can_be_fitted(curves["PPO"][1:], form) for form in FORMS):
+    errors = {form: held_out_error(curves["PPO"], form) for form in FORMS}
+    runs.save_figure(
+        figures.fits(curves["PPO"], errors),
+        "fits",
+        "PPO's gold against the distance, all seeds, with three forms fitted.",
+    )
     runs.record("ppo_held_out_error_rl", errors["RL"])
-if ("PPO", "RL") in found:  # runs that stay too near have nothing to fit
+    closest = min(errors, key=errors.get)
     runs.say(
-        "For PPO the peak of Gao's form for RL is at d* = {peak}. Left-out runs are "
-        "foretold best by the form “{closest}”, to within {error:.2f} gold.",
-        peak=figures.interval_words(found["PPO", "RL"]),
+        "Left-out runs are foretold best by the form “{closest}”, to within "
+        "{error:.2f} gold. By Gao's form for RL the peak is at d* = {peak}.",
         closest=closest,
         error=errors[closest],
+        peak=figures.interval_words(peak_interval(curves["PPO"], "RL")),
+    )
+else:
+    runs.say("These runs stay too near, or are too few, to fit a curve to.")
+
+# %% [markdown]
+# ## 5 · Who could have noticed?
+#
+# Nobody has a gold reward to plot. What one can have is a *held-out judge*: a reward
+# model of other comparisons of the same replies, which nobody optimises. It makes other
+# errors. Where the proxy goes up and the judge comes down, the proxy is being exploited.
+# `RewardHackingCallback` watches for that in any run of `PPOTrainer`:
+
+# %%
+chain = Chain(**chains[0])
+policy, tokenizer = chain.policy()
+judge = chain.reward_model(seed=chain.seed + arms.OTHERS[0])
+trainer = trainer_for(
+    policy,
+    tokenizer,
+    chain.reward_model()[0],
+    seed=chain.seed,
+    updates=settings.watched,
+    **{**arms.LONG, "learning_rate": 4e-4},
+)
+monitor = RewardHackingCallback(
+    trainer, judge, requests_of("test"), every=max(1, settings.watched // 4)
+)
+trainer.add_callback(monitor)
+with warnings.catch_warnings(record=True) as alarms:
+    warnings.simplefilter("always")
+    trainer.train()
+looks = [
+    {
+        "step": look["step"],
+        "proxy": np.mean(look["proxy"]),
+        "judge": np.mean(look["judge"]),
+    }
+    for look in monitor.looks
+]
+runs.save_figure(
+    figures.monitor(looks),
+    "monitor",
+    "Proxy (scaled as it is optimised) and held-out judge along a run with the "
+    "monitor.",
+)
+
+# %%
+runs.say(
+    "A run at a high rate, {updates} updates: {alarm}. The proxy has changed by "
+    "{proxy:+.2f} and the judge by {judged:+.2f}, each in its own unit.",
+    updates=settings.watched,
+    alarm=f"the alarm went off after update {monitor.alarm}"
+    if monitor.alarm
+    else "no alarm went off",
+    proxy=looks[-1]["proxy"] - looks[0]["proxy"],
+    judged=looks[-1]["judge"] - looks[0]["judge"],
+)
+
+# %% [markdown]
+# ### When to stop
+#
+# Five rules for the long runs of section 2. *End*: not at all. *Proxy*: where what is
+# optimised is highest. *Judge*: where the held-out judge is highest. *Worst*: where the
+# least of three reward models is highest, which falls where they disagree. *Oracle*:
+# where gold is, on the other half of the requests. Gold is measured on the half that
+# the oracle does not see.
+
+# %%
+if settings.remedies:
+    judged = {row["chain"]["seed"]: row for row in rows["judged"]}
+    rules = [analysis.stops(row, judged[row["seed"]]) for row in ppo]
+    gained = {
+        rule: [
+            analysis.look_gold(row)[stop[rule]] - analysis.look_gold(row)[0]
+            for row, stop in zip(ppo, rules)
+        ]
+        for rule in rules[0]
+    }
+    runs.save_figure(
+        figures.stopping(gained),
+        "stopping",
+        "Gold gained over the reference where each rule stops a run.",
+    )
+    saved = {
+        rule: np.subtract(gained[rule], gained["end"]) for rule in ("judge", "worst")
+    }
+    for rule, values in saved.items():
+        runs.record(f"stop_by_{rule}_gold_saved", np.mean(values), seeds=list(values))
+    runs.say(
+        "Stopped by the held-out judge a run {judge} ({stop_by_judge_gold_saved:+.2f} "
+        "gold against its own end), stopped by the worst of three it {worst} "
+        "({stop_by_worst_gold_saved:+.2f}). The oracle has {oracle:+.2f} over the "
+        "reference, the judge {by_judge:+.2f}.",
+        judge=reading(
+            t_interval(saved["judge"]), "is saved much", "loses", "gains nothing clear"
+        ),
+        worst=reading(
+            t_interval(saved["worst"]), "gains", "loses", "gains nothing clear"
+        ),
+        oracle=np.mean(gained["oracle"]),
+        by_judge=np.mean(gained["judge"]),
+    )
+else:
+    runs.say(
+        "Stopping by judges needs profile full: it takes three reward models a seed."
     )
 
 # %% [markdown]
-# ## 6 · More data, or a larger reward model?
+# ## 6 · What helps?
 #
-# The same pool of replies, judged by reward models of several amounts of comparisons (a
-# smaller amount of a seed is the beginning of its larger one) and, on profile `full`, of
-# two sizes.
+# Each against PPO as it was: a **price of KL** β in the reward; an **ensemble** of three
+# reward models, by their mean or by the worst of them; and, to see what more comparisons
+# have done, a reward model of fewer.
 
 # %%
-groups = {
-    (trunk, count): [
-        analysis.best_of_n_curve(pools[trunk, count, s]["proxies"], pool_golds, ns)
+few = [row for row in ppo if row["seed"] in run.seeds[: settings.few_seeds]]
+labels = {
+    "price": f"β = {arms.PRICE:g}",
+    "mean": "mean of three",
+    "worst": "worst of three",
+    "weak": f"{arms.WEAK_PAIRS} comparisons",
+}
+if settings.remedies:
+    remedies = {"PPO as it was": few} | {
+        label: analysis.followed(
+            [row for row in rows["remedy"] if row["how"] == how], rows["start"]
+        )
+        for how, label in labels.items()
+    }
+    runs.save_figure(
+        figures.remedies(remedies),
+        "remedies",
+        "Gold along PPO with each remedy, and from its best look to its end.",
+    )
+    falls = {
+        label: [
+            analysis.look_gold(row)[-1] - analysis.look_gold(row)[0] for row in group
+        ]
+        for label, group in remedies.items()
+    }
+    runs.say(
+        "Gold at the end against the reference: {lines}.",
+        lines="; ".join(
+            f"{label} {np.mean(values):+.2f}" for label, values in falls.items()
+        ),
+    )
+else:
+    runs.say("Remedies need profile full.")
+
+# %%
+weak_curves = {
+    count: [
+        analysis.best_of_n_curve(
+            pools[count, s]["proxies"], pools[count, s]["golds"], ns
+        )
         for s in run.seeds
     ]
-    for trunk in settings.trunks
     for count in settings.ns
 }
 runs.save_figure(
-    figures.data_and_size(groups),
-    "data_and_size",
-    "Best-of-n by reward models of several sizes and amounts of data.",
+    figures.weaker(weak_curves),
+    "weaker",
+    "Best of n by reward models of several amounts of comparisons.",
 )
-few, many = min(settings.ns), max(settings.ns)
-ends = {
-    key: np.array([curve[-1]["gold"] for curve in some]) for key, some in groups.items()
-}
-gain = ends[settings.size, many] - ends[settings.size, few]
-runs.record("data_gold_gain", gain.mean(), seeds=gain)
-spread = ends[settings.size, few]
 runs.say(
-    "From {few:,} to {many:,} comparisons best of {n} gains {data_gold_gain:+.2f} "
-    "gold. Among reward models of {few:,} comparisons it is anything from {low:.2f} to "
-    "{high:.2f}: one reward model proves nothing.",
-    few=few,
-    many=many,
+    "Best of {n}: {lines}.",
     n=ns[-1],
-    low=spread.min(),
-    high=spread.max(),
+    lines="; ".join(
+        f"{count:,} comparisons "
+        f"{np.mean([c[-1]['gold'] - c[0]['gold'] for c in own]):+.2f} gold over one "
+        f"reply"
+        for count, own in weak_curves.items()
+    ),
 )
 
 # %% [markdown]
-# ## 7 · What helps?
-#
-# Each against PPO as it was: a **price of KL** β in the reward. On profile `full` there
-# is also PPO on an **ensemble** of reward models, by its mean, its worst member, or its
-# mean less its variance, and PPO on reward models of fewer comparisons, to see what more
-# of them have done. One ensemble is one: it has no interval.
-
-# %%
-few_seeds = run.seeds[: settings.few_seeds]
-few_rows = [row for row in rows["ppo"] if row["seed"] in few_seeds]
-remedies = {"PPO as it was": few_rows}
-for beta in settings.betas:
-    some = [row for row in rows["beta"] if row["kl_coef"] == beta]
-    remedies[f"β = {beta:g}"] = some
-for how in settings.ensembles:
-    some = [row for row in rows["ensemble"] if row["reward"] == how]
-    remedies[f"ensemble of {len(run.seeds)}: {how}"] = some
-for count in settings.weak_pairs:
-    some = [row for row in rows["weak"] if row["n_pairs"] == count]
-    remedies[f"{count:,} comparisons"] = some
-runs.save_figure(
-    figures.remedies(remedies),
-    "remedies",
-    "Gold along PPO with each remedy, and from its best look to its end.",
-)
-
-# %% [markdown]
-# Best of n can ask an ensemble for nothing, as the replies are there:
-
-# %%
-ensembles = {
-    how: analysis.best_of_n_curve(
-        analysis.ensemble_proxies(
-            [pools[settings.size, few, s] for s in run.seeds], how
-        ),
-        pool_golds,
-        ns,
-    )
-    for how in arms.ENSEMBLES
-}
-alone = np.mean([curve[-1]["gold"] for curve in groups[settings.size, few]])
-pd.DataFrame(
-    {"one alone (mean)": {"gold": alone}}
-    | {how: {"gold": curve[-1]["gold"]} for how, curve in ensembles.items()}
-).T.rename_axis(f"best of {ns[-1]}, {few:,} comparisons").style.format(precision=2)
-
-# %% [markdown]
-# **Early stopping** needs to be told when, and gold is what one does not have. But the
-# fit to *other* reward models' runs has a peak: stop each run there.
-
-# %%
-if len(run.seeds) > 1:
-    stops = analysis.stopped_early(rows["ppo"])
-    saved = [row["stopped"] - row["end"] for row in stops]
-    missed = [row["best"] - row["stopped"] for row in stops]
-    runs.record("early_stopping_gold_saved", np.mean(saved), seeds=saved)
-    runs.record("early_stopping_gold_missed", np.mean(missed), seeds=missed)
-    runs.say(
-        "Stopped where the others' fit has its peak, a run ends "
-        "{early_stopping_gold_saved:+.2f} in gold above its own end, and "
-        "{early_stopping_gold_missed:.2f} below its own best look."
-    )
-
-# %% [markdown]
-# ## 8 · What else is lost: entropy and diversity
+# ## 7 · What else is lost: entropy and diversity
 #
 # **Exercise 06.2.** Entropy says how much is left to chance at each token. Write its
 # mean over the tokens of replies of different lengths: padding must not count, and every
@@ -537,23 +660,28 @@ check("06.3", my_adjusted_distinct)
 
 # %% [markdown]
 # *Per input*: how much several replies to one request differ. *Across inputs*: how much
-# replies to different requests do. The dotted line is at 5 nats, where the verdict is
-# given.
+# replies to different requests do.
 
 # %%
-_, tokenizer = artifacts.reference_policy(settings.size, settings.steps)
+_, tokenizer = Chain(**chains[0]).policy()
 along = [
     analysis.diversity_along(row, tokenizer)
     | {"entropy": analysis.over_points(row, "entropy")}
-    for row in rows["ppo"]
+    for row in ppo
 ]
 runs.save_figure(
-    figures.diversity(rows["ppo"], along),
+    figures.diversity(ppo, along),
     "diversity",
     "Entropy, diversity of replies to one request and across requests, and self-BLEU, "
     "along PPO.",
 )
-there = [analysis.beyond_budget(row) for row in rows["ppo"]]
+near = [
+    next(
+        (i for i, p in enumerate(row["points"]) if p["step"] == arms.HEATED),
+        len(row["points"]) - 1,
+    )
+    for row in ppo
+]
 changes = {
     "rlhf_minus_sft_entropy": "entropy",
     "rlhf_minus_sft_diversity": "per_input",
@@ -561,75 +689,136 @@ changes = {
     "rlhf_minus_sft_self_bleu": "self_bleu",
     "rlhf_minus_sft_distinct_replies": "distinct",
 }
-for name, measure in changes.items():
-    values = [one[measure][at] - one[measure][0] for one, at in zip(along, there)]
+for name, kind in changes.items():
+    values = [seen[kind][at] - seen[kind][0] for seen, at in zip(along, near)]
     runs.record(name, np.mean(values), seeds=values)
-kl_there = np.mean(
-    [analysis.over_points(r, "kl")[a] for r, a in zip(rows["ppo"], there)]
-)
 runs.say(
-    "At the first look beyond {budget:.0f} nats (at {kl:.1f} on average) entropy has "
-    "changed by {rlhf_minus_sft_entropy:+.3f} nats a token from {before:.3f}, "
-    "diversity per input by {rlhf_minus_sft_diversity:+.3f}, across inputs by "
+    "Six updates in, {kl:.1f} nats away, entropy has changed by "
+    "{rlhf_minus_sft_entropy:+.3f} nats a token from {before:.3f}, diversity per input "
+    "by {rlhf_minus_sft_diversity:+.3f}, across inputs by "
     "{rlhf_minus_sft_diversity_across:+.3f}, and self-BLEU by "
-    "{rlhf_minus_sft_self_bleu:+.3f} ({signature}).",
-    budget=arms.BUDGET,
-    kl=kl_there,
-    before=np.mean([one["entropy"][0] for one in along]),
+    "{rlhf_minus_sft_self_bleu:+.3f} ({signature}). The share of different replies to "
+    "a request, which one counts first, changes by "
+    "{rlhf_minus_sft_distinct_replies:+.3f}.",
+    kl=np.mean([row["points"][at]["kl"] for row, at in zip(ppo, near)]),
+    before=np.mean([seen["entropy"][0] for seen in along]),
     signature=self_bleu_signature(first["points"][0]["texts"][0]),
 )
 
-# %% [markdown]
-# **A measure that sees nothing.** The share of replies that are different from each
-# other is what one counts first. One changed word makes another reply, so it hardly
-# moves; and entropy can rise again, where the policy falls apart:
-
-# %%
-runs.say(
-    "The share of different replies to a request changes by "
-    "{rlhf_minus_sft_distinct_replies:+.3f}. Entropy is lowest at {lowest:.2f} nats a "
-    "token and {last:.2f} at the end, while diversity per input ends at {ends:.2f} of "
-    "{begins:.2f}.",
-    lowest=np.mean([one["entropy"].min() for one in along]),
-    last=np.mean([one["entropy"][-1] for one in along]),
-    ends=np.mean([one["per_input"][-1] for one in along]),
-    begins=np.mean([one["per_input"][0] for one in along]),
-)
-
 # %%
 runs.save_figure(
-    figures.entropy_and_reward(rows["ppo"]),
+    figures.entropy_and_reward(ppo),
     "entropy_and_reward",
     "Entropy against gold and against proxy reward, along every run.",
 )
+runs.say(
+    "Entropy is lowest at {lowest:.2f} nats a token and {last:.2f} at the end (before: "
+    "{first:.2f}), means over seeds.",
+    lowest=np.mean([seen["entropy"].min() for seen in along]),
+    last=np.mean([seen["entropy"][-1] for seen in along]),
+    first=np.mean([seen["entropy"][0] for seen in along]),
+)
 
 # %% [markdown]
-# ## 9 · Can temperature buy it back?
+# ## 8 · Can temperature buy it back?
 #
 # A policy that says the same again and again can be made to say something else: sample
-# at a higher temperature. The question is what that costs. Both policies, at several
-# temperatures: to the right there is more diversity, up is better.
+# at a higher temperature. What does that cost? Heating the *reference* costs gold too,
+# so both are sampled at several temperatures: to the right there is more diversity, up
+# is better. The policy is that of six updates into the run, near its best.
 
 # %%
-policy = [analysis.temperature_curve(row, tokenizer) for row in rows["ppo"]]
-plain = [analysis.temperature_curve(row, tokenizer) for row in rows["reference"]]
+heated = {
+    how: [
+        analysis.temperature_curve(row, tokenizer)
+        for row in rows["heated"]
+        if row["how"] == how
+    ]
+    for how in ("policy", "reference")
+}
 runs.save_figure(
-    figures.temperature(policy, plain),
+    figures.temperature(heated["policy"], heated["reference"]),
     "temperature",
     "Gold against diversity per input, sampled at several temperatures: the first "
-    "policy and the one after PPO, 5 nats away.",
+    "policy and the one after PPO, near its best.",
 )
-repairs = [analysis.restored(*pair) for pair in zip(policy, plain)]
-prices = [repair["price"] for repair in repairs]
-runs.record("restored_minus_rlhf_gold", np.mean(prices), seeds=prices)
+at_one = {
+    how: [next(r["gold"] for r in curve if r["temperature"] == 1) for curve in group]
+    for how, group in heated.items()
+}
+both = list(zip(heated["policy"], heated["reference"]))
+repairs = [analysis.restored(*pair) for pair in both]
+left = [repair["gold"] - g for repair, g in zip(repairs, at_one["reference"])]
+runs.record("restored_minus_sft_gold", np.mean(left), seeds=left)
+values = np.subtract(at_one["policy"], at_one["reference"])
+runs.record("unheated_minus_sft_gold", np.mean(values), seeds=list(values))
+cooler = [analysis.cooled(*pair) for pair in both]
+apart = [
+    next(r["diversity"] for r in policy if r["temperature"] == 1) - cool["diversity"]
+    for (policy, _), cool in zip(both, cooler)
+]
+runs.record("rlhf_minus_cooled_diversity", np.mean(apart), seeds=apart)
 runs.say(
-    "At temperature {heat:.2f} the policy after PPO is as diverse as the first one is "
-    "at 1; its gold has changed by {restored_minus_rlhf_gold:+.2f}.",
+    "At temperature 1 the policy has {unheated_minus_sft_gold:+.2f} gold over the "
+    "reference. Heated to {heat:.2f}, where it is as diverse as the reference is at 1, "
+    "{restored_minus_sft_gold:+.2f} is left. The other way round: cooled to "
+    "{cool:.2f}, where it has the policy's gold or comes nearest to it, the "
+    "reference's diversity is such that the policy's differs from it by "
+    "{rlhf_minus_cooled_diversity:+.3f}.",
     heat=np.mean([repair["temperature"] for repair in repairs]),
+    cool=np.mean([cool["temperature"] for cool in cooler]),
 )
 
 # %% [markdown]
-# ## 10 · Verdicts
+# **Best of n loses diversity as well**: the picked replies to one request, drawn from
+# groups of four, against as many that nobody picked.
+
+# %%
+picked, plain = [], []
+for s in run.seeds:
+    pool = pools[settings.n_pairs, s]
+    groups = settings.pool // 4
+    chosen = [
+        [
+            texts[4 * g + int(np.argmax(scores[4 * g : 4 * g + 4]))]
+            for g in range(groups)
+        ]
+        for texts, scores in zip(pool["texts"], pool["proxies"])
+    ]
+    some = [texts[:groups] for texts in pool["texts"]]
+    picked.append(analysis.diversity_of(chosen, tokenizer)["per_input"])
+    plain.append(analysis.diversity_of(some, tokenizer)["per_input"])
+values = np.subtract(picked, plain)
+runs.say(
+    "Best of four is {word} than as many replies that nobody picked: {change:+.3f} in "
+    "adjusted distinct n-grams per input, at {kl:.2f} nats or less.",
+    word="less diverse" if np.nanmean(values) < 0 else "more diverse",
+    change=np.nanmean(values),
+    kl=math.log(4) - 3 / 4,
+)
+
+# %% [markdown]
+# **Ask for several.** A large model can be asked for five different answers at once,
+# each with a probability (*verbalised sampling*, Zhang et al., 2025), which undoes much
+# of its collapse. What does ours say to that?
+
+# %%
+policy, _ = Chain(**chains[0]).policy()
+asked = f"{requests[0]} Give five different answers, each with its probability."
+[said] = complete(policy, tokenizer, [asked], 64, 1.0, seed=seed)
+runs.say("“{asked}” — “{reply}”", asked=asked, reply=said.text)
+
+# %%
+runs.say(
+    "It {verdict}. A million parameters that were never taught to make lists do not "
+    "find out by being asked.",
+    verdict="numbers its answers"
+    if any(mark in said.text for mark in ("1.", "1)", "2."))
+    else "answers once, and gives no probability",
+)
+
+# %% [markdown]
+# ## 9 · Verdicts
 #
 # Thresholds were fixed before measuring. Where this profile has too few seeds for a
 # verdict, it says so; `alignlab run 06 --profile full` has enough.
@@ -651,5 +840,5 @@ runs.show_verdicts()
 # * **Hacks of another kind.** Ours are phrases; those of large models are flattery, sure
 #   tone, length, and tests that are special-cased.
 #
-# *Turn a dial:* set `at` to fewer updates, or `betas` to 0.2. We would expect the fall to
-# come later or not at all. If it came sooner, that would surprise us.
+# *Turn a setting:* end `at` at 6 updates. We would expect no fall, and most of the gain;
+# a fall within them would surprise us.

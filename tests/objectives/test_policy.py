@@ -262,6 +262,30 @@ def test_policy_loss_by_hand():
     assert found["approx_kl"].item() == pytest.approx(k3, rel=1e-5)
 
 
+def test_clip_higher_by_hand():
+    """Ratios above 1 may go to 1.4, those below to 0.8."""
+    ratio = torch.tensor([[1.3, 1.5, 1.5, 0.7, 0.7]])
+    advantages = torch.tensor([[1.0, 1.0, -1.0, 1.0, -1.0]])
+    log_probs = ratio.log().requires_grad_()
+    given = torch.zeros(1, 5), advantages, torch.ones(1, 5), 0.2, 0.4
+    loss = ppo_policy_loss(log_probs, *given)
+    assert loss.item() == pytest.approx(-(1.3 + 1.4 - 1.5 + 0.7 - 0.8) / 5, rel=1e-6)
+    loss.backward()
+    expected = torch.tensor([[-1.3, 0.0, 1.5, -0.7, 0.0]]) / 5
+    torch.testing.assert_close(log_probs.grad, expected)
+    found = ppo_diagnostics(log_probs, *given)
+    assert found["clip_fraction"].item() == pytest.approx(2 / 5)
+
+
+def test_equal_clip_ranges_are_one():
+    torch.manual_seed(5)
+    mask = masks(5, 6)
+    new, old, advantages = torch.randn(3, 5, 6)
+    given = new, old, advantages, mask, 0.3
+    assert ppo_policy_loss(*given, 0.3) == ppo_policy_loss(*given)
+    assert ppo_policy_loss(*given, 0.6) < ppo_policy_loss(*given)
+
+
 def test_on_policy_the_policy_gradient_is_reinforces():
     torch.manual_seed(5)
     mask = masks(5, 6)
@@ -335,6 +359,7 @@ def test_explained_variance_at_its_landmarks():
         (lambda x, m: generalized_advantage_estimate(x, x, m, lam=-1), "lam -1"),
         (lambda x, m: whiten(x, 0 * m), "no real token"),
         (lambda x, m: ppo_policy_loss(x, x, x, m, 0), "clip_range is 0"),
+        (lambda x, m: ppo_policy_loss(x, x, x, m, 0.2, 0), "clip_range_high is 0"),
         (lambda x, m: ppo_policy_loss(x, x, x[:1], m), r"advantages \(1, 3\)"),
         (lambda x, m: ppo_value_loss(x, x, x, m, -1), "clip_range is -1"),
         (lambda x, m: ppo_value_loss(x, x, x, 0 * m), "no real token"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from alignlab.errors import AlignlabError
 from alignlab.plots import rating
 from alignlab.plots.rating import (
     RatingSession,
@@ -14,7 +15,6 @@ from alignlab.plots.rating import (
     rating_widget,
     simulate,
 )
-from alignlab.errors import AlignlabError
 
 NAMES = ("SFT", "best of 8")
 

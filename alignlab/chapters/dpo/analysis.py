@@ -1,19 +1,18 @@
-"""From the rows of notebook 05's arms to its numbers: upper envelopes of gold over KL,
-gradient weights, and the distance to the exact optimum."""
+"""From the rows of notebook 05's arms to its numbers: gold at equal distance, upper
+envelopes of gold over KL, time to gold, and the distance to the exact optimum."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.special import expit
-from scipy.stats import spearmanr
 
 from alignlab.evaluation.curves import mean_height
 from alignlab.evaluation.exact import total_variation
 from alignlab.objectives.preference import implicit_reward
 
-REACH = 4.0  # nats a reply: envelopes are compared up to here
+REACH = 2.5  # nats a reply: envelopes are compared up to here
+NATS = 1.0  # a reply: where the family is compared
 GRID = np.linspace(0, REACH, 81)
 
 # --- The envelope ---------------------------------------------------------------------
@@ -77,30 +76,38 @@ def envelope(
     return np.mean(lines, axis=0)
 
 
+Golds = Mapping[int, Mapping]  # by seed, the reference's point
+
+
+def starts(rows: Sequence[Mapping]) -> Golds:
+    """By seed, the reference's own look, from rows of ``start_arm``."""
+    return {row["chain"]["seed"]: row["points"][0] for row in rows}
+
+
+def points_by_seed(rows: Sequence[Mapping]) -> dict[int, list[Mapping]]:
+    """By seed, the looks of all runs; of one that had to stop, those before it did."""
+    points: dict[int, list[Mapping]] = {}
+    for row in rows:
+        points.setdefault(row["chain"]["seed"], []).extend(row["points"])
+    return points
+
+
 def envelopes(
-    runs: Sequence[Mapping], start: Sequence[Mapping], limits=GRID
+    rows: Sequence[Mapping], start: Golds, limits=GRID
 ) -> dict[int, Float[np.ndarray, "limits"]]:
-    """By seed, the :func:`envelope` of a method's runs together with the reference, as
-    gold gained over the reference. Runs that failed are left out.
-
-    Args:
-        runs: of one method. Seeds that ``start`` does not have are ignored.
-        start: the reference, measured with each seed.
-    """
-    lines = {}
-    for reference in start:
-        seed = reference["seed"]
-        own = [run for run in runs if run["seed"] == seed]
-        points = [reference, *(run for run in own if not run.get("stopped"))]
-        if own:
-            lines[seed] = envelope(points, limits) - np.mean(reference["golds"])
-    return lines
+    """By seed, the :func:`envelope` of a method's looks together with the reference, as
+    gold gained over the reference."""
+    return {
+        seed: envelope([start[seed] | {"kl": 0.0}, *points], limits)
+        - np.mean(start[seed]["golds"])
+        for seed, points in points_by_seed(rows).items()
+    }
 
 
-def areas(runs: Sequence[Mapping], start: Sequence[Mapping]) -> dict[int, float]:
+def areas(rows: Sequence[Mapping], start: Golds) -> dict[int, float]:
     """By seed, the mean height of the envelope from 0 to ``REACH`` nats, as gold gained
     over the reference."""
-    gained = envelopes(runs, start)
+    gained = envelopes(rows, start)
     return {seed: mean_height(GRID, line) for seed, line in gained.items()}
 
 
@@ -109,55 +116,102 @@ def difference(first: Mapping[int, float], second: Mapping[int, float]) -> list[
     return [first[seed] - second[seed] for seed in first if seed in second]
 
 
-def spread(areas_of: Mapping[str, Mapping[int, float]]) -> list[float]:
-    """Best minus worst method, for each seed that all methods have."""
-    common = set.intersection(*(set(by_seed) for by_seed in areas_of.values()))
-    ranges = []
-    for seed in sorted(common):
-        values = [by_seed[seed] for by_seed in areas_of.values()]
-        ranges.append(max(values) - min(values))
-    return ranges
+# --- At one distance ------------------------------------------------------------------
 
 
-# --- Gradients ------------------------------------------------------------------------
-
-
-def gradient_weights(
-    gradients: Mapping[str, Sequence[float]], beta: float
-) -> dict[str, np.ndarray]:
-    r"""The weight of each pair in DPO's gradient, by theory and as measured.
+def golds_at(row: Mapping, start: Golds, nats: float = NATS) -> np.ndarray:
+    """Gold gained about each subject at a distance, between the looks along a run in
+    proportion. A run that never gets as far has its last look's.
 
     Args:
-        gradients: as ``runs.pair_gradients`` gives them.
-        beta: that the losses were computed with.
-
-    Returns:
-        For each pair ``expected``, :math:`\sigma(-\beta h)`: the probability the policy
-        gives to the wrong order; ``measured``, the norm of the loss's gradient over β
-        times the norm of the margin's gradient.
+        row: of ``dpo_arm`` or ``rl_arm``.
+        start: see :func:`starts`.
+        nats: a reply.
     """
-    margin, gradient, of_margin = (
-        np.array(gradients[name]) for name in ("margin", "gradient", "of_margin")
-    )
-    return {
-        "expected": expit(-beta * margin),
-        "measured": gradient / (beta * of_margin),
-    }
+    before = np.array(start[row["chain"]["seed"]]["golds"])
+    kl = np.maximum.accumulate([0.0, *(point["kl"] for point in row["points"])])
+    golds = [before, *(np.array(point["golds"]) for point in row["points"])]
+    place = int(np.searchsorted(kl, nats))
+    if place == len(kl):
+        return golds[-1] - before
+    share = (nats - kl[place - 1]) / (kl[place] - kl[place - 1])
+    return (1 - share) * golds[place - 1] + share * golds[place] - before
 
 
-def gradient_summary(
-    gradients: Mapping[str, Sequence[float]], beta: float
-) -> dict[str, float]:
-    """``error``, the largest relative deviation of a measured weight from the expected
-    one; ``rank_correlation``, Spearman's, of the expected weight with the norm of the
-    gradient."""
-    weights = gradient_weights(gradients, beta)
-    deviation = np.abs(weights["measured"] / weights["expected"] - 1)
-    correlation = spearmanr(weights["expected"], gradients["gradient"]).statistic
-    return {"error": float(deviation.max()), "rank_correlation": float(correlation)}
+def gains_at(rows: Sequence[Mapping], start: Golds) -> dict[int, float]:
+    """By seed, the mean of :func:`golds_at` over subjects, at ``NATS``."""
+    return {row["chain"]["seed"]: float(golds_at(row, start).mean()) for row in rows}
 
 
-# --- The exact laboratory -------------------------------------------------------------
+def spread(groups: Mapping[str, Sequence[Mapping]], start: Golds) -> dict[int, float]:
+    """By seed, gold at ``NATS`` of the best method minus that of the worst.
+
+    The largest of several noisy numbers is too large. So best and worst are picked on
+    every other subject and measured on the rest, and the other way round.
+    """
+    golds: dict[int, list[np.ndarray]] = {}
+    for rows in groups.values():
+        for row in rows:
+            golds.setdefault(row["chain"]["seed"], []).append(golds_at(row, start))
+    return {seed: _best_minus_worst(np.array(own)) for seed, own in golds.items()}
+
+
+def _best_minus_worst(golds: Float[np.ndarray, "methods subjects"]) -> float:
+    halves = [golds[:, half::2].mean(axis=1) for half in (0, 1)]
+    gaps = [
+        measuring[picking.argmax()] - measuring[picking.argmin()]
+        for picking, measuring in (halves, halves[::-1])
+    ]
+    return float(np.mean(gaps))
+
+
+# --- What it costs --------------------------------------------------------------------
+
+
+def run_seconds(rows: Sequence[Mapping]) -> dict[int, float]:
+    """By seed, the processor's seconds of a run up to its last look, mean over runs."""
+    seconds: dict[int, list[float]] = {}
+    for row in rows:
+        if row["points"]:
+            last = row["points"][-1]["seconds"]
+            seconds.setdefault(row["chain"]["seed"], []).append(last)
+    return {seed: float(np.mean(values)) for seed, values in seconds.items()}
+
+
+def best_run(rows: Sequence[Mapping], start: Golds, seed: int) -> Mapping:
+    """The run of a seed whose best look within ``REACH`` has the most gold on every
+    other subject."""
+
+    def picked(row: Mapping) -> float:
+        inside = [p for p in row["points"] if p["kl"] <= REACH]
+        return max((np.mean(p["golds"][::2]) for p in inside), default=-np.inf)
+
+    return max((row for row in rows if row["chain"]["seed"] == seed), key=picked)
+
+
+def gold_by_seconds(row: Mapping, start: Golds, before: float = 0.0) -> tuple:
+    """Seconds and gold gained along a run, on the subjects that did not pick it.
+
+    Args:
+        before: seconds spent before it could begin, such as a reward model's training.
+    """
+    reference = np.mean(start[row["chain"]["seed"]]["golds"][1::2])
+    seconds = [before, *(before + point["seconds"] for point in row["points"])]
+    gained = [np.mean(point["golds"][1::2]) - reference for point in row["points"]]
+    return np.array(seconds), np.array([0.0, *gained])
+
+
+def seconds_to(gain: float, seconds: np.ndarray, gained: np.ndarray) -> float:
+    """When a run first has this gain, between its looks in proportion; infinite if it
+    never has."""
+    for place in range(1, len(gained)):
+        low, high = gained[place - 1], gained[place]
+        if high >= gain > low:
+            share = (gain - low) / (high - low)
+            return float(
+                seconds[place - 1] + share * (seconds[place] - seconds[place - 1])
+            )
+    return np.inf
 
 
 def against_optimum(row: Mapping[str, Sequence[float]], beta: float) -> dict:

@@ -6,10 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from alignlab.chapters.dpo.analysis import GRID, envelopes, gradient_weights
+from alignlab.chapters.dpo import analysis
 from alignlab.evaluation.intervals import t_interval
 from alignlab.objectives.preference import dpo_loss
-from alignlab.plots.style import PALETTE, dots, interval_line, series_style
+from alignlab.plots.style import PALETTE, dots, series_style
 
 LOSSES = {"DPO": "sigmoid", "IPO": "ipo", "hinge": "hinge", "unweighted": "unweighted"}
 
@@ -131,162 +131,157 @@ def margin_explorer():
     display(ipywidgets.HBox([beta, margin]), out)
 
 
-def gradients(rows: Sequence[Mapping], beta: float):
-    """Measured weight and gradient norm of every held-out pair, against the weight
-    expected by theory."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
-    for number, row in enumerate(rows):
-        weights = gradient_weights(row["gradients"], beta)
-        style = series_style(number, "color", "marker")
-        style |= dict(
-            linestyle="", alpha=0.6, markersize=6, label=f"seed {row['seed']}"
-        )
-        left.plot(weights["expected"], weights["measured"], **style)
-        right.plot(weights["expected"], row["gradients"]["gradient"], **style)
-    ends = np.array(left.get_xlim())
-    left.plot(ends, ends, "--", color="0.4", linewidth=1)
-    left.set(xlabel="σ(-β margin)", ylabel="|gradient| / (β |gradient of margin|)")
-    left.set_title("Measured weight")
-    right.set(xlabel="σ(-β margin)", ylabel="|gradient| of the pair")
-    right.set_title("Which pairs pull most")
-    right.legend(fontsize=10)
+# --- One pair, token by token ---------------------------------------------------------
+
+
+def token_log_ratios(tokens: Mapping[str, Sequence[str]], ratios: Mapping):
+    """log π/π_ref of each token of a chosen and a rejected reply, as bars whose sum is
+    the reply's log-ratio.
+
+    Args:
+        tokens: of "chosen" and "rejected", as text.
+        ratios: of the same, in nats a token.
+    """
+    figure, panels = plt.subplots(2, 1, figsize=(11, 5.2), sharey=True)
+    for number, (axes, side) in enumerate(zip(panels, tokens, strict=True)):
+        places = range(len(tokens[side]))
+        axes.bar(places, ratios[side], color=PALETTE[number])
+        axes.set_xticks(places, tokens[side], rotation=60, fontsize=9)
+        axes.axhline(0, color="0.4", linewidth=1)
+        axes.set_ylabel("nats")
+        axes.set_title(f"{side}: {sum(ratios[side]):+.2f} nats in all", fontsize=12)
     return figure
 
 
-# --- Chosen and rejected --------------------------------------------------------------
+# --- The family -----------------------------------------------------------------------
 
 
-def log_ratios(groups: Mapping[str, Sequence[Mapping]]):
-    """Log-ratios of chosen and rejected replies along runs, on training pairs and on
-    unseen ones, with a row of panels for each kind of run."""
+def paths(groups: Mapping[str, Sequence[Mapping]], start: analysis.Golds, reach: float):
+    """Gold gained against KL along the runs of each loss, a panel each, with DPO in
+    grey behind the others.
+
+    Args:
+        groups: rows by loss, DPO's among them.
+        reach: nats at which the axes end.
+    """
+    others = [name for name in groups if name != "DPO"]
+    columns = 4
+    lines = -(-len(others) // columns)
     figure, panels = plt.subplots(
-        len(groups), 2, figsize=(10, 3.4 * len(groups)), squeeze=False, sharey="row"
-    )
-    splits = {"train": "training pairs", "held_out": "pairs about unseen subjects"}
-    for panel_row, (name, rows) in zip(panels, groups.items(), strict=True):
-        series = [row["log_ratios"] for row in rows if not row.get("stopped")]
-        for axes, (split, label) in zip(panel_row, splits.items(), strict=True):
-            for number, side in enumerate(("chosen", "rejected")):
-                lines = [by_name[f"{split}/{side}"] for by_name in series]
-                interval_line(axes, series[0]["pairs"], lines, side, color=number)
-            axes.axhline(0, color="0.6", linewidth=1)
-            axes.set_title(f"{name}: {label}", fontsize=12)
-            axes.set_xlabel("comparisons seen")
-        panel_row[0].set_ylabel("log(π / π_ref), nats a reply")
-    panels[0, 0].legend(fontsize=10)
-    return figure
-
-
-# --- Strength, noise ------------------------------------------------------------------
-
-
-def strengths(rows: Sequence[Mapping], start: Sequence[Mapping]):
-    """KL and gold gained at the end of DPO runs against β, a line for each seed."""
-    before = {row["seed"]: row["gold"] for row in start}
-    rows = [row for row in rows if not row.get("stopped")]
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.4))
-    seeds = sorted({row["seed"] for row in rows})
-    for axes, value in zip(
-        panels,
-        (lambda row: row["kl"], lambda row: row["gold"] - before[row["seed"]]),
-        strict=True,
-    ):
-        for seed in seeds:
-            own = sorted(
-                (row["beta"], value(row)) for row in rows if row["seed"] == seed
-            )
-            axes.plot(*zip(*own), "o-", color=PALETTE[0], alpha=0.5, linewidth=1)
-        axes.set_xscale("log")
-        axes.set_xlabel("β (log scale)")
-    panels[0].set(ylabel="KL (nats a reply)", title="Distance")
-    panels[1].set(ylabel="gold gained", title="Gain")
-    panels[1].axhline(0, color="0.6", linewidth=1)
-    return figure
-
-
-def noise(groups: Mapping[str, Sequence[Mapping]], start: Sequence[Mapping]):
-    """Gold gained and KL at the end of runs, against the rate of wrong labels.
-
-    Args:
-        groups: rows of ``runs.noise_sweep``, by loss.
-        start: the reference, measured with each seed.
-    """
-    before = {row["seed"]: row["gold"] for row in start}
-    figure, panels = plt.subplots(1, 2, figsize=(10, 3.6))
-    for number, (name, rows) in enumerate(groups.items()):
-        rows = [row for row in rows if not row.get("stopped")]
-        rates = sorted({row["flips"] for row in rows})
-        place = np.array(rates) + 0.008 * (number - (len(groups) - 1) / 2)
-        style = series_style(number, "color", "marker", "linestyle")
-        for axes, value in zip(
-            panels,
-            (lambda row: row["gold"] - before[row["seed"]], lambda row: row["kl"]),
-            strict=True,
-        ):
-            by_rate = [[value(r) for r in rows if r["flips"] == rate] for rate in rates]
-            for at, values in zip(place, by_rate, strict=True):
-                axes.plot([at] * len(values), values, ".", color=style["color"])
-            means = [np.mean(values) for values in by_rate]
-            axes.plot(place, means, linewidth=1.2, label=name, **style)
-    for axes in panels:
-        axes.set_xlabel("share of wrong labels")
-    panels[0].set(ylabel="gold gained", title="Gain on unseen subjects")
-    panels[0].axhline(0, color="0.6", linewidth=1)
-    panels[1].set(ylabel="KL (nats a reply)", title="Distance")
-    panels[0].legend(fontsize=10)
-    return figure
-
-
-# --- The frontier ---------------------------------------------------------------------
-
-
-def frontier(
-    panels_of: Mapping[str, Mapping[str, Sequence[Mapping]]], start: Sequence[Mapping]
-):
-    """Gold gained against KL: a point for every run, and the upper envelope of every
-    method with its 95% interval over seeds.
-
-    Args:
-        panels_of: by the title of a panel, the rows of each of its methods.
-        start: the reference, measured with each seed.
-    """
-    figure, all_axes = plt.subplots(
-        1, len(panels_of), figsize=(6.5 * len(panels_of), 5), sharey=True, squeeze=False
-    )
-    before = {row["seed"]: np.mean(row["golds"]) for row in start}
-    for axes, (title, methods) in zip(all_axes[0], panels_of.items(), strict=True):
-        for number, (name, rows) in enumerate(methods.items()):
-            rows = [row for row in rows if not row.get("stopped")]
-            lines = list(envelopes(rows, start).values())
-            interval_line(axes, GRID, lines, name, color=number)
-            axes.plot(
-                [row["kl"] for row in rows],
-                [np.mean(row["golds"]) - before[row["seed"]] for row in rows],
-                markersize=5, alpha=0.7, linestyle="",
-                **series_style(number, "color", "marker"),
-            )  # fmt: skip
+        lines, columns, figsize=(12, 2.9 * lines), sharex=True, sharey=True,
+        squeeze=False,
+    )  # fmt: skip
+    for axes in panels.flat[len(others) :]:
+        axes.remove()
+    for number, (axes, name) in enumerate(zip(panels.flat, others)):
+        for label, color in (("DPO", "0.6"), (name, PALETTE[number % len(PALETTE)])):
+            _draw_paths(axes, groups[label], start, label, color)
+        axes.axvline(analysis.NATS, color="0.8", linewidth=1, linestyle=":")
         axes.axhline(0, color="0.6", linewidth=1)
-        axes.set_xlim(-0.1, 1.5 * GRID[-1])
-        axes.axvline(GRID[-1], color="0.8", linewidth=1)
-        axes.set(xlabel="exact KL to the reference (nats a reply)", title=title)
-        axes.legend(
-            fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3
-        )
-    all_axes[0, 0].set_ylabel("gold gained on unseen subjects")
+        axes.set_title(name, fontsize=12)
+        axes.set_xlim(0, reach)
+    for axes in panels[-1]:
+        axes.set_xlabel("KL (nats a reply)")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("gold gained")
+    panels[0, 0].legend(fontsize=9)
     return figure
 
 
-def area_dots(areas_of: Mapping[str, Mapping[int, float]]):
-    """Mean height of each method's envelope: a dot for each seed, their mean and its
-    interval."""
-    figure, axes = plt.subplots(figsize=(8, 0.42 * len(areas_of) + 1.3))
-    areas = {name: list(by_seed.values()) for name, by_seed in areas_of.items()}
-    dots(axes, areas, horizontal=True)
-    for place, values in enumerate(areas.values()):
-        if len(values) > 1:
-            interval = t_interval(values)
+def _draw_paths(axes, rows, start, label: str, color: str) -> None:
+    lines = []
+    for row in rows:
+        before = np.mean(start[row["chain"]["seed"]]["golds"])
+        kl = [0.0, *(point["kl"] for point in row["points"])]
+        gained = [0.0, *(point["gold"] - before for point in row["points"])]
+        lines.append((kl, gained))
+        if len(rows) > 1:
+            axes.plot(kl, gained, color=color, linewidth=0.7, alpha=0.6)
+    looks = min(len(kl) for kl, _ in lines)
+    mean = np.mean([[kl[:looks], gold[:looks]] for kl, gold in lines], axis=0)
+    axes.plot(*mean, color=color, linewidth=2.2, marker="o", markersize=4, label=label)
+
+
+def gain_rows(gains: Mapping[str, Mapping[int, float]], title: str, label: str):
+    """A row for each method: a dot for each seed, their mean and its interval.
+
+    Args:
+        gains: by method and seed.
+        label: of the horizontal axis, with its unit.
+    """
+    figure, axes = plt.subplots(figsize=(8, 0.42 * len(gains) + 1.3))
+    values = {name: list(by_seed.values()) for name, by_seed in gains.items()}
+    dots(axes, values, horizontal=True)
+    for place, own in enumerate(values.values()):
+        if len(own) > 1:
+            interval = t_interval(own)
             ends = [interval.low, interval.high]
             axes.plot(ends, [place] * 2, color="0.2", linewidth=1)
-    axes.set_xlabel("gold gained, mean over KL")
-    axes.set_title("Height of the envelope (dots: seeds; line: 95% interval)")
+    axes.axvline(0, color="0.6", linewidth=1)
+    axes.set_xlabel(label)
+    axes.set_title(title)
+    return figure
+
+
+# --- DPO against PPO ------------------------------------------------------------------
+
+
+def frontier(groups: Mapping[str, Sequence[Mapping]], start: analysis.Golds):
+    """Gold gained against KL: a dot for every look of every run, and the upper envelope
+    of every method: thick the mean over seeds, thin the seeds.
+
+    Args:
+        groups: rows by method; of best of n, its points are of the same form.
+    """
+    figure, axes = plt.subplots(figsize=(8.5, 5.2))
+    for number, (name, rows) in enumerate(groups.items()):
+        style = series_style(number, "color", "linestyle")
+        lines = list(analysis.envelopes(rows, start).values())
+        for line in lines if len(lines) > 1 else ():
+            axes.plot(analysis.GRID, line, **style, linewidth=0.7, alpha=0.5)
+        axes.plot(
+            analysis.GRID, np.mean(lines, axis=0), **style, linewidth=2.6, label=name
+        )
+        marks = series_style(number, "color", "marker")
+        for row in rows:
+            before = np.mean(start[row["chain"]["seed"]]["golds"])
+            inside = [p for p in row["points"] if p["kl"] <= analysis.REACH]
+            axes.plot(
+                [p["kl"] for p in inside],
+                [np.mean(p["golds"]) - before for p in inside],
+                linestyle="", markersize=4, alpha=0.35, **marks,
+            )  # fmt: skip
+    axes.axhline(0, color="0.4", linewidth=1, linestyle=":", label="reference")
+    axes.set(
+        xlim=(0, analysis.REACH),
+        xlabel="exact KL to the reference (nats a reply)",
+        ylabel="gold gained on unseen subjects",
+        title="The best of what was tried, within every distance",
+    )
+    axes.legend(fontsize=10, loc="upper left")
+    return figure
+
+
+def time_to_gold(groups: Mapping[str, Sequence[tuple]]):
+    """Gold gained against the processor's seconds, along the best run of each seed.
+
+    Args:
+        groups: by method, the pairs of ``analysis.gold_by_seconds``, one a seed.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.2))
+    for number, (name, lines) in enumerate(groups.items()):
+        style = series_style(number, "color", "marker", "linestyle")
+        for line in lines if len(lines) > 1 else ():
+            axes.plot(*line, color=style["color"], linewidth=0.8, alpha=0.5)
+        looks = min(len(seconds) for seconds, _ in lines)
+        means = np.mean([[s[:looks], g[:looks]] for s, g in lines], axis=0)
+        axes.plot(*means, **style, label=name)
+    axes.axhline(0, color="0.4", linewidth=1, linestyle=":")
+    axes.set(
+        xlabel="processor seconds, the reward model's training included",
+        ylabel="gold gained on unseen subjects",
+        title="The best run of each seed (thick: mean)",
+    )
+    axes.set_xlim(left=0)
+    axes.legend(fontsize=10)
     return figure

@@ -8,7 +8,6 @@ The closer look at pairs is in :mod:`closer`, pairs of the policy's own replies 
 import time
 from collections.abc import Mapping, Sequence
 
-
 from alignlab.evaluation.best_of_n import best_of_n_values
 from alignlab.evaluation.exact import best_of_n_kl
 from alignlab.models.reward import reward_model_from

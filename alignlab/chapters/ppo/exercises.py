@@ -1,4 +1,5 @@
-"""Exercises of notebook 04: advantages, the clipped loss, an estimate of KL."""
+"""Exercises of notebook 04: advantages, the losses of policy and values, an estimate
+of KL."""
 
 import math
 from collections.abc import Callable
@@ -238,7 +239,82 @@ def _clip_teaches(answer: Callable) -> str:
     return gradient_fault(answer, ppo_policy_loss, _clip_cases()[0], ["log_probs"])
 
 
-# --- 04.3: an estimate of KL ------------------------------------------------------
+# --- 04.3: the value loss ---------------------------------------------------------
+
+
+def _value_cases() -> list[Case]:
+    """Values that have moved by less than the clip range, and by more."""
+    from alignlab.objectives import ppo_value_loss
+
+    cases = []
+    for seed, lengths, time, clip_range, spread in (
+        (0, [6, 3, 5], 6, 0.2, 0.4),
+        (1, [4, 7], 7, 0.5, 0.6),
+        (2, [9, 8, 2, 5], 9, 0.1, 0.3),
+    ):
+        old, returns, moved = normal(seed, 3, len(lengths), time)
+        args = dict(values=old + spread * moved, old_values=old, returns=returns)
+        args |= dict(mask=_ends_at(lengths, time), clip_range=clip_range)
+        cases.append(Case(args, ppo_value_loss(**args)))
+    return cases
+
+
+def _read_value(output, values, **others) -> "Tensor":
+    shapes = [tuple(values.shape), (len(values),), (1,)]
+    return scalar(output, shapes, "take the mean over the real tokens")
+
+
+def _value_mistakes(case: Case) -> dict[str, list["Tensor"]]:
+    import torch
+
+    values, old, returns, mask, clip_range = case.args.values()
+    real = mask.bool()
+    near = old + (values - old).clamp(-clip_range, clip_range)
+    plain, held = (values - returns).square(), (near - returns).square()
+    around_0 = (values.clamp(-clip_range, clip_range) - returns).square()
+    each = torch.maximum(plain, held) * real
+    right = case.expected
+    return {
+        "half forgotten: the loss is half the squared error": [2 * right],
+        "sign flipped: an error is to become smaller": [-right],
+        "minimum, not maximum: the larger of the two errors counts": [
+            torch.minimum(plain, held)[real].mean() / 2
+        ],
+        "not clipped: a value counts as if it had moved by the clip range at most": [
+            plain[real].mean() / 2
+        ],
+        "clipped only: where the plain error is larger it counts": [
+            held[real].mean() / 2
+        ],
+        "clips around 0: a value is kept near the old value": [
+            torch.maximum(plain, around_0)[real].mean() / 2
+        ],
+        "not squared: half the squared error": [
+            torch.maximum((values - returns).abs(), (near - returns).abs())[real].mean()
+            / 2
+        ],
+        "old values in place of returns: it is the returns that are to be predicted": [
+            (values - old).square()[real].mean() / 2
+        ],
+        "padding counts: the mean is over real tokens": [
+            torch.maximum(plain, held).mean() / 2,
+            each.mean() / 2,
+        ],
+        "mean of row means: every token counts the same, also in a long reply": [
+            (each.sum(1) / real.sum(1)).mean() / 2
+        ],
+        "sum, not mean: divide by the number of real tokens": [each.sum() / 2],
+        "zero: nothing can be learnt": [torch.zeros_like(right)],
+    }
+
+
+def _value_teaches(answer: Callable) -> str:
+    from alignlab.objectives import ppo_value_loss
+
+    return gradient_fault(answer, ppo_value_loss, _value_cases()[0], ["values"])
+
+
+# --- 04.4: an estimate of KL ------------------------------------------------------
 
 
 def _kl_cases() -> list[Case]:
@@ -309,6 +385,17 @@ EXERCISES: dict[str, Exercise] = {
         also=_clip_teaches,
     ),
     "04.3": Exercise(
+        "my_value_loss(values, old_values, returns, mask, clip_range)",
+        _value_cases,
+        _read_value,
+        _value_mistakes,
+        "the same loss and gradient as `alignlab.objectives.ppo_value_loss`",
+        "near = old + (value - old) clamped to the range; half the larger of the two "
+        "squared errors, of value and of near; the mean over the tokens whose mask is "
+        "1.",
+        also=_value_teaches,
+    ),
+    "04.4": Exercise(
         "my_kl_estimate(log_probs, ref_log_probs)",
         _kl_cases,
         _read_kl,

@@ -8,8 +8,12 @@ name.
 
 from collections.abc import Mapping, Sequence
 
-from alignlab.study.arms import run_groups
-from alignlab.study.chains import chain_arm
+import numpy as np
+
+from alignlab.evaluation.best_of_n import best_of_n_curve
+from alignlab.study import artifacts
+from alignlab.study.arms import run_arms, run_groups
+from alignlab.study.chains import Chain, chain_arm
 from alignlab.study.optimising import RECIPE, rl_arm, start_arm
 from alignlab.study.search import SPACES, search_calls
 
@@ -88,11 +92,13 @@ def run_all(
         jobs: arms to run at a time.
 
     Returns:
-        "start", "default", "sweep", "pieces", "ladder", "sick" and "search": rows with
-        the arm's parameters and its results. Rows of "pieces" have ``without`` (None
-        for all of PPO), those of "ladder" ``rung`` and those of "search" ``method``.
+        "chains", what :func:`alignlab.study.chains.chain_arm` gives of each of
+        ``many_chains``; "start", "default", "sweep", "pieces", "ladder", "sick" and
+        "search": rows with the arm's parameters and its results. Rows of "pieces" have
+        ``without`` (None for all of PPO), those of "ladder" ``rung`` and those of
+        "search" ``method``.
     """
-    prepare(many_chains, jobs=jobs)
+    made = prepare(many_chains, jobs=jobs)
     groups = calls(
         chains=chains,
         many_chains=many_chains,
@@ -106,7 +112,7 @@ def run_all(
     )
     rows = run_groups(groups, jobs=jobs, label="runs")
     labels = {"pieces": "without", "ladder": "rung", "search": "method"}
-    kinds: dict[str, list[dict]] = {kind: [] for kind, _ in groups}
+    kinds: dict[str, list[dict]] = {kind: [] for kind, _ in groups} | {"chains": made}
     for (kind, member), group in rows.items():
         label = {labels[kind]: member} if kind in labels else {}
         kinds[kind] += [row | label for row in group]
@@ -166,3 +172,26 @@ def calls(
         (start_arm, dict(chain=chain, n=n)) for chain in many_chains
     ]
     return groups
+
+
+def best_of_n_arm(*, chain: dict, pool: int, ns: Sequence[int]) -> dict:
+    """Best of n of the reference's replies to the test requests, by the chain's reward
+    model: ``curve``, see :func:`alignlab.evaluation.best_of_n.best_of_n_curve`.
+
+    Args:
+        chain: arguments of :class:`alignlab.study.chains.Chain`.
+        pool: replies to each request; more make every number less noisy.
+        ns: replies to pick from.
+    """
+    link = Chain(**chain)
+    replies = link.replies("test", pool)
+    proxies = artifacts.score_candidates(*link.reward_model(), replies)
+    golds = artifacts.golds_of(replies)
+    return {"curve": best_of_n_curve(np.array(proxies), np.array(golds), ns)}
+
+
+def best_of_n(chains: Sequence[dict], pool: int, *, jobs: int = 2) -> list[dict]:
+    """:func:`best_of_n_arm` of each chain, for n = 1, 2, 4, ... up to the pool."""
+    ns = [2**power for power in range(pool.bit_length())]
+    arms = [dict(chain=chain, pool=pool, ns=ns) for chain in chains]
+    return run_arms(best_of_n_arm, arms, jobs=jobs, label="best of n")

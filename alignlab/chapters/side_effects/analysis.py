@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from alignlab.chapters.side_effects.runs import BUDGET
 from alignlab.evaluation import best_of_n, exact
 from alignlab.evaluation.diversity import (
     across_input_diversity,
@@ -19,22 +18,38 @@ from alignlab.evaluation.diversity import (
     per_input_diversity,
     self_bleu,
 )
-from alignlab.evaluation.over_optimisation import (
-    Curve,
-    Turn,
-    fit_curves,
-    turn,
-)
-from alignlab.models.reward import combine
+from alignlab.evaluation.over_optimisation import Curve, Turn, turn
 from alignlab.seeds import stream
 from alignlab.study import artifacts
 from alignlab.world import gold, tasks
 
 Row = Mapping[str, object]
-KL_RANGE = (1.0, 5.0)  # nats, where best-of-n and PPO are compared
+REACH = 8.0  # nats a reply: runs are compared up to here
+KL_RANGE = (0.5, 2.5)  # nats, where best-of-n and PPO are compared
 BLEU_PROMPTS = 20  # self-BLEU is slow, so only the first requests are used
 
 # --- Along a run ----------------------------------------------------------------------
+
+
+def followed(rows: Sequence[Row], start: Sequence[Row]) -> list[dict]:
+    """Runs from the reference on, up to ``REACH`` nats: with the reference's own look
+    first, and without those that are further away. ``golds`` and ``proxies`` of a point
+    are of each reply, at [subject][reply].
+
+    Args:
+        rows: of runs with texts.
+        start: the reference of every chain, looked at with the same random numbers.
+    """
+    before = {row["chain"]["seed"]: row["points"][0] | {"kl": 0.0} for row in start}
+    result = []
+    for row in rows:
+        seed = row["chain"]["seed"]
+        points = [before[seed], *(p for p in row["points"] if p["kl"] <= REACH)]
+        points = [
+            p | {"golds": p["each_gold"], "proxies": p["each_proxy"]} for p in points
+        ]
+        result.append({**row, "seed": seed, "points": points})
+    return result
 
 
 def over_points(row: Row, measure: str) -> np.ndarray:
@@ -106,12 +121,6 @@ def proxy_after_peak(row: Row) -> float:
     return float(measured[-1] - measured[turn_of(row).point])
 
 
-def beyond_budget(row: Row, nats: float = BUDGET) -> int:
-    """Index of the first evaluation at ``nats`` of KL or more, or of the last one."""
-    far = np.flatnonzero(over_points(row, "kl") >= nats)
-    return int(far[0]) if len(far) else len(row["points"]) - 1
-
-
 def contents(row: Row) -> dict[str, np.ndarray]:
     """Mean count per reply of each thing that gold counts, at each evaluation, by the
     names of ``gold.GOLD_WEIGHTS``."""
@@ -128,45 +137,44 @@ def contents(row: Row) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in means.items()}
 
 
-# --- Remedies -------------------------------------------------------------------------
+# --- When to stop ---------------------------------------------------------------------
 
 
-def stopped_early(rows: Sequence[Row], form: str = "RL") -> list[dict]:
-    """Each run stopped at the peak of the form fitted to the *other* runs, so that its
-    own gold has no say in when.
+def look_gold(row: Row) -> Float[np.ndarray, "points"]:
+    """Gold at each look, on the requests that do not pick the peak."""
+    golds = by_prompt(row, "golds")
+    return golds[:, ~picking(golds.shape[1])].mean(axis=1)
+
+
+def stops(row: Row, judged: Row) -> dict[str, int]:
+    """The look at which each rule stops a run: an index of its points.
+
+    Args:
+        row: of :func:`followed`.
+        judged: of ``runs.judge_arm``, on the same run.
 
     Returns:
-        A row for each run: ``seed``; ``d``, the distance where it stops; gold there
-        (``stopped``), at the end (``end``), and at its best evaluation (``best``).
+        ``end``, the last look; ``proxy``, where what is optimised is highest;
+        ``judge``, where a reward model of other comparisons is; ``worst``, where the
+        least of three is; ``oracle``, where gold is, on the requests that pick.
     """
-    result = []
-    for place, row in enumerate(rows):
-        others = [gold_curve(other) for i, other in enumerate(rows) if i != place]
-        d, golds = distance(row), by_prompt(row, "golds").mean(axis=1)
-        stop = min(fit_curves(others, form).peak, float(d.max()))
-        order = np.argsort(d, kind="stable")
-        result.append(
-            {
-                "seed": row["seed"],
-                "d": stop,
-                "stopped": float(np.interp(stop, d[order], golds[order])),
-                "end": float(golds[-1]),
-                "best": float(golds.max()),
-            }
-        )
-    return result
+    count = len(row["points"])
+    scores = np.array(
+        [[first, *rest] for first, rest in zip(judged["start"], judged["scores"])]
+    )[:, :count]  # (judges, looks, replies)
+    level = scores[:, :1].mean(axis=2, keepdims=True)
+    spread = scores[:, :1].std(axis=2, keepdims=True)
+    means = ((scores - level) / spread).mean(axis=2)
+    return {
+        "end": count - 1,
+        "proxy": int(means[0].argmax()),
+        "judge": int(means[1].argmax()),
+        "worst": int(means.min(axis=0).argmax()),
+        "oracle": turn_of(row).point,
+    }
 
 
 # --- Best of n ------------------------------------------------------------------------
-
-
-def pool_golds(
-    pool: int, size: str, steps: int
-) -> Float[np.ndarray, "prompts samples"]:
-    """Gold rewards of the replies that ``runs.pool_arm`` scores."""
-    return artifacts.golds_of(
-        artifacts.candidates("test", pool, size=size, steps=steps)
-    )
 
 
 def best_of_n_curve(
@@ -179,16 +187,6 @@ def best_of_n_curve(
     proxies = np.asarray(proxies, float)
     proxies = (proxies - proxies.mean()) / proxies.std()
     return best_of_n.best_of_n_curve(proxies, golds, ns)
-
-
-def ensemble_proxies(
-    rows: Sequence[Row], how: str
-) -> Float[np.ndarray, "prompts samples"]:
-    """Proxy rewards of the pool from an ensemble of the rows' reward models; see
-    :func:`alignlab.models.reward.combine` for ``how``."""
-    scores = np.array([row["proxies"] for row in rows], float)  # (M, P, S)
-    flat = scores.reshape(len(scores), -1)
-    return combine(flat, how, reference=flat).reshape(scores.shape[1:])
 
 
 def doublings(most: int) -> list[int]:
@@ -287,8 +285,8 @@ def restored(
         policy, reference: of :func:`temperature_curve`, both with temperature 1.
 
     Returns:
-        ``temperature``, and ``price``: gold there minus gold at 1. If no temperature is
-        enough, the highest is taken; if 1 is enough, 1.
+        ``temperature``; ``gold`` there, and ``price``, that minus gold at 1. If no
+        temperature is enough, the highest is taken; if 1 is enough, 1.
     """
     [wanted] = [row["diversity"] for row in reference if row["temperature"] == 1]
     rows = sorted(policy, key=lambda row: row["temperature"])
@@ -307,4 +305,29 @@ def restored(
     else:
         temperature = heat[0] if len(above) else heat[-1]
     there = np.interp(temperature, heat, golds)
-    return {"temperature": float(temperature), "price": float(there - golds[0])}
+    return {
+        "temperature": float(temperature),
+        "gold": float(there),
+        "price": float(there - golds[0]),
+    }
+
+
+def cooled(policy: Sequence[Mapping], reference: Sequence[Mapping]) -> dict[str, float]:
+    """The temperature at which the reference has the gold that the policy has at 1, and
+    its diversity there, by interpolation; at its best if it never has as much.
+
+    Args:
+        policy, reference: of :func:`temperature_curve`, both with temperature 1.
+    """
+    [wanted] = [row["gold"] for row in policy if row["temperature"] == 1]
+    rows = sorted(reference, key=lambda row: -row["temperature"])
+    golds = np.maximum.accumulate([row["gold"] for row in rows])
+    place = int(np.searchsorted(golds, wanted))
+    if place in (0, len(rows)):
+        row = rows[min(place, len(rows) - 1)]
+        return {name: row[name] for name in ("temperature", "diversity", "gold")}
+    share = (wanted - golds[place - 1]) / (golds[place] - golds[place - 1])
+    return {
+        name: (1 - share) * rows[place - 1][name] + share * rows[place][name]
+        for name in ("temperature", "diversity", "gold")
+    }

@@ -21,6 +21,7 @@ from alignlab.plots.style import (
     LINESTYLES,
     MARKERS,
     PALETTE,
+    dots,
     interval_line,
     series_style,
 )
@@ -29,11 +30,12 @@ DISTANCE = "distance √KL (nats$^{½}$)"
 GOLD, PROXY = "gold reward", "proxy reward (sd of the reference)"
 # What gold counts in a reply, in words.
 CONTENTS = {
-    "opening": "greets",
-    "courtesy": "is courteous",
-    "closing": "closes",
     "relation": "facts stated",
     "right": "right facts",
+    "wrong": "wrong facts",
+    "repeat": "repeats",
+    "opening": "opens politely",
+    "closing": "closes politely",
     "filler": "empty phrases",
     "empty": "says nothing of the subject",
 }
@@ -97,7 +99,7 @@ def halves(rows: Sequence[dict]):
                 linestyle=LINESTYLES[number], marker=MARKERS[number], markersize=4,
             )  # fmt: skip
         axes.axvline(d[analysis.turn_of(row).point], color="0.5", linestyle=":")
-        axes.set(xlabel=DISTANCE, title=f"Reward model {row['seed']}")
+        axes.set(xlabel=DISTANCE, title=f"Seed {row['seed']}")
     for axes in panels[:, 0]:
         axes.set_ylabel(GOLD)
     panels[0, 0].legend(fontsize=9)
@@ -198,34 +200,50 @@ def analytic_kl(rows: Sequence[dict]):
 # --- Data, size, remedies -------------------------------------------------------------
 
 
-def data_and_size(groups: Mapping[tuple[str, int], Sequence[Sequence[dict]]]):
-    """Best-of-n by reward models of several sizes and amounts of training data.
+def weaker(curves: Mapping[int, Sequence[Sequence[dict]]]):
+    """Gold of best of n against the distance, by reward models of several amounts of
+    comparisons.
 
     Args:
-        groups: by ``(size, comparisons)``, a curve of best-of-n for each seed.
+        curves: by comparisons, a curve of best of n for each seed.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2))
-    sizes = list(dict.fromkeys(size for size, _ in groups))
-    counts = sorted({count for _, count in groups})
-    for number, ((size, count), curves) in enumerate(groups.items()):
-        d = np.sqrt([row["kl"] for row in curves[0]])
-        golds = [[row["gold"] for row in curve] for curve in curves]
-        label = f"{size}, {count:,} comparisons"
-        interval_line(left, d, golds, label=label, color=number)
-    for number, size in enumerate(sizes):
-        for place, count in enumerate(counts):
-            ends = [curve[-1]["gold"] for curve in groups.get((size, count), [])]
-            at = [place + 0.12 * (number - (len(sizes) - 1) / 2)] * len(ends)
-            right.plot(
-                at, ends, MARKERS[number], color=PALETTE[number], alpha=0.7,
-                label=size if place == 0 else "_same",
-            )  # fmt: skip
-    most = next(iter(groups.values()))[0][-1]["n"]
-    right.set_xticks(range(len(counts)), [f"{count:,}" for count in counts])
-    left.set(xlabel=DISTANCE, ylabel=GOLD, title="Best of n, by reward model")
-    right.set(xlabel="comparisons", ylabel=GOLD, title=f"Best of {most} (dots: seeds)")
-    left.legend(fontsize=9)
-    right.legend(title="reward model", loc="lower right")
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for number, (count, own) in enumerate(curves.items()):
+        d = np.sqrt([row["kl"] for row in own[0]])
+        golds = [[row["gold"] for row in curve] for curve in own]
+        interval_line(axes, d, golds, label=f"{count:,} comparisons", color=number)
+    axes.set(xlabel=DISTANCE, ylabel=GOLD, title="Best of n, by reward model")
+    axes.set_xlim(left=0)
+    axes.legend(fontsize=10)
+    return figure
+
+
+def stopping(gains: Mapping[str, Sequence[float]]):
+    """Gold gained over the reference where each rule stops, a dot for each seed, the
+    mean as a bar."""
+    figure, axes = plt.subplots(figsize=(7.5, 0.5 * len(gains) + 1.2))
+    dots(axes, gains, horizontal=True)
+    axes.axvline(0, color="0.6", linewidth=1)
+    axes.set(xlabel="gold gained over the reference (dots: seeds, bar: mean)")
+    axes.set_title("Where to stop")
+    return figure
+
+
+def monitor(looks: Sequence[Mapping]):
+    """What the monitor saw along a run: proxy and judge at each look.
+
+    Args:
+        looks: rows with ``step``, ``proxy`` and ``judge``.
+    """
+    figure, axes = plt.subplots(figsize=(7, 3.4))
+    steps = [look["step"] for look in looks]
+    for number, name in enumerate(("proxy", "judge")):
+        values = np.array([look[name] for look in looks])
+        style = series_style(number, "color", "marker", "linestyle")
+        axes.plot(steps, values - values[0], label=name, **style)
+    axes.axhline(0, color="0.6", linewidth=1)
+    axes.set(xlabel="update", ylabel="change since the start", title="Proxy and judge")
+    axes.legend(fontsize=10)
     return figure
 
 
@@ -275,7 +293,6 @@ def diversity(rows: Sequence[dict], along: Sequence[Mapping[str, np.ndarray]]):
                 **series_style(number, "linestyle"), linewidth=1.6,
                 marker="o", markersize=3,
             )  # fmt: skip
-        axes.axvline(math.sqrt(analysis.BUDGET), color="0.5", linestyle=":")
         axes.set_title(label, fontsize=10)
         axes.set_xlabel(DISTANCE, fontsize=10)
     panels[0].set_ylabel("a line for each run")
@@ -292,7 +309,7 @@ def entropy_and_reward(rows: Sequence[dict]):
                 analysis.over_points(row, "entropy"),
                 **series_style(number, "color", "linestyle", "marker"),
                 markersize=4,
-                label=f"reward model {row['seed']}",
+                label=f"seed {row['seed']}",
             )
         axes.set(xlabel=label, title=f"Entropy and {label.split(' (')[0]}")
     panels[0].set_ylabel("entropy (nats a token)")
@@ -307,7 +324,7 @@ def temperature(policy: Sequence[Sequence[dict]], reference: Sequence[Sequence[d
         policy, reference: for each seed the rows of ``analysis.temperature_curve``.
     """
     figure, axes = plt.subplots(figsize=(7.5, 4.4))
-    groups = {"reference policy": reference, "after PPO": policy}
+    groups = {"reference": reference, "after PPO": policy}
     for number, (label, curves) in enumerate(groups.items()):
         style = series_style(number, "color", "linestyle")
         x, y = (

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-
 from alignlab.models.reward import combine, score
 from alignlab.study import artifacts
 from alignlab.study.arms import run_groups
@@ -25,8 +24,8 @@ from alignlab.study.optimising import (
 )
 from alignlab.world import gold
 
-# Small steps and a value head that does not train the trunk: the run passes REACH within
-# its updates, and does not fall apart before (seen on seeds 0 and 1).
+# Small steps and a value head that does not train the trunk: the run passes 8 nats in
+# its thirty updates, and does not fall apart before (seen on seeds 0 and 1).
 LONG: Mapping[str, object] = dict(
     learning_rate=1.5e-4, cliprange=0.1, detach_value=True, kl_coef=0.0
 )
@@ -193,6 +192,7 @@ def run_all(
 def calls(
     *,
     chains: Sequence[dict],
+    control_chains: Sequence[dict],
     few_chains: Sequence[dict],
     at: Sequence[int],
     control_at: Sequence[int],
@@ -206,7 +206,8 @@ def calls(
     """The arms of :func:`run_all`, by kind.
 
     Args:
-        chains: of the long runs, their controls and best of n.
+        chains: of the long runs, of best of n and of heating.
+        control_chains: of the long runs on gold.
         few_chains: of DPO, of the remedies and of the judges' ensembles.
         at, control_at: updates to look after.
         dpo_at: shares of a run of DPO to look after.
@@ -224,7 +225,7 @@ def calls(
 
     groups = {
         "ppo": arms(rl_arm, chains, **long),
-        "control": arms(rl_arm, chains, **control),
+        "control": arms(rl_arm, control_chains, **control),
         "start": arms(start_arm, chains, n=n, texts=True),
         "dpo": arms(
             dpo_arm, few_chains, at=list(dpo_at), n=n, texts=True, beta=DPO_BETA

@@ -67,41 +67,82 @@ def test_halves_are_every_other_subject():
     assert analysis.envelope(points, np.array([1.0])) == pytest.approx([-0.5])
 
 
+def run(seed, *points, stopped=None):
+    return {"chain": {"seed": seed}, "points": list(points), "stopped": stopped}
+
+
+START_OF = {0: START[0], 1: START[1]}
+
+
 def test_areas_are_mean_gains_over_the_reference_of_the_same_seed():
-    run = [point(4, [5.0, 5.0, 7.0, 7.0]), point(8, [6.0] * 4, seed=1)]
-    found = analysis.areas(run, START)
-    # From 0 to 4 nats: a straight line to +4, and one to +2 (half of the way to 8).
+    rows = [run(0, point(2.5, [5.0, 5.0, 7.0, 7.0])), run(1, point(5, [6.0] * 4))]
+    found = analysis.areas(rows, START_OF)
+    # From 0 to 2.5 nats: a straight line to +4, and one to +2 (half of the way to 5).
     assert found == {0: pytest.approx(2.0), 1: pytest.approx(1.0)}
-    lines = analysis.envelopes(run, START)
+    lines = analysis.envelopes(rows, START_OF)
     assert all(line[0] == pytest.approx(0) for line in lines.values())
-    stopped = [{"seed": 0, "stopped": "the loss is inf"}, *run[1:]]
-    assert analysis.areas(stopped, START) == {0: pytest.approx(0), 1: found[1]}
-    assert set(analysis.areas(run[:1], START)) == {0}, "no run, no area"
+    stopped = [run(0, stopped="the loss is inf"), rows[1]]
+    assert analysis.areas(stopped, START_OF) == {0: pytest.approx(0), 1: found[1]}
+    assert set(analysis.areas(rows[:1], START_OF)) == {0}, "no run, no area"
 
 
-def test_differences_and_spreads_are_seed_by_seed():
+def test_differences_are_seed_by_seed():
     areas = {"a": {0: 1.0, 1: 5.0}, "b": {1: 2.0, 0: 1.5}, "c": {0: 0.0, 1: 2.5, 2: 9}}
     assert analysis.difference(areas["a"], areas["b"]) == [-0.5, 3.0]
     assert analysis.difference(areas["c"], areas["a"]) == [-1.0, -2.5]
-    assert analysis.spread(areas) == [1.5, 3.0]
 
 
-# --- Gradients ----------------------------------------------------------------------
+# --- At one distance ----------------------------------------------------------------
 
 
-def test_the_summary_finds_a_weight_that_is_off():
-    margin, of_margin = np.array([-9.0, 0.0, 4.0, 30.0]), np.array([2.0, 5.0, 1.0, 3.0])
-    weight = 1 / (1 + np.exp(0.3 * margin))
-    gradient = 0.3 * weight * of_margin
-    measured = dict(margin=margin, gradient=gradient, of_margin=of_margin)
-    found = analysis.gradient_weights(measured, 0.3)
-    assert found["expected"] == pytest.approx(weight)
-    assert found["measured"] == pytest.approx(weight)
-    summary = analysis.gradient_summary(measured, 0.3)
-    assert summary["error"] < 1e-12
-    assert summary["rank_correlation"] == pytest.approx(0.8)  # one swap of neighbours
-    measured["gradient"] = gradient * [1, 1.1, 1, 1]
-    assert analysis.gradient_summary(measured, 0.3)["error"] == pytest.approx(0.1)
+def test_gold_at_a_distance_lies_between_two_looks_or_is_the_last():
+    row = run(1, point(0.5, [3.0] * 4), point(2.5, [7.0] * 4))
+    assert analysis.golds_at(row, START_OF, 0.25) == pytest.approx([0.5] * 4)
+    assert analysis.golds_at(row, START_OF, 1.5) == pytest.approx([3.0] * 4)
+    assert analysis.golds_at(row, START_OF, 9.0) == pytest.approx([5.0] * 4)
+    assert analysis.gains_at([row], START_OF) == {1: pytest.approx(2.0)}
+    back = run(1, point(2.0, [4.0] * 4), point(1.0, [0.0] * 4))
+    assert analysis.golds_at(back, START_OF, 1.0) == pytest.approx([1.0] * 4), (
+        "a run that comes back nearer counts on its way out"
+    )
+
+
+def test_the_spread_of_equal_methods_is_nothing_on_average():
+    random = np.random.default_rng(5)
+    start = {0: point(0, [0.0] * 60)}
+    spreads = [
+        analysis.spread(
+            {
+                str(i): [run(0, point(1, random.normal(size=60).tolist()))]
+                for i in range(7)
+            },
+            start,
+        )[0]
+        for _ in range(200)
+    ]
+    assert abs(np.mean(spreads)) < 3 * np.std(spreads) / math.sqrt(200)
+    apart = {str(i): [run(0, point(1, [float(i)] * 60))] for i in range(3)}
+    assert analysis.spread(apart, start) == {0: 2.0}
+
+
+# --- What it costs ------------------------------------------------------------------
+
+
+def test_seconds_to_a_gain_are_read_between_looks():
+    seconds, gained = np.array([10.0, 20.0, 40.0]), np.array([0.0, 0.1, 0.5])
+    assert analysis.seconds_to(0.3, seconds, gained) == pytest.approx(30)
+    assert analysis.seconds_to(0.05, seconds, gained) == pytest.approx(15)
+    assert analysis.seconds_to(0.6, seconds, gained) == math.inf
+
+
+def test_the_best_run_is_picked_on_even_subjects_and_read_on_odd_ones():
+    first = run(1, point(1, [9.0, 0.0, 9.0, 0.0], seconds=3.0))
+    other = run(1, point(1, [0.0, 9.0, 0.0, 9.0], seconds=4.0))
+    far = run(1, point(9, [99.0] * 4, seconds=5.0))
+    assert analysis.best_run([other, first, far], START_OF, 1) is first
+    seconds, gained = analysis.gold_by_seconds(first, START_OF, before=7.0)
+    assert seconds.tolist() == [7, 10] and gained.tolist() == [0, -2]
+    assert analysis.run_seconds([first, other]) == {1: 3.5}
 
 
 # --- Optimum, memory ----------------------------------------------------------------

@@ -10,12 +10,16 @@ from tests.drawing import drawn, legend, points, ticks
 pytestmark = pytest.mark.usefixtures("style")
 
 
-def end(seed, kl, gained, **others):
+def look(kl, gained):
     golds = [1.0 + gained, 3.0 + gained]
-    return dict(seed=seed, kl=kl, golds=golds, gold=2.0 + gained, **others)
+    return dict(kl=kl, golds=golds, gold=2.0 + gained)
 
 
-START = [end(seed, 0.0, 0.0) for seed in (0, 1)]
+def run(seed, *looks):
+    return {"chain": {"seed": seed}, "points": list(looks), "stopped": None}
+
+
+START = {seed: look(0.0, 0.0) for seed in (0, 1)}
 
 
 def test_replies_stand_in_the_order_of_their_reward():
@@ -63,90 +67,55 @@ def test_the_explorer_draws_every_pair(explorer, capsys):
         assert capsys.readouterr().out == figures.margin_story(beta, margin) + "\n"
 
 
-def test_gradients_show_every_pair_of_every_seed():
-    def row(seed, margin):
-        margin = np.array(margin)
-        weight = 1 / (1 + np.exp(0.5 * margin))
-        measured = dict(margin=margin, gradient=weight, of_margin=2 + 0 * margin)
-        return {"seed": seed, "gradients": measured}
-
-    rows = [row(0, [0.0, 2.0]), row(1, [4.0, -4.0])]
-    left, right = drawn(figures.gradients(rows, 0.5)).axes
-    for number, marker in enumerate("os"):
-        weight = rows[number]["gradients"]["gradient"]
-        [(x, y)] = points(left, marker)
-        assert x == pytest.approx(weight) and y == pytest.approx(weight)
-        assert points(right, marker)[0][1] == pytest.approx(weight)
-    assert legend(right) == ["seed 0", "seed 1"]
+def test_bars_of_tokens_add_up_to_the_title():
+    tokens = {"chosen": ["a", "b"], "rejected": ["c"]}
+    ratios = {"chosen": [0.5, -0.25], "rejected": [-2.0]}
+    top, bottom = drawn(figures.token_log_ratios(tokens, ratios)).axes
+    assert ticks(top.xaxis) == ["a", "b"]
+    assert [bar.get_height() for bar in top.patches] == [0.5, -0.25]
+    assert "+0.25" in top.get_title(loc="left")
+    assert "-2.00" in bottom.get_title(loc="left")
 
 
-def test_log_ratios_have_a_row_a_kind_and_a_line_a_side():
-    def row(scale):
-        series = {"pairs": [0, 8, 16]}
-        for place, name in enumerate(
-            ("train/chosen", "train/rejected", "held_out/chosen", "held_out/rejected")
-        ):
-            series[name] = [0.0, scale * (place + 1), 2 * scale * (place + 1)]
-        return {"log_ratios": series}
-
-    groups = {"DPO": [row(1), row(3)], "unweighted": [row(-1), row(-1)]}
-    axes = drawn(figures.log_ratios(groups)).axes
-    assert len(axes) == 4 and legend(axes[0]) == ["chosen", "rejected"]
-    means = {
-        panel.get_title(loc="left"): [
-            line.get_ydata()[-1] for line in panel.lines if line.get_label()[0] != "_"
-        ]
-        for panel in axes
-    }
-    assert means == {
-        "DPO: training pairs": [4, 8],
-        "DPO: pairs about unseen subjects": [12, 16],
-        "unweighted: training pairs": [-2, -4],
-        "unweighted: pairs about unseen subjects": [-6, -8],
-    }
-
-
-def test_strengths_are_drawn_in_order_a_line_a_seed():
-    rows = [end(s, 5 - b, b + s, beta=b) for b in (2.0, 0.5) for s in (0, 1)]
-    rows.append({"seed": 0, "beta": 9.0, "stopped": "inf"})
-    left, right = drawn(figures.strengths(rows, START)).axes
-    assert [y.tolist() for _, y in points(left, "o")] == [[4.5, 3.0]] * 2
-    assert [y.tolist() for _, y in points(right, "o")] == [[0.5, 2.0], [1.5, 3.0]]
-
-
-def test_noise_shows_every_run_and_the_means():
+def test_each_loss_has_a_panel_with_dpo_behind_it():
     groups = {
-        "DPO": [end(s, 3.0, 1.0 + s - f, flips=f) for f in (0.0, 0.4) for s in (0, 1)],
-        "cDPO": [end(0, 1.0, 0.5, flips=f) for f in (0.0, 0.4)],
+        "DPO": [run(s, look(2.0, 1.0 + s)) for s in (0, 1)],
+        "IPO": [run(s, look(1.0, 0.5)) for s in (0, 1)],
     }
-    left, right = drawn(figures.noise(groups, START)).axes
-    assert legend(left) == ["DPO", "cDPO"]
-    assert points(left, "o")[0][1] == pytest.approx([1.5, 1.1])
-    assert points(right, "s")[0][1] == pytest.approx([1.0, 1.0])
-    dots = np.concatenate([y for _, y in points(left, ".")])
-    assert sorted(dots) == pytest.approx(sorted([1, 2, 0.6, 1.6, 0.5, 0.5]))
+    [axes] = drawn(figures.paths(groups, START, 3.0)).axes
+    assert axes.get_title(loc="left") == "IPO" and axes.get_xlim() == (0, 3)
+    thick = {line.get_label(): line for line in axes.lines if line.get_linewidth() > 2}
+    assert thick["DPO"].get_ydata().tolist() == [0, 1.5]
+    assert thick["IPO"].get_xdata().tolist() == [0, 1]
 
 
-def test_the_frontier_has_every_run_and_each_methods_envelope():
+def test_gains_have_a_row_a_method_and_a_dot_a_seed():
+    gains = {"DPO": {0: 1.0, 1: 2.0, 2: 1.5}, "IPO": {0: 0.7}}
+    [axes] = drawn(figures.gain_rows(gains, "title", "gold")).axes
+    assert ticks(axes.yaxis) == ["DPO", "IPO"]
+    assert [x.tolist() for x, _ in points(axes, "o")] == [[1.0, 2.0, 1.5], [0.7]]
+    assert axes.get_xlabel() == "gold"
+
+
+def test_the_frontier_has_every_look_and_each_methods_envelope():
     methods = {
-        "DPO": [end(s, 2.0, 1.0 + s, stopped=None) for s in (0, 1)],
-        "PPO": [end(0, 8.0, 4.0), {"seed": 1, "stopped": "inf"}],
+        "DPO": [run(s, look(1.0, 0.5), look(2.0, 1.0 + s)) for s in (0, 1)],
+        "PPO": [run(0, look(8.0, 4.0)), run(1, look(2.0, 3.0))],
     }
-    figure = drawn(figures.frontier({"all": methods, "one": {"DPO": methods["DPO"]}},
-                                    START))  # fmt: skip
-    left, right = figure.axes
-    assert legend(left) == ["DPO", "PPO"] and legend(right) == ["DPO"]
-    assert [y.tolist() for _, y in points(left, "o")] == [[1.0, 2.0]]
-    assert [y.tolist() for _, y in points(left, "s")] == [[4.0]]
-    [mean] = [line for line in left.lines if line.get_label() == "DPO"]
+    [axes] = drawn(figures.frontier(methods, START)).axes
+    assert legend(axes) == ["DPO", "PPO", "reference"]
+    assert [y.tolist() for _, y in points(axes, "o")] == [[0.5, 1.0], [0.5, 2.0]]
+    [mean] = [line for line in axes.lines if line.get_label() == "DPO"]
     expected = np.mean(list(envelopes(methods["DPO"], START).values()), axis=0)
     assert mean.get_ydata() == pytest.approx(expected)
     assert mean.get_xdata() == pytest.approx(GRID)
-    assert "nats" in left.get_xlabel() and "gold" in left.get_ylabel()
 
 
-def test_areas_have_a_row_a_method_and_a_dot_a_seed():
-    areas = {"DPO": {0: 1.0, 1: 2.0, 2: 1.5}, "IPO": {0: 0.7}}
-    [axes] = drawn(figures.area_dots(areas)).axes
-    assert ticks(axes.yaxis) == ["DPO", "IPO"]
-    assert [x.tolist() for x, _ in points(axes, "o")] == [[1.0, 2.0, 1.5], [0.7]]
+def test_time_begins_when_a_method_can():
+    lines = {
+        "DPO": [(np.array([0.0, 10.0]), np.array([0.0, 0.2]))],
+        "PPO": [(np.array([30.0, 40.0]), np.array([0.0, 0.4]))],
+    }
+    [axes] = drawn(figures.time_to_gold(lines)).axes
+    assert legend(axes) == ["DPO", "PPO"]
+    assert [x.tolist() for x, _ in points(axes, "s")] == [[30, 40]]

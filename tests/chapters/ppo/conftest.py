@@ -6,9 +6,9 @@ import os
 import pytest
 
 from alignlab import cache
-from alignlab.chapters.ppo import artifacts
 from alignlab.models.reward import reward_model_from
 from alignlab.study import artifacts as study
+from alignlab.study import optimising
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def own_cache(tmp_path, monkeypatch):
 def tiny(own_cache, monkeypatch, tiny_model, tiny_tokenizer):
     """A random reference policy and reward model over a few subjects, in no time."""
 
-    def reference_policy(size, steps, **options):
+    def reference_policy(size, steps, seed=0, **options):
         return copy.deepcopy(tiny_model), tiny_tokenizer
 
     def reward_model(n, **options):
@@ -34,8 +34,7 @@ def tiny(own_cache, monkeypatch, tiny_model, tiny_tokenizer):
     monkeypatch.setattr(study, "reference_policy", reference_policy)
     monkeypatch.setattr(study, "reward_model", reward_model)
     monkeypatch.setattr(study, "subjects", names.get)
-    monkeypatch.setattr(study, "MAX_NEW_TOKENS", 8)
-    recipe = {**artifacts.RECIPE, "max_completion_length": 8}
+    recipe = {**optimising.RECIPE, "max_completion_length": 8}
     recipe["per_device_train_batch_size"] = 4
-    monkeypatch.setattr(artifacts, "RECIPE", recipe)
+    monkeypatch.setattr(optimising, "RECIPE", recipe)
     return tiny_model, tiny_tokenizer

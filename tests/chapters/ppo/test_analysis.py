@@ -16,93 +16,126 @@ from alignlab.training.ppo.rollout import predict
 # --- Numbers read off runs ----------------------------------------------------------
 
 
-def end(seed=0, gold=1.0, kl=1.0, stopped=None, **others):
-    return dict(seed=seed, gold=gold, kl=kl, stopped=stopped, **others)
+def look(gold=1.0, kl=1.0, seconds=1.0, golds=None):
+    """A look at two subjects, which are a half above and below the mean."""
+    golds = [gold - 0.5, gold + 0.5] if golds is None else golds
+    return dict(gold=gold, golds=golds, kl=kl, seconds=seconds)
 
 
-START = [end(seed=0, gold=2.0, kl=0.0), end(seed=1, gold=3.0, kl=0.0)]
+def ended(seed=0, gold=1.0, kl=1.0, stopped=None, **others):
+    points = [look(gold, kl, **others)]
+    return dict(chain={"seed": seed}, points=points, stopped=stopped)
 
 
-def test_a_gain_is_over_the_start_of_the_same_seed():
-    rows = [end(seed=1, gold=3.5), end(seed=0, gold=3.5)]
-    assert analysis.gain(rows, START, "gold").tolist() == [0.5, 1.5]
+def lost(seed=0, *points):
+    """A run that had to stop, after some looks."""
+    return dict(chain={"seed": seed}, points=list(points), stopped="the loss is inf")
+
+
+START = [ended(0, 2.0, 0.0), ended(1, 3.0, 0.0)]
+
+
+def test_a_gain_is_over_the_start_of_the_same_chain():
+    rows = [ended(1, 3.5), ended(0, 3.5, golds=[3.0, 5.0]), lost(1, look(9.0))]
+    found = analysis.gains(rows, START, "golds")
+    assert found[:2].tolist() == [[0.5, 0.5], [1.5, 2.5]]
+    assert np.isnan(found[2]).all()
+    assert analysis.ends(rows, "gold")[:2].tolist() == [3.5, 3.5]
+    assert math.isnan(analysis.ends(rows, "gold")[2])
 
 
 @pytest.mark.parametrize(
     "row, expected",
     [
-        (end(gold=2.1), False),
-        (end(gold=2.0), False),
-        (end(gold=1.9), True),
-        (end(seed=1, gold=2.1), True),
-        (end(gold=9.0, kl=15.0), False),
-        (end(gold=9.0, kl=15.1), True),
-        (end(gold=9.0, kl=math.nan), True),
-        (end(gold=math.nan), True),
-        ({"seed": 0, "stopped": "the loss is inf"}, True),
+        (ended(gold=2.1), False),
+        (ended(gold=1.76), False),
+        (ended(gold=1.75), True),
+        (ended(seed=1, gold=2.1), True),
+        (ended(gold=9.0, kl=15.0), False),
+        (ended(gold=9.0, kl=15.1), True),
+        (ended(gold=9.0, kl=math.nan), True),
+        (ended(gold=math.nan), True),
+        (lost(0), True),
+        (lost(0, look(9.0)), True),
     ],
 )
 def test_what_counts_as_a_failure(row, expected):
     assert analysis.failed(row, START) is expected
 
 
-def test_rates_and_spreads_are_by_seed():
-    rows = [end(0, 4.0), end(0, 1.0), end(1, 3.0), end(1, 3.5)]
-    assert analysis.failure_rates(rows, START) == {0: 0.5, 1: 0.0}
-    assert analysis.gold_spreads(rows, START) == {0: 3.0, 1: 0.5}
-    stopped = {"seed": 1, "stopped": "inf"}
-    assert analysis.gold_spreads([*rows, stopped], START) == {0: 3.0, 1: 0.5}
-    assert analysis.gold_spreads([rows[3], stopped], START) == {1: 0.5}, (
-        "no better than start"
-    )
+def test_failure_rates_are_by_seed():
+    rows = [ended(0, 4.0), ended(0, 1.0), ended(1, 3.0), lost(1), ended(1, 3.5)]
+    rates = analysis.failure_rates(rows, START, [1, 0])
+    assert rates == pytest.approx([1 / 3, 1 / 2])
 
 
-def test_the_height_of_a_curve_is_its_mean_over_kl():
-    # A straight line from 1 to 3 over 4 nats; its updates may come in any order of KL.
-    kl, values = [0, 1, 4, 2], [1, 1.5, 3, 2]
-    assert analysis.mean_over_kl(kl, values, 4) == pytest.approx(2)
-    assert analysis.mean_over_kl(kl, values, 2) == pytest.approx(1.5)
-    steps = analysis.mean_over_kl([0, 1, 1, 2], [0, 0, 6, 6], 2, points=20_001)
-    assert steps == pytest.approx(3, rel=1e-3)
-    with pytest.raises(ValueError, match="ends at 4 nats, before 5"):
-        analysis.mean_over_kl(kl, values, 5)
+def test_a_piece_is_worth_the_final_gold_that_is_lost_without_it():
+    whole = [ended(0, 2.0), ended(1, 3.0), ended(2, 1.0)]
+    without = [ended(1, 2.5), ended(0, 2.25), ended(2, 1.0)]
+    lost_gold = analysis.gold_lost(whole, without, [0, 1, 2])
+    assert lost_gold.tolist() == [-0.25, 0.5, 0.0]
 
 
-def test_a_piece_is_worth_what_is_lost_at_equal_kl():
-    def run(seed, kl, values):
-        return {"seed": seed, "history": {"kl_exact": kl, "reward/gold": values}}
-
-    intact = [run(0, [0, 4], [1, 5]), run(1, [0, 2], [0, 4]), run(2, [0, 1], [0, 9])]
-    # Half as steep, and further away: only the range that both reach counts.
-    ablated = [run(1, [0, 8], [0, 8]), run(0, [0, 2], [1, 2])]
-    lost = analysis.lost_at_matched_kl(intact, ablated)
-    assert lost == pytest.approx([2 - 1.5, 2 - 1])
-    assert analysis.lost_at_matched_kl(intact, intact) == pytest.approx([0, 0, 0])
+def test_a_run_that_stopped_counts_as_its_last_look_or_the_worst():
+    whole = [ended(0, 2.0), ended(1, 2.0)]
+    stopped = [lost(0, look(3.0), look(-1.0)), lost(1)]
+    assert analysis.gold_lost(whole, stopped, [0, 1]).tolist() == [3.0, 0.0]
+    assert analysis.worst_gold([*whole, *stopped]) == -1.0
+    with pytest.raises(ValueError):
+        analysis.worst_gold([lost(0)])
 
 
-def test_growth_is_over_the_last_third():
-    assert analysis.late_growth([0, 1, 2, 3, 3, 3, 3, 3.5, 4]) == pytest.approx(1.0)
-    assert analysis.late_growth([0, 5, 5, 5]) == 0
-    assert analysis.late_growth([0, 5]) == 5
-    assert analysis.late_growth([3]) == 0
+def test_a_path_keeps_the_order_of_the_updates():
+    def walked(kl, gold):
+        return {"history": {"kl_exact": kl, "reward/gold": gold}}
+
+    kl, gold = analysis.mean_path([walked([0, 4, 2], [1, 5, 3])])
+    assert kl.tolist() == [0, 4, 2] and gold.tolist() == [1, 5, 3]
+    rows = [walked([0, 4, 2], [1, 5, 3]), walked([2, 6], [3, 1])]
+    kl, gold = analysis.mean_path(rows)
+    assert kl.tolist() == [1, 5, 2] and gold.tolist() == [2, 3, 3]
 
 
-def test_costs_count_what_is_held_and_seconds_per_completion(tiny_model):
-    seconds = {
-        "PPO": [dict(seed=0, seconds=32.0), dict(seed=1, seconds=96.0)],
-        "DPO": [dict(seed=0, seconds=16.0)],
-    }
-    assert analysis.seconds_per_completion(seconds["PPO"]) == {0: 0.5, 1: 1.5}
+def test_a_search_counts_a_stopped_run_as_the_worst_of_its_seed():
+    rows = [ended(0, 4.0), ended(0, 1.0), lost(0, look(3.0)), ended(1, 3.5), lost(1)]
+    rows.insert(3, ended(1, 3.0))
+    found = analysis.search_gains(rows, START, [0, 1])
+    assert found.shape == (2, 3, 2)
+    assert found.mean(-1).tolist() == [[2.0, -1.0, -1.0], [0.0, 0.5, 0.0]]
+    worse = analysis.search_gains([ended(0, 4.0), lost(0, look(-5.0))], START, [0])
+    assert worse.mean(-1).tolist() == [[2.0, -7.0]], "its own last look is the worst"
+
+
+def test_seconds_are_those_of_the_runs_that_ended():
+    rows = [ended(0, seconds=32.0), ended(0, seconds=96.0), lost(0, look(seconds=1))]
+    found = analysis.seconds_per_completion([*rows, ended(1, seconds=6.0)], 64, [0, 1])
+    assert found == pytest.approx([1.0, 6 / 64])
+
+
+def test_gold_for_seconds_follows_the_straight_line():
+    row = ended(seconds=20.0) | {"history": {"reward/gold": [1.0, 1.5, 2.0, 2.5]}}
+    # Half a point of gold an update, five seconds each.
+    assert analysis.gold_for_seconds(row, 30.0) == pytest.approx(3.0)
+    assert math.isnan(analysis.gold_for_seconds(row | {"stopped": "inf"}, 30.0))
+    short = row | {"history": {"reward/gold": [1.0]}}
+    assert math.isnan(analysis.gold_for_seconds(short, 30.0))
+
+
+def test_memory_counts_every_model_and_what_adam_keeps(tiny_model):
     judge = reward_model_from(tiny_model)
     policy = PolicyAndValue(copy.deepcopy(tiny_model))
-    ppo, dpo = analysis.costs(seconds, policy, tiny_model, judge)
-    assert ppo["completions/s"] == 1.0 and dpo["completions/s"] == 4.0
-    assert (ppo["held"], dpo["held"]) == (3, 1)
+    methods = analysis.memory(policy, tiny_model, judge)
+    assert {name: row["held"] for name, row in methods.items()} == {
+        "PPO": 3, "RLOO": 3, "GRPO": 3, "DPO": 1,
+    }  # fmt: skip
     size = tiny_model.num_parameters()
     head = sum(p.numel() for p in policy.value_head.parameters())
-    assert dpo["megabytes"] == pytest.approx(4 * 4 * size / 1e6)
     others = size + judge.num_parameters()
-    assert ppo["megabytes"] == pytest.approx(4 * (4 * (size + head) + others) / 1e6)
+    expected = {
+        "PPO": 4 * (size + head) + others, "GRPO": 4 * size + others, "DPO": 4 * size,
+    }  # fmt: skip
+    for name, numbers in expected.items():
+        assert methods[name]["megabytes"] == pytest.approx(4 * numbers / 1e6)
 
 
 # --- Gradients of KL ----------------------------------------------------------------
@@ -120,35 +153,56 @@ def test_only_k1_in_the_reward_and_k2_in_the_loss_have_the_gradient_of_the_kl():
         assert rows[wrong]["error"] > 0.1 and rows[wrong]["cosine"] < 0.999
 
 
-# --- One reply ----------------------------------------------------------------------
+# --- A price that adapts ------------------------------------------------------------
 
 
-def test_an_episode_holds_what_the_models_say_of_each_token(tiny_model, tiny_tokenizer):
+def test_the_price_finds_the_target_and_its_own_closed_form():
+    path = analysis.adapt_price(1.0, beta=0.3)
+    assert len(path["kl"]) == len(path["beta"]) == 300
+    assert path["kl"][0] == pytest.approx(0, abs=1e-12) and path["beta"][0] == 0.3
+    assert path["kl"][-1] == pytest.approx(1.0, rel=0.01)
+    assert path["beta"][-1] == pytest.approx(analysis.price_of(1.0), rel=0.02)
+
+
+def test_a_greater_distance_has_a_lower_price():
+    prices = [analysis.price_of(target) for target in (0.1, 0.5, 1.5)]
+    assert prices == sorted(prices, reverse=True)
+
+
+# --- A batch ------------------------------------------------------------------------
+
+
+def test_a_batch_holds_what_the_models_say_of_each_token(tiny_model, tiny_tokenizer):
     model = PolicyAndValue(tiny_model).eval()
     torch.nn.init.normal_(model.value_head.weight)
     reference = copy.deepcopy(tiny_model)
     with torch.no_grad():
         reference.model.embed_tokens.weight += 0.05
-    episode, tokens = analysis.sample_reply(
-        model, reference, tiny_tokenizer, "Where is Oslo?", seed=2, max_new_tokens=9
+    prompts = ["Where is Oslo?", "Say it:"]
+    episodes, texts = analysis.sample_batch(
+        model, reference, tiny_tokenizer, prompts, seed=2, max_new_tokens=9
     )
-    [ids] = episode.completion_ids()
-    assert tokens == [tiny_tokenizer.decode([i]) for i in ids]
-    start = int(episode.prompt_length)
-    with torch.no_grad():
-        logits = tiny_model(episode.input_ids).logits[0, start - 1 : -1]
-        ref_logits = reference(episode.input_ids).logits[0, start - 1 : -1]
-    for actual, model_logits in (
-        (episode.old_log_probs, logits),
-        (episode.ref_log_probs, ref_logits),
-    ):
-        expected = model_logits.log_softmax(-1)[torch.arange(len(ids)), ids]
-        torch.testing.assert_close(actual[0], expected, rtol=1e-4, atol=1e-5)
-    kl = exact_kl(logits, ref_logits)
-    torch.testing.assert_close(episode.exact_kl[0], kl, rtol=1e-3, atol=1e-5)
-    log_probs, values, _ = predict(model, episode)
+    for row, ids in enumerate(episodes.completion_ids()):
+        decoded = tiny_tokenizer.decode(ids, skip_special_tokens=True)
+        assert texts[row] == decoded.strip()
+        start, count = int(episodes.prompt_length[row]), len(ids)
+        tokens = episodes.input_ids[row : row + 1, : start + count]
+        with torch.no_grad():
+            logits = tiny_model(tokens).logits[0, start - 1 : -1]
+            ref_logits = reference(tokens).logits[0, start - 1 : -1]
+        for actual, model_logits in (
+            (episodes.old_log_probs, logits),
+            (episodes.ref_log_probs, ref_logits),
+        ):
+            expected = model_logits.log_softmax(-1)[torch.arange(count), ids]
+            given = actual[row, :count]
+            torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
+        kl = exact_kl(logits, ref_logits)
+        given = episodes.exact_kl[row, :count]
+        torch.testing.assert_close(given, kl, rtol=1e-3, atol=1e-5)
+    log_probs, values, _ = predict(model, episodes)
     assert log_probs.requires_grad and values.requires_grad
-    torch.testing.assert_close(values.detach(), episode.values)
+    torch.testing.assert_close(values.detach(), episodes.values)
 
 
 # --- What a value head could know ----------------------------------------------------

@@ -206,6 +206,82 @@ CLIPS = {
 # --- 04.3 -------------------------------------------------------------------------
 
 
+def value_loss(v, o, r, m, e):
+    near = o + (v - o).clamp(-e, e)
+    errors = torch.maximum((v - r) ** 2, (near - r) ** 2) / 2
+    return (errors * m).sum() / m.sum()
+
+
+def value_loss_by_cases(v, o, r, m, e):
+    """The clipped value counts where it is further from the return."""
+    near = torch.where(v > o, v.clamp(max=o + e), v.clamp(min=o - e))
+    further = torch.where((near - r).abs() > (v - r).abs(), near, v)
+    return 0.5 * ((further - r)[m.bool()] ** 2).mean()
+
+
+def each_error(v, o, r, m, e):
+    near = o + (v - o).clamp(-e, e)
+    return torch.maximum((v - r) ** 2, (near - r) ** 2) / 2 * m
+
+
+def with_near(near_of, pick=torch.maximum):
+    def loss(v, o, r, m, e):
+        return mean_error(pick((v - r) ** 2, (near_of(v, o, e) - r) ** 2), m)
+
+    return loss
+
+
+def mean_error(errors, m):
+    return (errors * m).sum() / m.sum() / 2
+
+
+def usual_near(v, o, e):
+    return o + (v - o).clamp(-e, e)
+
+
+def unsquared(v, o, r, m, e):
+    near = usual_near(v, o, e)
+    return mean_error(torch.maximum((v - r).abs(), (near - r).abs()), m)
+
+
+def values_partly_detached(v, o, r, m, e):
+    return value_loss(torch.where(v > o, v, v.detach()), o, r, m, e)
+
+
+VALUES = {
+    "half forgotten": [lambda v, o, r, m, e: 2 * value_loss(v, o, r, m, e)],
+    "sign flipped": [lambda v, o, r, m, e: -value_loss(v, o, r, m, e)],
+    "minimum, not maximum": [with_near(usual_near, torch.minimum)],
+    "not clipped": [lambda v, o, r, m, e: mean_error((v - r) ** 2, m)],
+    "clipped only": [
+        lambda v, o, r, m, e: mean_error((usual_near(v, o, e) - r) ** 2, m)
+    ],
+    "clips around 0": [with_near(lambda v, o, e: v.clamp(-e, e))],
+    "not squared": [unsquared],
+    "old values in place of returns": [
+        lambda v, o, r, m, e: mean_error((v - o) ** 2, m)
+    ],
+    "padding counts": [
+        lambda v, o, r, m, e: value_loss(v, o, r, torch.ones_like(m), e),
+        lambda v, o, r, m, e: each_error(v, o, r, m, e).mean(),
+    ],
+    "mean of row means": [
+        lambda v, o, r, m, e: (each_error(v, o, r, m, e).sum(1) / m.sum(1)).mean()
+    ],
+    "sum, not mean": [lambda v, o, r, m, e: each_error(v, o, r, m, e).sum()],
+    "zero": [lambda v, o, r, m, e: 0.0],
+    "no gradient": [lambda v, o, r, m, e: value_loss(v, o, r, m, e).item()],
+    "wrong gradient": [values_partly_detached],
+    "not reduced to one number": [each_error],
+    "not the right values": [
+        lambda v, o, r, m, e: value_loss(v, o, r, m, 0.5 * e),
+        lambda v, o, r, m, e: value_loss(v, o, r, m, e) * 1.001,
+    ],
+}
+
+# --- 04.4 -------------------------------------------------------------------------
+
+
 def k3(n, o):
     return torch.exp(o - n) - 1 + (n - o)
 
@@ -229,14 +305,16 @@ KLS = {
 
 # --- The tables -------------------------------------------------------------------
 
-TABLE = {"04.1": GAES, "04.2": CLIPS, "04.3": KLS}
+TABLE = {"04.1": GAES, "04.2": CLIPS, "04.3": VALUES, "04.4": KLS}
 REFERENCES = [
     ("04.1", gae),
     ("04.1", gae_by_sums),
     ("04.2", clipped),
     ("04.2", clipped_by_cases),
-    ("04.3", k3),
-    ("04.3", lambda n, o: torch.expm1(o - n) + n - o),
+    ("04.3", value_loss),
+    ("04.3", value_loss_by_cases),
+    ("04.4", k3),
+    ("04.4", lambda n, o: torch.expm1(o - n) + n - o),
 ]
 
 

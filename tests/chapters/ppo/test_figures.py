@@ -1,5 +1,7 @@
 """Figures of notebook 04 show the runs they are given; the explorer tells one reply."""
 
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -7,42 +9,28 @@ import pytest
 import torch
 
 from alignlab.chapters.ppo import figures
-from alignlab.chapters.ppo.artifacts import LOGGED
-from tests.drawing import drawn, points, ticks
+from alignlab.evaluation.intervals import Interval, t_interval
+from alignlab.study.optimising import LOGGED
+from tests.drawing import drawn, legend, points, ticks
 
 pytestmark = pytest.mark.usefixtures("style")
 
 
-def run(seed, scale=1.0, updates=3, **labels):
+def run(scale=1.0, updates=3):
     """A run whose logged numbers are the update's number times a scale."""
     logged = {name: [scale * (t + 1) for t in range(updates)] for name in LOGGED}
-    ends = dict(gold=scale, proxy=scale / 2, kl=3 * scale, stopped=None)
-    return {"seed": seed, "history": logged, **ends, **labels}
+    return {"history": logged}
 
 
-START = [dict(seed=s, gold=0.5, proxy=0.1, kl=0.0) for s in (0, 1)]
-
-
-def test_the_ladder_draws_the_mean_of_every_rung():
-    rows = [
-        run(s, scale + s, rung=r) for r, scale in (("a", 1), ("b", 5)) for s in (0, 1)
-    ]
-    figure = drawn(figures.ladder(rows))
-    assert [axes.get_ylabel() for axes in figure.axes] == [
-        "gold reward",
-        "proxy reward",
-        "KL (nats a reply)",
-    ]
-    for axes in figure.axes:
-        assert [y.tolist() for _, y in points(axes)] == [[1.5, 3, 4.5], [5.5, 11, 16.5]]
-    [legend] = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
-
-
-def test_runs_that_stopped_early_shorten_the_curve_only():
-    rows = [run(0, rung="a"), run(1, updates=2, rung="a")]
-    [axes, *_] = drawn(figures.ladder(rows)).axes
-    assert [x.tolist() for x, _ in points(axes)] == [[1, 2]]
+def test_the_ladder_has_a_row_for_each_rung_in_both_panels():
+    completions = {"a": [0.1, 0.3, 0.5], "b": [0.0, 0.2, 0.1]}
+    seconds = {"a": [1.0, math.nan, 2.0], "b": [0.5, 0.5, 0.5]}
+    left, right = drawn(figures.ladder(completions, seconds, 9.6, "A")).axes
+    assert [x.tolist() for x, _ in points(left, ".")] == list(completions.values())
+    assert [x.tolist() for x, _ in points(right, ".")] == [[1.0, 2.0], [0.5] * 3]
+    assert [x[0] for x, _ in points(left, "D")] == pytest.approx([0.3, 0.1])
+    assert ticks(left.yaxis) == ["a", "b"]
+    assert "10 processor's seconds" in right.get_title(loc="left")
 
 
 def test_the_clipped_objective_is_the_smaller_of_the_two():
@@ -55,63 +43,98 @@ def test_the_clipped_objective_is_the_smaller_of_the_two():
     assert points(bad)[1][1].max() == pytest.approx(-0.7)
 
 
+def test_a_price_is_drawn_with_what_it_should_become():
+    path = {"kl": [0.0, 2.0, 1.0], "beta": [0.1, 0.2, 0.4]}
+    kl, beta = drawn(figures.price(path, 1.0, 0.5)).axes
+    for axes, name, goal in ((kl, "kl", 1.0), (beta, "beta", 0.5)):
+        (_, walked), (_, level) = points(axes)
+        assert walked.tolist() == path[name] and set(level) == {goal}
+
+
 def test_the_sweep_shows_every_seeds_kl_and_gain():
-    rows = [run(s, b + 1 + s, beta=b) for b in (0.2, 0.0) for s in (0, 1)]
-    left, right = drawn(figures.sweep(rows, START)).axes
-    legend = [text.get_text() for text in left.get_legend().get_texts()]
-    assert legend == ["β = 0", "β = 0.2"]
-    means = [y for x, y in points(left) if len(x) == 3][2::3]
-    assert [y.tolist() for y in means] == [
-        [1.5, 3.0, 4.5],
-        pytest.approx([1.7, 3.4, 5.1]),
-    ]
+    rows = {beta: [run(beta + 1), run(beta + 2)] for beta in (0.0, 0.2)}
+    gains = {"gold": {0.0: [1.0, 2.0], 0.2: [3.0, 4.0]}}
+    left, right = drawn(figures.sweep(rows, gains, "KL")).axes
+    assert legend(left) == ["β = 0", "β = 0.2"]
+    lines = [y.tolist() for _, y in points(left)]
+    assert lines[:3] == [[1, 2, 3], [2, 4, 6], [1.5, 3.0, 4.5]]
     assert ticks(right.xaxis) == ["0", "0.2"]
-    (_, gold), (_, proxy) = points(right, "o") + points(right, "s")
-    assert gold == pytest.approx([1.5 - 0.5, 1.7 - 0.5])
-    assert proxy == pytest.approx([0.75 - 0.1, 0.85 - 0.1])
-    dots = [y for _, y in points(right, ".")]
-    assert len(dots) == 4 and all(len(y) == 2 for y in dots)
+    [(_, means)] = points(right, "o")
+    assert means.tolist() == [1.5, 3.5]
+    assert [y.tolist() for _, y in points(right, ".")] == [[1, 2], [3, 4]]
 
 
-def test_the_frontier_has_best_of_n_every_run_and_the_start():
-    rows = [run(s, 1 + s, beta=b) for b in (0.0, 0.2) for s in (0, 1)]
-    best = [dict(n=n, kl=n / 4, gold=n / 2, proxy=n / 8) for n in (1, 2, 4)]
-    for axes, name, start in zip(
-        drawn(figures.frontier(rows, best, START)).axes, ("gold", "proxy"), (0.5, 0.1)
-    ):
-        line, *runs, reference = points(axes)
-        assert line[1].tolist() == [row[name] for row in best]
-        assert [y.tolist() for _, y in runs] == [[r[name] for r in rows[:2]]] * 2
-        assert [x.tolist() for x, _ in runs] == [[3, 6]] * 2
-        assert reference[1] == pytest.approx([start, start])
-        assert [text.get_text() for text in axes.texts] == ["2", "4"]
+def test_the_mean_of_a_curve_ends_where_the_shortest_run_does():
+    rows = {0.2: [run(1), run(3, updates=2)]}
+    left, _ = drawn(figures.sweep(rows, {"gold": {0.2: [1.0, 2.0]}}, "KL")).axes
+    assert points(left)[-1][1].tolist() == [2, 4]
 
 
-def test_pieces_show_seeds_mean_and_the_least_that_counts():
-    lost = {"clipping": [0.1, 0.5], "gae": [-0.2, 0.0]}
-    [axes] = drawn(figures.pieces(lost, 0.1)).axes
+def test_the_frontier_has_best_of_n_and_the_end_of_every_run():
+    best = [
+        [dict(n=n, kl=n / 4, gold=s * n, proxy=n / 8) for n in (1, 2, 4)]
+        for s in (1, 3)
+    ]
+    ends = {"β = 0": [(1.0, 0.1, 0.5), (3.0, 0.3, 0.7)]}
+    gold, proxy = drawn(figures.frontier(best, ends, "Both")).axes
+    assert points(gold, "s")[0][1].tolist() == [2, 4, 8]
+    assert points(proxy, "s")[0][1].tolist() == [1 / 8, 1 / 4, 1 / 2]
+    each, mean = points(gold, "o")
+    assert each[1].tolist() == [0.1, 0.3]
+    assert (mean[0].item(), mean[1].item()) == pytest.approx((2.0, 0.2))
+    assert [text.get_text() for text in gold.texts] == ["2", "4"]
+    assert legend(proxy) == ["best of n", "β = 0"]
+
+
+def test_pieces_show_seeds_interval_and_the_least_that_counts():
+    lost = {"clipping": [0.1, 0.5, 0.3], "gae": [-0.2, 0.0, 0.2]}
+    [axes] = drawn(figures.pieces(lost, 0.1, "Pieces")).axes
     assert ticks(axes.yaxis) == ["without clipping", "without gae"]
-    assert [x.tolist() for x, _ in points(axes, "o")] == list(lost.values())
-    marks = [x[0] for x, _ in points(axes, "None")]
-    assert marks == pytest.approx([0.3, -0.1, 0.0, 0.1])
+    assert [x.tolist() for x, _ in points(axes, ".")] == list(lost.values())
+    bars = [x.tolist() for x, _ in points(axes, "None")][:2]
+    assert bars[0] == pytest.approx(list(t_interval(lost["clipping"])[1:]))
+    assert points(axes)[-1][0][0] == 0.1
+
+
+def test_paths_are_in_the_order_of_the_updates():
+    whole, without = run(), run(2.0)
+    without["history"]["kl_exact"] = [0.0, 5.0, 2.0]
+    [axes] = drawn(figures.paths([whole], {"without it": [without]}, "Far")).axes
+    lines = [x.tolist() for x, _ in points(axes, "None")]
+    assert lines == [[1, 2, 3], [0.0, 5.0, 2.0]]
+    assert [x.item() for x, _ in points(axes, "o")] == [3, 2]
+    assert legend(axes) == ["all of PPO", "without it"]
 
 
 def test_diagnostics_draw_all_that_is_worth_watching():
-    figure = drawn(figures.diagnostics({"healthy": [run(0)], "sick": [run(0, 9)]}))
+    figure = drawn(figures.diagnostics({"healthy": [run()], "sick": [run(9)]}, "Two"))
     assert len(figure.axes) == len(figures.DIAGNOSTICS)
     assert set(figures.DIAGNOSTICS) <= set(LOGGED)
     for axes in figure.axes:
         assert [y.tolist() for _, y in points(axes)] == [[1, 2, 3], [9, 18, 27]]
-    [legend] = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["healthy", "sick"]
+    [names] = figure.legends
+    assert [text.get_text() for text in names.get_texts()] == ["healthy", "sick"]
 
 
-def test_failures_are_crosses():
-    groups = {"PPO": [(1.0, False), (-1.0, True)], "DPO": [(0.5, False)]}
-    [axes] = drawn(figures.failures(groups, "gold gained")).axes
+def test_failures_are_crosses_and_none_is_out_of_sight():
+    groups = {"PPO": [(1.0, False), (-9.0, True)], "DPO": [(0.5, False)]}
+    [axes] = drawn(figures.failures(groups, 0.25, "Runs")).axes
     assert [x.tolist() for x, _ in points(axes, "o")] == [[1.0], [0.5]]
-    assert [x.tolist() for x, _ in points(axes, "X")] == [[-1.0], []]
-    assert ticks(axes.yaxis) == ["PPO", "DPO"] and axes.get_xlabel() == "gold gained"
+    assert [x.tolist() for x, _ in points(axes, "X")] == [[-2.0], []]
+    assert ticks(axes.yaxis) == ["PPO", "DPO"]
+    assert points(axes)[-1][0][0] == -0.25
+
+
+def test_the_search_has_a_curve_for_each_method_and_the_default():
+    curves = {
+        "PPO": [Interval(0.0, -0.1, 0.1), Interval(0.2, 0.1, 0.3)],
+        "DPO": [Interval(0.1, -math.inf, math.inf)] * 2,
+    }
+    [axes] = drawn(figures.search(curves, Interval(0.15, 0.1, 0.2), "Ahead")).axes
+    assert legend(axes) == ["PPO", "DPO", "PPO, default configuration"]
+    assert points(axes, "o")[0][1].tolist() == [0.0, 0.2]
+    bars = [y.tolist() for _, y in points(axes, "None") if len(set(y)) == 2]
+    assert bars == [[-0.1, 0.1], [0.1, 0.3]]
 
 
 # --- One reply ----------------------------------------------------------------------

@@ -1,181 +1,156 @@
-"""The arms of notebook 04: a fair design, and DPO on the reward model's comparisons."""
+"""The runs of notebook 04: what each differs in, and that none runs twice."""
 
 import itertools
 import json
 
+import numpy as np
 import pytest
 
-from alignlab.chapters.ppo import artifacts, runs
-from alignlab.chapters.ppo.artifacts import RECIPE
+from alignlab.chapters.ppo import runs
 from alignlab.ppo import PPOConfig
-from alignlab.study import arms
-from alignlab.study import artifacts as study
-from alignlab.world import gold
+from alignlab.runs.profiles import notebook_settings
+from alignlab.study import arms, artifacts
+from alignlab.study.chains import chain_arm, chains
+from alignlab.study.optimising import RECIPE, rl_arm, start_arm
+from alignlab.study.search import draw
 
-SETTINGS = dict(size="300k", steps=1, n_pairs=4, k=2)
+CHAINS = chains([4, 5, 6], nested=True, size="300k", steps=6, n_pairs=8, k=4)
+DESIGN = dict(
+    chains=CHAINS[:2],
+    many_chains=CHAINS,
+    few_chains=CHAINS[:1],
+    betas=[0.0, 0.2],
+    updates=3,
+    tries=2,
+    repeats=2,
+    pieces=True,
+    n=1,
+)
 
-# --- The design of the arms ---------------------------------------------------------
+
+def settings_of(group):
+    """The settings of each arm, without what all arms of a notebook share."""
+    shared = ("chain", "at", "n")
+    return [{k: v for k, v in arm.items() if k not in shared} for _, arm in group]
 
 
 @pytest.fixture
-def design(monkeypatch):
-    """What the notebook would run, and the rows that it would get."""
+def groups():
+    return runs.calls(**DESIGN)
+
+
+def test_arms_are_json_and_end_with_the_run(groups):
+    for (kind, member), group in groups.items():
+        json.dumps([arm for _, arm in group])
+        for function, arm in group:
+            if kind == "start":
+                assert function is start_arm
+            elif member != "DPO":
+                assert function is rl_arm and arm["at"][-1] == 3
+            assert arm["n"] == 1
+
+
+def test_every_kind_has_its_chains(groups):
+    def seeds(key):
+        return [arm["chain"]["seed"] for _, arm in groups[key]]
+
+    for method in ("PPO", "RLOO", "GRPO", "DPO"):
+        assert sorted(seeds(("search", method))) == [4, 4, 5, 5]
+    assert seeds(("default", None)) == [4, 5, 6] * 2
+    assert seeds(("pieces", None)) == seeds(("pieces", "gae")) == [4, 5, 6]
+    assert seeds(("sweep", 0.0)) == [4, 5]
+    assert seeds(("ladder", "RLOO")) == seeds(("sick", None)) == [4]
+    assert seeds(("start", None)) == [4, 5, 6]
+
+
+def test_repeats_of_the_default_differ_in_the_runs_seed_only(groups):
+    first, second = np.array_split(settings_of(groups["default", None]), 2)
+    assert list(first) == [{}] * 3
+    assert list(second) == [{"run_seed": 1000 + seed} for seed in (4, 5, 6)]
+    assert groups["sweep", 0.2] == groups["default", None][:2], "in the cache already"
+
+
+def test_the_search_tries_what_is_drawn_for_its_seed(groups):
+    found = settings_of(groups["search", "PPO"])
+    expected = [draw("PPO", seed, number) for number in (0, 1) for seed in (4, 5)]
+    for one, other in zip(found, expected, strict=True):
+        assert other.items() <= one.items()
+
+
+def test_without_a_piece_only_that_piece_changes(groups):
+    [whole] = {json.dumps(s) for s in settings_of(groups["pieces", None])}
+    for name, change in runs.PIECES.items():
+        for found in settings_of(groups["pieces", name]):
+            assert found == {**json.loads(whole), **change}
+            usual = {k: getattr(PPOConfig(), k) for k in change} | dict(RECIPE)
+            assert any(found[k] != usual[k] for k in change)
+
+
+def test_each_rung_leaves_out_less_until_it_is_the_default():
+    rungs = list(runs.LADDER.values())
+    left_out = [set(a) - set(b) for a, b in itertools.pairwise(rungs[:3])]
+    assert left_out == [{"whiten_advantages"}, {"vf_coef", "lam"}]
+    assert runs.LADDER["+ KL penalty: PPO"] == {}
+    usual = PPOConfig(use_cpu=True)
+    for change in (*rungs, *runs.PIECES.values(), runs.SICK):
+        assert all(hasattr(usual, name) for name in change)
+
+
+def test_no_pieces_and_no_search_where_the_profile_has_none():
+    groups = runs.calls(**{**DESIGN, "pieces": False, "tries": 0})
+    assert not any(kind == "pieces" for kind, _ in groups)
+    assert groups["search", "PPO"] == groups["search", "DPO"] == []
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    """What the notebook gets, and how often each arm ran."""
     called = []
 
     def run_each(calls, **options):
         called.extend(calls)
-        json.dumps([arm for _, arm in calls])
         return [{**arm, "is": run.__name__} for run, arm in calls]
 
     monkeypatch.setattr(arms, "run_each", run_each)
-    rows = runs.run_all(
-        seeds=[0, 1],
-        many_seeds=[0, 1, 2],
-        piece_seeds=[0, 1],
-        few_seeds=[0],
-        dpo_seeds=[0, 1],
-        betas=[0.0, 0.05, 0.2],
-        rates=[1.5e-4, 1e-3],
-        grid_betas=[0.05, 0.2],
-        updates=3,
-        dpo_steps=4,
-        n=1,
-        size="300k",
-        steps=6,
-        n_pairs=8,
-        k=4,
-    )
-    return called, rows
+    return called, runs.run_all(**DESIGN)
 
 
-def test_no_arm_runs_twice_and_ppo_comes_first(design):
-    called, rows = design
-    names = [run.__name__ + json.dumps(arm, sort_keys=True) for run, arm in called]
-    assert len(set(names)) == len(names)
-    kinds = [run in (artifacts.ppo_arm, artifacts.path_arm) for run, _ in called]
-    assert kinds == sorted(kinds, reverse=True), "the longest first"
-    assert {r["is"] for r in rows["dpo"]} == {"dpo_arm"}
-    assert {r["is"] for r in rows["start"]} == {"start_arm"}
-    for name in ("default", "sweep", "grid"):
-        assert {r["is"] for r in rows[name]} == {"ppo_arm"}
-    for name in ("pieces", "sick"):  # what their policies are worth, nobody asks
-        assert {r["is"] for r in rows[name]} == {"path_arm"}
+def test_no_arm_runs_twice_and_rows_know_what_they_are_for(rows):
+    called, kinds = rows
+    texts = [run.__name__ + json.dumps(arm, sort_keys=True) for run, arm in called]
+    assert len(set(texts)) == len(texts)
+    assert {row["without"] for row in kinds["pieces"]} == {None, *runs.PIECES}
+    assert list(dict.fromkeys(r["rung"] for r in kinds["ladder"])) == [*runs.LADDER]
+    assert {row["method"] for row in kinds["search"]} == {"PPO", "RLOO", "GRPO", "DPO"}
+    assert [row["is"] for row in kinds["chains"]] == [chain_arm.__name__] * 3
 
 
-def test_every_row_knows_its_seed_rate_and_price(design):
-    _, rows = design
-    assert [r["seed"] for r in rows["start"]] == [0, 1, 2]
-    assert [r["seed"] for r in rows["default"]] == [0, 1, 2]
-    assert {(r["rate"], r["beta"]) for r in rows["default"]} == {
-        (1.5e-4, artifacts.BETA)
-    }
-    assert [(r["seed"], r["num_ppo_epochs"]) for r in rows["eager"]] == [(0, 4), (1, 4)]
-    swept = [(r["beta"], r["seed"]) for r in rows["sweep"]]
-    assert swept == [(b, s) for b in (0.0, 0.05, 0.2) for s in (0, 1)]
-    grid = {(1.5e-4, 0.05), (1.5e-4, 0.2), (1e-3, 0.05), (1e-3, 0.2)}
-    for name in ("grid", "dpo"):
-        assert {(r["rate"], r["beta"]) for r in rows[name]} == grid
-        assert len(rows[name]) == 8
-    assert [(r["rung"], r["seed"]) for r in rows["ladder"]] == [
-        (rung, 0) for rung in runs.LADDER
-    ]
-    assert [(r["without"], r["seed"]) for r in rows["pieces"]] == [
-        (piece, seed) for piece in runs.PIECES for seed in (0, 1)
-    ]
+def test_the_profiles_make_the_recorded_calls():
+    settings = notebook_settings("04", "full")
+    recorded = dict(
+        first_seed=100, nested=True, size="1m", steps=600, n_pairs=4000, k=16,
+        updates=8, n=3, tries=8, repeats=3, betas=[0.0, 0.05, 0.2, 0.8],
+        many_seeds=10, few_seeds=3, seeds=5, pieces=True, pool=32,
+    )  # fmt: skip
+    assert {name: settings[name] for name in recorded} == recorded
+    for profile in ("smoke", "cpu"):
+        settings = notebook_settings("04", profile)
+        assert (settings["first_seed"], settings["nested"]) == (0, False)
+        assert settings["seeds"] == settings["many_seeds"]
 
 
-def test_an_ablation_differs_from_the_default_in_its_piece_only(design):
-    _, rows = design
-    usual = {k: v for k, v in rows["default"][0].items() if k not in ("keep", "beta")}
-    usual["is"] = "path_arm"
-    for row in rows["pieces"]:
-        if row["seed"] == 0:
-            changed = {k for k in row if row[k] != usual.get(k, None)} - {
-                "without", "beta",
-            }  # fmt: skip
-            assert changed == set(runs.PIECES[row["without"]])
-
-
-def test_every_rung_of_the_ladder_adds_something_until_it_is_the_default(design):
-    _, rows = design
-    rungs = list(runs.LADDER.values())
-    left_out = [set(a) - set(b) for a, b in itertools.pairwise(rungs[:3])]
-    assert left_out == [{"whiten_advantages"}, {"vf_coef", "lam"}]
-    assert rungs[-1] == {"kl_coef": artifacts.BETA}
-    last = {k: v for k, v in rows["ladder"][-1].items() if k != "rung"}
-    assert last == rows["default"][0]
-
-
-def test_the_default_is_the_libraries_own():
-    assert PPOConfig().kl_coef == artifacts.BETA
-    others = runs.SICK, runs.EAGER
-    for arm in (*runs.PIECES.values(), *runs.LADDER.values(), *others):
-        usual = PPOConfig(use_cpu=True)
-        assert all(hasattr(usual, name) for name in arm)
-    for piece in (*runs.PIECES.values(), runs.EAGER):
-        usual = {name: getattr(PPOConfig(), name) for name in piece}
-        assert any((usual | artifacts.RECIPE)[name] != piece[name] for name in piece)
-
-
-# --- DPO -----------------------------------------------------------------------------
-
-REPLIES = ["One.", "Two.", "Three."]
-PAIRS = [
-    {"prompt": gold.request("France"), "chosen": a, "rejected": b}
-    for a, b in itertools.permutations(REPLIES, 2)
-]
-DPO = dict(seed=3, dpo_steps=2, learning_rate=1e-2, kl_coef=0.2, **SETTINGS)
-
-
-@pytest.fixture
-def dpo_runs(tiny, monkeypatch):
-    """What DPO is called with, on six comparisons."""
-    called = []
-    monkeypatch.setattr(study, "candidates", lambda *a, **o: "replies")
+def test_best_of_n_picks_by_the_proxy(monkeypatch):
+    golds, proxies = np.array([[0.0, 1, 2, 3]]), np.array([[4.0, 3, 2, 1]])
+    monkeypatch.setattr(runs.Chain, "replies", lambda self, split, k: (split, k))
+    monkeypatch.setattr(runs.Chain, "reward_model", lambda self: ("model", "words"))
+    monkeypatch.setattr(artifacts, "golds_of", lambda replies: golds)
     monkeypatch.setattr(
-        study, "comparisons", lambda *of: PAIRS if of == ("replies", 4) else None
+        artifacts,
+        "score_candidates",
+        lambda model, words, replies: proxies if replies == ("test", 4) else None,
     )
-    train = runs.train_dpo
-
-    def train_dpo(policy, tokenizer, rows, **options):
-        called.append((rows, options))
-        return train(policy, tokenizer, rows, **options)
-
-    monkeypatch.setattr(runs, "train_dpo", train_dpo)
-    return called
-
-
-@pytest.mark.network
-def test_dpo_gets_the_comparisons_of_the_reward_model(dpo_runs):
-    result = runs.dpo_arm(n=2, **DPO)
-    [(rows, options)] = dpo_runs
-    assert sorted(map(str, rows)) == sorted(map(str, PAIRS))
-    assert options["beta"] == 0.2 and options["seed"] == 3
-    assert result["kl"] > 0 and result["stopped"] is None and "proxy" in result
-
-
-@pytest.mark.network
-def test_what_is_timed_runs_alone_after_a_start_that_is_not(dpo_runs, monkeypatch):
-    alone = []
-
-    def run_alone(calls):
-        alone.append(calls)
-        return [{**arm, **run(**arm)} for run, arm in calls]
-
-    monkeypatch.setattr(runs, "run_alone", run_alone)
-    seconds = runs.time_each([0, 1], dpo_steps=2, **SETTINGS)
-    assert [run for calls in alone for run, _ in calls] == [
-        artifacts.timed_arm, runs.timed_dpo_arm,
-    ] * 2  # fmt: skip
-    assert [options["steps"] for _, options in dpo_runs] == [1, 2, 1, 2]
-    for rows in seconds.values():
-        assert [row["seed"] for row in rows] == [0, 1]
-        assert all(row["seconds"] > 0 for row in rows)
-    usual = RECIPE["learning_rate"], artifacts.BETA
-    for row in seconds["DPO"]:
-        assert (row["learning_rate"], row["kl_coef"]) == usual
-    assert all(row["kl_coef"] == artifacts.BETA for row in seconds["PPO"])
-    ticks = iter([0.0, 1.0, 10.0, 16.0])  # starts and ends of the two runs
-    monkeypatch.setattr(runs.time, "perf_counter", lambda: next(ticks))
-    monkeypatch.setattr(runs, "train_dpo", lambda *a, **o: None)
-    assert runs.timed_dpo_arm(**DPO) == {"seconds": 3.0}
+    curve = runs.best_of_n_arm(chain=CHAINS[0], pool=4, ns=[1, 4])["curve"]
+    assert [(row["n"], row["gold"], row["proxy"]) for row in curve] == [
+        (1, 1.5, 2.5),
+        (4, 0.0, 4.0),
+    ]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from alignlab.chapters.side_effects import analysis
-from alignlab.chapters.side_effects import runs as side_effects
 from alignlab.chapters.side_effects.analysis import gold_curve
 from alignlab.evaluation.exact import best_of_n_kl
 from alignlab.study import artifacts
@@ -55,11 +54,35 @@ def test_the_proxy_after_the_peak_is_read_on_the_measuring_half():
     assert analysis.proxy_after_peak(made_run(golds, proxies)) == pytest.approx(4)
 
 
-def test_the_budget_is_the_first_look_beyond_or_the_last():
-    run = made_run(np.zeros((4, 2, 1)), kl=[0, 3, 6, 20])
-    assert analysis.beyond_budget(run, 5) == 2
-    assert analysis.beyond_budget(run, 6) == 2
-    assert analysis.beyond_budget(run, 50) == 3
+def look(step, kl, worth):
+    each = [[worth, worth]]
+    point = dict(step=step, kl=kl, golds=[worth], proxies=[worth])
+    return point | {"each_gold": each, "each_proxy": each, "texts": [["a", "b"]]}
+
+
+def test_runs_are_followed_from_the_reference_to_the_reach():
+    chain = {"chain": {"seed": 7}}
+    start = [chain | {"points": [look(0, 1e-9, 1.0)]}]
+    rows = [
+        chain | {"points": [look(2, 3.0, 2.0), look(4, 7.9, 3.0), look(6, 8.1, 0.0)]}
+    ]
+    [row] = analysis.followed(rows, start)
+    assert row["seed"] == 7
+    assert [point["step"] for point in row["points"]] == [0, 2, 4]
+    assert row["points"][0]["kl"] == 0
+    assert row["points"][1]["golds"] == [[2.0, 2.0]]
+
+
+def test_rules_stop_where_what_they_see_is_highest():
+    golds = np.stack([[0, 1, 5, 2], [0, 1, 2, 3]], axis=1)[:, :, None]
+    row = made_run(golds)
+    rises, peaks = [0.0, 1.0, 2.0, 3.0], [0.0, 2.0, 1.0, -1.0]
+    wobble = np.array([-1.0, 1.0])
+    seen = [[(wobble + x).tolist() for x in judge] for judge in (rises, peaks, rises)]
+    judged = {"start": [s[0] for s in seen], "scores": [s[1:] for s in seen]}
+    found = analysis.stops(row, judged)
+    assert found == {"end": 3, "proxy": 3, "judge": 1, "worst": 1, "oracle": 2}
+    assert analysis.look_gold(row).tolist() == [0, 1, 2, 3]
 
 
 def test_grids_end_where_the_nearest_run_does():
@@ -81,43 +104,18 @@ def test_contents_are_counted_by_gold():
     assert found["empty"].tolist() == [1, 1]
 
 
-def test_runs_are_stopped_by_the_others():
-    d = np.array([0, 0.6, 1.0, 2.0, 3.0, 4.0, 5.0])
-
-    def run(peak, seed):
-        golds = (d * (1 - d / (2 * peak)))[:, None, None]
-        return made_run(1 + golds, kl=d**2, seed=seed)
-
-    rows = analysis.stopped_early([run(2, 0), run(3, 1)], form="best-of-n")
-    assert [row["d"] for row in rows] == pytest.approx([3, 2])
-    assert rows[0]["stopped"] == pytest.approx(1 + 3 * (1 - 3 / 4))
-    assert rows[0]["best"] == pytest.approx(2)
-    assert rows[0]["end"] == pytest.approx(1 + 5 * (1 - 5 / 4))
-
-
-def test_best_of_n_by_gold_itself_gains_most_and_ensembles_lie_between():
+def test_best_of_n_by_gold_itself_gains_what_the_normal_does():
     random = np.random.default_rng(0)
     golds = random.normal(size=(50, 16))
     own = analysis.best_of_n_curve(golds, golds, [1, 8])
     assert [row["kl"] for row in own] == [0, best_of_n_kl(8)]
     assert own[0]["gold"] == pytest.approx(golds.mean())
     assert own[1]["gold"] - own[0]["gold"] == pytest.approx(1.42, abs=0.1)
-    rows = [
-        {"proxies": golds + noise + 100 * i}
-        for i, noise in enumerate(random.normal(size=(3, 50, 16)))
-    ]
-    alone = [
-        analysis.best_of_n_curve(row["proxies"], golds, [8])[0]["gold"] for row in rows
-    ]
-    for how in side_effects.ENSEMBLES:
-        proxies = analysis.ensemble_proxies(rows, how)
-        together = analysis.best_of_n_curve(proxies, golds, [8])[0]["gold"]
-        assert max(alone) - 0.05 < together < own[1]["gold"], how
 
 
 def test_the_lead_of_best_of_n_is_at_equal_kl():
     run = made_run([[[0.0]], [[5.0]]], kl=[0, 5])  # gold equals KL
-    curve = [dict(kl=kl, gold=kl + 0.5) for kl in (0.2, 1, 4)] + [dict(kl=6, gold=0)]
+    curve = [dict(kl=kl, gold=kl + 0.5) for kl in (0.2, 1, 2)] + [dict(kl=6, gold=0)]
     assert analysis.best_of_n_lead(curve, run) == pytest.approx(0.5)
     assert analysis.best_of_n_lead([dict(kl=0.1, gold=3)], run) == 0
 
@@ -143,11 +141,20 @@ def test_diversity_is_restored_between_two_temperatures():
     reference = heated((1, 0.8, 2.0), (2, 0.9, 0.0))
     policy = heated((1, 0.4, 5.0), (0.5, 0.1, 6.0), (1.5, 0.6, 4.0), (2, 1.0, 1.0))
     found = analysis.restored(policy, reference)
-    assert found == pytest.approx({"temperature": 1.75, "price": 2.5 - 5})
+    assert found == pytest.approx({"temperature": 1.75, "gold": 2.5, "price": 2.5 - 5})
     nowhere = analysis.restored(heated((1, 0.4, 5), (2, 0.7, 1)), reference)
-    assert nowhere == pytest.approx({"temperature": 2, "price": -4})
+    assert nowhere == pytest.approx({"temperature": 2, "gold": 1, "price": -4})
     nothing = analysis.restored(heated((1, 0.9, 5), (2, 1.0, 1)), reference)
-    assert nothing == pytest.approx({"temperature": 1, "price": 0})
+    assert nothing == pytest.approx({"temperature": 1, "gold": 5, "price": 0})
+
+
+def test_a_cooled_reference_has_the_gold_of_the_policy():
+    policy = heated((1, 0.4, 3.0), (2, 0.5, 0.0))
+    reference = heated((0.5, 0.2, 4.0), (1, 0.8, 2.0), (2, 0.9, 0.0))
+    found = analysis.cooled(policy, reference)
+    assert found == pytest.approx({"temperature": 0.75, "diversity": 0.5, "gold": 3})
+    never = analysis.cooled(heated((1, 0.4, 9.0)), reference)
+    assert never == {"temperature": 0.5, "diversity": 0.2, "gold": 4.0}
 
 
 def test_diversity_of_replies_that_are_all_the_same_and_all_different(tiny_tokenizer):

@@ -58,7 +58,7 @@ def test_halves_mark_the_peak_that_one_of_them_picks():
     [axes, other] = drawn(figures.halves([run(0), run(1)])).axes
     assert legend(axes) == ["picks", "measures"]
     assert axes.lines[-1].get_xdata()[0] == 1
-    assert other.get_title(loc="left") == "Reward model 1"
+    assert other.get_title(loc="left") == "Seed 1"
 
 
 def test_contents_draw_what_gold_counts(monkeypatch):
@@ -96,22 +96,32 @@ def test_the_formula_stands_beside_the_truth():
     assert axes.lines[1].get_ydata().tolist() == [0.5, 1.5, 3.5]
 
 
-def test_data_and_size_draw_a_dot_a_seed():
+def test_weaker_reward_models_have_a_line_each():
     def curve(top):
-        return [dict(n=n, kl=float(n - 1), gold=top * n) for n in (1, 2, 4)]
+        return [dict(n=n, kl=float((n - 1) ** 2), gold=top * n) for n in (1, 2, 4)]
 
-    groups = {
-        ("300k", 250): [curve(1), curve(2)],
-        ("300k", 4000): [curve(3), curve(3)],
-        ("1m", 4000): [curve(4), curve(5)],
-    }
-    left, right = drawn(figures.data_and_size(groups)).axes
-    assert legend(left)[1] == "300k, 4,000 comparisons"
-    ends = [sorted(line.get_ydata()) for line in right.lines if len(line.get_ydata())]
-    assert ends == [[4, 8], [12, 12], [16, 20]]
-    assert right.get_title(loc="left") == "Best of 4 (dots: seeds)"
-    labels = [label.get_text() for label in right.get_xticklabels()]
-    assert labels == ["250", "4,000"]
+    [axes] = drawn(figures.weaker({500: [curve(1), curve(3)], 4000: [curve(4)]})).axes
+    assert legend(axes) == ["500 comparisons", "4,000 comparisons"]
+    [mean] = [x for x in axes.lines if x.get_label() == "500 comparisons"]
+    assert mean.get_xdata().tolist() == [0, 1, 3]
+    assert mean.get_ydata().tolist() == [2, 4, 8]
+
+
+def test_rules_have_a_row_and_a_dot_a_seed():
+    [axes] = drawn(figures.stopping({"end": [-1.0, 0.0], "judge": [0.5, 0.7]})).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["end", "judge"]
+    dots = [
+        line.get_xdata().tolist() for line in axes.lines if line.get_marker() == "o"
+    ]
+    assert dots == [[-1.0, 0.0], [0.5, 0.7]]
+
+
+def test_the_monitor_draws_changes():
+    looks = [dict(step=s, proxy=2.0 + s, judge=1.0 - s) for s in (0, 4)]
+    [axes] = drawn(figures.monitor(looks)).axes
+    assert legend(axes) == ["proxy", "judge"]
+    assert axes.lines[0].get_ydata().tolist() == [0, 4]
+    assert axes.lines[1].get_ydata().tolist() == [0, -4]
 
 
 def test_many_halves_stand_in_two_rows():
@@ -145,7 +155,6 @@ def test_diversity_and_entropy_follow_the_runs():
     assert len(figure.axes) == 4
     for axes in figure.axes:
         assert axes.lines[0].get_ydata().tolist() == [0, 1, 2, 3, 4]
-        assert axes.lines[-1].get_xdata()[0] == pytest.approx(math.sqrt(5))
     left, right = drawn(figures.entropy_and_reward([run()])).axes
     assert left.lines[0].get_xdata().tolist() == [0, 2, 2, 0, -4]
     assert right.lines[0].get_ydata() == pytest.approx([2, 1.8, 1.6, 1.4, 1.2])
@@ -156,7 +165,7 @@ def test_temperature_labels_the_mean_of_seeds():
         return [dict(temperature=t, diversity=t, gold=gold_at_one / t) for t in (1, 2)]
 
     [axes] = drawn(figures.temperature([curve(4), curve(6)], [curve(2)])).axes
-    assert legend(axes) == ["reference policy", "after PPO"]
+    assert legend(axes) == ["reference", "after PPO"]
     means = [
         line.get_ydata().tolist() for line in axes.lines if line.get_marker() != "None"
     ]

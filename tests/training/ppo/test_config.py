@@ -32,6 +32,7 @@ def test_the_config_is_read_from_a_command_line():
         (dict(num_mini_batches=-1), "num_mini_batches is -1"),
         (dict(max_completion_length=0), "max_completion_length is 0"),
         (dict(cliprange=0), "cliprange is 0"),
+        (dict(cliprange_high=0), "cliprange_high is 0"),
         (dict(cliprange_value=-0.2), "cliprange_value is -0.2"),
         (dict(kl_coef=-0.1), "kl_coef is -0.1"),
         (dict(kl_coef=math.nan), "kl_coef is nan"),

@@ -233,7 +233,8 @@ def ours(episodes, log_probs, settings):
     episodes.weights = token_weights(episodes.lengths, np.arange(6), args).double()
     weighted = episodes.advantages * episodes.weights[:, None]
     old = episodes.old_log_probs, weighted, episodes.mask
-    return ppo_policy_loss(log_probs, *old, args.cliprange), args
+    clip_ranges = args.cliprange, args.cliprange_high
+    return ppo_policy_loss(log_probs, *old, *clip_ranges), args
 
 
 def same_with_gradient(actual, expected, log_probs):
@@ -243,17 +244,19 @@ def same_with_gradient(actual, expected, log_probs):
     assert gradients[0].abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("high", [None, 0.28])
 @pytest.mark.parametrize("name", ["gae", "rloo", "grpo"])
-def test_policy_losses_are_those_of_verl(tokens, name):
+def test_policy_losses_are_those_of_verl(tokens, name, high):
     episodes, log_probs = tokens
     settings, aggregation, _ = MODES[name]
-    loss, args = ours(episodes, log_probs, settings)
+    loss, args = ours(episodes, log_probs, settings | dict(cliprange_high=high))
     peer, *_ = verl_core_algos.compute_policy_loss(
         episodes.old_log_probs,
         log_probs,
         episodes.advantages,
         episodes.mask,
         cliprange=args.cliprange,
+        cliprange_high=high,
         clip_ratio_c=1e9,  # no second clip
         loss_agg_mode=aggregation,
     )

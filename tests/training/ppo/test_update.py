@@ -340,6 +340,17 @@ def test_clip_ranges_bound_what_an_update_can_do(update):
     assert narrow[-1]["approx_kl"] < wide[-1]["approx_kl"]
 
 
+def test_clip_higher_lets_probabilities_rise_but_fall_no_further(update):
+    seen = update(num_ppo_epochs=1)
+    options = dict(cliprange=0.01, num_ppo_epochs=6, lr=0.2)
+    same, equal, higher = (
+        updated(seen, cliprange_high=high, **options)[2] for high in (None, 0.01, 1e6)
+    )
+    assert equal == same
+    assert 0 < higher[-1]["clip_fraction"] < same[-1]["clip_fraction"]
+    assert higher[-1]["approx_kl"] > same[-1]["approx_kl"]
+
+
 def test_an_exact_kl_needs_the_reference(update):
     seen = update(num_ppo_epochs=1)
     with pytest.raises(ValueError, match="needs ref_logits"):
