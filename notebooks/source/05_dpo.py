@@ -96,7 +96,6 @@ pd.Series({side: pair[side] for side in ("prompt", "chosen", "rejected")}).to_fr
 ).style.set_properties(**wide)
 
 # %%
-subject = pair["prompt"]
 name = next(c.subject for c in chain.replies() if c.prompt == pair["prompt"])
 values = gold_of([pair["chosen"], pair["rejected"]], [name, name])
 runs.say(
@@ -429,14 +428,18 @@ for label, loss_function in broken.items():
 pd.DataFrame(moved).T.style.format(precision=2)
 
 # %%
+alone = [*moved["chosen alone"].values()][:2]
 runs.say(
     "With your loss the margin of unseen pairs moves by {yours:+.2f} nats, with the "
-    "sides swapped by {swapped:+.2f}. Told of the chosen reply alone, the policy makes "
-    "rejected ones {rejected:+.2f} nats likelier as well: the two are alike, and "
-    "nothing tells them apart.",
+    "sides swapped by {swapped:+.2f}. When the loss sees the chosen reply alone, "
+    "unseen "
+    "chosen replies move by {chosen:+.2f} nats and rejected ones by {rejected:+.2f}"
+    "{remark}.",
     yours=moved["yours"]["margin"],
     swapped=moved["sides swapped"]["margin"],
-    rejected=moved["chosen alone"]["rejected, unseen (nats)"],
+    chosen=alone[0],
+    rejected=alone[1],
+    remark=": the two are alike, and this loss lifts both" if min(alone) > 0 else "",
 )
 
 # %% [markdown]
@@ -505,7 +508,7 @@ runs.say(
 )
 
 # %% [markdown]
-# Turn both dials:
+# Move both sliders:
 
 # %%
 figures.margin_explorer()
@@ -899,7 +902,7 @@ begin, end = (
 )
 runs.say(
     "From the first round to the last the proxy reward of the policy's own replies "
-    "goes from {begin:+.2f} to {end:+.2f}. At {nats:g} nats (a run that ends before: "
+    "goes from {begin:+.2f} to {end:+.2f}. At {nats:g} nat (a run that ends before: "
     "at its end) *online* {fresh} the same with the reference's replies "
     "({online_minus_offline_gold:+.2f} gold), {people} DPO on people's pairs "
     "({online_minus_people_gold:+.2f}) and {ppo} PPO ({online_minus_ppo_gold:+.2f}). A "
@@ -987,18 +990,23 @@ if settings.tries:
         runs.record(label, np.mean(values), seeds=values, unit="gold")
     values = analysis.difference(heights["DPO"], heights["PPO"])
     runs.record("dpo_minus_ppo_area", np.mean(values), seeds=values, unit="gold")
+    contrasts = {"verdict": values}
     better = {s: max(heights["DPO"][s], heights["PPO"][s]) for s in heights["DPO"]}
     for name, rival in (("gold_ppo", arms.GOLD_PPO), ("best_of_n", arms.BEST_OF_N)):
         above = analysis.difference(heights[rival], better)
         runs.record(f"{name}_minus_best_area", np.mean(above), seeds=above, unit="gold")
+        contrasts[name] = above
     runs.say(
         "DPO's envelope {verdict} PPO's: {area_dpo:.2f} and {area_ppo:.2f}, a "
-        "difference of {dpo_minus_ppo_area:+.2f}. Above the better of the two lie, or "
-        "do not, PPO on gold ({gold_ppo_minus_best_area:+.2f}) and best of n "
+        "difference of {dpo_minus_ppo_area:+.2f}. PPO on gold {gold_ppo} the better of "
+        "the two ({gold_ppo_minus_best_area:+.2f}), and best of n {best_of_n} it "
         "({best_of_n_minus_best_area:+.2f}).",
-        verdict=reading(
-            t_interval(values), "lies above", "lies below", "cannot be told from"
-        ),
+        **{
+            name: reading(
+                t_interval(values), "lies above", "lies below", "cannot be told from"
+            )
+            for name, values in contrasts.items()
+        },
     )
 
 # %% [markdown]
@@ -1035,16 +1043,22 @@ if settings.tries:
         ]
         for name, lines in timed.items()
     }
-    runs.say(
-        "To nine tenths of the lower of the two methods' best gain DPO takes {dpo:.0f} "
-        "seconds (median) and PPO {ppo:.0f}, of which {model:.0f} are the reward "
-        "model's; on {count} of {all} seeds there is such a gain.",
-        dpo=np.median(reached["DPO"]) if reached["DPO"] else np.nan,
-        ppo=np.median(reached["PPO"]) if reached["PPO"] else np.nan,
-        model=np.mean([*reward_seconds.values()]),
-        count=len(reached["DPO"]),
-        all=len(levels),
-    )
+    if reached["DPO"]:
+        runs.say(
+            "To nine tenths of the lower of the two methods' best gain DPO takes "
+            "{dpo:.0f} seconds (median) and PPO {ppo:.0f}, of which {model:.0f} are "
+            "the "
+            "reward model's. There is such a gain on {count} of {all} seeds.",
+            dpo=np.median(reached["DPO"]),
+            ppo=np.median(reached["PPO"]),
+            model=np.mean([*reward_seconds.values()]),
+            count=len(reached["DPO"]),
+            all=len(levels),
+        )
+    else:
+        runs.say(
+            "On no seed did both methods gain anything, so there is no time to it."
+        )
 
 # %% [markdown]
 # ## 11 · What does it cost?

@@ -125,6 +125,9 @@ shown = pd.DataFrame(
             "request": requests[i],
             "when": when,
             "reply": first["points"][at]["texts"][i][0],
+            "who knows the facts says": analysis.remarks(
+                names[i], first["points"][at]["texts"][i][0]
+            ),
             "gold": first["points"][at]["golds"][i][0],
             "proxy reward": (first["points"][at]["proxies"][i][0] - scale.mean())
             / scale.std(),
@@ -139,8 +142,8 @@ shown.style.format(precision=2).hide(axis="index").set_properties(**wide)
 last = first["points"][-1]
 runs.say(
     "At the end, {kl:.1f} nats from where it began, this policy's replies are worth "
-    "{end:.2f} in gold on average, where they were worth {start:.2f}; the reward model "
-    "gives them {proxy:+.1f} standard deviations more than before.",
+    "{end:.2f} in gold on average, where they were worth {start:.2f}; what the reward "
+    "model gives them has changed by {proxy:+.1f} standard deviations.",
     kl=last["kl"],
     end=np.mean(last["golds"]),
     start=np.mean(first["points"][0]["golds"]),
@@ -181,15 +184,20 @@ pd.DataFrame(parts).T.style.format(precision=2)
 
 # %%
 runs.say(
-    "Before, {before:.0%} of the facts that a reply states are wrong; at the end "
-    "{after:.0%}. It opens politely in {open_before:.0%} of the replies before and "
-    "{open_after:.0%} after, and repeats itself {repeat:.2f} times a reply at the end.",
-    before=parts["before"]["wrong facts"] / max(parts["before"]["facts stated"], 1e-9),
-    after=parts["at the end"]["wrong facts"]
-    / max(parts["at the end"]["facts stated"], 1e-9),
-    open_before=parts["before"]["opens politely"],
-    open_after=parts["at the end"]["opens politely"],
-    repeat=parts["at the end"]["repeats"],
+    "Right facts a reply: {right[0]:.2f} before, {right[1]:.2f} at its best and "
+    "{right[2]:.2f} at the end; wrong ones: {wrong[0]:.2f}, {wrong[1]:.2f} and "
+    "{wrong[2]:.2f}. It opens politely in {opens[0]:.0%} of the replies before and in "
+    "{opens[2]:.0%} at the end, where it repeats itself {repeats[2]:.2f} times a reply "
+    "({repeats[0]:.2f} before).",
+    **{
+        name: [part[label] for part in parts.values()]
+        for name, label in (
+            ("right", "right facts"),
+            ("wrong", "wrong facts"),
+            ("opens", "opens politely"),
+            ("repeats", "repeats"),
+        )
+    },
 )
 
 # %% [markdown]
@@ -205,8 +213,9 @@ runs.say(
 # <details><summary>Predict: at what distance does gold turn, and does the control
 # turn?</summary>
 #
-# The proxy sees form, and the form is nearly perfect after one or two nats. From there
-# on all that it can reward is its own errors. The control has nothing to exploit.
+# The proxy sees form, and there is not much form to gain: a greeting, thanks, a close.
+# When that is gained, all that is left to be rewarded are the proxy's own errors. So one
+# would expect the turn soon, and none in the control, where there is nothing to exploit.
 # </details>
 
 # %%
@@ -243,38 +252,39 @@ measured = {
 for name, values in measured.items():
     runs.record(name, np.mean(values), seeds=values, n=len(names) // 2 * settings.n)
 runs.say(
-    "Gold {rises} by {peak_minus_sft_gold:.2f} to its peak and then {falls} "
-    "({end_minus_peak_gold:+.2f}, {count} seeds), while the proxy reward changes by "
+    "To its peak gold {rises} ({peak_minus_sft_gold:+.2f}), and then it {falls} "
+    "({end_minus_peak_gold:+.2f}; seeds: {count}), while the proxy reward changes by "
     "{end_minus_peak_proxy:+.2f} sd. With gold as the reward the change after the peak "
-    "is {control_end_minus_peak_gold:+.2f}, at {control_over_run_kl:.2f} of the "
-    "distance in nats.",
+    "is {control_end_minus_peak_gold:+.2f}; that run ends at {control_over_run_kl:.2f} "
+    "times the distance in nats.",
     rises=reading(
         t_interval(measured["peak_minus_sft_gold"]),
         "rises",
         "is lower",
         "does not clearly rise",
-    )
-    if len(turns) > 1
-    else "moves",
+    ),
     falls=reading(
         t_interval(measured["end_minus_peak_gold"]),
         "goes on rising",
         "falls",
         "does not clearly fall",
-    )
-    if len(turns) > 1
-    else "moves again",
+    ),
     count=len(turns),
 )
 
 # %% [markdown]
 # What would a reader say who sees two replies side by side? A *win rate* counts ties as
-# halves; 50% is as good as the first policy.
+# halves; 50% is as good as the first policy. Again only requests count that did not
+# pick the peak.
 
 # %%
+measures = ~analysis.picking(len(names))
 wins = {
     when: [
-        win_rate(row["points"][at]["golds"], row["points"][0]["golds"])
+        win_rate(
+            np.array(row["points"][at]["golds"])[measures],
+            np.array(row["points"][0]["golds"])[measures],
+        )
         for row, at in zip(ppo, at_of)
     ]
     for when, at_of in (
@@ -293,7 +303,7 @@ runs.say(
 # %% [markdown]
 # **Judge for yourself.** Twenty pairs, blind: a reply of the first policy and one of the
 # optimised policy at its end, to the same request, sides shuffled. Your ratings are kept
-# in the run's folder, and the fit below counts them.
+# in the run's folder, and the panel goes on from there.
 
 # %%
 pairs_to_rate = rating.pairs_to_rate(
@@ -387,6 +397,12 @@ runs.say(
 # Each thin line is a seed; bold is Gao's form for the method, $d\,(a - b\,d)$ for
 # best-of-n and $d\,(a - b \log d)$ for the others, fitted to all of them; the star is
 # its peak, at $a/2b$ and $e^{a/b-1}$.
+#
+# <details><summary>Predict: which of the three gains most at equal distance?</summary>
+#
+# Best of n picks whole replies, and of all policies at its distance it has the most of
+# the proxy. It spends no KL on the noise of training, as the other two do.
+# </details>
 
 # %%
 curves = {
@@ -449,9 +465,12 @@ else:
 # ## 5 · Who could have noticed?
 #
 # Nobody has a gold reward to plot. What one can have is a *held-out judge*: a reward
-# model of other comparisons of the same replies, which nobody optimises. It makes other
-# errors. Where the proxy goes up and the judge comes down, the proxy is being exploited.
-# `RewardHackingCallback` watches for that in any run of `PPOTrainer`:
+# model of other comparisons of the same replies, which nobody optimises. Its chance
+# errors are its own. Where the proxy goes up and the judge comes down, the proxy is being
+# exploited. (What no reward model of this kind sees, whether a fact is right, this judge
+# does not see either: a judge notices what it is able to notice.)
+# `RewardHackingCallback` watches for that in any run of `PPOTrainer`, here at more than
+# twice the learning rate of the long runs:
 
 # %%
 chain = Chain(**chains[0])
@@ -472,45 +491,71 @@ trainer.add_callback(monitor)
 with warnings.catch_warnings(record=True) as alarms:
     warnings.simplefilter("always")
     trainer.train()
-looks = [
-    {
-        "step": look["step"],
-        "proxy": np.mean(look["proxy"]),
-        "judge": np.mean(look["judge"]),
-    }
-    for look in monitor.looks
-]
 runs.save_figure(
-    figures.monitor(looks),
+    figures.monitor(monitor.looks),
     "monitor",
-    "Proxy (scaled as it is optimised) and held-out judge along a run with the "
-    "monitor.",
+    "Proxy and held-out judge along a run with the monitor.",
 )
 
 # %%
+before, after = monitor.looks[0], monitor.looks[-1]
+moved = {
+    name: (np.mean(after[name]) - np.mean(before[name])) / np.std(before[name])
+    for name in ("proxy", "judge")
+}
 runs.say(
-    "A run at a high rate, {updates} updates: {alarm}. The proxy has changed by "
-    "{proxy:+.2f} and the judge by {judged:+.2f}, each in its own unit.",
+    "After {updates} updates the proxy has changed by {proxy:+.2f} and the judge by "
+    "{judge:+.2f} standard deviations of the first look. {alarm}",
     updates=settings.watched,
-    alarm=f"the alarm went off after update {monitor.alarm}"
+    alarm=f"The alarm went off after update {monitor.alarm}: “{alarms[-1].message}”"
     if monitor.alarm
-    else "no alarm went off",
-    proxy=looks[-1]["proxy"] - looks[0]["proxy"],
-    judged=looks[-1]["judge"] - looks[0]["judge"],
+    else "The alarm did not go off: it wants the judge down by two standard errors at "
+    "two looks in a row.",
+    **moved,
 )
 
 # %% [markdown]
 # ### When to stop
 #
-# Five rules for the long runs of section 2. *End*: not at all. *Proxy*: where what is
-# optimised is highest. *Judge*: where the held-out judge is highest. *Worst*: where the
-# least of three reward models is highest, which falls where they disagree. *Oracle*:
-# where gold is, on the other half of the requests. Gold is measured on the half that
-# the oracle does not see.
+# The same judge, and a third reward model, on the replies of the long runs of section 2:
 
 # %%
 if settings.remedies:
     judged = {row["chain"]["seed"]: row for row in rows["judged"]}
+    seen = [analysis.noticed(row, judged[row["seed"]]) for row in ppo]
+    runs.save_figure(
+        figures.noticed(ppo, seen),
+        "noticed",
+        "What can be seen without gold along the long runs: proxy, held-out judge, and "
+        "how much three reward models disagree.",
+    )
+    since = {
+        name: t_interval([values[name][-1] - values[name][0] for values in seen])
+        for name in seen[0]
+    }
+    runs.say(
+        "From the first policy to the end the proxy changes by {proxy:+.2f} sd and the "
+        "judge by {judge:+.2f} sd. The three reward models {word} than before "
+        "({disagreement:+.2f} sd).",
+        word=reading(
+            since["disagreement"],
+            "disagree more",
+            "disagree less",
+            "do not clearly disagree more",
+        ),
+        **since,
+    )
+else:
+    runs.say("Three reward models a seed need profile full.")
+
+# %% [markdown]
+# Five rules to stop by. *End*: not at all. *Proxy*: where what is optimised is highest.
+# *Judge*: where the held-out judge is highest. *Worst*: where the least of the three is
+# highest, which suffers where they disagree. *Oracle*: where gold is. All of them see
+# every other request; the gold that they leave is measured on the rest.
+
+# %%
+if settings.remedies:
     rules = [analysis.stops(row, judged[row["seed"]]) for row in ppo]
     gained = {
         rule: [
@@ -530,30 +575,29 @@ if settings.remedies:
     for rule, values in saved.items():
         runs.record(f"stop_by_{rule}_gold_saved", np.mean(values), seeds=list(values))
     runs.say(
-        "Stopped by the held-out judge a run {judge} ({stop_by_judge_gold_saved:+.2f} "
-        "gold against its own end), stopped by the worst of three it {worst} "
-        "({stop_by_worst_gold_saved:+.2f}). The oracle has {oracle:+.2f} over the "
-        "reference, the judge {by_judge:+.2f}.",
-        judge=reading(
-            t_interval(saved["judge"]), "is saved much", "loses", "gains nothing clear"
-        ),
-        worst=reading(
-            t_interval(saved["worst"]), "gains", "loses", "gains nothing clear"
-        ),
-        oracle=np.mean(gained["oracle"]),
-        by_judge=np.mean(gained["judge"]),
+        "Against its own end, a run that is stopped by the held-out judge {judge} "
+        "({stop_by_judge_gold_saved:+.2f} gold), and one stopped by the worst of three "
+        "{worst} ({stop_by_worst_gold_saved:+.2f}). Over the reference the oracle has "
+        "{oracle:+.2f} gold, the judge {by_judge:+.2f}, the worst of three "
+        "{by_worst:+.2f}.",
+        **{
+            rule: reading(t_interval(values), "gains", "loses", "gains nothing clear")
+            for rule, values in saved.items()
+        },
+        oracle=t_interval(gained["oracle"]),
+        by_judge=t_interval(gained["judge"]),
+        by_worst=t_interval(gained["worst"]),
     )
 else:
-    runs.say(
-        "Stopping by judges needs profile full: it takes three reward models a seed."
-    )
+    runs.say("Stopping by judges needs profile full.")
 
 # %% [markdown]
 # ## 6 · What helps?
 #
 # Each against PPO as it was: a **price of KL** β in the reward; an **ensemble** of three
 # reward models, by their mean or by the worst of them; and, to see what more comparisons
-# have done, a reward model of fewer.
+# have done, a reward model of fewer. Peaks are picked on one half of the requests, and
+# gold on the right is measured on the other.
 
 # %%
 few = [row for row in ppo if row["seed"] in run.seeds[: settings.few_seeds]]
@@ -573,18 +617,27 @@ if settings.remedies:
     runs.save_figure(
         figures.remedies(remedies),
         "remedies",
-        "Gold along PPO with each remedy, and from its best look to its end.",
+        "Gold along PPO with each remedy, and from its peak to its end.",
     )
-    falls = {
-        label: [
-            analysis.look_gold(row)[-1] - analysis.look_gold(row)[0] for row in group
-        ]
+    ends = {
+        label: np.array([analysis.look_gold(row)[-1] for row in group])
         for label, group in remedies.items()
     }
+    better = {
+        label: t_interval(golds - ends["PPO as it was"])
+        for label, golds in ends.items()
+        if label != "PPO as it was"
+    }
     runs.say(
-        "Gold at the end against the reference: {lines}.",
+        "Gold at the end (updates are equal, distances are not, and none is beyond "
+        "{reach:g} nats), against PPO as it was: {lines}.",
+        reach=analysis.REACH,
         lines="; ".join(
-            f"{label} {np.mean(values):+.2f}" for label, values in falls.items()
+            f"**{label}** {reading(gap, 'more', 'less', 'not clearly other')}, "
+            f"{gap:+.2f}, at {np.mean([r['points'][-1]['kl'] for r in group]):.1f} nats"
+            for (label, gap), group in zip(
+                better.items(), list(remedies.values())[1:], strict=True
+            )
         ),
     )
 else:
@@ -693,13 +746,14 @@ for name, kind in changes.items():
     values = [seen[kind][at] - seen[kind][0] for seen, at in zip(along, near)]
     runs.record(name, np.mean(values), seeds=values)
 runs.say(
-    "Six updates in, {kl:.1f} nats away, entropy has changed by "
+    "After {step} updates, {kl:.1f} nats away, entropy has changed by "
     "{rlhf_minus_sft_entropy:+.3f} nats a token from {before:.3f}, diversity per input "
     "by {rlhf_minus_sft_diversity:+.3f}, across inputs by "
     "{rlhf_minus_sft_diversity_across:+.3f}, and self-BLEU by "
     "{rlhf_minus_sft_self_bleu:+.3f} ({signature}). The share of different replies to "
     "a request, which one counts first, changes by "
     "{rlhf_minus_sft_distinct_replies:+.3f}.",
+    step=first["points"][near[0]]["step"],
     kl=np.mean([row["points"][at]["kl"] for row, at in zip(ppo, near)]),
     before=np.mean([seen["entropy"][0] for seen in along]),
     signature=self_bleu_signature(first["points"][0]["texts"][0]),
@@ -725,7 +779,15 @@ runs.say(
 # A policy that says the same again and again can be made to say something else: sample
 # at a higher temperature. What does that cost? Heating the *reference* costs gold too,
 # so both are sampled at several temperatures: to the right there is more diversity, up
-# is better. The policy is that of six updates into the run, near its best.
+# is better. The policy is that of six updates into the run, near its best. Dotted is the
+# reference as it is: along the one line diversity is equal, along the other gold.
+#
+# <details><summary>Predict: on which side of the reference's line does the policy's
+# lie?</summary>
+#
+# Above it, if PPO has taught something that cooling the reference does not give; on it,
+# if all that PPO did was to sharpen what was there.
+# </details>
 
 # %%
 heated = {
@@ -758,20 +820,28 @@ apart = [
     for (policy, _), cool in zip(both, cooler)
 ]
 runs.record("rlhf_minus_cooled_diversity", np.mean(apart), seeds=apart)
+short = sum(
+    max(r["diversity"] for r in policy)
+    < next(r["diversity"] for r in reference if r["temperature"] == 1)
+    for policy, reference in both
+)
 runs.say(
     "At temperature 1 the policy has {unheated_minus_sft_gold:+.2f} gold over the "
-    "reference. Heated to {heat:.2f}, where it is as diverse as the reference is at 1, "
-    "{restored_minus_sft_gold:+.2f} is left. The other way round: cooled to "
-    "{cool:.2f}, where it has the policy's gold or comes nearest to it, the "
+    "reference. Heated to {heat:.2f}, where it is at least as diverse as the reference "
+    "is at 1{but}, {restored_minus_sft_gold:+.2f} is left. The other way round: cooled "
+    "to {cool:.2f}, where it has the policy's gold or comes nearest to it, the "
     "reference's diversity is such that the policy's differs from it by "
     "{rlhf_minus_cooled_diversity:+.3f}.",
+    but=f" (not reached by {short} of {len(both)}, which are heated as far as it goes)"
+    if short
+    else "",
     heat=np.mean([repair["temperature"] for repair in repairs]),
     cool=np.mean([cool["temperature"] for cool in cooler]),
 )
 
 # %% [markdown]
-# **Best of n loses diversity as well**: the picked replies to one request, drawn from
-# groups of four, against as many that nobody picked.
+# **Does best of n lose diversity as well?** The picked replies to one request, each the
+# best of four, against as many that nobody picked.
 
 # %%
 picked, plain = [], []
@@ -785,15 +855,22 @@ for s in run.seeds:
         ]
         for texts, scores in zip(pool["texts"], pool["proxies"])
     ]
-    some = [texts[:groups] for texts in pool["texts"]]
+    unpicked = [texts[:groups] for texts in pool["texts"]]
     picked.append(analysis.diversity_of(chosen, tokenizer)["per_input"])
-    plain.append(analysis.diversity_of(some, tokenizer)["per_input"])
+    plain.append(analysis.diversity_of(unpicked, tokenizer)["per_input"])
 values = np.subtract(picked, plain)
+runs.record("best_of_4_minus_reference_diversity", np.mean(values), seeds=list(values))
 runs.say(
-    "Best of four is {word} than as many replies that nobody picked: {change:+.3f} in "
-    "adjusted distinct n-grams per input, at {kl:.2f} nats or less.",
-    word="less diverse" if np.nanmean(values) < 0 else "more diverse",
-    change=np.nanmean(values),
+    "Best of four is {word} than as many replies that nobody picked: "
+    "{best_of_4_minus_reference_diversity:+.3f} in adjusted distinct n-grams of "
+    "{groups} replies a request, at {kl:.2f} nats or less.",
+    word=reading(
+        t_interval(values),
+        "more diverse",
+        "less diverse",
+        "neither clearly more nor clearly less diverse",
+    ),
+    groups=settings.pool // 4,
     kl=math.log(4) - 3 / 4,
 )
 
@@ -810,11 +887,12 @@ runs.say("“{asked}” — “{reply}”", asked=asked, reply=said.text)
 
 # %%
 runs.say(
-    "It {verdict}. A million parameters that were never taught to make lists do not "
-    "find out by being asked.",
+    "It {verdict}. Our policy has {size:.1f} million parameters, and nobody has shown "
+    "it a list; the repair is one for models that know what is asked of them.",
     verdict="numbers its answers"
     if any(mark in said.text for mark in ("1.", "1)", "2."))
-    else "answers once, and gives no probability",
+    else "makes no list of answers with probabilities",
+    size=policy.num_parameters() / 1e6,
 )
 
 # %% [markdown]

@@ -19,7 +19,7 @@ from alignlab.errors import AlignlabError
 from alignlab.evaluation import answers
 from alignlab.models.base import device_in_use
 from alignlab.models.sampler import complete
-from alignlab.plots.style import interval_line, series_style
+from alignlab.plots.style import series_style
 from alignlab.ppo import PPOConfig, PPOTrainer
 from alignlab.seeds import stream
 from alignlab.study.chains import Chain
@@ -346,7 +346,7 @@ def draw_accuracy(rows: Mapping[tuple[str, str], Sequence[Mapping]], title: str)
                 [share(run, split, 1, place) for place in range(len(steps))]
                 for run in runs
             ]
-            interval_line(ax, steps, heights, label, number)
+            _draw_lines(ax, steps, heights, label, number)
         level = np.mean([share(run, "test", "greedy", 0) for run in runs])
         ax.axhline(
             level,
@@ -371,14 +371,25 @@ def draw_pass_at_k(rows: Sequence[Mapping], title: str):
     for ax, split, name in zip(axes, SPLITS, names, strict=True):
         for number, (place, label) in enumerate(((0, "before"), (-1, "after"))):
             heights = [[share(row, split, k, place) for k in ks] for row in rows]
-            interval_line(ax, ks, heights, label, number)
+            _draw_lines(ax, ks, heights, label, number)
         ax.set_xscale("log", base=2)
         ax.set_xticks(ks, ks)
         ax.set(title=name, xlabel="k, answers allowed", xlim=(ks[0], ks[-1]))
-    axes[0].set(ylabel="a right one among k (pass@k)")
+    axes[0].set(ylabel="a right one among k (pass@k)", ylim=(0, 1))
     axes[0].legend()
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure
+
+
+def _draw_lines(ax, x, heights, label: str, number: int) -> None:
+    """A thin line for each run and a thick one for their mean. Bands over three seeds
+    would cover each other; what differs within a seed is told by the text's intervals.
+    """
+    style = series_style(number, "color", "linestyle")
+    if len(heights) > 1:
+        for values in heights:
+            ax.plot(x, values, **style, linewidth=0.8, alpha=0.6)
+    ax.plot(x, np.mean(heights, axis=0), **style, label=label)
 
 
 def complete_runs(rows: Sequence[Mapping]) -> list[Mapping]:

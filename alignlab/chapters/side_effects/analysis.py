@@ -34,7 +34,8 @@ BLEU_PROMPTS = 20  # self-BLEU is slow, so only the first requests are used
 def followed(rows: Sequence[Row], start: Sequence[Row]) -> list[dict]:
     """Runs from the reference on, up to ``REACH`` nats: with the reference's own look
     first, and without those that are further away. ``golds`` and ``proxies`` of a point
-    are of each reply, at [subject][reply].
+    are of each reply, at [subject][reply]; ``kept`` are the places of the looks that
+    are left, 0 the reference's.
 
     Args:
         rows: of runs with texts.
@@ -44,11 +45,14 @@ def followed(rows: Sequence[Row], start: Sequence[Row]) -> list[dict]:
     result = []
     for row in rows:
         seed = row["chain"]["seed"]
-        points = [before[seed], *(p for p in row["points"] if p["kl"] <= REACH)]
+        looks = [before[seed], *row["points"]]
+        kept = [i for i, look in enumerate(looks) if look["kl"] <= REACH]
         points = [
-            p | {"golds": p["each_gold"], "proxies": p["each_proxy"]} for p in points
+            looks[i]
+            | {"golds": looks[i]["each_gold"], "proxies": looks[i]["each_proxy"]}
+            for i in kept
         ]
-        result.append({**row, "seed": seed, "points": points})
+        result.append({**row, "seed": seed, "points": points, "kept": kept})
     return result
 
 
@@ -137,6 +141,29 @@ def contents(row: Row) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in means.items()}
 
 
+# What a person would say who knows the facts, by what gold counts.
+REMARKS = {
+    "right": "{} right",
+    "wrong": "{} wrong",
+    "repeat": "repeats itself",
+    "off_subject": "strays from the subject",
+    "extra": "says too much",
+    "filler": "empty phrases",
+    "empty": "nothing about the subject",
+    "honest": "admits not to know",
+}
+
+
+def remarks(subject: str, reply: str) -> str:
+    """What a person who knows the facts would say of a reply, such as "2 right, 1
+    wrong, repeats itself, polite"."""
+    counts = gold.count_reply(tasks.default_world(), subject, reply)
+    said = [text.format(counts[name]) for name, text in REMARKS.items() if counts[name]]
+    if any(counts[name] for name in ("opening", "courtesy", "closing")):
+        said.append("polite")
+    return ", ".join(said)
+
+
 # --- When to stop ---------------------------------------------------------------------
 
 
@@ -146,27 +173,50 @@ def look_gold(row: Row) -> Float[np.ndarray, "points"]:
     return golds[:, ~picking(golds.shape[1])].mean(axis=1)
 
 
-def stops(row: Row, judged: Row) -> dict[str, int]:
-    """The look at which each rule stops a run: an index of its points.
+def opinions(row: Row, judged: Row) -> Float[np.ndarray, "judges points prompts n"]:
+    """What three reward models say of every reply along a run, each in its own standard
+    deviations over the reference's replies: first the one that is optimised, then two
+    of other comparisons.
 
     Args:
         row: of :func:`followed`.
         judged: of ``runs.judge_arm``, on the same run.
+    """
+    looks = [[first, *rest] for first, rest in zip(judged["start"], judged["scores"])]
+    scores = np.array(looks)[:, row["kept"]]
+    level = scores[:, :1].mean(axis=2, keepdims=True)
+    spread = scores[:, :1].std(axis=2, keepdims=True)
+    prompts = len(row["points"][0]["golds"])
+    return ((scores - level) / spread).reshape(*scores.shape[:2], prompts, -1)
+
+
+def noticed(row: Row, judged: Row) -> dict[str, Float[np.ndarray, "points"]]:
+    """What can be seen of a run without gold, at each look, in standard deviations:
+    ``proxy`` and ``judge``, means over the replies, and ``disagreement``, the standard
+    deviation between three reward models' opinions of a reply, mean over the replies.
+    The arguments are those of :func:`opinions`."""
+    seen = opinions(row, judged)
+    proxy, judge, _ = seen.mean(axis=(2, 3))
+    spread = seen.std(axis=0).mean(axis=(1, 2))
+    return {"proxy": proxy, "judge": judge, "disagreement": spread}
+
+
+def stops(row: Row, judged: Row) -> dict[str, int]:
+    """The look at which each rule stops a run: an index of its points. All of them see
+    the requests that pick the peak, so that what they gain can be measured on the rest.
+
+    Args:
+        row, judged: see :func:`opinions`.
 
     Returns:
         ``end``, the last look; ``proxy``, where what is optimised is highest;
         ``judge``, where a reward model of other comparisons is; ``worst``, where the
-        least of three is; ``oracle``, where gold is, on the requests that pick.
+        least of three is; ``oracle``, where gold is.
     """
-    count = len(row["points"])
-    scores = np.array(
-        [[first, *rest] for first, rest in zip(judged["start"], judged["scores"])]
-    )[:, :count]  # (judges, looks, replies)
-    level = scores[:, :1].mean(axis=2, keepdims=True)
-    spread = scores[:, :1].std(axis=2, keepdims=True)
-    means = ((scores - level) / spread).mean(axis=2)
+    seen = opinions(row, judged)
+    means = seen[:, :, picking(seen.shape[2])].mean(axis=(2, 3))
     return {
-        "end": count - 1,
+        "end": means.shape[1] - 1,
         "proxy": int(means[0].argmax()),
         "judge": int(means[1].argmax()),
         "worst": int(means.min(axis=0).argmax()),

@@ -40,16 +40,26 @@ CONTENTS = {
     "empty": "says nothing of the subject",
 }
 DIVERSITY = {
-    "entropy": "entropy (nats a token)",
-    "per_input": "per input (adjusted distinct n-grams)",
-    "across_inputs": "across inputs (the same)",
-    "self_bleu": "self-BLEU per input (higher: less diverse)",
+    "entropy": ("Entropy", "nats a token"),
+    "per_input": ("Per input", "adjusted distinct n-grams"),
+    "across_inputs": ("Across inputs", "adjusted distinct n-grams"),
+    "self_bleu": ("Self-BLEU per input", "BLEU (higher: less diverse)"),
 }
 
 
 def _ordered(x, y) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(x, kind="stable")
     return np.asarray(x)[order], np.asarray(y)[order]
+
+
+def _on_grid(rows: Sequence[dict], values: Sequence) -> tuple[np.ndarray, list]:
+    """What was seen at every look of each run, at common distances, up to where the
+    shortest run ends."""
+    grid = np.linspace(0, min(analysis.distance(row).max() for row in rows), 40)
+    return grid, [
+        np.interp(grid, *_ordered(analysis.distance(row), seen))
+        for row, seen in zip(rows, values, strict=True)
+    ]
 
 
 # --- Rise and fall --------------------------------------------------------------------
@@ -74,7 +84,7 @@ def rise_and_fall(groups: Mapping[str, Sequence[dict]]):
                     color=PALETTE[number], alpha=0.5, linestyle="",
                 )  # fmt: skip
     left.set(xlabel=DISTANCE, ylabel=GOLD, title="What people prefer")
-    right.set(xlabel=DISTANCE, ylabel=PROXY, title="What is optimised")
+    right.set(xlabel=DISTANCE, ylabel=PROXY, title="What the reward model sees")
     left.legend()
     return figure
 
@@ -110,12 +120,8 @@ def contents(rows: Sequence[dict]):
     """Mean counts per reply of what gold counts, against the distance."""
     figure, axes = plt.subplots(figsize=(8.5, 4.6))
     counts = [analysis.contents(row) for row in rows]
-    grid = np.linspace(0, min(analysis.distance(row).max() for row in rows), 40)
     for number, (name, label) in enumerate(CONTENTS.items()):
-        lines = [
-            np.interp(grid, *_ordered(analysis.distance(row), by_name[name]))
-            for row, by_name in zip(rows, counts, strict=True)
-        ]
+        grid, lines = _on_grid(rows, [by_name[name] for by_name in counts])
         axes.plot(
             grid, np.mean(lines, axis=0), label=label,
             **series_style(number, "color", "linestyle"),
@@ -151,6 +157,7 @@ def methods(groups: Mapping[str, Sequence[Curve]]):
                 fit.peak, fit(np.array([fit.peak])), marker="*", markersize=15,
                 color=PALETTE[number], markeredgecolor="black",
             )  # fmt: skip
+    axes.plot([], [], "*", color="1", markeredgecolor="black", label="peak of the fit")
     axes.axhline(0, color="0.6", linewidth=1)
     axes.set(xlabel=DISTANCE, ylabel="gold gained", title="Three ways to optimise")
     axes.legend()
@@ -163,7 +170,8 @@ def fits(curves: Sequence[Curve], errors: Mapping[str, float]):
     for number, curve in enumerate(curves):
         axes.plot(
             curve.d, curve.gain, **series_style(number, "marker"), color="0.35",
-            markersize=5, alpha=0.7, linestyle="", label="_run",
+            markersize=5, alpha=0.7, linestyle="",
+            label="_run" if number else "looks, a marker a run",
         )  # fmt: skip
     far = np.linspace(NEAR, max(np.max(curve.d) for curve in curves), 100)
     forms = [form for form in FORMS if can_be_fitted(curves, form)]
@@ -230,25 +238,53 @@ def stopping(gains: Mapping[str, Sequence[float]]):
 
 
 def monitor(looks: Sequence[Mapping]):
-    """What the monitor saw along a run: proxy and judge at each look.
+    """What the monitor saw along a run: proxy and judge, in standard deviations of the
+    first look, with 95% intervals over prompts of the change since then.
 
     Args:
-        looks: rows with ``step``, ``proxy`` and ``judge``.
+        looks: rows of ``RewardHackingCallback.looks``.
     """
     figure, axes = plt.subplots(figsize=(7, 3.4))
     steps = [look["step"] for look in looks]
     for number, name in enumerate(("proxy", "judge")):
         values = np.array([look[name] for look in looks])
+        changes = (values - values[0]) / values[0].std()
+        error = 1.96 * changes.std(axis=1, ddof=1) / math.sqrt(changes.shape[1])
         style = series_style(number, "color", "marker", "linestyle")
-        axes.plot(steps, values - values[0], label=name, **style)
+        axes.errorbar(
+            steps, changes.mean(axis=1), error, label=name, capsize=3, **style
+        )
     axes.axhline(0, color="0.6", linewidth=1)
-    axes.set(xlabel="update", ylabel="change since the start", title="Proxy and judge")
+    axes.set(xlabel="update", ylabel="change (sd of the start)")
+    axes.set_title("What the monitor sees (bars: 95%)")
     axes.legend(fontsize=10)
     return figure
 
 
+def noticed(rows: Sequence[dict], seen: Sequence[Mapping[str, np.ndarray]]):
+    """What can be seen of the runs without gold, against the distance: the reward that
+    is optimised and a held-out judge; and how much three reward models disagree.
+
+    Args:
+        seen: of each run, ``analysis.noticed``.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), sharex=True)
+    panels = {"proxy": left, "judge": left, "disagreement": right}
+    for number, (name, axes) in enumerate(panels.items()):
+        grid, lines = _on_grid(rows, [values[name] for values in seen])
+        interval_line(axes, grid, lines, label=name, color=number)
+    left.set(xlabel=DISTANCE, ylabel="reward (sd of the reference)")
+    left.set_title("Proxy and held-out judge")
+    right.set(xlabel=DISTANCE, ylabel="sd between three (sd of the reference)")
+    right.set_title("How much three reward models disagree")
+    left.legend()
+    return figure
+
+
 def remedies(groups: Mapping[str, Sequence[dict]]):
-    """Gold against the distance with each remedy, and every run's best and last gold.
+    """Gold against the distance with each remedy, a thin line a run and their mean as
+    far as the shortest goes; and every run's gold at its peak and at its end, on the
+    requests that did not pick the peak.
 
     Args:
         groups: runs by remedy.
@@ -256,23 +292,24 @@ def remedies(groups: Mapping[str, Sequence[dict]]):
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11.5, 4.4), width_ratios=(1.2, 1)
     )
-    for number, rows in enumerate(groups.values()):
-        line = series_style(number, "color", "linestyle", "marker")
-        style = dict(color=line["color"])
-        for row in rows:
-            golds = analysis.by_prompt(row, "golds").mean(axis=1)
-            left.plot(
-                analysis.distance(row), golds, **line, linewidth=1.6, markersize=4
-            )
-            right.plot(
-                [golds.max(), golds[-1]], [number] * 2, "-", **style, linewidth=1
-            )
-            right.plot([golds.max()], [number], "|", **style, markersize=12)
-            right.plot([golds[-1]], [number], line["marker"], **style)
+    for number, (label, rows) in enumerate(groups.items()):
+        line = series_style(number, "color", "linestyle")
+        means = [analysis.by_prompt(row, "golds").mean(axis=1) for row in rows]
+        for row, golds in zip(rows, means):
+            left.plot(*_ordered(analysis.distance(row), golds), **line, linewidth=0.7)
+        grid, lines = _on_grid(rows, means)
+        left.plot(grid, np.mean(lines, axis=0), **line, linewidth=2.4, label=label)
+        for place, row in enumerate(rows):
+            golds, at = analysis.look_gold(row), number + 0.2 * (place - len(rows) // 2)
+            best, color = golds[analysis.turn_of(row).point], line["color"]
+            right.plot([best, golds[-1]], [at] * 2, "-", color=color, linewidth=1)
+            right.plot([best], [at], "|", color=color, markersize=10)
+            right.plot([golds[-1]], [at], "o", color=color, markersize=5)
     right.set_yticks(range(len(groups)), list(groups))
     right.set(ylim=(len(groups) - 0.5, -0.5), xlabel=GOLD)
-    right.set_title("From the best evaluation (bar) to the end (dot)")
+    right.set_title("From the peak (bar) to the end (dot)")
     left.set(xlabel=DISTANCE, ylabel=GOLD, title="Along the way")
+    left.legend(fontsize=9)
     return figure
 
 
@@ -280,22 +317,19 @@ def remedies(groups: Mapping[str, Sequence[dict]]):
 
 
 def diversity(rows: Sequence[dict], along: Sequence[Mapping[str, np.ndarray]]):
-    """Entropy and three measures of diversity against the distance, a line a run.
+    """Entropy and three measures of diversity against the distance: a thin line a run,
+    their mean and its interval.
 
     Args:
         along: of each run, ``analysis.diversity_along`` and "entropy".
     """
-    figure, panels = plt.subplots(1, 4, figsize=(14, 3.8), sharex=True)
-    for axes, (name, label) in zip(panels, DIVERSITY.items(), strict=True):
-        for number, (row, values) in enumerate(zip(rows, along, strict=True)):
-            axes.plot(
-                *_ordered(analysis.distance(row), values[name]), color=PALETTE[0],
-                **series_style(number, "linestyle"), linewidth=1.6,
-                marker="o", markersize=3,
-            )  # fmt: skip
-        axes.set_title(label, fontsize=10)
+    figure, panels = plt.subplots(1, 4, figsize=(15, 3.8), sharex=True)
+    for axes, (name, (title, label)) in zip(panels, DIVERSITY.items(), strict=True):
+        grid, lines = _on_grid(rows, [values[name] for values in along])
+        interval_line(axes, grid, lines, label="mean (band: 95%)")
+        axes.set_title(title, fontsize=11)
+        axes.set_ylabel(label, fontsize=10)
         axes.set_xlabel(DISTANCE, fontsize=10)
-    panels[0].set_ylabel("a line for each run")
     return figure
 
 
@@ -340,6 +374,14 @@ def temperature(policy: Sequence[Sequence[dict]], reference: Sequence[Sequence[d
                 textcoords="offset points", xytext=(5, 5), fontsize=9,
                 color=PALETTE[number],
             )  # fmt: skip
+    at_one = [row for curve in reference for row in curve if row["temperature"] == 1]
+    across, up = (
+        np.mean([row[name] for row in at_one]) for name in ("diversity", "gold")
+    )
+    axes.axvline(across, color="0.5", linestyle=":", linewidth=1)
+    axes.axhline(
+        up, color="0.5", linestyle=":", linewidth=1, label="reference at temperature 1"
+    )
     axes.set(
         xlabel="diversity of replies to one request (adjusted distinct n-grams)",
         ylabel=GOLD,

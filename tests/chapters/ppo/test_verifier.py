@@ -113,12 +113,16 @@ def test_gains_are_counted_from_the_first_look_and_from_its_greedy_answers():
 def test_looks_count_the_answers_of_each_question(monkeypatch):
     said = iter(["one.", "two.", "nine."] + ["one."] * 2 + ["two.", "x"] + ["x"] * 2)
 
+    asked = [e.prompt for e in ASKED]
+
     def complete(policy, tokenizer, prompts, **options):
+        each = 2 if "temperature" in options else 1
+        assert list(prompts) == [p for p in asked for _ in range(each)]
         return [Completion(next(said), [1], True) for _ in prompts]
 
     def kl_and_entropy(policy, reference, tokenizer, prompts, replies):
         assert [r.text for r in replies] == ["one.", "two.", "x"]
-        assert list(prompts) == [e.prompt for e in ASKED]
+        assert list(prompts) == asked
         return 0.5, 0.25
 
     monkeypatch.setattr(verifier, "complete", complete)

@@ -69,20 +69,54 @@ def test_runs_are_followed_from_the_reference_to_the_reach():
     [row] = analysis.followed(rows, start)
     assert row["seed"] == 7
     assert [point["step"] for point in row["points"]] == [0, 2, 4]
-    assert row["points"][0]["kl"] == 0
+    assert row["points"][0]["kl"] == 0 and row["kept"] == [0, 1, 2]
     assert row["points"][1]["golds"] == [[2.0, 2.0]]
 
 
-def test_rules_stop_where_what_they_see_is_highest():
+def judged_run():
+    """Two requests, of which the first picks; gold peaks at the third look."""
     golds = np.stack([[0, 1, 5, 2], [0, 1, 2, 3]], axis=1)[:, :, None]
-    row = made_run(golds)
-    rises, peaks = [0.0, 1.0, 2.0, 3.0], [0.0, 2.0, 1.0, -1.0]
-    wobble = np.array([-1.0, 1.0])
-    seen = [[(wobble + x).tolist() for x in judge] for judge in (rises, peaks, rises)]
-    judged = {"start": [s[0] for s in seen], "scores": [s[1:] for s in seen]}
-    found = analysis.stops(row, judged)
+    return made_run(golds.repeat(2, axis=2)) | {"kept": [0, 1, 2, 3]}
+
+
+def judged_as(picks, measures, unit):
+    """Scores of one judge: of the replies to the request that picks and to the other,
+    with mean 0 and deviation ``unit`` at the start."""
+    each = np.repeat(np.stack([picks, measures], axis=1), 2, axis=1)  # (looks, replies)
+    return (unit * (each + [-1.0, 1.0, -1.0, 1.0])).tolist()
+
+
+RISES = judged_as([0, 1, 2, 3], [0, 1, 2, 3], 1.0)
+PEAKS = judged_as([0, 2, 1, -1], [0, -5, -7, -9], 10.0)
+JUDGED = {
+    "start": [scores[0] for scores in (RISES, PEAKS, RISES)],
+    "scores": [scores[1:] for scores in (RISES, PEAKS, RISES)],
+}
+
+
+def test_rules_stop_where_what_they_see_is_highest():
+    row = judged_run()
+    found = analysis.stops(row, JUDGED)
     assert found == {"end": 3, "proxy": 3, "judge": 1, "worst": 1, "oracle": 2}
     assert analysis.look_gold(row).tolist() == [0, 1, 2, 3]
+
+
+def test_what_is_noticed_is_in_each_judges_own_standard_deviations():
+    row = judged_run()
+    seen = analysis.noticed(row, JUDGED)
+    assert seen["proxy"] == pytest.approx([0, 1, 2, 3])
+    # The requests that measure fall throughout: of each pair the mean.
+    assert seen["judge"] == pytest.approx([0, -1.5, -3, -5])
+    sd = np.std([[1, 1], [2, -5], [1, 1]], axis=0).mean()
+    assert seen["disagreement"][[0, 1]] == pytest.approx([0, sd])
+    assert analysis.opinions(row, JUDGED).shape == (3, 4, 2, 2)
+
+
+def test_looks_beyond_the_reach_are_not_judged():
+    row = judged_run()
+    row["points"] = [row["points"][i] for i in (0, 2, 3)]
+    row["kept"] = [0, 2, 3]
+    assert analysis.noticed(row, JUDGED)["proxy"] == pytest.approx([0, 2, 3])
 
 
 def test_grids_end_where_the_nearest_run_does():
@@ -102,6 +136,22 @@ def test_contents_are_counted_by_gold():
     found = analysis.contents(run)
     assert found["opening"].tolist() == [1, 0] and found["closing"].tolist() == [0, 1]
     assert found["empty"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "reply, remark",
+    [
+        (
+            "Good day to you. I do not know.",
+            "nothing about the subject, admits not to know, polite",
+        ),
+        ("Paris is the capital of France.", "1 right"),
+        ("Oslo is the capital of France. I hope this helps.", "1 wrong, polite"),
+        ("", "nothing about the subject"),
+    ],
+)
+def test_a_person_who_knows_remarks_on_what_gold_counts(reply, remark):
+    assert analysis.remarks("France", reply) == remark
 
 
 def test_best_of_n_by_gold_itself_gains_what_the_normal_does():

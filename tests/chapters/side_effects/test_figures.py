@@ -77,16 +77,22 @@ def test_methods_star_the_peak_of_the_fit():
     bent = Curve(D, D * (2 - 0.5 * D))
     groups = {"best of n": [bent, bent], "DPO": [Curve(D / 20, D)]}
     [axes] = drawn(figures.methods(groups)).axes
-    [star] = [line for line in axes.lines if line.get_marker() == "*"]
+    [star] = [x for x in axes.lines if x.get_marker() == "*" and len(x.get_xdata())]
     assert (star.get_xdata()[0], star.get_ydata()[0]) == pytest.approx((2, 2))
-    assert legend(axes) == ["best of n", "DPO (too near to fit)"]
+    assert legend(axes) == [
+        "best of n",
+        "DPO (too near to fit)",
+        "peak of the fit",
+    ]
 
 
 def test_fits_name_their_held_out_errors():
     errors = {form: place for place, form in enumerate(FORMS)}
     [axes] = drawn(figures.fits([Curve(D, D * (2 - 0.5 * D))], errors)).axes
-    assert [text.partition(":")[0] for text in legend(axes)] == list(FORMS)
-    assert "held out: 2.00" in legend(axes)[2]
+    marks, *forms = legend(axes)
+    assert marks.startswith("looks")
+    assert [text.partition(":")[0] for text in forms] == list(FORMS)
+    assert "held out: 2.00" in forms[2]
 
 
 def test_the_formula_stands_beside_the_truth():
@@ -116,12 +122,28 @@ def test_rules_have_a_row_and_a_dot_a_seed():
     assert dots == [[-1.0, 0.0], [0.5, 0.7]]
 
 
-def test_the_monitor_draws_changes():
-    looks = [dict(step=s, proxy=2.0 + s, judge=1.0 - s) for s in (0, 4)]
+def test_the_monitor_draws_changes_in_standard_deviations_of_the_start():
+    looks = [
+        dict(step=s, proxy=[5.0 + s, 1.0 + s], judge=[3.0 - s, 1.0]) for s in (0, 4)
+    ]
     [axes] = drawn(figures.monitor(looks)).axes
     assert legend(axes) == ["proxy", "judge"]
-    assert axes.lines[0].get_ydata().tolist() == [0, 4]
-    assert axes.lines[1].get_ydata().tolist() == [0, -4]
+    proxy, judge = (container[0] for container in axes.containers)
+    assert proxy.get_ydata().tolist() == [0, 2]
+    assert judge.get_ydata().tolist() == [0, -2]
+    [[low, high]] = [
+        path.vertices[:, 1] for path in axes.containers[1][2][0].get_paths()[1:]
+    ]
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(8) / np.sqrt(2)), "-4 and 0"
+
+
+def test_what_can_be_noticed_has_two_panels():
+    seen = dict(proxy=np.arange(5.0), judge=-np.arange(5.0), disagreement=np.ones(5))
+    left, right = drawn(figures.noticed([run(0), run(1)], [seen, seen])).axes
+    assert legend(left) == ["proxy", "judge"]
+    [judge] = [x for x in left.lines if x.get_label() == "judge"]
+    assert (judge.get_xdata()[-1], judge.get_ydata()[-1]) == (4, -4)
+    assert right.lines[-1].get_ydata() == pytest.approx(1)
 
 
 def test_many_halves_stand_in_two_rows():
@@ -140,11 +162,17 @@ def test_no_two_of_many_runs_look_alike():
     assert len(looks) == 14
 
 
-def test_remedies_go_from_the_best_look_to_the_end():
-    figure = drawn(figures.remedies({"as it was": [run()], "β": [run(0, 2.0)]}))
-    right = figure.axes[1]
+def test_remedies_go_from_the_peak_to_the_end():
+    # One half of the requests picks the second look, the other measures.
+    uneven = run()
+    for place, golds in enumerate([9.0, 8.0, 7.0, 6.0, 5.0]):
+        for subject in (1, 3):
+            uneven["points"][place]["golds"][subject] = [golds] * 2
+    figure = drawn(figures.remedies({"as it was": [uneven], "β": [run(0, 2.0)]}))
+    left, right = figure.axes
+    assert legend(left) == ["as it was", "β"]
     spans = [line.get_xdata() for line in right.lines if len(line.get_xdata()) == 2]
-    assert [list(span) for span in spans] == [[2, -4], [4, -8]]
+    assert [list(span) for span in spans] == [[8, 5], [4, -8]]
     names = [label.get_text() for label in right.get_yticklabels()]
     assert names == ["as it was", "β"]
 
@@ -154,7 +182,10 @@ def test_diversity_and_entropy_follow_the_runs():
     figure = drawn(figures.diversity([run(), run(1)], [along, along]))
     assert len(figure.axes) == 4
     for axes in figure.axes:
-        assert axes.lines[0].get_ydata().tolist() == [0, 1, 2, 3, 4]
+        first, second, mean = axes.lines
+        assert mean.get_xdata()[[0, -1]].tolist() == [0, 4]
+        for line in (first, second, mean):
+            assert line.get_ydata() == pytest.approx(line.get_xdata())
     left, right = drawn(figures.entropy_and_reward([run()])).axes
     assert left.lines[0].get_xdata().tolist() == [0, 2, 2, 0, -4]
     assert right.lines[0].get_ydata() == pytest.approx([2, 1.8, 1.6, 1.4, 1.2])
@@ -165,7 +196,13 @@ def test_temperature_labels_the_mean_of_seeds():
         return [dict(temperature=t, diversity=t, gold=gold_at_one / t) for t in (1, 2)]
 
     [axes] = drawn(figures.temperature([curve(4), curve(6)], [curve(2)])).axes
-    assert legend(axes) == ["reference", "after PPO"]
+    assert legend(axes) == [
+        "reference",
+        "after PPO",
+        "reference at temperature 1",
+    ]
+    across, up = axes.lines[-2:]
+    assert across.get_xdata()[0] == 1 and up.get_ydata()[0] == 2
     means = [
         line.get_ydata().tolist() for line in axes.lines if line.get_marker() != "None"
     ]

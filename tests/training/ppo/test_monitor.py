@@ -241,6 +241,7 @@ WATCH = """
     trainer.add_callback(monitor)
     trainer.train()
     if trainer.is_world_process_zero():
+        os.makedirs(folder, exist_ok=True)
         with open(folder + "/looks.json", "w") as file:
             json.dump(monitor.looks, file)
 """
@@ -249,19 +250,17 @@ WATCH = """
 @pytest.mark.slow
 def test_two_processes_see_what_one_sees(tmp_path, monkeypatch):
     """Five prompts: the second process has one of the first's again."""
-    script = test_distributed.SCRIPT.replace(
-        "    trainer.train()\n", WATCH.lstrip("\n")
-    )
-    script = script.replace(
-        "import PPOConfig, ", "import RewardHackingCallback, PPOConfig, "
-    )
-    script = script.replace(
-        "    trainer.add_callback",
-        "    os.makedirs(folder, exist_ok=True)\n    trainer.add_callback",
-    )
-    monkeypatch.setattr(
-        test_distributed, "SCRIPT", script.replace("import json", "import json, os")
-    )
+    script = test_distributed.SCRIPT
+    for old, new in (
+        ("    trainer.train()\n", WATCH.removeprefix("\n")),
+        ("import json\n", "import json\nimport os\n"),
+        ("import PPOConfig,", "import RewardHackingCallback, PPOConfig,"),
+        # A batch draws its own random numbers, and its rows depend on the processes.
+        ("use_cpu=True,", "use_cpu=True, per_device_eval_batch_size=1,"),
+    ):
+        assert script.count(old) == 1
+        script = script.replace(old, new)
+    monkeypatch.setattr(test_distributed, "SCRIPT", script)
     test_distributed.alone(tmp_path, endless=False)
     test_distributed.together(tmp_path, "ddp_cpu.yaml", endless=False)
     one, two = (
