@@ -779,8 +779,8 @@ runs.say(
 # 0 if not. GRPO samples eight answers to each question and makes those likelier that
 # did better than the others. Two kinds of questions:
 #
-# * **lists** to count, sort, search for the largest or reverse, where the question holds
-#   all that the answer needs;
+# * **lists** to count, sort, search for the largest or reverse, where the question
+#   holds all that the answer needs;
 # * **facts**, half of them well known to the base model and half rare, where it does
 #   not.
 #
@@ -828,8 +828,9 @@ better, worse = (
     for old, new in (("(wrong)", "(right)"), ("(right)", "(wrong)"))
 )
 runs.say(
-    "Of {n} unseen questions of each kind: {parts}. Sampling by itself does such "
-    "things both ways; what is left over shows only over many answers.",
+    "Of {n} unseen questions of each kind: {parts}. One sample each says little: the "
+    "next figure has {samples} answers to each.",
+    samples=settings.verified_samples,
     n=settings.verified,
     parts="; ".join(
         f"**{domain}**, {len(table)} answers changed, {better[domain]} from wrong to "
@@ -873,23 +874,22 @@ runs.save_figure(
 )
 
 # %%
-words = dict(above="rises", below="falls", unclear="cannot be told from no change")
+words = dict(above="rises", below="falls", unclear="does not clearly change")
 runs.say(
     "The share of right answers, last look minus first. {parts}\n\n{caution}",
     parts=" ".join(
-        f"**{domain.capitalize()}, {reward}:** on questions trained on it "
-        f"{reading(gained[domain, reward, 'seen'], **words)} "
-        f"({gained[domain, reward, 'seen']:+.2f}), on others it "
-        f"{reading(gained[domain, reward, 'unseen'], **words)} "
-        f"({gained[domain, reward, 'unseen']:+.2f})."
+        f"**{domain.capitalize()}, {reward}:** it "
+        f"{reading(gained[domain, reward, 'seen'], **words)} on questions trained on, "
+        f"by {gained[domain, reward, 'seen']:+.2f}, and "
+        f"{reading(gained[domain, reward, 'unseen'], **words)} on others, by "
+        f"{gained[domain, reward, 'unseen']:+.2f}."
         for domain, reward in verified
     ),
     caution="One seed gives no interval, so nothing can be told apart here: profile "
     "full has three."
     if settings.verified_seeds < 2
-    else f"In parentheses 95% intervals over {settings.verified_seeds} seeds, which "
-    f"are "
-    "wide with so few.",
+    else f"In parentheses 95% intervals over {settings.verified_seeds} seeds, wide "
+    "with so few.",
 )
 
 # %% [markdown]
@@ -897,9 +897,9 @@ runs.say(
 #
 # *pass@k* is the share of questions with a right answer among k samples. If training
 # teaches something new, questions become solvable that were not, and pass@k rises for
-# large k as well. If it makes more reliable what was there already, pass@1 rises towards
-# a pass@k that stays. There is a cheaper way to be more reliable: to take the likeliest
-# answer (*greedy*) of the policy as it was, without any training.
+# large k as well. If it makes more reliable what was there already, pass@1 rises
+# towards a pass@k that stays. There is a cheaper way to be more reliable: to take the
+# likeliest answer (*greedy*) of the policy as it was, without any training.
 
 # %%
 top_k = settings.verified_samples
@@ -956,7 +956,7 @@ for domain in verifier.FAMILIES:
             sharper,
             "gains more than",
             "gains less than",
-            "cannot be told in its gain from",
+            "does not clearly gain more or less than",
         )
         + f" pass@{top_k} (by {sharper:+.2f}), and pass@{top_k} itself "
         + f"{reading(wider, **words)} ({wider:+.2f}). On others, answers sampled after "
@@ -993,8 +993,7 @@ runs.say(
     ),
     k=top_k,
     conclusion=f"Where pass@1 gains more ({' and '.join(sharpens)}), training "
-    f"sharpened "
-    "more than it taught."
+    "sharpened more than it taught."
     if sharpens
     else "So these runs do not decide between teaching and sharpening.",
 )

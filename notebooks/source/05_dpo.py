@@ -317,7 +317,7 @@ runs.say(
 # %% [markdown]
 # ## 3 · Train with your own loss
 #
-# **What is $\\log\\pi(y \\mid x)$?** The sum of the log-probabilities of a reply's
+# **What is $\log\pi(y \mid x)$?** The sum of the log-probabilities of a reply's
 # tokens, each given the prompt and the tokens before it. The reference never changes, so
 # its sums are computed once, before the first step: DPO holds one model, not two.
 

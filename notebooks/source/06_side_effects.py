@@ -400,8 +400,8 @@ runs.say(
 #
 # <details><summary>Predict: which of the three gains most at equal distance?</summary>
 #
-# Best of n picks whole replies, and of all policies at its distance it has the most of
-# the proxy. It spends no KL on the noise of training, as the other two do.
+# Best of n picks whole replies, and spends no KL on the noise of training: of the proxy
+# it has nearly as much as any policy could have at its distance. But it cannot go far.
 # </details>
 
 # %%
@@ -507,7 +507,9 @@ runs.say(
     "After {updates} updates the proxy has changed by {proxy:+.2f} and the judge by "
     "{judge:+.2f} standard deviations of the first look. {alarm}",
     updates=settings.watched,
-    alarm=f"The alarm went off after update {monitor.alarm}: “{alarms[-1].message}”"
+    alarm="The alarm went off: “{}”".format(
+        next(a.message for a in alarms if "Reward hacking" in str(a.message))
+    )
     if monitor.alarm
     else "The alarm did not go off: it wants the judge down by two standard errors at "
     "two looks in a row.",
