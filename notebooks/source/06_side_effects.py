@@ -431,9 +431,7 @@ runs.say(
     high=analysis.KL_RANGE[1],
     verdict=reading(
         t_interval(leads), "has more than", "has less than", "cannot be told from"
-    )
-    if len(leads) > 1
-    else "is held against",
+    ),
 )
 
 # %% [markdown]
@@ -631,8 +629,9 @@ if settings.remedies:
         if label != "PPO as it was"
     }
     runs.say(
-        "Gold at the end (updates are equal, distances are not, and none is beyond "
-        "{reach:g} nats), against PPO as it was: {lines}.",
+        "Gold at the end, the last look within {reach:g} nats, against PPO as it was "
+        "on "
+        "the same seeds: {lines}. Updates are as many, distances are not equal.",
         reach=analysis.REACH,
         lines="; ".join(
             f"**{label}** {reading(gap, 'more', 'less', 'not clearly other')}, "
@@ -661,12 +660,11 @@ runs.save_figure(
     "Best of n by reward models of several amounts of comparisons.",
 )
 runs.say(
-    "Best of {n}: {lines}.",
+    "Best of {n} in gold over one reply, by the comparisons that the reward model has "
+    "seen: {lines}.",
     n=ns[-1],
     lines="; ".join(
-        f"{count:,} comparisons "
-        f"{np.mean([c[-1]['gold'] - c[0]['gold'] for c in own]):+.2f} gold over one "
-        f"reply"
+        f"{count:,}: {t_interval([c[-1]['gold'] - c[0]['gold'] for c in own]):+.2f}"
         for count, own in weak_curves.items()
     ),
 )
