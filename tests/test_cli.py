@@ -152,8 +152,8 @@ def test_claims_are_listed_explained_and_remembered(run_folder, monkeypatch):
     done = invoke("claims")
     assert done.exit_code == 0 and "over-opt" in done.output
     assert "not measured" in done.output and "reproduced" not in done.output
-    done = invoke("claims", "over-opt", "--run", "metrics.json")
-    assert "over-opt, notebook 06: – not measured" in done.output
+    done = invoke("claims", "over-opt-2", "--run", "metrics.json")
+    assert "over-opt-2, notebook 06: – not measured" in done.output
     assert "broken if:" in done.output
     assert "why" in invoke("claims", "--former").output
     assert "over-opt" in str(invoke("claims", "over-op").exception)

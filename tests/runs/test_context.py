@@ -41,7 +41,7 @@ def saved(run):
 
 
 def test_start_gives_the_profiles_seeds_and_settings(tmp_path):
-    run = start("04", profile="full", seed=7, device="cuda", out_dir=str(tmp_path))
+    run = start("07", profile="full", seed=7, device="cuda", out_dir=str(tmp_path))
     assert run.seeds[0] == 7 and list(run.seeds) == list(range(7, 7 + len(run.seeds)))
     assert len(run.seeds) == run.settings.seeds >= 5
     assert (run.profile, run.device, run.out_dir) == ("full", "cuda", tmp_path)

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from alignlab.chapters.ppo.analysis import mean_path
 from alignlab.evaluation.intervals import Interval, t_interval
 from alignlab.plots.style import MARKERS, PALETTE, series_style
+from alignlab.seeds import stream
 
 DIAGNOSTICS = {
     "score": "proxy reward (sd)",
@@ -265,7 +266,7 @@ def failures(
         limit: gold gained below which a run has failed.
     """
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(groups) + 1.6))
-    rng = np.random.default_rng(0)  # moves dots apart, nothing else
+    rng = stream(0, "heights of dots")  # moves them apart, nothing else
     for place, runs in enumerate(groups.values()):
         heights = place + rng.uniform(-0.25, 0.25, len(runs))
         for bad, marker in ((False, "o"), (True, "X")):
