@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Float
 
 from alignlab.study import artifacts
+from alignlab.study.arms import run_arms
 from alignlab.world.comparisons import Candidates
 
 
@@ -115,3 +117,29 @@ def chain_arm(*, chain: dict, pool: int = 0) -> dict:
         "sd": float(proxies.std()),
         "gold": float(np.mean(artifacts.golds_of(replies))),
     }
+
+
+def prepare(chains: Sequence[dict], *, pool: int = 0, jobs: int = 2) -> list[dict]:
+    """:func:`chain_arm` of each chain, before several arms want the same."""
+    arms = [dict(chain=chain, pool=pool) for chain in chains]
+    return run_arms(chain_arm, arms, jobs=jobs, label="chains")
+
+
+def scored_pool(
+    chain: dict, pool: int, n_pairs: int | None = None
+) -> tuple[
+    list[Candidates],
+    Float[np.ndarray, "subjects replies"],
+    Float[np.ndarray, "subjects replies"],
+]:
+    """The reference's replies to the test requests, with the proxy and the gold reward
+    of each: what best of n picks from.
+
+    Args:
+        pool: replies to each request; more make every number less noisy.
+        n_pairs: comparisons of the reward model, by default the chain's.
+    """
+    link = Chain(**chain)
+    replies = link.replies("test", pool)
+    proxies = artifacts.score_candidates(*link.reward_model(n_pairs), replies)
+    return replies, proxies, artifacts.golds_of(replies)

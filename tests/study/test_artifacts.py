@@ -19,20 +19,8 @@ from alignlab.world import comparisons as preferences
 from alignlab.world import gold, tasks
 from alignlab.world.annotators import Reply
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.usefixtures("own_artifacts")]
 TINY = dict(size="300k", steps=3)
-
-
-@pytest.fixture(autouse=True)
-def _own_artifacts(tmp_path_factory, monkeypatch):
-    """Artifacts of these tests apart from the user's; downloads stay where they are."""
-    folder = tmp_path_factory.getbasetemp() / "artifacts"
-    real = artifacts.cache.artifact_path
-
-    def moved(kind, key, code=()):
-        return folder / kind / real(kind, key, code).name
-
-    monkeypatch.setattr(artifacts.cache, "artifact_path", moved)
 
 
 def replies(*totals, subject="France"):

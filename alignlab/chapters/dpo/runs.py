@@ -13,7 +13,7 @@ from alignlab.evaluation.exact import best_of_n_kl
 from alignlab.models.reward import reward_model_from
 from alignlab.study import artifacts
 from alignlab.study.arms import run_groups
-from alignlab.study.chains import Chain, chain_arm
+from alignlab.study.chains import Chain, prepare, scored_pool
 from alignlab.study.optimising import dpo_arm, rl_arm, start_arm
 from alignlab.study.search import search_calls
 from alignlab.training.reward import train_reward_model
@@ -49,10 +49,7 @@ def best_of_n_arm(*, chain: dict, pool: int) -> dict:
         subjects, the mean over all ways to draw n of the pool; ``gold``, their mean;
         ``kl`` in nats a reply, exact if no two replies tie, else an upper bound.
     """
-    link = Chain(**chain)
-    replies = link.replies("test", pool)
-    proxies = artifacts.score_candidates(*link.reward_model(), replies)
-    golds = artifacts.golds_of(replies)
+    _, proxies, golds = scored_pool(chain, pool)
     points = []
     for n in (2**power for power in range(pool.bit_length())):
         picked = best_of_n_values(proxies, golds, n)  # (subjects,)
@@ -88,8 +85,7 @@ def run_all(
     *, chains: Sequence[dict], pool: int, jobs: int = 2, **settings
 ) -> dict[str, list[dict]]:
     """Every run of the family and of the contest, by :func:`calls`' names."""
-    arms = [(chain_arm, dict(chain=chain, pool=pool)) for chain in chains]
-    run_groups({"chains": arms}, jobs=jobs, label="chains")
+    prepare(chains, pool=pool, jobs=jobs)
     groups = calls(chains=chains, pool=pool, **settings)
     return run_groups(groups, jobs=jobs, label="runs")
 

@@ -8,12 +8,9 @@ name.
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from alignlab.evaluation.best_of_n import best_of_n_curve
-from alignlab.study import artifacts
 from alignlab.study.arms import run_arms, run_groups
-from alignlab.study.chains import Chain, chain_arm
+from alignlab.study.chains import prepare, scored_pool
 from alignlab.study.optimising import RECIPE, rl_arm, start_arm
 from alignlab.study.search import SPACES, search_calls
 
@@ -64,32 +61,10 @@ SICK: Mapping[str, object] = dict(learning_rate=1e-3, cliprange=UNCLIPPED, kl_co
 
 
 def run_all(
-    *,
-    chains: Sequence[dict],
-    many_chains: Sequence[dict],
-    few_chains: Sequence[dict],
-    betas: Sequence[float],
-    updates: int,
-    tries: int,
-    repeats: int,
-    pieces: bool,
-    n: int,
-    jobs: int = 2,
+    *, many_chains: Sequence[dict], jobs: int = 2, **settings
 ) -> dict[str, list[dict]]:
-    """Every run of the notebook, each once, grouped by what it is for.
-
-    Args:
-        chains: of the sweep over betas and of the search.
-        many_chains: of the default configuration, ``repeats`` runs on each, and of the
-            pieces; ``chains`` are among them.
-        few_chains: of the ladder and of the sick run, for their figures.
-        betas: prices of KL of the sweep.
-        updates: of a run.
-        tries: configurations of each method on each chain.
-        repeats: runs of the default configuration on each chain.
-        pieces: whether to run PPO under stress, without one of its pieces each.
-        n: replies to each test request at a look.
-        jobs: arms to run at a time.
+    """Every run of the notebook, each once, grouped by what it is for. The arguments
+    are those of :func:`calls`, and ``jobs``, arms to run at a time.
 
     Returns:
         "chains", what :func:`alignlab.study.chains.chain_arm` gives of each of
@@ -99,17 +74,7 @@ def run_all(
         "search" ``method``.
     """
     made = prepare(many_chains, jobs=jobs)
-    groups = calls(
-        chains=chains,
-        many_chains=many_chains,
-        few_chains=few_chains,
-        betas=betas,
-        updates=updates,
-        tries=tries,
-        repeats=repeats,
-        pieces=pieces,
-        n=n,
-    )
+    groups = calls(many_chains=many_chains, **settings)
     rows = run_groups(groups, jobs=jobs, label="runs")
     labels = {"pieces": "without", "ladder": "rung", "search": "method"}
     kinds: dict[str, list[dict]] = {kind: [] for kind, _ in groups} | {"chains": made}
@@ -117,12 +82,6 @@ def run_all(
         label = {labels[kind]: member} if kind in labels else {}
         kinds[kind] += [row | label for row in group]
     return kinds
-
-
-def prepare(chains: Sequence[dict], *, pool: int = 0, jobs: int = 2) -> list[dict]:
-    """Make each chain, one arm for each, before several arms want the same."""
-    arms = [(chain_arm, dict(chain=chain, pool=pool)) for chain in chains]
-    return run_groups({"chains": arms}, jobs=jobs, label="chains")["chains"]
 
 
 def _repeated(chain: dict, repeat: int) -> dict:
@@ -141,7 +100,20 @@ def calls(
     pieces: bool,
     n: int,
 ) -> dict[tuple, list[tuple]]:
-    """The arms of :func:`run_all`, by kind and member."""
+    """The arms of :func:`run_all`, by kind and member.
+
+    Args:
+        chains: of the sweep over betas and of the search.
+        many_chains: of the default configuration, ``repeats`` runs on each, and of the
+            pieces; ``chains`` are among them.
+        few_chains: of the ladder and of the sick run, for their figures.
+        betas: prices of KL of the sweep.
+        updates: of a run.
+        tries: configurations of each method on each chain.
+        repeats: runs of the default configuration on each chain.
+        pieces: whether to run PPO under stress, without one of its pieces each.
+        n: replies to each test request at a look.
+    """
 
     def runs(chains: Sequence[dict], **settings) -> list[tuple]:
         arm = dict(at=[updates], n=n, **settings)
@@ -183,11 +155,8 @@ def best_of_n_arm(*, chain: dict, pool: int, ns: Sequence[int]) -> dict:
         pool: replies to each request; more make every number less noisy.
         ns: replies to pick from.
     """
-    link = Chain(**chain)
-    replies = link.replies("test", pool)
-    proxies = artifacts.score_candidates(*link.reward_model(), replies)
-    golds = artifacts.golds_of(replies)
-    return {"curve": best_of_n_curve(np.array(proxies), np.array(golds), ns)}
+    _, proxies, golds = scored_pool(chain, pool)
+    return {"curve": best_of_n_curve(proxies, golds, ns)}
 
 
 def best_of_n(chains: Sequence[dict], pool: int, *, jobs: int = 2) -> list[dict]:

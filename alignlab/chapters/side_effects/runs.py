@@ -12,7 +12,7 @@ import numpy as np
 from alignlab.models.reward import combine, score
 from alignlab.study import artifacts
 from alignlab.study.arms import run_groups
-from alignlab.study.chains import Chain, chain_arm
+from alignlab.study.chains import Chain, prepare, scored_pool
 from alignlab.study.measure import sample_and_judge
 from alignlab.study.optimising import (
     Looks,
@@ -162,10 +162,7 @@ def pool_arm(*, chain: dict, pool: int, n_pairs: int) -> dict:
         pool: replies to each request.
         n_pairs: comparisons of the reward model.
     """
-    link = Chain(**chain)
-    replies = link.replies("test", pool)
-    proxies = artifacts.score_candidates(*link.reward_model(n_pairs), replies)
-    golds = artifacts.golds_of(replies)
+    replies, proxies, golds = scored_pool(chain, pool, n_pairs)
     texts = [[reply.text for reply in c.replies] for c in replies]
     return {"golds": golds.tolist(), "proxies": proxies.tolist(), "texts": texts}
 
@@ -178,8 +175,7 @@ def run_all(
 ) -> dict[str, list[dict]]:
     """Every run of the notebook, by its purpose: rows with an arm's parameters and
     results. The arguments are those of :func:`calls`."""
-    arms = [(chain_arm, dict(chain=chain, pool=pool)) for chain in chains]
-    run_groups({"chains": arms}, jobs=jobs, label="chains")
+    prepare(chains, pool=pool, jobs=jobs)
     groups = calls(chains=chains, pool=pool, **settings)
     rows = run_groups(groups, jobs=jobs, label="runs")
     kinds: dict[str, list[dict]] = {}

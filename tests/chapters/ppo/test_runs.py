@@ -141,8 +141,9 @@ def test_the_profiles_make_the_recorded_calls():
 
 def test_best_of_n_picks_by_the_proxy(monkeypatch):
     golds, proxies = np.array([[0.0, 1, 2, 3]]), np.array([[4.0, 3, 2, 1]])
-    monkeypatch.setattr(runs.Chain, "replies", lambda self, split, k: (split, k))
-    monkeypatch.setattr(runs.Chain, "reward_model", lambda self: ("model", "words"))
+    chain = "alignlab.study.chains.Chain"
+    monkeypatch.setattr(f"{chain}.replies", lambda self, split, k: (split, k))
+    monkeypatch.setattr(f"{chain}.reward_model", lambda self, n: ("model", "words"))
     monkeypatch.setattr(artifacts, "golds_of", lambda replies: golds)
     monkeypatch.setattr(
         artifacts,
