@@ -151,7 +151,7 @@ def record(
         n: how many questions (or texts) each value is based on.
         items: (seeds, items), if every seed is measured on the same questions or
             subjects: the interval then allows for other seeds and for other items.
-            ``seeds`` and ``n`` follow from it.
+            ``seeds`` and ``n`` follow from it; with one seed there is no interval.
         bounds: what the metric cannot leave, nor its interval: (0, 1) for a rate. By
             default those of the condition that it decides.
 
@@ -208,6 +208,10 @@ def _over_seeds(name, value, low, high, seeds, bounds, n) -> tuple[Interval, dic
 def _over_items(name, value, items, bounds) -> tuple[Interval, dict]:
     """The same for values by seed and item; metrics.json keeps the seeds' means."""
     rows = [[_number(item, f"an item of {name}") for item in row] for row in items]
+    if len(rows) == 1:  # one seed says nothing of other seeds
+        means = [math.fsum(rows[0]) / len(rows[0])]
+        interval, source = _over_seeds(name, value, None, None, means, bounds, None)
+        return interval, source | {"n": len(rows[0])}
     estimate = _named(name, mean_of_seeds_and_items, rows, bounds)
     if not math.isclose(value, estimate.value, rel_tol=1e-6, abs_tol=1e-9):
         raise ValueError(

@@ -1,40 +1,49 @@
 """From the answers of notebook 07 to its numbers: confidence against accuracy by stage
-and exposure, and the closed form of what a reward does to them.
+and exposure, what a temperature mends, and the closed form of what a reward does.
 """
 
-import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import log_softmax
+from sklearn.exceptions import ConvergenceWarning
 
-from alignlab.calibration.estimators import TemperatureScaler
+from alignlab.calibration.estimators import IsotonicCalibrator, TemperatureScaler
 from alignlab.calibration.inference import (
-    calibration_error_interval,
     null_calibration_error,
-    squared_error_difference,
     squared_error_interval,
 )
 from alignlab.calibration.metrics import (
+    bin_edges,
+    bin_index,
     brier_score,
     expected_calibration_error,
     negative_log_likelihood,
+    top_label,
 )
-from alignlab.chapters.calibration.artifacts import Answers, bin_count
-from alignlab.evaluation.intervals import Interval
+from alignlab.chapters.calibration.artifacts import EXPOSURES, Answers, bin_count
 from alignlab.seeds import stream
-from alignlab.world.facts import KNOWN_FROM
 
-SELDOM = (1, KNOWN_FROM)  # exposures, from one number to below the other
-OFTEN = (KNOWN_FROM, math.inf)
+# Confidence in the likeliest option, and whether it is right.
+TopLabel = tuple[Float[np.ndarray, "items"], Float[np.ndarray, "items"]]
 
 
 def with_exposure(answers: Answers, between: tuple[float, float]) -> Answers:
-    """Answers about facts that pretraining stated from ``low`` to below ``high`` times,
-    ``between`` being these two."""
+    """Answers about uncontested facts that pretraining stated from ``low`` to below
+    ``high`` times, ``between`` being these two."""
     low, high = between
-    return answers.where((answers.exposure >= low) & (answers.exposure < high))
+    inside = (answers.exposure >= low) & (answers.exposure < high)
+    return answers.where(inside & (answers.rival < 0))
+
+
+def strata(answers: Answers) -> Int[np.ndarray, "items"]:
+    """The class of ``EXPOSURES`` that each item's fact is in; contested ones are in the
+    class after the last."""
+    edges = [low for low, _ in EXPOSURES.values()][1:]
+    by_exposure = np.searchsorted(edges, answers.exposure, side="right")
+    return np.where(answers.rival < 0, by_exposure, len(EXPOSURES))
 
 
 # --- Calibration errors ---------------------------------------------------------------
@@ -51,100 +60,254 @@ def measures(answers: Answers) -> dict[str, float]:
         "confidence": float(confidence.mean()),
         "ece": expected_calibration_error(confidence, correct),
         "null": null_calibration_error(confidence),
-        "squared": squared_error(answers),
+        "squared": squared_error(answers.top_label),
         "brier": brier_score(answers.probabilities, answers.right),
         "nll": negative_log_likelihood(answers.probabilities, answers.right),
     }
 
 
-def squared_error(answers: Answers) -> float:
-    """Mean squared calibration error of the likeliest option, without bias, so that it
-    can be averaged over seeds. It may be negative."""
-    n_bins = bin_count(len(answers.right))
-    return squared_error_interval(*answers.top_label, n_bins).value
+def squared_error(pair: TopLabel) -> float:
+    """Mean squared calibration error without bias, so that it can be averaged over
+    seeds. It may be negative."""
+    return squared_error_interval(*pair, bin_count(len(pair[0]))).value
 
 
-def squared_interval(answers: Answers) -> Interval:
-    """:func:`squared_error` with its interval, of the first item of each fact."""
-    once = first_of_each_fact(answers)
-    return squared_error_interval(*once.top_label, bin_count(len(once.right)))
+def contributions(
+    confidence: Float[np.ndarray, "items"],
+    outcome: Float[np.ndarray, "items"],
+) -> Float[np.ndarray, "items"]:
+    r"""A number for each item whose mean is the mean squared calibration error without
+    bias, T, and whose spread says how much other items would change it.
+
+    .. math:: u_i = d_i \, \frac{\sum_{j \in b} d_j - d_i}{m_b - 1}, \qquad
+        v_i = 2 u_i - T
+
+    with d = outcome - confidence and :math:`m_b` items in bin b, of equal mass. T is
+    the mean of u; but an item moves its bin's mean too, which doubles its influence.
+
+    Args:
+        confidence: from 0 to 1.
+        outcome: 1 for right, 0 for wrong; or how probable it is that it is right.
+    """
+    edges = bin_edges(confidence, bin_count(len(confidence)), "quantile")
+    where = bin_index(confidence, edges)
+    d = np.asarray(outcome, float) - confidence
+    sums, count = np.bincount(where, d), np.bincount(where)
+    u = d * (sums[where] - d) / np.maximum(count[where] - 1, 1)
+    return 2 * u - u.mean()
 
 
-def rms_interval(answers: Answers) -> Interval:
-    """Root mean square calibration error with its interval, of the first item of each
-    fact: the interval takes items as independent."""
-    once = first_of_each_fact(answers)
-    return calibration_error_interval(*once.top_label, bin_count(len(once.right)))
+def fact_means(
+    answers: Answers, values: Float[np.ndarray, "items"]
+) -> Float[np.ndarray, "facts"]:
+    """The mean of a value over the items of each fact, which hang together. Every fact
+    has as many items, so the mean over facts is that over items."""
+    facts, where = np.unique(answers.fact, return_inverse=True)
+    return np.bincount(where, values) / np.bincount(where, minlength=len(facts))
 
 
-def first_of_each_fact(answers: Answers) -> Answers:
-    """Items that share no fact, so that they are independent."""
-    _, first = np.unique(answers.fact, return_index=True)
-    return answers.where(np.sort(first))
+def squared_by_fact(answers: Answers) -> Float[np.ndarray, "facts"]:
+    """:func:`contributions` of the likeliest options, a mean for each fact."""
+    return fact_means(answers, contributions(*answers.top_label))
 
 
-def squared_increase(first: Sequence[Answers], second: Sequence[Answers]) -> list:
-    """For each seed the mean squared calibration error of the first model minus that of
-    the second, on the same items.
+def squared_table(answers: Sequence[Answers]) -> Float[np.ndarray, "seeds facts"]:
+    """:func:`squared_by_fact` of each seed, all asked about the same facts: both are
+    samples, and an interval has to allow for both."""
+    return np.array([squared_by_fact(a) for a in answers])
+
+
+def gap_table(answers: Sequence[Answers]) -> Float[np.ndarray, "seeds facts"]:
+    """Confidence minus correctness of each fact, a row a seed."""
+    return np.array([fact_means(a, np.subtract(*a.top_label)) for a in answers])
+
+
+# --- What confidence is for -----------------------------------------------------------
+
+
+def earnings(
+    pair: TopLabel, costs: Sequence[float], threshold: str = "stated"
+) -> list[float]:
+    """Mean earnings a question where a right answer earns 1, a wrong one costs
+    ``cost``, and no answer earns nothing.
+
+    Who believes a confidence answers where it is at least cost / (1 + cost), the point
+    at which an answer is worth nothing.
+
+    Args:
+        costs: of a wrong answer, at least 0.
+        threshold: "stated" believes the confidences; "best" takes the threshold that
+            earns most in hindsight; "none" always answers.
 
     Raises:
-        ValueError: if the two were not asked the same items.
+        ValueError: if there is no such threshold.
     """
-    differences = []
-    for a, b in zip(first, second, strict=True):
-        if not (np.array_equal(a.right, b.right) and np.array_equal(a.fact, b.fact)):
-            raise ValueError("first and second were asked different items")
-        n_bins = bin_count(len(a.right))
-        interval = squared_error_difference(a.top_label, b.top_label, n_bins)
-        differences.append(interval.value)
-    return differences
-
-
-def mean_interval(intervals: Sequence[Interval]) -> Interval:
-    """Mean estimate and mean limits. Seeds that draw other items of the same facts do
-    not narrow an interval that is about the facts."""
-    return Interval(*(float(x) for x in np.mean(intervals, axis=0)))
-
-
-def difference(first: Interval, second: Interval) -> Interval:
-    """First minus second of two independent estimates, with symmetric intervals."""
-    value = first.value - second.value
-    half = math.hypot(first.high - first.value, second.high - second.value)
-    return Interval(value, value - half, value + half)
+    if threshold not in ("stated", "best", "none"):
+        raise ValueError(f'threshold is {threshold!r}; "stated", "best" or "none"')
+    confidence, correct = pair
+    order = np.argsort(-confidence, kind="stable")
+    confidence, correct = confidence[order], np.asarray(correct, float)[order]
+    results = []
+    for cost in costs:
+        earned = np.append(0.0, np.cumsum(correct - cost * (1 - correct)))
+        if threshold == "best":
+            results.append(float(earned.max()) / len(correct))
+            continue
+        answered = len(correct)
+        if threshold == "stated":
+            answered = int((confidence >= cost / (1 + cost)).sum())
+        results.append(float(earned[answered]) / len(correct))
+    return results
 
 
 # --- Temperature ----------------------------------------------------------------------
 
 
-def fitted_temperature(answers: Answers) -> float:
-    """The temperature at which the right options of the fitting subjects' items are
-    likeliest."""
-    fitting = answers.where(~answers.test)
-    return TemperatureScaler().fit(fitting.log_probs, fitting.right).temperature_
+def fitted_temperature(answers: Answers, loss: str = "nll") -> float:
+    """The temperature that is best for the fitting subjects' items.
 
-
-def at_temperature(answers: Answers, temperature: float) -> Answers:
-    """The same with all logits divided; a higher temperature is less sure."""
-    return answers._replace(log_probs=answers.log_probs / temperature)
-
-
-def temperature_repair(answers: Answers) -> dict[str, float]:
-    """What a temperature repairs: fitted on the fitting subjects, judged on the test
-    subjects.
-
-    Returns:
-        ``temperature``; ``before`` and ``after``, mean squared errors without bias; and
-        the ``share`` that is gone, which may be above 1 or negative.
+    Args:
+        loss: "nll", under which few answers that are sure and wrong outweigh all
+            others, or "brier", under which no answer costs more than 2.
     """
-    temperature, test = fitted_temperature(answers), answers.where(answers.test)
-    before = squared_error(test)
-    after = squared_error(at_temperature(test, temperature))
-    return {
-        "temperature": temperature,
-        "before": before,
-        "after": after,
-        "share": 1 - after / before,
-    }
+    fitting = answers.where(~answers.test)
+    with warnings.catch_warnings():  # with little data it may end at a bound
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        scaler = TemperatureScaler(loss=loss).fit(fitting.log_probs, fitting.right)
+    return scaler.temperature_
+
+
+def at_temperature(answers: Answers, temperature) -> Answers:
+    """The same with all logits divided; a higher temperature is less sure.
+
+    Args:
+        temperature: a number, or one for each item.
+    """
+    divisor = np.broadcast_to(temperature, answers.right.shape)[:, None]
+    return answers._replace(log_probs=answers.log_probs / divisor)
+
+
+def mended(method: str, answers: Answers) -> TopLabel:
+    """Confidence and correctness on the test subjects, after a repair that was fitted
+    on the fitting subjects.
+
+    Args:
+        method: "none"; "temperature, log loss"; "temperature, Brier"; "temperature by
+            exposure", one for each class of ``EXPOSURES``, by Brier score, which only
+            who knows what was read can fit; "isotonic".
+
+    Raises:
+        ValueError: if there is no such method.
+    """
+    test, fitting = answers.where(answers.test), answers.where(~answers.test)
+    if method == "none":
+        return test.top_label
+    if method in ("temperature, log loss", "temperature, Brier"):
+        loss = "nll" if method.endswith("loss") else "brier"
+        temperature = fitted_temperature(answers, loss)
+        return at_temperature(test, temperature).top_label
+    if method == "temperature by exposure":
+        return at_temperature(test, by_stratum(answers)[strata(test)]).top_label
+    if method != "isotonic":
+        raise ValueError(f"method is {method!r}; it can be one of {REPAIRS}")
+    confidence, correct = fitting.top_label
+    curve = IsotonicCalibrator().fit(confidence, correct)
+    confidence, correct = test.top_label
+    return curve.predict_proba(confidence)[:, 1], correct
+
+
+REPAIRS = (
+    "none",
+    "temperature, log loss",
+    "temperature, Brier",
+    "isotonic",
+    "temperature by exposure",
+)
+
+
+def by_stratum(answers: Answers) -> Float[np.ndarray, "strata"]:
+    """The temperature that fits each class of :func:`strata` best by Brier score."""
+    where = strata(answers)
+    return np.array(
+        [
+            fitted_temperature(answers.where(where == stratum), "brier")
+            if (~answers.test & (where == stratum)).sum() >= 10
+            else 1.0
+            for stratum in range(len(EXPOSURES) + 1)
+        ]
+    )
+
+
+def grouping_loss(pair: TopLabel, groups: Int[np.ndarray, "items"]) -> float:
+    """What calibration over all items hides: the variance, between the groups in a bin
+    of equal confidence, of the shares that are right, mean over items, without bias.
+
+    It is 0 if answers of the same confidence are right equally often in every group.
+
+    Source: Kull & Flach (2015); Perez-Lebel, Le Morvan & Varoquaux (2023), who find
+    groups by a tree, where these are known.
+    """
+    confidence, correct = pair
+    edges = bin_edges(confidence, bin_count(len(confidence)), "quantile")
+    where = bin_index(confidence, edges)
+    total = 0.0
+    for b in np.unique(where):
+        inside = where == b
+        total += _between(np.asarray(correct, float)[inside], groups[inside])
+    return total / len(confidence)
+
+
+def _between(correct: np.ndarray, groups: np.ndarray) -> float:
+    """Sum over items of the squared deviation of their group's share from the share of
+    all, without what chance within the groups adds."""
+    names, where, count = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(correct) < 2:
+        return 0.0
+    share = np.bincount(where, correct) / count
+    between = float((count * (share - correct.mean()) ** 2).sum())
+    spread = share * (1 - share) * count / np.maximum(count - 1, 1)
+    return between - float(((1 - count / len(correct)) * spread).sum())
+
+
+# --- Contested facts, where the right confidence is known -----------------------------
+
+
+def between_two(answers: Answers) -> Answers:
+    """The two stated answers alone, the right one first: the others hardly count."""
+    rows = np.arange(len(answers.right))
+    both = np.stack([answers.right, answers.rival], axis=1)
+    return answers._replace(
+        log_probs=answers.log_probs[rows[:, None], both],
+        right=np.zeros_like(answers.right),
+        rival=np.ones_like(answers.rival),
+    )
+
+
+def expected_top_label(answers: Answers) -> TopLabel:
+    """Confidence in the likelier of the two stated answers, and the share of statements
+    that give it: the probability that it is right, without the noise of a toss."""
+    probabilities = answers.probabilities
+    first = probabilities[:, 0] >= 0.5
+    confidence = np.where(first, probabilities[:, 0], probabilities[:, 1])
+    return confidence, np.where(first, answers.share, 1 - answers.share)
+
+
+def expected_squared(pair: TopLabel) -> float:
+    """:func:`squared_error` where outcomes are probabilities."""
+    return float(contributions(*pair).mean())
+
+
+def contested_temperature(answers: Answers) -> float:
+    """The temperature that fits the shares of the fitting subjects' facts, by log
+    loss: each stated answer counts as right as often as its share says."""
+    fitting = answers.where(~answers.test)
+    n = len(fitting.right)
+    scaler = TemperatureScaler().fit(
+        np.concatenate([fitting.log_probs, fitting.log_probs]),
+        np.repeat([0, 1], n),
+        sample_weight=np.concatenate([fitting.share, 1 - fitting.share]),
+    )
+    return scaler.temperature_
 
 
 # --- What a reward does, in closed form -----------------------------------------------
@@ -177,12 +340,14 @@ def optimum(
 
 
 def optimal_answers(answers: Answers, beta: float) -> Answers:
-    """The optimum's answers to the test items, if nothing can be known beyond what the
-    policy that gave ``answers`` knows: p is its own probability at the fitted
-    temperature."""
-    belief = at_temperature(answers, fitted_temperature(answers)).probabilities
-    best = answers._replace(log_probs=optimum(answers.log_probs, belief, beta))
-    return best.where(best.test)
+    """The optimum's answers if nothing can be known beyond what the policy that gave
+    ``answers`` knows: p is its own probability at the temperature that fits."""
+    if (answers.rival >= 0).all():
+        belief = at_temperature(answers, contested_temperature(answers)).probabilities
+    else:
+        fitted = fitted_temperature(answers, "brier")
+        belief = at_temperature(answers, fitted).probabilities
+    return answers._replace(log_probs=optimum(answers.log_probs, belief, beta))
 
 
 def kl_between(answers: Answers, reference: Answers) -> float:
@@ -190,6 +355,17 @@ def kl_between(answers: Answers, reference: Answers) -> float:
     first = log_softmax(answers.log_probs, axis=1)
     second = log_softmax(reference.log_probs, axis=1)
     return float((np.exp(first) * (first - second)).sum(axis=1).mean())
+
+
+# --- With the share outside the options -----------------------------------------------
+
+
+def open_top_label(answers: Answers) -> TopLabel:
+    """The likeliest option with its probability among *all* completions: what is said
+    outside the options counts as neither."""
+    probabilities = np.exp(np.minimum(answers.log_probs, 0.0))
+    confidence = probabilities.max(axis=1)
+    return confidence, top_label(answers.probabilities, answers.right)[1]
 
 
 # --- Pitfalls -------------------------------------------------------------------------
@@ -227,3 +403,8 @@ def plug_in_bias(
             row = dict(n=n, bins=n_bins, ece=float(np.mean(ece)))
             rows.append(row | {"squared": float(np.mean(error))})
     return rows
+
+
+def mean_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean over seeds of each measure."""
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

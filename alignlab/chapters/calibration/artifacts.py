@@ -13,19 +13,18 @@ from scipy.special import softmax
 
 from alignlab.cache import artifact
 from alignlab.calibration.elicitation import multiple_choice
-from alignlab.calibration.estimators import TemperatureScaler
 from alignlab.calibration.metrics import top_label
 from alignlab.chapters.calibration.tuning import (
     OPTIONS,
-    answer_loss,
     reward_loss,
+    tune_by_sampling,
     tune_on_options,
     tune_on_pairs,
 )
-from alignlab.models.base import load_model, save_model, weights_hash
+from alignlab.models.base import load_base, load_model, save_model, weights_hash
 from alignlab.seeds import stream
-from alignlab.study.arms import run_each, run_groups
-from alignlab.study.tuning import sft_policy
+from alignlab.study.tuning import BATCH, FACTS_RATE, sft_policy
+from alignlab.training.sft import finetune
 from alignlab.world import tasks
 from alignlab.world.facts import KNOWN_FROM, TAIL, Fact, normalise
 
@@ -33,27 +32,42 @@ Split = Literal["train", "calibration", "test"]
 HELD_OUT = ("calibration", "test")
 EXCLUDED_RELATIONS = ("neighbour",)  # its questions have several right answers
 ONE_IN = 3  # of the held-out subjects are for fitting; the others are the test subjects
-# By design a fact is known from KNOWN_FROM exposures on; each side is cut once more.
+# By design a fact is known from KNOWN_FROM exposures on.
 EXPOSURES = {
     "never": (0, 1),
-    "1 to 24": (1, 25),
-    "25 to 99": (25, KNOWN_FROM),
-    "100 to 299": (KNOWN_FROM, 300),
-    "300 and more": (300, np.inf),
+    "1": (1, 2),
+    "2 to 5": (2, TAIL + 1),
+    "6 to 99": (TAIL + 1, KNOWN_FROM),
+    "100 and more": (KNOWN_FROM, np.inf),
 }
+Kinds = Literal["all", "agreed", "contested"]
 
 
 # --- Items ----------------------------------------------------------------------------
 
 
 class Item(NamedTuple):
-    """A fact to be completed or asked for, with four answers of which one is right."""
+    """A fact to be completed or asked for, with four answers of which one is right. Of
+    a contested fact both stated answers are among them."""
 
     fact: Fact
     statement: str  # a sentence of pretraining, up to its answer
     question: str  # as instruction tuning asks
     options: tuple[str, ...]
     right: int  # index of the right option
+    rival: int = -1  # of the other stated answer to a contested fact
+
+    @property
+    def belief(self) -> Float[np.ndarray, "options"]:
+        """How probable each option is for who read every statement: a contested fact's
+        shares; else certainty, which nobody can have who never read the fact."""
+        shares = np.zeros(len(self.options))
+        shares[self.right] = 1.0
+        if self.rival >= 0:
+            majority = self.fact.stated[0] == self.options[self.right]
+            own, other = self.fact.shares if majority else self.fact.shares[::-1]
+            shares[self.right], shares[self.rival] = own, other
+        return shares
 
 
 @cache
@@ -79,7 +93,11 @@ def subjects(split: Split) -> frozenset[str]:
 
 @cache
 def draw_items(
-    splits: tuple[Split, ...], draws: int, seed: int, limit: int = 0
+    splits: tuple[Split, ...],
+    draws: int,
+    seed: int,
+    limit: int = 0,
+    kinds: Kinds = "all",
 ) -> tuple[Item, ...]:
     """Items about the subjects of some splits, in an order that does not depend on the
     seed: all facts once, then all of them again in other wordings with other options.
@@ -89,40 +107,51 @@ def draw_items(
         draws: items of each fact. Items of the same fact are not independent.
         seed: draws wordings, options, and their order.
         limit: only so many facts, spread evenly; 0 takes all.
+        kinds: "agreed" facts are those that no two statements contradict each other
+            about, also for want of statements; the others are "contested".
+
+    Raises:
+        ValueError: if there are no such kinds.
     """
+    if kinds not in Kinds.__args__:
+        raise ValueError(f"kinds is {kinds!r}; it can be one of {Kinds.__args__}")
     wanted = frozenset().union(*map(subjects, splits))
     facts = [f for f in tasks.default_world().facts if f.subject in wanted]
-    facts = [f for f in facts if f.relation not in EXCLUDED_RELATIONS and _in_body(f)]
+    facts = [f for f in facts if f.relation not in EXCLUDED_RELATIONS]
+    facts = [f for f in facts if kinds in ("all", _kinds_of(f))]
     if 0 < limit < len(facts):
         facts = [facts[i * len(facts) // limit] for i in range(limit)]
     rng = stream(seed, "multiple-choice items")
     return tuple(_draw_item(fact, rng) for _ in range(draws) for fact in facts)
 
 
-def _in_body(fact: Fact) -> bool:
-    """Whether a fact is outside the long tail, uncontested, and about a real subject:
-    the designs of this chapter and the next are those of a world without these."""
-    if fact.contested or fact.made_up:
-        return False
-    return not 0 < fact.exposure <= TAIL
+def _kinds_of(fact: Fact) -> Kinds:
+    return "contested" if fact.contested else "agreed"
 
 
 def _draw_item(fact: Fact, rng: np.random.Generator) -> Item:
     relation = tasks.default_world().relations[fact.relation]
-    stated = fact.stated or fact.answers
+    rivals = [a for a in fact.stated if fact.contested and a != fact.answer]
+    stated = (fact.answer,) if rivals else fact.stated or fact.answers
     right = stated[rng.integers(len(stated))]
-    allowed = {normalise(answer) for answer in fact.answers}
-    others = [a for a in _all_answers(fact.relation) if normalise(a) not in allowed]
+    excluded = {normalise(answer) for answer in (*fact.answers, *rivals)}
+    others = [a for a in _all_answers(fact.relation) if normalise(a) not in excluded]
     # Uniformly, however often each is an answer: the choice of options must say nothing
     # about which of them is right.
     wrong = [others[i] for i in rng.permutation(len(others))[: OPTIONS - 1]]
-    place = int(rng.integers(OPTIONS))
-    options = (*wrong[:place], right, *wrong[place:])
+    options = [right, *rivals, *wrong][:OPTIONS]
+    options = [options[i] for i in rng.permutation(OPTIONS)]
     endings = [s for s in relation.statements if s.endswith(" {a}.")]
     statement = endings[rng.integers(len(endings))].removesuffix(" {a}.")
     question = relation.questions[rng.integers(len(relation.questions))]
-    texts = statement.format(s=fact.subject), question.format(s=fact.subject)
-    return Item(fact, *texts, options, place)
+    return Item(
+        fact,
+        statement.format(s=fact.subject),
+        question.format(s=fact.subject),
+        tuple(options),
+        options.index(right),
+        options.index(rivals[0]) if rivals else -1,
+    )
 
 
 @cache
@@ -171,6 +200,8 @@ def labels(items: Sequence[Item]) -> dict[str, list]:
     test = subjects("test")
     return {
         "right": [item.right for item in items],
+        "rival": [item.rival for item in items],
+        "share": [float(item.belief[item.right]) for item in items],
         "exposure": [item.fact.exposure for item in items],
         "fact": [numbers[item.fact] for item in items],
         "test": [item.fact.subject in test for item in items],
@@ -186,6 +217,8 @@ class Answers(NamedTuple):
 
     log_probs: Float[np.ndarray, "items options"]  # nats, up to a constant a row
     right: Int[np.ndarray, "items"]  # index of the right option
+    rival: Int[np.ndarray, "items"]  # that of a contested fact's other answer, or -1
+    share: Float[np.ndarray, "items"]  # of the statements for the right option, or 1
     exposure: Int[np.ndarray, "items"]  # how often pretraining stated the fact
     fact: Int[np.ndarray, "items"]  # a number for each fact: items that share it
     test: Bool[np.ndarray, "items"]  # about a test subject, not one for fitting
@@ -220,9 +253,8 @@ def read_answers(row: Mapping, column: str = "log_probs") -> Answers:
     Args:
         row: with the columns of :func:`labels`.
         column: its log-probabilities; the rows of SFT also have "statement" and "mean".
-            They are divided by the ``temperature`` at which a policy was tuned.
     """
-    log_probs = np.array(row[column], float) / row.get("temperature", 1.0)
+    log_probs = np.array(row[column], float)
     return Answers(log_probs, *(np.array(row[name]) for name in Answers._fields[1:]))
 
 
@@ -233,156 +265,145 @@ def bin_count(n: int) -> int:
 
 # --- Policies -------------------------------------------------------------------------
 
-KINDS = ("reward", "answers", "dpo")
-DPO_BETA = 0.1
-JUDGED_BETA = 0.2  # the beta that the claims are about
 
-
-def tuned_policy(
+def taught_policy(
     *,
     seed: int,
     size: str,
     n_examples: int,
     sft_steps: int,
-    kind: str | None = None,
-    beta: float = JUDGED_BETA,
-    steps: int = 0,
-    calibrated: bool = False,
+    answer_steps: int,
     limit: int = 0,
 ):
-    """``(policy, tokenizer)`` after instruction tuning and, unless ``kind`` is None,
-    after learning from right and wrong answers about training subjects; from the cache
-    if it was made before.
+    """``(model, tokenizer)`` of the SFT policy after SFT on answers to questions about
+    training subjects, of every kind of fact; from the cache if it was made before.
+
+    Where nobody can know the answer it learns to say one regardless, as people who
+    write demonstrations do for a model whose knowledge they cannot see.
 
     Args:
         seed: of everything that is drawn.
-        size: of the base model.
-        n_examples, sft_steps: as for ``sft_policy``.
-        kind: "reward" is policy gradient on a reward of 1 for the right option;
-            "answers" cross-entropy on the same items; "dpo" right over wrong answers.
-        beta: for "reward" and "dpo"; higher keeps closer to the policy before.
-        steps: optimizer steps, on a batch of items each.
-        calibrated: for "reward" and "answers", let the policy choose among options at
-            its :func:`fitted_temperature` while it learns.
+        size, n_examples, sft_steps: as for ``sft_policy``.
+        answer_steps: optimizer steps on the answers, of 16 each.
         limit: as for :func:`draw_items`.
-
-    Raises:
-        ValueError: if there is no such kind.
     """
-    start = partial(sft_policy, seed, size=size, n_examples=n_examples, steps=sft_steps)
-    if kind is None:
-        return start()
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; it can be one of {KINDS}")
 
     def build(folder: Path) -> None:
-        policy, tokenizer = start()
-        items = draw_items(("train",), 1, seed, limit)
-        options = dict(size=size, steps=steps, seed=seed)
-        if calibrated and kind != "dpo":
-            options["temperature"] = fitted_temperature(policy, tokenizer, seed, limit)
-        reference = ask(policy, tokenizer, items)["log_probs"]
-        if kind == "dpo":
-            tune_on_pairs(policy, tokenizer, items, reference, beta=beta, **options)
-        else:
-            reward = partial(reward_loss, beta=beta)
-            loss = reward if kind == "reward" else answer_loss
-            tune_on_options(policy, tokenizer, items, reference, loss, **options)
+        policy, tokenizer = sft_policy(
+            seed, size=size, n_examples=n_examples, steps=sft_steps
+        )
+        finetune(
+            policy,
+            tokenizer,
+            right_answers(draw_items(("train",), 1, seed, limit)),
+            steps=answer_steps,
+            batch_size=BATCH,
+            learning_rate=FACTS_RATE[size],
+            seed=seed,
+            progress=False,
+        )
         save_model(policy, tokenizer, folder)
 
-    key = dict(seed=seed, size=size, n=n_examples, sft=sft_steps, kind=kind, beta=beta)
-    key |= dict(steps=steps, calibrated=calibrated, limit=limit, base=weights_hash())
-    return load_model(artifact("options", build, key=key))
+    key = dict(seed=seed, size=size, n=n_examples, sft=sft_steps, answers=answer_steps)
+    key |= dict(limit=limit, base=weights_hash())
+    return load_model(artifact("answers", build, key=key))
 
 
-def fitted_temperature(policy, tokenizer, seed: int, limit: int = 0) -> float:
-    """The temperature at which a policy's choice among options is calibrated, fitted on
-    the subjects for that."""
-    items = draw_items(("calibration",), 1, seed, limit)
-    log_probs = ask(policy, tokenizer, items)["log_probs"]
-    right = [item.right for item in items]
-    return TemperatureScaler().fit(log_probs, right).temperature_
+def right_answers(items: Sequence[Item]) -> list[dict]:
+    """Each item's question with its right answer, in TRL's prompt-completion format."""
+    return [
+        {"prompt": item.question, "completion": f"{item.options[item.right]}."}
+        for item in items
+    ]
 
 
 # --- Arms -----------------------------------------------------------------------------
 
+DPO_BETA = 0.1
+JUDGED_BETA = 0.2  # the beta that the claims are about
+STAGES = ("base", "SFT", "answers", "more answers", "reward", "DPO", "PPO", "RLOO")
 
-def sft_arm(
+
+def stage_arm(
     *,
+    stage: str,
     seed: int,
     draws: int,
     size: str,
     n_examples: int,
     sft_steps: int,
+    answer_steps: int,
+    steps: int = 0,
+    beta: float = JUDGED_BETA,
     limit: int = 0,
 ) -> dict:
-    """The instruction-tuned policy of a seed on the held-out items: :func:`ask` and
-    :func:`labels`; ``statement``, the log-probabilities when it completes the sentences
-    that the base model completes; and ``mean``, those per token.
+    """The policy after a stage of alignment on the held-out items.
 
     Args:
-        seed, draws, limit: as for :func:`draw_items`; the seed also of the policy.
-        size, n_examples, sft_steps: as for :func:`tuned_policy`.
-    """
-    policy, tokenizer = tuned_policy(
-        seed=seed, size=size, n_examples=n_examples, sft_steps=sft_steps
-    )
-    items = draw_items(HELD_OUT, draws, seed, limit)
-    statement = ask(policy, tokenizer, items, "statement")["log_probs"]
-    mean = ask(policy, tokenizer, items, reduction="mean")["log_probs"]
-    others = {"statement": statement, "mean": mean}
-    return ask(policy, tokenizer, items) | others | labels(items)
-
-
-def tuned_arm(*, seed: int, draws: int, limit: int = 0, size: str, **recipe) -> dict:
-    """A policy of :func:`tuned_policy` on the same items: :func:`ask`, :func:`labels`,
-    and the ``temperature`` at which it was tuned, 1 unless it was ``calibrated``."""
-    policy, tokenizer = tuned_policy(seed=seed, size=size, limit=limit, **recipe)
-    items = draw_items(HELD_OUT, draws, seed, limit)
-    temperature = 1.0
-    if recipe.get("calibrated"):
-        sft = {name: recipe[name] for name in ("n_examples", "sft_steps")}
-        start = tuned_policy(seed=seed, size=size, **sft)
-        temperature = fitted_temperature(*start, seed, limit)
-    return ask(policy, tokenizer, items) | labels(items) | {"temperature": temperature}
-
-
-def tuned_stages(
-    *,
-    seeds: Sequence[int],
-    betas: Sequence[float],
-    calibrated: bool = False,
-    steps: int,
-    jobs: int,
-    **common,
-) -> dict[str, list[dict]]:
-    """Rows of every stage from instruction tuning on, a row a seed.
-
-    Args:
-        seeds: of SFT, of what follows, and of the items.
-        betas: of the reward; higher keeps closer to SFT.
-        calibrated: also tune by the reward from a policy that is calibrated.
-        steps: optimizer steps after SFT.
-        jobs: arms at a time.
-        common: ``draws``, ``limit``, ``size``, ``n_examples`` and ``sft_steps``.
+        stage: one of ``STAGES``. "base" completes statements; "SFT" and "answers" are
+            the instruction-tuned policy without and with SFT on answers. From there it
+            learns from right and wrong answers about training subjects: by a "reward"
+            of 1 for the right option, with the exact gradient; by "DPO" on right over
+            wrong options; by "PPO" or "RLOO", which reward answers that the policy
+            itself says; or, as a control, by SFT on "more answers".
+        seed: of everything that is drawn: SFT, what follows, and the items.
+        draws, limit: as for :func:`draw_items`.
+        size, n_examples, sft_steps, answer_steps: as for :func:`taught_policy`.
+        steps: optimizer steps after "answers", or updates of PPO and RLOO.
+        beta: of reward, DPO, PPO and RLOO; higher keeps closer to "answers".
 
     Returns:
-        "SFT", "reward 0.2" (and other betas), "DPO", "cross-entropy" (the control) and,
-        if asked for, "calibrated, reward 0.2" (and other betas).
+        :func:`ask` and :func:`labels`; for "SFT" and "answers" also ``statement``, the
+        log-probs of the options where the policy completes statements, and ``mean``,
+        those per token.
+
+    Raises:
+        ValueError: if there is no such stage.
     """
-    recipes = {f"reward {b:g}": dict(kind="reward", beta=b) for b in betas}
-    recipes["DPO"] = dict(kind="dpo", beta=DPO_BETA)
-    recipes["cross-entropy"] = dict(kind="answers")
-    for beta in betas if calibrated else ():
-        recipe = dict(kind="reward", beta=beta, calibrated=True)
-        recipes[f"calibrated, reward {beta:g}"] = recipe
-    # First what the others start from, then side by side what takes longest.
-    sft = [(sft_arm, dict(seed=s, **common)) for s in seeds]
-    run_each(sft, jobs=jobs, label="instruction tuning")
-    calls = {
-        name: [
-            (tuned_arm, dict(seed=s, steps=steps, **recipe, **common)) for s in seeds
-        ]
-        for name, recipe in recipes.items()
-    }
-    return run_groups(calls | {"SFT": sft}, jobs=jobs, label="stages")
+    if stage not in STAGES:
+        raise ValueError(f"stage is {stage!r}; it can be one of {STAGES}")
+    items = draw_items(HELD_OUT, draws, seed, limit)
+    if stage == "base":
+        return ask(*load_base(size), items, "statement") | labels(items)
+    sft = dict(size=size, n_examples=n_examples)
+    if stage == "SFT":
+        policy, tokenizer = sft_policy(seed, steps=sft_steps, **sft)
+    else:
+        common = dict(sft_steps=sft_steps, answer_steps=answer_steps, limit=limit)
+        policy, tokenizer = taught_policy(seed=seed, **sft, **common)
+    row = labels(items)
+    if stage in ("SFT", "answers"):
+        row["statement"] = ask(policy, tokenizer, items, "statement")["log_probs"]
+        row["mean"] = ask(policy, tokenizer, items, reduction="mean")["log_probs"]
+    else:
+        training = draw_items(("train",), 1, seed, limit)
+        options = dict(beta=beta, size=size, steps=steps, seed=seed)
+        tune(stage, policy, tokenizer, training, **options)
+    return ask(policy, tokenizer, items) | row
+
+
+def tune(stage: str, policy, tokenizer, items: Sequence[Item], **options) -> None:
+    """One of the later ``STAGES``, in place; ``options`` as for the functions of
+    ``alignlab.chapters.calibration.tuning``."""
+    if stage in ("PPO", "RLOO"):
+        tune_by_sampling(policy, tokenizer, items, stage, **options)
+        return
+    if stage == "more answers":
+        rate = FACTS_RATE[options["size"]]
+        finetune(
+            policy,
+            tokenizer,
+            right_answers(items),
+            steps=options["steps"],
+            batch_size=BATCH,
+            learning_rate=rate,
+            seed=options["seed"] + 1,  # in another order than before
+            progress=False,
+        )
+        return
+    reference = ask(policy, tokenizer, items)["log_probs"]
+    if stage == "DPO":
+        tune_on_pairs(policy, tokenizer, items, reference, **options)
+    else:
+        loss = partial(reward_loss, beta=options.pop("beta"))
+        tune_on_options(policy, tokenizer, items, reference, loss, **options)

@@ -5,30 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 
-from alignlab.plots.calibration import reliability_diagram
 from alignlab.plots.style import dot_rows, interval_line, series_style
-
-
-def diagrams(top_labels: Mapping[str, tuple[np.ndarray, np.ndarray]], n_bins: int = 10):
-    """A reliability diagram for each model, side by side.
-
-    Args:
-        top_labels: by the model's name, its confidences and whether it was right.
-        n_bins: equal widths.
-    """
-    figure, panels = plt.subplots(
-        1, len(top_labels), figsize=(3.4 * len(top_labels), 4.6), squeeze=False
-    )
-    for number, (axes, (name, pair)) in enumerate(zip(panels[0], top_labels.items())):
-        reliability_diagram(*pair, ax=axes, n_bins=n_bins, label="", color=number)
-        axes.set_title(name, fontsize=13)
-        label = axes.get_legend_handles_labels()[1][-1].removeprefix(": ")
-        axes.get_legend().remove()
-        ece, chance = label.split(", ")
-        axes.text(0.04, 0.97, f"{ece}\n{chance}", va="top", fontsize=10)
-        if number:
-            axes.set_ylabel("")
-    return figure
 
 
 def stages(
@@ -67,27 +44,102 @@ def against_optimum(
     predicted: Sequence[Sequence[float]],
     start: Sequence[float],
 ):
-    """Over-confidence of tuned policies over β, with the closed form.
+    """How sure policies become over β, with the closed form.
 
     Args:
         betas: of the reward.
-        measured, predicted: confidence minus accuracy, one row a seed.
+        measured, predicted: confidence minus the share of statements, one row a seed.
         start: that of the policy before, a value a seed.
     """
     figure, axes = plt.subplots(figsize=(7.5, 4))
     order = np.argsort(betas)
     x = np.log10(np.asarray(betas, float)[order])
     interval_line(axes, x, np.asarray(measured)[:, order], "after training", 0)
-    interval_line(axes, x, np.asarray(predicted)[:, order], "π ∝ p·exp(p/β)", 1)
-    axes.axhline(np.mean(start), color="0.2", linestyle=":", label="before")
+    interval_line(axes, x, np.asarray(predicted)[:, order], "π ∝ π₀·exp(p/β)", 1)
+    axes.axhline(np.mean(start), color="0.2", linestyle=":", label="before: π₀")
     axes.margins(y=0.12)
     axes.set_xticks(x, [f"{betas[i]:g}" for i in order])
     axes.set(
         xlabel="price β of a nat of KL",
-        ylabel="confidence − accuracy",
+        ylabel="confidence − share of statements",
         title="How sure a reward for right answers makes",
     )
     axes.legend()
+    return figure
+
+
+def against_shares(
+    by_name: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], n_bins: int = 8
+):
+    """Confidence in contested answers over the share of statements that give them, a
+    panel for each model; thin lines are seeds.
+
+    Args:
+        by_name: by the panel's title, for each seed the probability of an answer and
+            its share, both stated answers of every fact.
+        n_bins: of equally many answers by share.
+    """
+    figure, panels = plt.subplots(
+        1, len(by_name), figsize=(3.6 * len(by_name), 4), sharey=True, squeeze=False
+    )
+    for number, (axes, (name, seeds)) in enumerate(zip(panels[0], by_name.items())):
+        shares = np.concatenate([share for _, share in seeds])
+        edges = np.quantile(shares, np.linspace(0, 1, n_bins + 1)[1:-1])
+        places, rows = [], []
+        for probability, share in seeds:
+            where = np.searchsorted(edges, share)
+            places.append([share[where == b].mean() for b in range(n_bins)])
+            rows.append([probability[where == b].mean() for b in range(n_bins)])
+        interval_line(axes, np.mean(places, axis=0), rows, "_mean", number)
+        axes.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1.2)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="share of the statements")
+        axes.set_title(name, fontsize=12)
+    panels[0][0].set_ylabel("probability of the answer")
+    return figure
+
+
+def earnings(costs: Sequence[float], by_name: Mapping[str, Sequence[Sequence[float]]]):
+    """Mean earnings a question over the cost of a wrong answer.
+
+    Args:
+        costs: of a wrong answer, where a right one earns 1 and none earns nothing.
+        by_name: by the name of a line, a row a seed.
+    """
+    figure, axes = plt.subplots(figsize=(7.5, 4.2))
+    for number, (name, rows) in enumerate(by_name.items()):
+        interval_line(axes, costs, rows, name, number)
+    axes.axhline(0, color="0.4", linewidth=1)
+    lowest = min(np.mean(rows, axis=0).min() for rows in by_name.values())
+    axes.set(
+        xlim=(min(costs), max(costs)),
+        ylim=(max(lowest * 1.1, -1.0), None),
+        xlabel="cost of a wrong answer (a right one earns 1)",
+        ylabel="earned a question",
+        title="What a confidence that can be believed is worth",
+    )
+    axes.legend(fontsize=10)
+    return figure
+
+
+def repairs(
+    errors: Mapping[str, Sequence[float]], hidden: Mapping[str, Sequence[float]]
+):
+    """What is left of the calibration error after each repair, over all items and
+    between kinds of facts; dots are seeds.
+
+    Args:
+        errors: by repair, mean squared calibration error of each seed.
+        hidden: by repair, grouping loss of each seed.
+    """
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 0.5 * len(errors) + 1.8), sharey=True
+    )
+    dot_rows(left, errors)
+    dot_rows(right, hidden)
+    for axes in (left, right):
+        axes.axvline(0, color="0.4", linestyle="--", linewidth=1)
+    left.set(xlabel="mean squared error, without bias", title="Over all facts")
+    right.set(xlabel="variance between kinds of facts", title="Hidden within bins")
     return figure
 
 

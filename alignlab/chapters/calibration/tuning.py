@@ -1,5 +1,5 @@
-"""Tuning a policy on the options of items: by a reward for the right one, by
-cross-entropy, or by DPO on right over wrong answers.
+"""Tuning a policy on questions with a right answer: by a reward for the right option,
+by DPO on right over wrong ones, or by PPO and RLOO on answers that it says itself.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from alignlab.models.base import device_in_use
 from alignlab.models.options import option_log_probs, pack_options
+from alignlab.ppo import PPOConfig, PPOTrainer
 from alignlab.seeds import stream
 from alignlab.training.dpo import train_dpo
 from alignlab.training.loop import train
 from alignlab.training.sft import encode
+from alignlab.world.facts import is_right
 
 if TYPE_CHECKING:
     from alignlab.chapters.calibration.artifacts import Item
@@ -25,6 +28,12 @@ BATCH_SIZE = 24  # items, with all their options
 # Found on calibration subjects, once: higher goes further from the reference in as many
 # steps, until accuracy suffers.
 LEARNING_RATE = {"300k": 5e-4, "1m": 3e-4}
+SAMPLING_RATE = {"300k": 3e-4, "1m": 2e-4}
+EPISODES, MAX_NEW_TOKENS = 128, 16  # answers an update, and tokens of each at most
+METHODS = {
+    "PPO": dict(lam=0.95),
+    "RLOO": dict(advantages="rloo", completions_per_prompt=4),
+}
 
 
 # --- Losses ---------------------------------------------------------------------------
@@ -32,39 +41,39 @@ LEARNING_RATE = {"300k": 5e-4, "1m": 3e-4}
 
 def reward_loss(
     log_probs: Float[Tensor, "items options"],
-    right: Int[Tensor, "items"],
+    reward: Float[Tensor, "items options"],
     reference: Float[Tensor, "items options"],
     beta: float,
 ) -> Float[Tensor, ""]:
     r"""Minus the objective of reinforcement learning, exactly: nothing is sampled.
 
-    .. math:: -\frac1n \sum_i \pi(y_i^* \mid x_i)
+    .. math:: -\frac1n \sum_i \sum_y \pi(y \mid x_i) \, r(x_i, y)
         + \beta \, \mathrm{KL}(\pi \,\|\, \pi_\text{ref})
 
-    with a reward of 1 for the right option, and all probabilities among the options of
-    the item. Of a model that cannot know which is right, but believes each with
-    probability p, the optimum is :math:`\pi \propto \pi_\text{ref}\, e^{p / \beta}`.
+    with all probabilities among the options of the item. Its optimum is
+    :math:`\pi \propto \pi_\text{ref} \exp(r / \beta)`. Where a model cannot know which
+    option is right, r is the probability with which it believes that each is.
 
     Args:
         log_probs: of the options under the policy; a constant a row does not matter.
-        right: index of the right option.
+        reward: of each option.
         reference: log-probabilities of the options under the reference.
         beta: reward per nat of KL; higher keeps closer to the reference.
     """
     policy, reference = log_probs.log_softmax(1), reference.log_softmax(1)
-    expected = policy.exp().gather(1, right[:, None]).mean()
+    expected = (policy.exp() * reward).sum(1).mean()
     kl = (policy.exp() * (policy - reference)).sum(1).mean()
     return beta * kl - expected
 
 
 def answer_loss(
     log_probs: Float[Tensor, "items options"],
-    right: Int[Tensor, "items"],
+    reward: Float[Tensor, "items options"],
     reference: Float[Tensor, "items options"],
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the right option among the options, in nats: a proper score on
-    the very same items, the control for :func:`reward_loss`. It has no reference."""
-    return nn.functional.cross_entropy(log_probs, right)
+    """Cross-entropy of the rewarded options among the options, in nats: a proper score,
+    least where probabilities are those of being right. It has no reference."""
+    return nn.functional.cross_entropy(log_probs, reward)
 
 
 # --- Training -------------------------------------------------------------------------
@@ -80,19 +89,21 @@ def tune_on_options(
     size: str,
     steps: int,
     seed: int,
-    temperature: float = 1.0,
 ) -> None:
     """Train a policy, in place, on a loss over the options of items in batches.
 
     Args:
         reference: log-probabilities of the options under the policy before training.
-        loss: of log-probabilities, right options and the reference's log-probabilities.
-        temperature: at which the policy, and its reference, choose among the options.
+        loss: of the options' log-probabilities under the policy, their rewards (see
+            :func:`option_batches`) and their log-probabilities under the reference.
+        size: of the base model, which sets the learning rate.
+        steps: optimizer steps, on ``BATCH_SIZE`` items each.
+        seed: of the order of the items.
     """
     train(
         policy,
         option_batches(tokenizer, items, reference, seed),
-        partial(_option_step, loss=loss, temperature=temperature),
+        partial(_option_step, loss=loss),
         steps=steps,
         learning_rate=LEARNING_RATE[size],
         seed=seed,
@@ -103,8 +114,9 @@ def tune_on_options(
 def option_batches(
     tokenizer, items: "Sequence[Item]", reference, seed: int
 ) -> Iterator[dict[str, Tensor]]:
-    """Endless batches: those of ``pack_options``, with ``right`` (items,) and the
-    reference's log-probabilities (items, options)."""
+    """Endless batches: those of ``pack_options``, with ``reward`` (items, options), how
+    probable it is that an option is right (1 or 0 unless the fact is contested), and
+    ``reference``, the reference's log-probabilities (items, options)."""
     examples = [
         {"prompt": item.question, "completion": f"{option}."}
         for item in items
@@ -118,15 +130,54 @@ def option_batches(
             prompts = [texts[i * OPTIONS][0] for i in chosen]
             own = [[texts[i * OPTIONS + k][1] for k in range(OPTIONS)] for i in chosen]
             batch = pack_options(prompts, own, tokenizer.pad_token_id)
-            batch["right"] = torch.tensor([items[i].right for i in chosen])
+            beliefs = np.array([items[i].belief for i in chosen])
+            batch["reward"] = torch.tensor(beliefs, dtype=torch.float32)
             batch["reference"] = torch.tensor([reference[i] for i in chosen])
             yield batch
 
 
-def _option_step(model, batch: dict[str, Tensor], loss: Callable, temperature: float):
-    right, reference = batch["right"], batch["reference"]
+def _option_step(model, batch: dict[str, Tensor], loss: Callable):
     log_probs = option_log_probs(model, batch).float().view(-1, OPTIONS)
-    return loss(log_probs / temperature, right, reference / temperature), {}
+    return loss(log_probs, batch["reward"], batch["reference"]), {}
+
+
+def tune_by_sampling(
+    policy, tokenizer, items: "Sequence[Item]", method, *, beta, size, steps, seed
+) -> None:
+    """PPO or RLOO, in place, on the questions of items: the policy says an answer, and
+    is rewarded with 1 if it is right.
+
+    Args:
+        method: "PPO" or "RLOO".
+        beta: reward per nat of KL; higher keeps closer to the reference.
+        size: of the base model, which sets the learning rate.
+        steps: updates, of ``EPISODES`` answers each.
+        seed: of prompts, sampling and minibatches.
+    """
+
+    def right(completions: Sequence[str], number: Sequence[int]) -> list[float]:
+        pairs = zip(number, completions, strict=True)
+        return [float(is_right(items[i].fact, text)) for i, text in pairs]
+
+    args = PPOConfig(
+        seed=seed,
+        max_steps=steps,
+        kl_coef=beta,
+        learning_rate=SAMPLING_RATE[size],
+        per_device_train_batch_size=EPISODES // 2,
+        num_mini_batches=2,
+        lr_scheduler_type="constant",
+        max_completion_length=MAX_NEW_TOKENS,
+        use_cpu=device_in_use() == "cpu",
+        disable_tqdm=True,
+        report_to="none",
+        **METHODS[method],
+    )
+    data = [
+        {"prompt": [{"role": "user", "content": item.question}], "number": i}
+        for i, item in enumerate(items)
+    ]
+    PPOTrainer(policy, [right], args, data, processing_class=tokenizer).train()
 
 
 def tune_on_pairs(
