@@ -2,6 +2,7 @@
 and exposure, what a temperature mends, and the closed form of what a reward does.
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +25,7 @@ from alignlab.calibration.metrics import (
     top_label,
 )
 from alignlab.chapters.calibration.artifacts import EXPOSURES, Answers, bin_count
+from alignlab.evaluation.intervals import Interval, two_level_interval
 from alignlab.seeds import stream
 
 # Confidence in the likeliest option, and whether it is right.
@@ -120,6 +122,19 @@ def squared_table(answers: Sequence[Answers]) -> Float[np.ndarray, "seeds facts"
 def gap_table(answers: Sequence[Answers]) -> Float[np.ndarray, "seeds facts"]:
     """Confidence minus correctness of each fact, a row a seed."""
     return np.array([fact_means(a, np.subtract(*a.top_label)) for a in answers])
+
+
+def difference_of_tables(
+    first: Float[np.ndarray, "seeds facts"], second: Float[np.ndarray, "seeds facts"]
+) -> Interval:
+    """First minus second mean, where the two are about different facts: the variances
+    of both means add up."""
+    if len(first) < 2:
+        return Interval(float(first.mean() - second.mean()), -np.inf, np.inf)
+    one, other = (two_level_interval(table) for table in (first, second))
+    value = one.value - other.value
+    half = math.hypot(one.high - one.value, other.high - other.value)
+    return Interval(value, value - half, value + half)
 
 
 # --- What confidence is for -----------------------------------------------------------
@@ -292,9 +307,24 @@ def expected_top_label(answers: Answers) -> TopLabel:
     return confidence, np.where(first, answers.share, 1 - answers.share)
 
 
-def expected_squared(pair: TopLabel) -> float:
-    """:func:`squared_error` where outcomes are probabilities."""
-    return float(contributions(*pair).mean())
+def expected_table(answers: Sequence[Answers]) -> Float[np.ndarray, "seeds facts"]:
+    """:func:`squared_table` where outcomes are probabilities."""
+    return np.array(
+        [fact_means(a, contributions(*expected_top_label(a))) for a in answers]
+    )
+
+
+def expected_gap(answers: Answers) -> float:
+    """Mean confidence in the likelier answer minus its mean share of the statements."""
+    confidence, share = expected_top_label(answers)
+    return float(confidence.mean() - share.mean())
+
+
+def both_answers(answers: Answers) -> TopLabel:
+    """The probability of each of the two stated answers, and its share."""
+    probabilities = answers.probabilities
+    shares = np.concatenate([answers.share, 1 - answers.share])
+    return np.concatenate([probabilities[:, 0], probabilities[:, 1]]), shares
 
 
 def contested_temperature(answers: Answers) -> float:

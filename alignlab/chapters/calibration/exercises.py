@@ -1,5 +1,5 @@
-"""Exercises of notebook 07: expected calibration error, and what a reward makes of
-probabilities."""
+"""Exercises of notebook 07: expected calibration error, what a reward makes of
+probabilities, and the loss that trains it."""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,8 @@ from alignlab.course.checks import (
     Exercise,
     close,
     generator,
+    gradient_fault,
+    normal,
     scalar,
     tensor,
 )
@@ -158,6 +160,81 @@ def _optimum_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     }
 
 
+# --- 07.3: a reward over options, exactly ------------------------------------------
+
+
+def _loss_cases() -> list[Case]:
+    """Log-probabilities up to a constant a row, and rewards that are probabilities."""
+    cases = []
+    for seed, n, k, beta in ((0, 3, 4, 0.5), (1, 5, 3, 0.1), (2, 2, 4, 2.0)):
+        log_probs, reference, logits = normal(seed, 3, n, k)
+        args = dict(
+            log_probs=log_probs - 6,
+            reward=(2 * logits).softmax(1),
+            reference=reference - 4,
+            beta=beta,
+        )
+        cases.append(Case(args, _reward_loss(**args)))
+    return cases
+
+
+def _reward_loss(log_probs, reward, reference, beta):
+    from alignlab.chapters.calibration.tuning import reward_loss
+
+    return reward_loss(log_probs, reward, reference, beta)
+
+
+def _read_loss(output, log_probs, reward, reference, beta) -> "Tensor":
+    return scalar(output, {tuple(log_probs.shape), (len(log_probs),)})
+
+
+def _loss_mistakes(case: Case) -> dict[str, list["Tensor"]]:
+    import torch
+
+    log_probs, reward, reference, beta = case.args.values()
+    policy, start = log_probs.log_softmax(1), reference.log_softmax(1)
+    p, q = policy.exp(), start.exp()
+    kl, earned = (p * (policy - start)).sum(1), (p * reward).sum(1)
+    raw = log_probs.exp()
+    mistakes = {
+        "sign of the reward: the loss falls as the reward rises": [
+            (beta * kl + earned).mean(),
+            -case.expected,
+        ],
+        "sign of the KL: it is a price, so it raises the loss": [
+            (-beta * kl - earned).mean()
+        ],
+        "no KL: nothing keeps the policy near the reference": [-earned.mean()],
+        "β left out": [(kl - earned).mean()],
+        "β on the reward: it is the price of KL": [(kl - beta * earned).mean()],
+        "KL the other way round: the policy's own distribution weighs the logarithms": [
+            (beta * (q * (start - policy)).sum(1) - earned).mean()
+        ],
+        "sum over items, not mean": [(beta * kl - earned).sum()],
+        "mean over options: sum over them": [
+            (beta * p * (policy - start) - p * reward).mean()
+        ],
+        "not normalised among the options: take a log-softmax over each row": [
+            (
+                beta * (raw * (log_probs - reference)).sum(1) - (raw * reward).sum(1)
+            ).mean()
+        ],
+        "cross-entropy: the reward is earned with the probability, not its logarithm": [
+            (beta * kl - (policy * reward).sum(1)).mean(),
+            -(policy * reward).sum(1).mean(),
+        ],
+        "expected log-ratio without its weights": [
+            (beta * (policy - start).sum(1) - earned).mean()
+        ],
+        "zero: nothing can be learnt": [torch.zeros_like(case.expected)],
+    }
+    return _told_apart(mistakes, case)
+
+
+def _loss_teaches(answer) -> str:
+    return gradient_fault(answer, _reward_loss, _loss_cases()[0], ("log_probs",))
+
+
 # --- The exercises ----------------------------------------------------------------
 
 EXERCISES: dict[str, Exercise] = {
@@ -178,5 +255,15 @@ EXERCISES: dict[str, Exercise] = {
         _optimum_mistakes,
         "the policy that earns most at this price of KL",
         "multiply each probability by exp(p / β), then divide each row by its sum.",
+    ),
+    "07.3": Exercise(
+        "my_reward_loss(log_probs, reward, reference, beta)",
+        _loss_cases,
+        _read_loss,
+        _loss_mistakes,
+        "the loss that the recorded policies are trained with",
+        "log_softmax both over the options; β times the sum of π (log π − log π₀) less "
+        "the sum of π r; then the mean over items.",
+        also=_loss_teaches,
     ),
 }

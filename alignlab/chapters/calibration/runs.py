@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 
-import numpy as np
-
 from alignlab.chapters.calibration.artifacts import (
     DPO_BETA,
     HELD_OUT,
@@ -79,7 +77,7 @@ def contested_arm(
     )
     row = {"taught": ask(policy, tokenizer, items)["log_probs"], **labels(items)}
     options = dict(size=size, steps=steps, seed=seed)
-    nowhere = np.zeros((len(training), OPTIONS))  # cross-entropy has no reference
+    nowhere = [[0.0] * OPTIONS] * len(training)  # cross-entropy has no reference
     tune_on_options(policy, tokenizer, training, nowhere, answer_loss, **options)
     row["before"] = ask(policy, tokenizer, items)["log_probs"]
     reference = ask(policy, tokenizer, training)["log_probs"]
