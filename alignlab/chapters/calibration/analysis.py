@@ -24,7 +24,13 @@ from alignlab.calibration.metrics import (
     negative_log_likelihood,
     top_label,
 )
-from alignlab.chapters.calibration.artifacts import EXPOSURES, Answers, bin_count
+from alignlab.chapters.calibration.artifacts import (
+    EXPOSURES,
+    Answers,
+    bin_count,
+    contributions,
+    fact_means,
+)
 from alignlab.evaluation.intervals import Interval, two_level_interval
 from alignlab.seeds import stream
 
@@ -72,40 +78,6 @@ def squared_error(pair: TopLabel) -> float:
     """Mean squared calibration error without bias, so that it can be averaged over
     seeds. It may be negative."""
     return squared_error_interval(*pair, bin_count(len(pair[0]))).value
-
-
-def contributions(
-    confidence: Float[np.ndarray, "items"],
-    outcome: Float[np.ndarray, "items"],
-) -> Float[np.ndarray, "items"]:
-    r"""A number for each item whose mean is the mean squared calibration error without
-    bias, T, and whose spread says how much other items would change it.
-
-    .. math:: u_i = d_i \, \frac{\sum_{j \in b} d_j - d_i}{m_b - 1}, \qquad
-        v_i = 2 u_i - T
-
-    with d = outcome - confidence and :math:`m_b` items in bin b, of equal mass. T is
-    the mean of u; but an item moves its bin's mean too, which doubles its influence.
-
-    Args:
-        confidence: from 0 to 1.
-        outcome: 1 for right, 0 for wrong; or how probable it is that it is right.
-    """
-    edges = bin_edges(confidence, bin_count(len(confidence)), "quantile")
-    where = bin_index(confidence, edges)
-    d = np.asarray(outcome, float) - confidence
-    sums, count = np.bincount(where, d), np.bincount(where)
-    u = d * (sums[where] - d) / np.maximum(count[where] - 1, 1)
-    return 2 * u - u.mean()
-
-
-def fact_means(
-    answers: Answers, values: Float[np.ndarray, "items"]
-) -> Float[np.ndarray, "facts"]:
-    """The mean of a value over the items of each fact, which hang together. Every fact
-    has as many items, so the mean over facts is that over items."""
-    facts, where = np.unique(answers.fact, return_inverse=True)
-    return np.bincount(where, values) / np.bincount(where, minlength=len(facts))
 
 
 def squared_by_fact(answers: Answers) -> Float[np.ndarray, "facts"]:

@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from alignlab.cache import artifact
 from alignlab.calibration.elicitation import multiple_choice
-from alignlab.calibration.metrics import top_label
+from alignlab.calibration.metrics import bin_edges, bin_index, top_label
 from alignlab.chapters.calibration.tuning import (
     OPTIONS,
     reward_loss,
@@ -261,6 +261,43 @@ def read_answers(row: Mapping, column: str = "log_probs") -> Answers:
 def bin_count(n: int) -> int:
     """15 bins of equal mass, fewer where some would hold fewer than four items."""
     return max(1, min(15, n // 4))
+
+
+# --- Calibration errors, item by item -------------------------------------------------
+
+
+def contributions(
+    confidence: Float[np.ndarray, "items"],
+    outcome: Float[np.ndarray, "items"],
+) -> Float[np.ndarray, "items"]:
+    r"""A number for each item whose mean is the mean squared calibration error without
+    bias, T, and whose spread says how much other items would change it.
+
+    .. math:: u_i = d_i \, \frac{\sum_{j \in b} d_j - d_i}{m_b - 1}, \qquad
+        v_i = 2 u_i - T
+
+    with d = outcome - confidence and :math:`m_b` items in bin b, of equal mass. T is
+    the mean of u; but an item moves its bin's mean too, which doubles its influence.
+
+    Args:
+        confidence: from 0 to 1.
+        outcome: 1 for right, 0 for wrong; or how probable it is that it is right.
+    """
+    edges = bin_edges(confidence, bin_count(len(confidence)), "quantile")
+    where = bin_index(confidence, edges)
+    d = np.asarray(outcome, float) - confidence
+    sums, count = np.bincount(where, d), np.bincount(where)
+    u = d * (sums[where] - d) / np.maximum(count[where] - 1, 1)
+    return 2 * u - u.mean()
+
+
+def fact_means(
+    answers: Answers, values: Float[np.ndarray, "items"]
+) -> Float[np.ndarray, "facts"]:
+    """The mean of a value over the items of each fact, which hang together. Every fact
+    has as many items, so the mean over facts is that over items."""
+    facts, where = np.unique(answers.fact, return_inverse=True)
+    return np.bincount(where, values) / np.bincount(where, minlength=len(facts))
 
 
 # --- Policies -------------------------------------------------------------------------

@@ -5,9 +5,10 @@ on some subjects and judged on others.
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.special import logit
 from sklearn.exceptions import ConvergenceWarning
 
@@ -26,8 +27,13 @@ from alignlab.calibration import (
     squared_error_interval,
     top_label,
 )
-from alignlab.calibration.ensembles import ensemble_probabilities
-from alignlab.chapters.calibration.artifacts import EXPOSURES, Answers, bin_count
+from alignlab.chapters.calibration.artifacts import (
+    EXPOSURES,
+    Answers,
+    bin_count,
+    contributions,
+    fact_means,
+)
 from alignlab.seeds import stream
 
 FLOOR = 1e-3  # of probabilities in the log loss; a staircase ends at 0 and 1
@@ -36,7 +42,8 @@ SMALLEST = 1e-6
 TopLabel = tuple[Float[np.ndarray, "items"], Float[np.ndarray, "items"]]
 
 FROM_LOGITS = {
-    "temperature": TemperatureScaler,
+    "temperature": partial(TemperatureScaler, loss="brier"),
+    "temperature, log loss": TemperatureScaler,
     "vector": VectorScaler,
     "matrix": MatrixScaler,
 }
@@ -53,7 +60,7 @@ def recalibrated(method: str, fitting: Answers, judged: Answers) -> TopLabel:
     """Confidence and correctness on some items after recalibration on others.
 
     Args:
-        method: one of ``METHODS``, or "none".
+        method: one of ``METHODS``, or "none". "temperature" is chosen by Brier score.
         fitting: items to fit on.
         judged: items to recalibrate.
 
@@ -121,21 +128,32 @@ def every_method(answers: Answers) -> dict[str, dict[str, float]]:
 
 def gaps_by_exposure(method: str, answers: Answers) -> list[float]:
     """Mean confidence minus accuracy on the test subjects after a recalibration, for
-    each class of ``EXPOSURES``; NaN where there is no item."""
+    uncontested facts of each class of ``EXPOSURES``; NaN where there is no item."""
     fitting, test = fitting_and_test(answers)
     confidence, correct = recalibrated(method, fitting, test)
     gaps = []
     for low, high in EXPOSURES.values():
-        mask = (test.exposure >= low) & (test.exposure < high)
+        mask = (test.exposure >= low) & (test.exposure < high) & (test.rival < 0)
         gap = (confidence - correct)[mask]
         gaps.append(float(gap.mean()) if mask.any() else math.nan)
     return gaps
 
 
-def repaired_share(before: float, after: float) -> float:
-    """Share of a mean squared error that is gone; above 1 where the estimate of what is
-    left is negative."""
-    return 1 - after / before
+def shares_of_worst_tenth(answers: Answers) -> dict[str, float]:
+    """What the tenth of the items on which it is greatest contributes to the log loss
+    (``dragged``) and to the Brier score (``brier_share``)."""
+    rows = np.arange(len(answers.right))
+    p = answers.probabilities
+    right = np.eye(p.shape[1])[answers.right]
+    losses = {
+        "dragged": -np.log(np.maximum(p[rows, answers.right], SMALLEST)),
+        "brier_share": ((p - right) ** 2).sum(axis=1),
+    }
+    worst = max(1, len(rows) // 10)
+    return {
+        name: float(np.sort(loss)[-worst:].sum() / loss.sum())
+        for name, loss in losses.items()
+    }
 
 
 def shuffled(answers: Answers, seed: int) -> Answers:
@@ -197,18 +215,18 @@ def halves(answers: Answers, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return mask, ~mask
 
 
-def transfer_share(answers: Answers, seed: int) -> float:
-    """Share of the squared error that one temperature repairs on other relations (and
-    other subjects) than it was fitted on; mean of both directions between halves."""
+def transferred(answers: Answers, seed: int) -> TopLabel:
+    """Confidence and correctness on the test items, each at the temperature of the half
+    of the relations that it is not from, fitted on other subjects as well."""
     first, second = halves(answers, seed)
-    shares = []
+    test = answers.where(answers.test)
+    confidence, correct = (x.copy() for x in test.top_label)
     for fit, judge in ((first, second), (second, first)):
         fitting = answers.where(fit & ~answers.test)
-        judged = answers.where(judge & answers.test)
-        before = scores(judged.top_label)["squared"]
-        after = scores(recalibrated("temperature", fitting, judged))["squared"]
-        shares.append(repaired_share(before, after))
-    return float(np.mean(shares))
+        judged = judge[answers.test]
+        pair = recalibrated("temperature", fitting, test.where(judged))
+        confidence[judged], correct[judged] = pair
+    return confidence, correct
 
 
 def transfer(
@@ -227,30 +245,27 @@ def transfer(
     return np.array(rows)
 
 
-# --- Several models -------------------------------------------------------------------
+# --- Fact by fact ---------------------------------------------------------------------
 
 
-def option_scores(
-    probabilities: Float[np.ndarray, "items options"], right: Int[np.ndarray, "items"]
-) -> dict[str, float]:
-    """``nll`` over the options, in nats; ``accuracy``, ``squared`` and ``aurc`` of the
-    likeliest one."""
-    results = scores(top_label(probabilities, right))
-    results["nll"] = negative_log_likelihood(probabilities, right)
-    return {name: results[name] for name in ("accuracy", "nll", "squared", "aurc")}
+def by_fact(test: Answers, pair: TopLabel) -> dict[str, Float[np.ndarray, "facts"]]:
+    """``squared``, ``brier``, ``nll`` and ``accuracy`` of a confidence on test items, a
+    number for each fact, so that an interval can allow for other facts. Their means are
+    those of :func:`scores`."""
+    confidence, correct = pair
+    p = np.where(correct == 1, confidence, 1 - confidence)
+    values = {
+        "squared": contributions(confidence, correct),
+        "brier": (confidence - correct) ** 2,
+        "nll": -np.log(np.maximum(p, FLOOR)),
+        "accuracy": np.asarray(correct, float),
+    }
+    return {name: fact_means(test, column) for name, column in values.items()}
 
 
-def by_members(
-    members: Float[np.ndarray, "members items options"],
-    right: Int[np.ndarray, "items"],
-) -> list[dict]:
-    """:func:`option_scores` of the mean of the first 1, 2, ... members.
-
-    Args:
-        members: their probabilities.
-        right: index of the right option of each item.
-    """
-    return [
-        {"members": m, **option_scores(ensemble_probabilities(members[:m]), right)}
-        for m in range(1, len(members) + 1)
-    ]
+def tables(
+    tests: Sequence[Answers], pairs: Sequence[TopLabel]
+) -> dict[str, Float[np.ndarray, "seeds facts"]]:
+    """:func:`by_fact` of every seed, a row each."""
+    rows = [by_fact(test, pair) for test, pair in zip(tests, pairs, strict=True)]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
