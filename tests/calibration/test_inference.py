@@ -13,6 +13,7 @@ from alignlab.calibration import (
     brier_score,
     calibration_error_interval,
     calibration_summary,
+    calibration_test,
     consistency_band,
     cumulative_test,
     expected_calibration_error,
@@ -85,20 +86,14 @@ def test_consistency_band_is_the_binomial_one_of_equal_forecasts():
 # --- Intervals --------------------------------------------------------------------
 
 
-def test_interval_is_its_formula_written_out():
-    rng = np.random.default_rng(0)
-    p, y = shifted(rng, 120, 0.1)
-    order = np.argsort(p)
-    t = v = 0.0
-    for part in np.split(order, 4):
+def test_value_is_its_formula_written_out():
+    p, y = shifted(np.random.default_rng(0), 120, 0.1)
+    t = 0.0
+    for part in np.split(np.argsort(p), 4):
         d = (y - p)[part]
-        m, s2 = len(d), np.var(d, ddof=1)
-        bracket = (d.sum() ** 2 - (d**2).sum()) / (m - 1)
-        t += bracket / 120
-        v += (4 * m * s2 * max(bracket / m, 0) + 2 * s2**2 * m / (m - 1)) / 120**2
-    half = stats.norm.ppf(0.975) * math.sqrt(v)
+        t += (d.sum() ** 2 - (d**2).sum()) / (len(d) - 1) / 120
     result = squared_error_interval(p, y, n_bins=4)
-    assert result == pytest.approx((t, t - half, t + half), rel=1e-12)
+    assert result.value == pytest.approx(t, rel=1e-12)
     root = calibration_error_interval(p, y, n_bins=4)
     assert root == pytest.approx([math.sqrt(max(x, 0)) for x in result], rel=1e-12)
     point = expected_calibration_error(p, y, 4, "quantile", "l2", debias=True)
@@ -129,9 +124,9 @@ def test_interval_covers_the_truth(gap, n, strategy):
         rejected += result.low > 0
     assert hits / 500 >= 0.93
     if gap == 0:
-        assert rejected / 500 <= 0.03
+        assert rejected / 500 <= 0.07  # it spends its whole error probability here
     if gap == 0.15:
-        assert rejected / 500 >= 0.3  # it covers because it is right, not because wide
+        assert rejected / 500 >= 0.95  # it covers because it is right, not because wide
 
 
 def test_interval_covers_a_gap_that_changes_with_confidence():
@@ -181,11 +176,12 @@ def test_difference_covers_and_gains_from_pairing(gaps, shared):
         result = squared_error_difference(first, second)
         hits += result.low <= truth <= result.high
         widths.append(result.high - result.low)
-        a, b = squared_error_interval(*first), squared_error_interval(*second)
-        apart.append(math.hypot(a.high - a.low, b.high - b.low))
+        order = rng.permutation(600)  # other items: nothing is shared
+        _, low, high = squared_error_difference(first, [x[order] for x in second])
+        apart.append(high - low)
     assert hits / 300 >= 0.93
     ratio = np.mean(widths) / np.mean(apart)
-    assert ratio < 0.9 if shared else 0.97 < ratio <= 1.0
+    assert ratio < 0.9 if shared else 0.95 < ratio < 1.02
 
 
 def test_a_model_does_not_differ_from_itself():
@@ -259,7 +255,9 @@ def test_spiegelhalter_by_hand():
     assert result.p_value == pytest.approx(2 * stats.norm.sf(abs(z)), rel=1e-12)
 
 
-@pytest.mark.parametrize("test", [spiegelhalter_test, cumulative_test])
+@pytest.mark.parametrize(
+    "test", [calibration_test, spiegelhalter_test, cumulative_test]
+)
 def test_tests_reject_five_in_a_hundred_calibrated_models_and_find_others(test):
     rng = np.random.default_rng(0)
     calibrated, extreme = [], []
