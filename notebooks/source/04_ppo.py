@@ -1014,7 +1014,7 @@ runs.say(
 #   that knows their mean at best, and below 0 for one that is worse than that. Below we
 #   also measure what a value head could know: how much of a reply's reward can be read
 #   off the policy's states while it writes.
-# * **Gold**, which one never has: where it falls while the learnt reward rises, the
+# * **Gold**, which one never has: where it falls while the proxy reward rises, the
 #   reward model is being exploited. Notebook 06 is about that.
 
 # %%
@@ -1575,7 +1575,7 @@ runs.say(
 # ## 15 · What it costs
 #
 # Models that are held at once in training, memory for their weights and what the
-# optimizer keeps (activations not counted), and the processor's seconds for each
+# optimizer keeps (activations not counted), and CPU seconds for each
 # completion that is learnt from. PPO has to write its completions, DPO reads those of the
 # comparisons; the training of the reward model comes on top of PPO's.
 

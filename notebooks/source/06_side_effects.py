@@ -435,7 +435,7 @@ runs.say(
 )
 
 # %% [markdown]
-# Which form foretells a *new* run best? Each seed's run is left out once, and foretold
+# Which form predicts a *new* run best? Each seed's run is left out once, and predicted
 # by the fit to the others. (Near 0 the slope of $d \log d$ is infinite: points within
 # the grey band are left out.)
 

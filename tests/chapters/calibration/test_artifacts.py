@@ -58,6 +58,31 @@ def test_every_fact_comes_once_a_draw_in_one_order_for_all_seeds(items):
     assert not {fact.relation for fact in facts} & set(artifacts.EXCLUDED_RELATIONS)
 
 
+def test_a_contested_fact_has_both_stated_answers_with_their_shares():
+    items = artifacts.draw_items(artifacts.HELD_OUT, 1, 3, kinds="contested")
+    assert 120 < len(items) < 180
+    for item in items:
+        stated = [normalise(answer) for answer in item.fact.stated]
+        rival = normalise(item.options[item.rival])
+        assert rival in stated and rival not in map(normalise, item.fact.answers)
+        assert item.belief.sum() == pytest.approx(1.0)
+        likelier = normalise(item.options[int(item.belief.argmax())])
+        assert likelier == stated[0]
+        assert item.belief.max() == item.fact.bayes_confidence
+    right = np.mean([item.belief.argmax() == item.right for item in items])
+    expected = np.mean([item.belief.max() for item in items])
+    assert right == pytest.approx(expected, abs=0.08)
+
+
+def test_other_facts_leave_no_doubt(items):
+    agreed = artifacts.draw_items(artifacts.HELD_OUT, 1, 3, kinds="agreed")
+    assert not any(item.fact.contested or item.rival >= 0 for item in agreed)
+    assert all(item.belief[item.right] == 1.0 for item in agreed)
+    assert {item.fact.made_up for item in agreed} == {True, False}
+    with pytest.raises(ValueError, match="kinds is 'odd'; it can be one of"):
+        artifacts.draw_items(artifacts.HELD_OUT, 1, 3, kinds="odd")
+
+
 def test_a_statement_with_its_answer_is_one_that_pretraining_could_have_read(items):
     relations = tasks.default_world().relations
     for item in items[::40]:
@@ -95,12 +120,14 @@ def test_options_get_the_probability_of_their_tokens(tiny_model, tiny_tokenizer,
 
 def test_a_row_is_read_with_what_is_true_of_its_items():
     items = artifacts.draw_items(artifacts.HELD_OUT, 2, 5, 30)
-    row = artifacts.labels(items) | {"temperature": 2.0}
+    row = artifacts.labels(items)
     row["log_probs"] = np.arange(240.0).reshape(60, 4).tolist()
     row["mean"] = np.zeros((60, 4)).tolist()
     row = json.loads(json.dumps(row))  # as an arm is remembered
     answers = artifacts.read_answers(row)
-    assert answers.log_probs[1, 1] == 5.0 / 2.0
+    assert answers.log_probs[1, 1] == 5.0
+    assert answers.rival.tolist() == [item.rival for item in items]
+    assert answers.share.tolist() == [item.belief[item.right] for item in items]
     assert answers.right.tolist() == [item.right for item in items]
     assert answers.exposure.tolist() == [item.fact.exposure for item in items]
     assert answers.fact.tolist() == [*range(30), *range(30)]
@@ -112,25 +139,38 @@ def test_a_row_is_read_with_what_is_true_of_its_items():
     assert log_softmax(answers.log_probs, axis=1).shape == (60, 4)
 
 
-# --- Policies -----------------------------------------------------------------------
+# --- Policies and arms ----------------------------------------------------------------
+
+RECIPE = dict(seed=0, size="300k", n_examples=16, sft_steps=1, answer_steps=1, limit=40)
 
 
-def test_an_unknown_kind_is_an_error():
-    with pytest.raises(ValueError, match="kind is 'ppo'; it can be one of"):
-        artifacts.tuned_policy(
-            seed=0, size="300k", n_examples=1, sft_steps=1, kind="ppo"
-        )
+def test_an_unknown_stage_is_an_error():
+    with pytest.raises(ValueError, match="stage is 'ORPO'; it can be one of"):
+        artifacts.stage_arm(stage="ORPO", draws=1, **RECIPE)
 
 
-def test_the_temperature_makes_the_choice_calibrated(items, monkeypatch):
-    """Options right with the probabilities of their logits, and logits 3 times too
-    large: the temperature is 3."""
-    rng = np.random.default_rng(0)
-    logits = 1.5 * rng.normal(size=(2000, 4))
-    right = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    fake = tuple(items[0]._replace(right=int(k)) for k in right)
-    monkeypatch.setattr(artifacts, "draw_items", lambda *args: fake)
-    monkeypatch.setattr(
-        artifacts, "ask", lambda *args: {"log_probs": (3 * logits).tolist()}
-    )
-    assert artifacts.fitted_temperature(None, None, 0) == pytest.approx(3.0, rel=0.1)
+@pytest.mark.parametrize("stage", artifacts.STAGES)
+def test_every_stage_answers_the_same_items(stage, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path))
+    row = artifacts.stage_arm(stage=stage, draws=1, steps=1, **RECIPE)
+    row = json.loads(json.dumps(row))
+    items = artifacts.draw_items(artifacts.HELD_OUT, 1, 0, 40)
+    answers = artifacts.read_answers(row)
+    assert answers.right.tolist() == [item.right for item in items]
+    assert answers.log_probs.shape == (40, 4) and (answers.log_probs < 0).all()
+    assert 0 <= row["outside"] <= 1
+    assert ("statement" in row) == (stage in ("SFT", "answers"))
+
+
+def test_more_training_is_what_sets_a_stage_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path))
+    start = artifacts.stage_arm(stage="answers", draws=1, **RECIPE)["log_probs"]
+    for stage in ("reward", "DPO", "PPO", "RLOO", "more answers"):
+        after = artifacts.stage_arm(stage=stage, draws=1, steps=1, **RECIPE)
+        assert not np.allclose(start, after["log_probs"], atol=1e-3), stage
+
+
+def test_right_answers_are_those_of_their_items(items):
+    for item, example in zip(items[:50], artifacts.right_answers(items[:50])):
+        assert example["prompt"] == item.question
+        assert is_right(item.fact, example["completion"])

@@ -107,14 +107,77 @@ OPTIMA = {
     ],
 }
 
+# --- 07.3 -------------------------------------------------------------------------
+
+
+def reward_loss(log_probs, reward, reference, beta):
+    policy, start = log_probs.log_softmax(1), reference.log_softmax(1)
+    p = policy.exp()
+    return (p * (beta * (policy - start) - reward)).sum(1).mean()
+
+
+def reward_loss_by_library(log_probs, reward, reference, beta):
+    """KL by torch, whose arguments are the other way round."""
+    policy, start = log_probs.log_softmax(1), reference.log_softmax(1)
+    kl = F.kl_div(start, policy, reduction="batchmean", log_target=True)
+    return beta * kl - torch.einsum("nk,nk->n", policy.exp(), reward).mean()
+
+
+def parts_of(log_probs, reward, reference):
+    policy, start = log_probs.log_softmax(1), reference.log_softmax(1)
+    p = policy.exp()
+    return p, policy, start, (p * (policy - start)).sum(1), (p * reward).sum(1)
+
+
+def _of_parts(combine):
+    """A loss of p, log p, log of the reference, the KL, what is earned, and beta."""
+    return lambda x, r, ref, b: combine(*parts_of(x, r, ref), r, b)
+
+
+REWARDS = {
+    "sign of the reward": [
+        _of_parts(lambda p, lp, lq, kl, e, r, b: (b * kl + e).mean()),
+        lambda *args: -reward_loss(*args),
+    ],
+    "sign of the KL": [_of_parts(lambda p, lp, lq, kl, e, r, b: (-b * kl - e).mean())],
+    "no KL": [_of_parts(lambda p, lp, lq, kl, e, r, b: -e.mean())],
+    "β left out": [_of_parts(lambda p, lp, lq, kl, e, r, b: (kl - e).mean())],
+    "β on the reward": [_of_parts(lambda p, lp, lq, kl, e, r, b: (kl - b * e).mean())],
+    "KL the other way round": [
+        _of_parts(
+            lambda p, lp, lq, kl, e, r, b: (
+                b * (lq.exp() * (lq - lp)).sum(1) - e
+            ).mean()
+        )
+    ],
+    "sum over items": [_of_parts(lambda p, lp, lq, kl, e, r, b: (b * kl - e).sum())],
+    "mean over options": [
+        _of_parts(lambda p, lp, lq, kl, e, r, b: (b * p * (lp - lq) - p * r).mean())
+    ],
+    "not normalised": [
+        lambda x, r, ref, b: (b * x.exp() * (x - ref) - x.exp() * r).sum(1).mean()
+    ],
+    "cross-entropy": [
+        _of_parts(lambda p, lp, lq, kl, e, r, b: (b * kl - (lp * r).sum(1)).mean()),
+        _of_parts(lambda p, lp, lq, kl, e, r, b: -(lp * r).sum(1).mean()),
+    ],
+    "expected log-ratio without its weights": [
+        _of_parts(lambda p, lp, lq, kl, e, r, b: (b * (lp - lq).sum(1) - e).mean())
+    ],
+    "zero": [lambda x, r, ref, b: 0 * x.sum()],
+    "no gradient": [lambda *args: reward_loss(*args).detach()],
+}
+
 # --- The tables -------------------------------------------------------------------
 
-TABLE = {"07.1": ECES, "07.2": OPTIMA}
+TABLE = {"07.1": ECES, "07.2": OPTIMA, "07.3": REWARDS}
 REFERENCES = [
     ("07.1", ece),
     ("07.1", ece_by_index),
     ("07.2", optimum),
     ("07.2", lambda p, b: (x := p * torch.exp(p / b)) / x.sum(1, keepdim=True)),
+    ("07.3", reward_loss),
+    ("07.3", reward_loss_by_library),
 ]
 
 

@@ -3,31 +3,10 @@
 import numpy as np
 import pytest
 
-from alignlab.calibration import expected_calibration_error
 from alignlab.chapters.calibration import figures
 from tests.drawing import labelled
 
 pytestmark = pytest.mark.usefixtures("style")
-
-
-def some_answers(n=400, seed=0):
-    rng = np.random.default_rng(seed)
-    confidence = rng.uniform(0.3, 1, n)
-    return confidence, (rng.random(n) < confidence**2).astype(int)
-
-
-def texts(axes):
-    return "\n".join(text.get_text() for text in axes.texts)
-
-
-def test_a_diagram_for_each_model_with_its_error():
-    answers = {"base": some_answers(), "SFT": some_answers(seed=1)}
-    figure = figures.diagrams(answers)
-    figure.canvas.draw()
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["base", "SFT"]
-    for axes, pair in zip(figure.axes, answers.values()):
-        error = expected_calibration_error(*pair, 10)
-        assert f"ECE {error:.3f}" in texts(axes) and "by chance" in texts(axes)
 
 
 def test_stages_have_a_dot_for_each_seed():
@@ -47,8 +26,41 @@ def test_what_was_measured_lies_beside_the_closed_form_in_order_of_beta():
     [axes] = labelled(figure).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
     assert lines["after training"] == [0.3, 0.1]
-    assert lines["π ∝ p·exp(p/β)"] == [0.4, 0.2]
+    assert lines["π ∝ π₀·exp(p/β)"] == [0.4, 0.2]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.1", "1"]
+
+
+def test_confidence_is_drawn_over_shares_in_bins_of_equally_many():
+    share = np.linspace(0.05, 0.95, 80)
+    seeds = [(share, share), (share**2, share)]
+    figure = figures.against_shares({"before": seeds, "after": seeds[:1]}, n_bins=4)
+    first, second = labelled(figure).axes
+    assert [first.get_title(loc="left"), second.get_title(loc="left")] == [
+        "before",
+        "after",
+    ]
+    [mean] = [line for line in first.lines if line.get_label() == "_mean"]
+    bins = np.split(np.arange(80), 4)
+    assert mean.get_xdata() == pytest.approx([share[b].mean() for b in bins])
+    expected = [(share[b].mean() + (share[b] ** 2).mean()) / 2 for b in bins]
+    assert mean.get_ydata() == pytest.approx(expected)
+
+
+def test_earnings_have_a_line_for_each_rule():
+    rows = {"believing": [[1.0, 0.2], [0.8, 0.0]], "always": [[0.9, -3.0]]}
+    [axes] = labelled(figures.earnings([0.0, 4.0], rows)).axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert lines["believing"] == pytest.approx([0.9, 0.1])
+    assert axes.get_ylim()[0] == -1.0  # what lies far below 0 is cut off
+
+
+def test_repairs_have_a_row_each_in_both_panels():
+    errors = {"none": [0.02, 0.03], "isotonic": [0.001, 0.0]}
+    left, right = labelled(figures.repairs(errors, {k: [0.01] for k in errors})).axes
+    assert [t.get_text() for t in left.get_yticklabels()] == list(errors)
+    drawn = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 2]
+    assert list(drawn[0]) == errors["none"]
+    assert left.get_title(loc="left") != right.get_title(loc="left")
 
 
 def test_chance_has_a_line_for_each_number_of_bins():

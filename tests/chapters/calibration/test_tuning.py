@@ -25,8 +25,8 @@ def test_the_reward_is_best_served_by_the_closed_form(beta):
 
     def expected(log_probs):  # over which option turns out to be right
         losses = [
-            tuning.reward_loss(log_probs, torch.tensor([k]), reference, beta)
-            for k in range(4)
+            tuning.reward_loss(log_probs, right[None], reference, beta)
+            for right in torch.eye(4, dtype=torch.float64)
         ]
         return belief @ torch.stack(losses)
 
@@ -35,26 +35,32 @@ def test_the_reward_is_best_served_by_the_closed_form(beta):
         expected(at := reference.clone().requires_grad_()), at
     )
     assert slope.norm() < 1e-8 * elsewhere.norm()
-    assert expected(best) < expected(reference)  # fmt: skip
+    assert expected(best) < expected(reference)
+    # So it is the same whether rewards are tossed or their expectation is given.
+    known = tuning.reward_loss(best, belief[None], reference, beta)
+    assert known.item() == pytest.approx(expected(best).item())
 
 
 def test_the_reward_by_hand():
     policy = torch.tensor([[0.7, 0.3], [0.4, 0.6]]).log()
     reference = torch.tensor([[0.5, 0.5], [0.4, 0.6]]).log()
     kl = 0.7 * np.log(1.4) + 0.3 * np.log(0.6)
-    result = tuning.reward_loss(policy, torch.tensor([0, 0]), reference, 2.0)
+    result = tuning.reward_loss(policy, torch.eye(2)[[0, 0]], reference, 2.0)
     assert result.item() == pytest.approx(-(0.7 + 0.4) / 2 + 2.0 * kl / 2, rel=1e-5)
 
 
 def test_cross_entropy_is_over_the_options():
     log_probs = torch.tensor([[-10.0, -11.0]])
-    result = tuning.answer_loss(log_probs, torch.tensor([1]), log_probs)
+    result = tuning.answer_loss(log_probs, torch.tensor([[0.0, 1.0]]), log_probs)
     assert result.item() == pytest.approx(np.log(1 + np.e), rel=1e-5)
+    belief = torch.tensor([[0.7, 0.3]])
+    best = belief.log().requires_grad_()
+    tuning.answer_loss(best, belief, log_probs).backward()
+    assert best.grad.abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_tuning_on_a_reward_makes_the_right_options_likelier(
-    tiny_model, tiny_tokenizer, items, monkeypatch, temperature
+    tiny_model, tiny_tokenizer, items, monkeypatch
 ):
     monkeypatch.setitem(tuning.LEARNING_RATE, "tiny", 3e-3)
     few = items[:12]
@@ -63,7 +69,7 @@ def test_tuning_on_a_reward_makes_the_right_options_likelier(
         log_probs = np.array(
             artifacts.ask(tiny_model, tiny_tokenizer, few)["log_probs"]
         )
-        p = np.exp(log_probs / temperature)
+        p = np.exp(log_probs)
         p /= p.sum(axis=1, keepdims=True)
         return p[range(len(few)), [item.right for item in few]].mean()
 
@@ -78,7 +84,6 @@ def test_tuning_on_a_reward_makes_the_right_options_likelier(
         size="tiny",
         steps=15,
         seed=0,
-        temperature=temperature,
     )
     assert rewarded() > before + 0.2
 
@@ -95,12 +100,12 @@ def test_batches_keep_items_and_what_is_true_of_them_together(tiny_tokenizer, it
         assert batch["prompt_of"].tolist() == [
             row for row in range(len(prompts)) for _ in range(tuning.OPTIONS)
         ]
-        for row, (number, place) in enumerate(
-            zip(batch["reference"][:, 0].int().tolist(), batch["right"].tolist())
+        for row, (number, belief) in enumerate(
+            zip(batch["reference"][:, 0].int().tolist(), batch["reward"].tolist())
         ):
             item = few[number]
             own = texts[row * tuning.OPTIONS : (row + 1) * tuning.OPTIONS]
-            assert item.right == place
+            assert belief == pytest.approx(item.belief.tolist())
             assert all(f"{o}.<|end|>" in t for o, t in zip(item.options, own))
             assert item.question in prompts[row]
             seen.append(number)
@@ -123,3 +128,35 @@ def test_pairs_have_a_wrong_answer_that_the_policy_is_likely_to_give(items):
         first += pair["rejected"] == f"{item.options[(item.right + 1) % 4]}."
         assert pair["rejected"] != pair["chosen"]
     assert first / len(few) == pytest.approx(0.75, abs=0.04)
+
+
+@pytest.mark.parametrize("method", tuning.METHODS)
+def test_ppo_and_rloo_are_rewarded_for_right_answers_only(
+    tiny_model, tiny_tokenizer, items, monkeypatch, method
+):
+    """The reward function that the trainer gets knows which item was asked."""
+    seen = {}
+
+    class Trainer:
+        def __init__(self, policy, functions, args, data, processing_class):
+            seen.update(reward=functions[0], args=args, data=data)
+
+        def train(self):
+            seen["trained"] = True
+
+    monkeypatch.setattr(tuning, "PPOTrainer", Trainer)
+    monkeypatch.setitem(tuning.SAMPLING_RATE, "tiny", 1e-4)
+    few = items[:3]
+    options = dict(beta=0.3, size="tiny", steps=7, seed=5)
+    tuning.tune_by_sampling(tiny_model, tiny_tokenizer, few, method, **options)
+    rows = seen["data"]
+    assert [row["prompt"][0]["content"] for row in rows] == [i.question for i in few]
+    said = [f"{item.options[item.right]}." for item in few]
+    numbers = [row["number"] for row in rows]
+    assert seen["reward"](said, numbers) == [1.0, 1.0, 1.0]
+    wrong = [item.options[item.right - 1] for item in few]
+    assert seen["reward"](wrong, numbers) == [0.0, 0.0, 0.0]
+    args = seen["args"]
+    assert (args.kl_coef, args.max_steps, args.seed) == (0.3, 7, 5)
+    assert args.advantages == ("gae" if method == "PPO" else "rloo")
+    assert seen["trained"]
