@@ -212,6 +212,7 @@ class CalibrationSummary(NamedTuple):
     mce: float  # the largest gap of a bin
     rms: Interval  # debiased root mean square error
     brier: float
+    of: str = "confidence"  # which one
 
 
 def calibration_summary(
@@ -220,6 +221,7 @@ def calibration_summary(
     n_bins: int = 15,
     strategy: Strategy = "uniform",
     level: float = 0.95,
+    of: str = "confidence",
 ) -> CalibrationSummary:
     """The main calibration measures, from one pass over the predictions.
 
@@ -228,6 +230,8 @@ def calibration_summary(
             share the bins.
         level: coverage of the interval of ``rms``, see
             :func:`calibration_error_interval`.
+        of: which confidence it is, such as "top label", "all options", "stated" or
+            "P(True)": their errors cannot be compared, so the summary says it.
 
     Raises:
         ValueError: as ``reliability_curve``, or if no bin holds two predictions.
@@ -243,6 +247,7 @@ def calibration_summary(
         binned_error(t, "max"),
         _root(_squared_error(t, fine, level)),
         float(t.squares.sum() / n),
+        of,
     )
 
 

@@ -113,7 +113,8 @@ def test_no_point_or_bar_is_clipped_and_the_legend_covers_none(ax, case, size):
 
 
 def test_bars_are_no_wider_than_the_distance_of_their_points(ax):
-    reliability_diagram(*surely(), ax=ax)
+    p, y = surely()
+    reliability_diagram(1 - 20 * (1 - p) ** 2, y, ax=ax)  # closer at the end
     drawn(ax.figure)
     [width] = ax.collections[0].get_linewidths()  # in 1/72 of an inch
     x = ax.transData.transform(ax.lines[-1].get_xydata())[:, 0]

@@ -63,8 +63,9 @@ class CalibrationMetric(evaluate.Metric):
             references = _whole(as_array(references, "references"))
         super().add_batch(predictions=predictions, references=references, **kwargs)
 
-    def _compute(self, predictions, references, **options) -> dict[str, float]:
-        return self.spec.compute(predictions, references, **options)
+    def _compute(self, predictions, references, of=None, **options):
+        results = self.spec.compute(predictions, references, **options)
+        return results | {"of": of or self.spec.of}
 
 
 def _whole(references) -> list[int]:
@@ -135,6 +136,10 @@ OPTIONS = {
     "norm": '"l1" (mean gap), "l2" (root mean square) or "max" (largest).',
     "level": "coverage of the interval.",
 }
+OF = (
+    'which probability the predictions are, in words, such as "top label", "stated" or '
+    '"P(True)".'
+)
 OF_EVENTS = {
     "predictions": (
         datasets.Value("float64"),
@@ -166,6 +171,7 @@ class Spec(NamedTuple):
     returns: str
     citation: str
     columns: dict = OF_EVENTS
+    of: str = "confidence"
 
     @property
     def features(self) -> dict:
@@ -176,7 +182,9 @@ class Spec(NamedTuple):
         given = inspect.signature(self.compute).parameters
         lines = [f"    {name}: {text}" for name, (_, text) in self.columns.items()]
         lines += [f"    {name}: {OPTIONS[name]}" for name in given if name in OPTIONS]
-        return "\n".join(["Args:", *lines, "Returns:", f"    {self.returns}"])
+        lines.append(f"    of: {OF}")
+        returns = f"    {self.returns}", "    of: as it was given."
+        return "\n".join(["Args:", *lines, "Returns:", *returns])
 
 
 SPECS = {
@@ -232,6 +240,7 @@ SPECS = {
 }
 """,
         OF_CLASSES,
+        "every class",
     ),
     "expected_calibration_error": Spec(
         _expected_calibration_error,
