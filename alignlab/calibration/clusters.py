@@ -13,7 +13,11 @@ from numpy import ndarray
 
 from alignlab.calibration.checks import as_array, check_events, check_same_length
 from alignlab.calibration.metrics import Strategy, bin_edges, bin_index
-from alignlab.evaluation.intervals import Interval, two_level_interval
+from alignlab.evaluation.intervals import (
+    Estimate,
+    Interval,
+    mean_of_seeds_and_items,
+)
 
 Predictions = tuple[Float[ndarray, "seeds items"], Int[ndarray, "seeds items"]]
 
@@ -29,7 +33,8 @@ def clustered_squared_error(
     r"""The mean squared calibration gap over seeds, debiased, and an interval in which
     both seeds and facts are random.
 
-    .. math:: T = \frac1n \sum_b m_b \frac{(\sum_i d_i)^2 - \sum_f (\sum_{i \in f} d_i)^2}
+    .. math:: T = \frac1n \sum_b m_b
+        \frac{(\sum_i d_i)^2 - \sum_f (\sum_{i \in f} d_i)^2}
         {m_b^2 - \sum_f m_{bf}^2}
 
     for each seed, with d = correct - confidence, :math:`m_b` items in bin b and
@@ -40,8 +45,9 @@ def clustered_squared_error(
     T is no mean of items. Within fixed bins it is linearised by the jackknife: leaving
     fact f out gives the pseudo-value :math:`F T - (F - 1) T_{-f}`, and the table of
     seeds and facts is then that of ``mean_of_seeds_and_items``, whose error has a
-    closed form. Where the models are calibrated, the interval is up to 1.4 times as
-    wide as it need be.
+    closed form; the interval is Student's, with at most S - 1 degrees of freedom. In
+    simulations of 3, 5 and 10 seeds it covers 0.95 to 1.00. Where the models are
+    calibrated, it is about 1.4 times as wide as it need be.
 
     The value may be negative, and so may be the limits.
 
@@ -86,8 +92,8 @@ def clustered_difference(
     shapes = [np.shape(group[0]) for group in (first, second)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"first has shape {shapes[0]} and second {shapes[1]}: each seed needs both, "
-            "on the same items"
+            f"first has shape {shapes[0]} and second {shapes[1]}: each seed needs "
+            "both, on the same items"
         )
     (a, table), (b, other) = (
         _table(*group, facts, n_bins, strategy) for group in (first, second)
@@ -96,10 +102,14 @@ def clustered_difference(
 
 
 def _around(value: float, table: Float[ndarray, "seeds facts"], level) -> Interval:
-    """The interval of the table's mean, moved to the value itself: the jackknife also
-    shifts a mean by a little."""
-    middle, low, high = two_level_interval(table.tolist(), level=level)
-    return Interval(float(value), value + low - middle, value + high - middle)
+    """An interval around the value itself, which the jackknife's mean is a little off.
+
+    The squared gaps of seeds are skewed. With more than S - 1 degrees of freedom, which
+    the facts may give, five seeds that differ cover only 0.90.
+    """
+    estimate = mean_of_seeds_and_items(table.tolist())
+    df = min(estimate.df, len(table) - 1)
+    return Estimate(float(value), estimate.standard_error, df).interval(level)
 
 
 def _table(confidence, correct, facts, n_bins, strategy):
@@ -108,8 +118,8 @@ def _table(confidence, correct, facts, n_bins, strategy):
     correct = np.atleast_2d(as_array(correct, "correct"))
     if len(confidence) < 2 or confidence.shape != correct.shape:
         raise ValueError(
-            f"confidence has shape {confidence.shape} and correct {correct.shape}; both "
-            "must be (seeds, items), with at least two seeds"
+            f"confidence has shape {confidence.shape} and correct {correct.shape}; "
+            "both must be (seeds, items), with at least two seeds"
         )
     facts = as_array(facts, "facts", text=True)
     check_same_length(**{"confidence[0]": confidence[0], "facts": facts})
@@ -144,8 +154,8 @@ def _jackknife(confidence, correct, fact, n_bins, strategy):
     parts = _squares(gaps, sizes, own_gaps, own_sizes)
     if not (sizes**2 > own_sizes).any():
         raise ValueError(
-            f"confidence has no two facts in one of {bins} bins, and debiasing compares "
-            "facts of one bin: lower n_bins"
+            f"confidence has no two facts in one of {bins} bins, and debiasing "
+            "compares facts of one bin: lower n_bins"
         )
     changed = _squares(
         gaps[where] - gap,
@@ -159,7 +169,7 @@ def _jackknife(confidence, correct, fact, n_bins, strategy):
 
 
 def _squares(gaps, sizes, own_gaps, own_sizes) -> Float[ndarray, "bins"]:
-    """The bins' sizes times their unbiased squared gaps; 0 with fewer than two facts."""
+    """Sizes of bins times their unbiased squared gaps; 0 with fewer than two facts."""
     pairs = sizes**2 - own_sizes
     return np.divide(
         sizes * (gaps**2 - own_gaps), pairs, np.zeros_like(pairs), where=pairs > 0.5
