@@ -52,8 +52,10 @@ def clustered_squared_error(
     The value may be negative, and so may be the limits.
 
     Args:
-        confidence, correct: a row per seed, all on the same items in the same order.
-        facts: the fact that each item asks about, (items,), any labels.
+        confidence, correct: a row per seed.
+        facts: the fact that each item asks about, any labels: (items,) if all seeds
+            are asked the same items in the same order, or a row per seed, each with all
+            of the facts.
         n_bins, strategy: see ``reliability_curve``; each seed has its own bins.
         level: coverage; a higher level gives a wider interval.
 
@@ -121,18 +123,39 @@ def _table(confidence, correct, facts, n_bins, strategy):
             f"confidence has shape {confidence.shape} and correct {correct.shape}; "
             "both must be (seeds, items), with at least two seeds"
         )
-    facts = as_array(facts, "facts", text=True)
-    check_same_length(**{"confidence[0]": confidence[0], "facts": facts})
-    names, fact = np.unique(facts, return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(f"facts holds only {names[0]!r}; at least two are needed")
+    names, fact = _numbered(facts, confidence)
     seeds = [
-        _jackknife(p, y, fact, n_bins, strategy)
-        for p, y in zip(confidence, correct, strict=True)
+        _jackknife(*row, n_bins, strategy)
+        for row in zip(confidence, correct, fact, strict=True)
     ]
     values = np.array([value for value, _ in seeds])
     without = np.array([row for _, row in seeds])
     return values, len(names) * values[:, None] - (len(names) - 1) * without
+
+
+def _numbered(facts, confidence) -> tuple[ndarray, Int[ndarray, "seeds items"]]:
+    """The different facts, and the number of each item's in each seed."""
+    facts = as_array(facts, "facts", text=True)
+    if facts.ndim < 2:
+        check_same_length(**{"confidence[0]": confidence[0], "facts": facts})
+        facts = np.broadcast_to(facts, confidence.shape)
+    if facts.shape != confidence.shape:
+        raise ValueError(
+            f"facts has shape {facts.shape} and confidence {confidence.shape}; facts "
+            "must be (items,), or of the same shape"
+        )
+    names, fact = np.unique(facts, return_inverse=True)
+    fact = fact.reshape(facts.shape)
+    if len(names) < 2:
+        raise ValueError(f"facts holds only {names[0]!r}; at least two are needed")
+    for seed, row in enumerate(fact):
+        absent = np.flatnonzero(np.bincount(row, minlength=len(names)) == 0)
+        if len(absent):
+            raise ValueError(
+                f"facts[{seed}] has no item of {names[absent[0]]!s}, which another "
+                "seed has: every seed must be asked about every fact"
+            )
+    return names, fact
 
 
 def _jackknife(confidence, correct, fact, n_bins, strategy):
