@@ -5,6 +5,10 @@ output. What needs a language model is in ``elicitation``, ``ensembles`` and
 ``training``.
 """
 
+from alignlab.calibration.clusters import (
+    clustered_difference,
+    clustered_squared_error,
+)
 from alignlab.calibration.estimators import (
     BetaCalibrator,
     HistogramCalibrator,
@@ -59,6 +63,8 @@ __all__ = [
     "calibration_summary",
     "calibration_test",
     "classwise_calibration_error",
+    "clustered_difference",
+    "clustered_squared_error",
     "consistency_band",
     "cumulative_test",
     "expected_calibration_error",
