@@ -8,12 +8,12 @@ type) have no part in a fit and get probability 0.
 """
 
 import warnings
-from functools import partial
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
-from scipy.optimize import brentq, minimize
+from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -42,8 +42,9 @@ from alignlab.calibration.logits import (
     without_tensors,
 )
 from alignlab.calibration.metrics import Strategy, bin_index, tally
+from alignlab.calibration.temperatures import WIDEST, least_brier, least_log_loss
 
-WIDEST = 10.0  # of |log T|, in units of the logits' own spread
+Loss = Literal["nll", "brier"]
 SEPARATED = 1e-6  # nats per item: no likelihood is left to gain
 FAR = 1e3  # times the usual distance from the median: hardly a score
 
@@ -118,29 +119,53 @@ class TemperatureScaler(_FromLogits):
 
     .. math:: \hat p = \mathrm{softmax}(z / T), \quad
         T = \arg\min \, -\textstyle\sum_i \log \hat p_{i, y_i}
+        \quad \text{or} \quad
+        \arg\min \, \textstyle\sum_{ik} (\hat p_{ik} - [y_i = k])^2
 
     The order of the classes, and so the accuracy, does not change. T above 1 makes
-    confidences smaller (the model was over-confident), below 1 larger. The likelihood
-    has a single optimum in log T, where its slope is 0: T cannot diverge or become
-    negative.
+    confidences smaller (the model was over-confident), below 1 larger.
+
+    Both losses have their optimum at the true probabilities, so where one temperature
+    mends the model they agree, and "nll" is the less noisy. Where none does, they
+    differ. The log loss of an item that is sure and wrong has no bound: a few items
+    that nobody could know can decide T, and make the model too unsure of all others.
+    The Brier score of an item is at most 2. Take "brier" if items of both kinds are
+    mixed; take "nll" if the probabilities will be judged by log loss.
+
+    The log loss has a single optimum in log T, where its slope is 0. The Brier score
+    may have several: T is the best on a grid, refined. With either, T cannot diverge or
+    become negative.
 
     There is a ``ConvergenceWarning`` wherever there is no optimum: if every answer is
     right T is the lower bound, and if the logits are no better than chance the upper
-    one. The bounds are exp(-10) and exp(10) times the median distance of an option's
-    logit from its row's largest. Of logits that are constant in every row, T is 1.
+    one. The Brier score can also be least at the lower bound: if few answers are wrong
+    and these are among the surest. The bounds are exp(-10) and exp(10) times the median
+    distance of an option's logit from its row's largest. Of logits that are constant in
+    every row, T is 1.
 
     The pairs of a reward model are always (chosen, rejected). Recalibrate it with
     ``fit(abs(margin), margin > 0)``: the log-odds of its answer, and whether that was
     right.
 
+    Args:
+        loss: "nll" for the log loss, "brier" for the Brier score over all classes.
+
     Attributes:
         temperature_: T.
         classes_: the labels, in the order of the columns.
 
-    Source: Guo et al. (2017), section 4.2.
+    Raises:
+        ValueError: on fitting, if the loss is another.
+
+    Source: Guo et al. (2017), section 4.2; the Brier score as its loss: Brier (1950).
     """
 
+    def __init__(self, loss: Loss = "nll"):
+        self.loss = loss
+
     def _fit(self, logits, codes, weights):
+        if self.loss not in Loss.__args__:
+            raise ValueError(f"loss is {self.loss!r}; it can be one of {Loss.__args__}")
         depths = depths_of(logits)
         spread = spread_of(depths, logits)
         if spread == 0:
@@ -148,14 +173,13 @@ class TemperatureScaler(_FromLogits):
             _warn("no temperature is best: every row is constant. temperature_ is 1")
             return
         right = depths[np.arange(len(codes)), codes]
-        gaps = (right[:, None] - depths) / spread  # to the right class
-        slope = partial(_slope, gaps, weights)
-        if not right.any() or slope(-WIDEST) <= 0:
+        if not right.any():
             log_t, reason = -WIDEST, "every answer is right"
-        elif slope(WIDEST) >= 0:
-            log_t, reason = WIDEST, "the logits are no better than chance"
+        elif self.loss == "nll":
+            gaps = (right[:, None] - depths) / spread  # to the right class
+            log_t, reason = least_log_loss(gaps, weights)
         else:
-            log_t, reason = brentq(slope, -WIDEST, WIDEST, xtol=1e-13), None
+            log_t, reason = least_brier(-depths / spread, codes, weights)
         self.temperature_ = float(spread * np.exp(log_t))
         if reason is not None:
             _warn(
@@ -463,14 +487,6 @@ class HistogramCalibrator(_FromConfidence):
 def _cross_entropy(logits, codes, weights) -> float:
     """Weighted mean of -log softmax at the right class; the weights sum to 1."""
     return float(-weights @ log_softmax(logits, axis=1)[np.arange(len(codes)), codes])
-
-
-def _slope(gaps, weights, log_t: float) -> float:
-    """Of the cross-entropy, by 1/T; it rises with 1/T. Gaps are logits minus that of
-    the right class, in units in which T is exp(log_t)."""
-    shares = softmax(gaps / np.exp(log_t), axis=1)
-    pull = np.multiply(shares, gaps, out=np.zeros_like(gaps), where=shares > 0)
-    return float(weights @ pull.sum(axis=1))
 
 
 def _warn(text: str) -> None:

@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+from scipy.fft import dct, idct
+from scipy.optimize import brentq
 
 from alignlab.calibration.checks import (
     check_events,
@@ -25,6 +27,7 @@ from alignlab.calibration.checks import (
 Strategy = Literal["uniform", "quantile"]
 Norm = Literal["l1", "l2", "max"]
 ALONE = 0.1  # of all predictions, in bins of their own, is worth a warning
+CELLS = 1 << 14  # of the grid of the smooth error
 CHUNK = 1 << 15  # predictions at a time: temporaries then stay in the CPU's cache
 
 
@@ -337,21 +340,53 @@ def classwise_calibration_error(
 def smooth_calibration_error(
     confidence: Float[ndarray, "items"], correct: Int[ndarray, "items"]
 ) -> float:
-    """Calibration error without bins: gaps smoothed by a kernel as wide as the error
+    r"""Calibration error without bins: gaps smoothed by a kernel as wide as the error
     itself.
+
+    .. math:: \sigma = \int_0^1 \Big| \frac1n \sum_i K_\sigma(p_i, t) (y_i - p_i)
+        \Big| \, dt
+
+    with K the Gaussian kernel of width :math:`\sigma` reflected at 0 and 1. The right
+    side falls as :math:`\sigma` grows, so a single width solves it: that is the error.
 
     Unlike binned errors, it changes little when a confidence changes a little. It too
     is above 0 for a calibrated model.
 
+    Each prediction is shared between two neighbours of a grid of 16,385 points. That
+    changes the error by less than 1 in 1,000 where it is above 0.001.
+
     Raises:
         ValueError: as :func:`reliability_curve`.
 
-    Source: Błasiok & Nakkiran (2024); computed by their package `relplot`.
+    Source: Błasiok & Nakkiran (2024), "Smooth ECE", section 3.
     """
     confidence, correct = check_events(confidence, correct)
-    import relplot
+    confidence = confidence.astype(float)
+    gaps = _on_grid(confidence, correct - confidence) / len(confidence)
+    # The reflected kernel is the heat kernel of [0, 1]: cosines only fade under it.
+    waves = dct(gaps, type=1)
+    squares = (np.pi * np.arange(CELLS + 1)) ** 2
 
-    return float(relplot.smECE(confidence.astype(float), correct.astype(float)))
+    def excess(width: float) -> float:
+        smoothed = idct(waves * np.exp(-squares * width**2 / 2), type=1)
+        return _integral(np.abs(smoothed)) - width
+
+    return float(brentq(excess, 0.0, 2.0, xtol=1e-12)) if excess(0.0) > 1e-9 else 0.0
+
+
+def _on_grid(place, amount) -> Float[ndarray, "points"]:
+    """The density of these amounts at CELLS + 1 points from 0 to 1, each shared between
+    the two that are nearest to its place."""
+    left = np.minimum((place * CELLS).astype(np.intp), CELLS - 1)
+    share = place * CELLS - left
+    density = np.bincount(left, amount * (1 - share), CELLS + 1)
+    density += np.bincount(left + 1, amount * share, CELLS + 1)
+    density[[0, -1]] *= 2  # half as wide a cell
+    return density * CELLS
+
+
+def _integral(density: Float[ndarray, "points"]) -> float:
+    return float(density.sum() - density[[0, -1]].sum() / 2) / CELLS
 
 
 # --- Proper scores ----------------------------------------------------------------

@@ -306,27 +306,6 @@ def test_classwise_is_each_class_on_its_own():
         assert result == pytest.approx(combined[norm], rel=1e-12)
 
 
-def test_smooth_error_of_a_constant_forecast_is_its_gap():
-    correct = np.array([1, 0, 0, 0] * 50)
-    assert smooth_calibration_error(np.full(200, 0.75), correct) == pytest.approx(
-        0.5, abs=5e-3
-    )
-    assert smooth_calibration_error(np.full(200, 0.25), correct) < 0.01
-
-
-def test_smooth_error_hardly_moves_when_confidences_do():
-    """A jump over a bin's edge moves the binned error by a quarter, the smooth not."""
-    correct = np.array([1, 0] * 100)
-    below, above = np.tile([0.5, 0.5], 100), np.tile([0.5, 0.5 + 1e-9], 100)
-    jump = abs(
-        expected_calibration_error(below, correct, 2)
-        - expected_calibration_error(above, correct, 2)
-    )
-    assert jump == pytest.approx(0.5, abs=1e-6)
-    smooth = smooth_calibration_error(below, correct)
-    assert smooth_calibration_error(above, correct) == pytest.approx(smooth, abs=1e-4)
-
-
 # --- Proper scores ----------------------------------------------------------------
 
 

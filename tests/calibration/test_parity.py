@@ -1,8 +1,9 @@
 """The same numbers as other libraries give: scikit-learn always, others if installed.
 
 The others (netcal, torchmetrics, uncertainty-calibration, torch-uncertainty, mapie,
-betacal) are heavy; install them in an environment of their own and run this file there.
-Where conventions differ the difference is stated, and the relation is tested.
+betacal, relplot) are heavy or old; install them in an environment of their own and run
+this file there. Where conventions differ the difference is stated, and the relation is
+tested.
 """
 
 import importlib.util
@@ -31,6 +32,7 @@ from alignlab.calibration import (
     negative_log_likelihood,
     reliability_curve,
     risk_coverage_curve,
+    smooth_calibration_error,
     spiegelhalter_test,
     top_label,
 )
@@ -239,6 +241,28 @@ def test_plug_in_errors_of_uncertainty_calibration():
     assert ours == pytest.approx(theirs, rel=1e-9)
     theirs = cal.get_ece(q, labels, mode="top-label")
     assert expected_calibration_error(*top_label(q, labels)) == pytest.approx(theirs)
+
+
+# --- relplot ------------------------------------------------------------------------
+# It counts half of what lies at exactly 0 or 1, and almost half of what lies within a
+# thousandth of them; cuts the kernel off at a distance of a half; and takes the width
+# from a grid of 1/1024. Between 0.01 and 0.99 and at these widths, the last is left.
+
+
+@pytest.mark.parametrize("n", [500, 20_000])
+@pytest.mark.parametrize("shape", [(3, 1.5), (8, 1)])
+@pytest.mark.parametrize("slope", [0.3, 0.8])
+def test_the_smooth_error_is_the_width_that_reproduces_itself_in_relplot(
+    n, shape, slope, monkeypatch
+):
+    relplot = pytest.importorskip("relplot")
+    monkeypatch.setattr(relplot.config, "smECE_mesh_pts", 20_001)
+    rng = np.random.default_rng(n)
+    p = 0.01 + 0.98 * rng.beta(*shape, n)
+    y = (rng.random(n) < 0.6 + slope * (p - 0.6)).astype(float)
+    ours = smooth_calibration_error(p, y)
+    assert relplot.smECE_sigma(p, y, sigma=ours) == pytest.approx(ours, rel=1e-3)
+    assert relplot.smECE(p, y) == pytest.approx(ours, abs=1 / 1024)
 
 
 # --- torch-uncertainty, mapie, betacal --------------------------------------------
