@@ -19,6 +19,7 @@ from alignlab.calibration import (
 from alignlab.calibration.ensembles import ensemble_probabilities
 from alignlab.chapters.calibration.artifacts import Answers, bin_count, read_answers
 from alignlab.chapters.recalibration.models import (
+    KINDS,
     LONG,
     MEMBERS,
     PLAIN,
@@ -165,3 +166,19 @@ def differences(
     """A measure of ``first`` minus that of ``second``, for each seed."""
     pairs = zip(table[first], table[second], strict=True)
     return [a[measure] - b[measure] for a, b in pairs]
+
+
+def by_kind(row: Mapping, checkpoint: int) -> dict[str, dict[str, float]]:
+    """``accuracy`` and ``confidence`` on the test subjects at a checkpoint, for each of
+    ``models.KINDS`` that has an item."""
+    answers = answers_at(row, checkpoint)
+    confidence, correct = answers.top_label
+    table = {}
+    for kind in KINDS:
+        mask = answers.test & (np.array(row["kind"]) == kind)
+        if mask.any():
+            table[kind] = {
+                "accuracy": float(correct[mask].mean()),
+                "confidence": float(confidence[mask].mean()),
+            }
+    return table
