@@ -6,6 +6,8 @@ from alignlab.objectives.calibration import (
     brier_loss,
     focal_loss,
     label_smoothing_loss,
+    mmce,
+    mmce_loss,
     task_and_brier_loss,
 )
 from alignlab.objectives.log_probs import sequence_log_probs, sft_loss, token_log_probs
@@ -58,6 +60,8 @@ __all__ = [
     "kto_loss",
     "label_smoothing_loss",
     "masked_mean",
+    "mmce",
+    "mmce_loss",
     "orpo_loss",
     "plackett_luce_loss",
     "ppo_diagnostics",

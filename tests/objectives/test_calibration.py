@@ -10,10 +10,17 @@ from alignlab.objectives import (
     brier_loss,
     focal_loss,
     label_smoothing_loss,
+    mmce_loss,
     task_and_brier_loss,
 )
 
-LOSSES = [focal_loss, label_smoothing_loss, brier_loss, task_and_brier_loss]
+LOSSES = [
+    focal_loss,
+    label_smoothing_loss,
+    brier_loss,
+    task_and_brier_loss,
+    mmce_loss,
+]
 
 
 def items(n=7, classes=5, seed=0):
