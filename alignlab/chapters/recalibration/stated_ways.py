@@ -2,8 +2,8 @@
 questions, and before.
 
 The probability of its answer and the share of its samples that agree need no teaching.
-P(True), a digit for a proposed answer, three answers at once and the control prompt "Answer only
-if you are sure." do: a model that never met them can only ignore them.
+P(True), a digit for a proposed answer, three answers at once and the control prompt
+"Answer only if you are sure." do: a model that never met them can only ignore them.
 """
 
 import warnings
@@ -117,10 +117,10 @@ def ask_all(policy, tokenizer, asked: Sequence[Asked], seed: int) -> dict[str, l
         ``reply`` to the bare question, greedy, and ``right``, 1 or 0. Confidences in
         that reply: ``answer_prob``, of its very words; ``p_true``; ``digit``, the mean
         over the probabilities of the ten digits. ``agreeing``, the share of ``SAMPLES``
-        samples that give the most frequent answer, and ``agreed_right``. ``controlled``,
-        the reply behind the control prompt, ``answered`` (1 unless it admits) and
-        ``controlled_right``. ``three``, the reply with three answers; ``first_right``
-        and ``any_right``.
+        samples that give the most frequent answer, and ``agreed_right``.
+        ``controlled``, the reply behind the control prompt, ``answered`` (1 unless it
+        admits) and ``controlled_right``. ``three``, the reply with three answers;
+        ``first_right`` and ``any_right``.
     """
     prompts = [a.prompt for a in asked]
     replies = greedy(policy, tokenizer, prompts)

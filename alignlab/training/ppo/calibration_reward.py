@@ -65,8 +65,8 @@ def calibration_reward(
         raise ValueError(f"weight is {weight}; it must be 0 or more, and finite")
     if answer is not None and not isinstance(correct, str):
         raise ValueError(
-            "answer is given, and correct is a function: only a column of answers needs "
-            "to know what the answer is"
+            "answer is given, and correct is a function: answer reads what is compared "
+            "with a column"
         )
 
     def calibration(prompts, completions, **columns) -> list[float]:
