@@ -39,6 +39,7 @@ LAYERS = (
         "objectives",
         "calibration.metrics",
         "calibration.checks",
+        "calibration.stated",
         "errors",
         "imported",
         "",

@@ -1,0 +1,197 @@
+"""From the rows of ``stated`` and ``stated_ways`` to the numbers of notebook 08."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import expit, logit
+
+from alignlab.calibration import TemperatureScaler
+from alignlab.chapters.recalibration.analysis import TopLabel, scores
+from alignlab.chapters.recalibration.stated import CONFIDENCES
+
+SMALLEST = 1e-4  # of a probability of which log-odds are taken; rows have four digits
+
+
+class Replies(NamedTuple):
+    """What one policy replied to the test questions that it stated a confidence in."""
+
+    right: Float[np.ndarray, "items"]  # 1 or 0
+    stated: Float[np.ndarray, "items"]  # the confidence of the digit that it said
+    expected: Float[np.ndarray, "items"]  # the mean over its probabilities of digits
+    answer_prob: Float[np.ndarray, "items"]  # of the answer's very words
+    bayes: Float[np.ndarray, "items"]  # share of the statements; NaN: not contested
+    kind: np.ndarray  # names
+
+    def where(self, mask: Bool[np.ndarray, "items"]) -> "Replies":
+        """Only the items of a mask, or of indices."""
+        return Replies(*(column[mask] for column in self))
+
+    def pair(self, confidence: str = "stated") -> TopLabel:
+        """One of the confidences, and whether the answers were right."""
+        return getattr(self, confidence), self.right
+
+
+def read_replies(row: Mapping, test: bool = True) -> Replies:
+    """The replies in a row of ``stated.judged`` about test subjects, or about those for
+    fitting. Replies that state no confidence are left out: see :func:`stated_share`."""
+    columns = [_numbers(row[name]) for name in Replies._fields[:-1]]
+    replies = Replies(*columns, np.array(row["kind"]))
+    wanted = np.array(row["test"]) == test
+    return replies.where(wanted & np.isfinite(replies.stated))
+
+
+def _numbers(column: Sequence) -> Float[np.ndarray, "items"]:
+    return np.array([np.nan if x is None else x for x in column], float)
+
+
+def stated_share(row: Mapping) -> float:
+    """The share of the replies to test questions that state a confidence."""
+    stated = _numbers(row["stated"])[np.array(row["test"]) == 1]
+    return float(np.isfinite(stated).mean())
+
+
+def tempered(row: Mapping) -> TopLabel:
+    r"""The answer's probability after one temperature, and whether it was right, on the
+    test questions.
+
+    .. math:: \hat p = \sigma(\operatorname{logit}(p) / T)
+
+    with T fitted by log loss on the questions for fitting. It is 1/T times the log-odds
+    of "this answer" against "any other".
+    """
+    fitting, judged = read_replies(row, test=False), read_replies(row)
+    odds = [
+        logit(np.clip(r.answer_prob, SMALLEST, 1 - SMALLEST)) for r in (fitting, judged)
+    ]
+    two = np.column_stack([np.zeros_like(odds[0]), odds[0]])
+    scaler = TemperatureScaler().fit(two, fitting.right.astype(int))
+    return expit(odds[1] / scaler.temperature_), judged.right
+
+
+def by_arm(rows: Mapping[str, Sequence[Mapping]]) -> dict[str, list[dict]]:
+    """:func:`analysis.scores` of the stated confidence in each arm, a dict a seed."""
+    return {
+        name: [scores(read_replies(row).pair()) for row in own]
+        for name, own in rows.items()
+    }
+
+
+def after_the_fact(rows: Mapping[str, Sequence[Mapping]]) -> dict[str, list[dict]]:
+    """The same of the answer's probability in the start and in right alone, as it is
+    and after one temperature."""
+    named = {"start": "start", "weight 0": "right alone"}
+    plain = {
+        f"{label}: answer's probability": [
+            scores(read_replies(row).pair("answer_prob")) for row in rows[name]
+        ]
+        for name, label in named.items()
+    }
+    return plain | {
+        f"{label}: then a temperature": [scores(tempered(row)) for row in rows[name]]
+        for name, label in named.items()
+    }
+
+
+def differences(
+    first: Sequence[Mapping], second: Sequence[Mapping], measure: str
+) -> list[float]:
+    """A measure of the first arm minus that of the second, by seed."""
+    return [a[measure] - b[measure] for a, b in zip(first, second, strict=True)]
+
+
+def skill(of_arm: Mapping[str, float]) -> float:
+    r"""How much lower the Brier score is than that of the best constant.
+
+    .. math:: a(1 - a) - \text{Brier}
+
+    with a the accuracy: 0 for a constant at the base rate, a(1 - a) for one that knows.
+    """
+    accuracy = of_arm["accuracy"]
+    return accuracy * (1 - accuracy) - of_arm["brier"]
+
+
+def weights_of(rows: Mapping[str, Sequence]) -> dict[str, float]:
+    """The weight of each arm "weight W", by its name, in rising order."""
+    found = {n: float(n.split()[1]) for n in rows if n.startswith("weight ")}
+    return dict(sorted(found.items(), key=lambda pair: pair[1]))
+
+
+def pooled(rows: Sequence[Mapping]) -> Replies:
+    """The replies of several seeds to the test questions, one behind another."""
+    parts = [read_replies(row) for row in rows]
+    return Replies(*(np.concatenate(columns) for columns in zip(*parts)))
+
+
+def by_digit(replies: Replies) -> dict[int, tuple[int, int]]:
+    """How many replies state each digit, and how many of these are right: of the digits
+    that occur."""
+    digits = np.round(9 * replies.stated).astype(int)
+    return {
+        int(d): (int((digits == d).sum()), int(replies.right[digits == d].sum()))
+        for d in np.unique(digits)
+    }
+
+
+def contested_error(replies: Replies, confidence: str = "stated") -> float:
+    """Mean squared distance of a confidence to Bayes' on contested facts: how often the
+    answer that was given is the right one, by the share of the statements for it."""
+    own = replies.where(np.isfinite(replies.bayes))
+    return float(np.mean((getattr(own, confidence) - own.bayes) ** 2))
+
+
+def honest_value(p: float, weight: float) -> float:
+    """The mean reward of an honest answer that is right with probability p."""
+    return p - weight * p * (1 - p)
+
+
+def mean_reward(p: float, weight: float) -> Float[np.ndarray, "digits"]:
+    """The mean reward of each digit behind an answer that is right with probability
+    p."""
+    return p - weight * (p * (1 - CONFIDENCES) ** 2 + (1 - p) * CONFIDENCES**2)
+
+
+# --- Asked in several ways ------------------------------------------------------------
+
+WAYS = {
+    "answer_prob": "probability of the answer",
+    "p_true": "P(True)",
+    "digit": "a digit, asked for",
+    "agreeing": "share of samples that agree",
+}
+
+
+def by_way(row: Mapping) -> dict[str, dict]:
+    """:func:`analysis.scores` of each way to ask, on the test questions of a row of
+    ``stated_ways.ways_arm``; agreement is about the most frequent answer, the others
+    about the greedy one."""
+    rights = dict.fromkeys(WAYS, row["right"]) | {"agreeing": row["agreed_right"]}
+    return {
+        name: scores((np.array(row[name], float), np.array(rights[name], float)))
+        for name in WAYS
+    }
+
+
+class Selective(NamedTuple):
+    """What the control prompt does to a policy's answers."""
+
+    answered: float  # share of the questions
+    right: float  # share of those answered; NaN if none is
+    gain: float  # right, less the share right where all are answered
+    known_answered: float  # share answered of the questions about known facts
+
+
+def selective(row: Mapping) -> Selective:
+    """How a policy answers behind the control prompt, by a row of
+    ``stated_ways.ways_arm``."""
+    answered = np.array(row["answered"]) == 1
+    right = np.array(row["controlled_right"], float)
+    known = np.array(row["kind"]) == "known"
+    share = float(right[answered].mean()) if answered.any() else np.nan
+    return Selective(
+        float(answered.mean()),
+        share,
+        share - float(np.mean(row["right"])),
+        float(answered[known].mean()) if known.any() else np.nan,
+    )
