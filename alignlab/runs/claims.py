@@ -14,7 +14,7 @@ from alignlab.runs.profiles import chapter_folders
 
 # Chapters whose claims were written before every effect had a smallest size: there a
 # threshold may be 0.
-EARLIER_CHAPTERS = ("08",)
+EARLIER_CHAPTERS: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
