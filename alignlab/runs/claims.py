@@ -12,10 +12,6 @@ from pathlib import Path
 
 from alignlab.runs.profiles import chapter_folders
 
-# Chapters whose claims were written before every effect had a smallest size: there a
-# threshold may be 0.
-EARLIER_CHAPTERS: tuple[str, ...] = ()
-
 
 @dataclass(frozen=True)
 class Condition:
@@ -142,7 +138,7 @@ def _check_condition(
     claim: Claim, condition: Condition, owners: dict[str, str]
 ) -> None:
     """Refuse what cannot be judged, and a metric that belongs to another claim."""
-    for wrong, problem in _problems(claim.notebook, condition):
+    for wrong, problem in _problems(condition):
         if wrong:
             raise ValueError(f"claims.yaml, {claim.id}, {condition.metric}: {problem}")
     other = owners.setdefault(condition.metric, claim.id)
@@ -153,7 +149,7 @@ def _check_condition(
         )
 
 
-def _problems(number: str, condition: Condition) -> list[tuple[bool, str]]:
+def _problems(condition: Condition) -> list[tuple[bool, str]]:
     null, threshold, bounds = condition.null, condition.threshold, condition.bounds
     return [
         (
@@ -161,7 +157,7 @@ def _problems(number: str, condition: Condition) -> list[tuple[bool, str]]:
             f"direction must be 'above' or 'below', not {condition.direction!r}",
         ),
         (
-            threshold == 0 and null is None and number not in EARLIER_CHAPTERS,
+            threshold == 0 and null is None,
             "threshold 0 makes every effect count; give null and the smallest effect "
             "worth the name",
         ),

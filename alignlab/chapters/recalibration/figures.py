@@ -115,6 +115,38 @@ def heat(table: Float[np.ndarray, "fitted judged"], fitted: Sequence[str], judge
     return figure
 
 
+def members(
+    by_kind: Mapping[str, Sequence[Sequence[Mapping]]],
+    alone: Mapping[str, Sequence[Mapping]],
+    measures: Sequence[str],
+):
+    """What more members bring, and what one model of the same compute does.
+
+    Args:
+        by_kind: by name, for each seed the rows of ``analysis.by_members``.
+        alone: by name, for each seed the scores of one model.
+        measures: of ``MEASURES``.
+    """
+    figure, panels = plt.subplots(
+        1, len(measures), figsize=(4.2 * len(measures), 4.1), squeeze=False
+    )
+    for axes, measure in zip(panels[0], measures):
+        for number, (name, rows) in enumerate(by_kind.items()):
+            x = [row["members"] for row in rows[0]]
+            values = [[row[measure] for row in of_seed] for of_seed in rows]
+            interval_line(axes, x, values, name, number)
+        for number, (name, rows) in enumerate(alone.items(), start=len(by_kind)):
+            level = np.mean([row[measure] for row in rows])
+            style = series_style(number, "color", "linestyle")
+            axes.axhline(level, **style, label=name)
+        axes.set_xticks(x)
+        axes.set(xlabel="members", ylabel=MEASURES[measure])
+        axes.set_title(" ")
+    panels[0][0].set_title("More opinions")
+    panels[0][-1].legend(fontsize=9)
+    return figure
+
+
 def selective(top_labels: Mapping[str, tuple[np.ndarray, np.ndarray]]):
     """The share of wrong answers among those that are given, by how many are given.
 
