@@ -94,11 +94,13 @@ def _as_input(method: str, confidence: np.ndarray) -> np.ndarray:
 
 def scores(pair: TopLabel) -> dict[str, float]:
     """:func:`proper_scores`, ``accuracy``, and ``auroc`` and ``aurc``: how well the
-    confidence tells right from wrong."""
+    confidence tells right from wrong. Where all answers are right, or all wrong, there
+    is nothing to tell apart: 0.5."""
     confidence, correct = pair
+    mixed = 0 < np.sum(correct) < len(correct)
     return proper_scores(pair) | {
         "accuracy": float(correct.mean()),
-        "auroc": auroc(confidence, correct),
+        "auroc": auroc(confidence, correct) if mixed else 0.5,
         "aurc": area_under_risk_coverage(confidence, correct),
     }
 

@@ -59,9 +59,12 @@ def tempered(row: Mapping) -> TopLabel:
     .. math:: \hat p = \sigma(\operatorname{logit}(p) / T)
 
     with T fitted by log loss on the questions for fitting. It is 1/T times the log-odds
-    of "this answer" against "any other".
+    of "this answer" against "any other". Where these were all answered rightly, or all
+    wrongly, no temperature can be fitted, and T is 1.
     """
     fitting, judged = read_replies(row, test=False), read_replies(row)
+    if len(set(fitting.right)) < 2:
+        return judged.pair("answer_prob")
     odds = [
         logit(np.clip(r.answer_prob, SMALLEST, 1 - SMALLEST)) for r in (fitting, judged)
     ]
