@@ -146,6 +146,7 @@ LABELS = {
 
 def flat(result):
     parts = result if isinstance(result, tuple) else (result,)
+    parts = [part for part in parts if not isinstance(part, str)]
     return np.concatenate([np.ravel(np.asarray(part, dtype=float)) for part in parts])
 
 
