@@ -45,7 +45,7 @@ def over_fitting(
         stopped = float(np.exp(np.mean(np.log(best))))
         axes.axvline(stopped, color="0.4", linestyle=":", label="best to stop (mean)")
         _updates(axes, checkpoints)
-    panels[0].set_title("Surer, not more often right")
+    panels[0].set_title("The same questions, over and over")
     panels[0].legend(fontsize=9)
     panels[-1].legend(fontsize=9)
     return figure
