@@ -120,10 +120,16 @@ def test_a_policy_that_was_taught_to_state_is_read_exactly(tiny):
 
 @pytest.mark.parametrize("method", stated.METHODS)
 def test_reward_moves_the_policy_and_the_row_is_whole(tiny, method):
+    words = [
+        stated.example(a.prompt, answer, digit)
+        for a in ASKED[:2]
+        for answer, digit in (("Oslo", 0), ("Oslo", 9), ("Peru", 0), ("Peru", 9))
+    ]
+    stated.teach(*tiny, words, size="tiny", steps=40, seed=0)  # or all is worth -1
     row = stated.reward_arm(
         seed=0, size="tiny", per_kind=1, tested=1, updates=2, method=method, episodes=8
     )
-    assert len(row["scores"]) == 2 and row["kl"] > 0
+    assert len(row["scores"]) == 2 and abs(row["kl"]) > 1e-5
     assert {len(row[n]) for n in ("right", "stated", "expected", "kind")} == {16}
     with pytest.raises(ValueError, match="method is 'dpo'"):
         stated.reward_arm(
@@ -159,7 +165,7 @@ def row_of(n=4_000, weight=1.0, seed=0):
     odds = np.log(np.clip(p, 0.02, 0.98) / (1 - np.clip(p, 0.02, 0.98)))
     return {
         "right": right.tolist(),
-        "stated": [None if i % 20 == 0 else x for i, x in enumerate(p.tolist())],
+        "stated": [None if i % 20 == 2 else x for i, x in enumerate(p.tolist())],
         "expected": p.tolist(),
         "answer_prob": (1 / (1 + np.exp(-2 * odds))).tolist(),
         "bayes": [x if i % 2 else None for i, x in enumerate(p.tolist())],
