@@ -7,15 +7,23 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit, logit
 
-from alignlab.calibration import TemperatureScaler
-from alignlab.chapters.recalibration.analysis import TopLabel, scores
+from alignlab.calibration import (
+    TemperatureScaler,
+    area_under_risk_coverage,
+    auroc,
+    brier_score,
+    squared_error_interval,
+)
+from alignlab.chapters.calibration.artifacts import bin_count
 from alignlab.chapters.recalibration.stated import CONFIDENCES
 
 SMALLEST = 1e-4  # of a probability of which log-odds are taken; rows have four digits
+# Confidences, and whether the answers were right (1 or 0).
+TopLabel = tuple[Float[np.ndarray, "items"], Float[np.ndarray, "items"]]
 
 
 class Replies(NamedTuple):
-    """What one policy replied to the test questions that it stated a confidence in."""
+    """What one policy replied to questions."""
 
     right: Float[np.ndarray, "items"]  # 1 or 0
     stated: Float[np.ndarray, "items"]  # the confidence of the digit that it said
@@ -35,11 +43,13 @@ class Replies(NamedTuple):
 
 def read_replies(row: Mapping, test: bool = True) -> Replies:
     """The replies in a row of ``stated.judged`` about test subjects, or about those for
-    fitting. Replies that state no confidence are left out: see :func:`stated_share`."""
+    fitting. One that states no confidence counts as in the reward, as the worst: sure
+    of a wrong answer, or sure that a right one is wrong. See :func:`stated_share`."""
     columns = [_numbers(row[name]) for name in Replies._fields[:-1]]
     replies = Replies(*columns, np.array(row["kind"]))
-    wanted = np.array(row["test"]) == test
-    return replies.where(wanted & np.isfinite(replies.stated))
+    said = np.isfinite(replies.stated)
+    replies = replies._replace(stated=np.where(said, replies.stated, 1 - replies.right))
+    return replies.where(np.array(row["test"]) == test)
 
 
 def _numbers(column: Sequence) -> Float[np.ndarray, "items"]:
@@ -58,12 +68,11 @@ def tempered(row: Mapping) -> TopLabel:
 
     .. math:: \hat p = \sigma(\operatorname{logit}(p) / T)
 
-    with T fitted by log loss on the questions for fitting. It is 1/T times the log-odds
-    of "this answer" against "any other". Where these were all answered rightly, or all
-    wrongly, no temperature can be fitted, and T is 1.
+    with T fitted by log loss on the questions for fitting; 1 where all the answers to
+    these are right, or all wrong.
     """
     fitting, judged = read_replies(row, test=False), read_replies(row)
-    if len(set(fitting.right)) < 2:
+    if not 0 < fitting.right.mean() < 1:
         return judged.pair("answer_prob")
     odds = [
         logit(np.clip(r.answer_prob, SMALLEST, 1 - SMALLEST)) for r in (fitting, judged)
@@ -73,10 +82,25 @@ def tempered(row: Mapping) -> TopLabel:
     return expit(odds[1] / scaler.temperature_), judged.right
 
 
-def by_arm(rows: Mapping[str, Sequence[Mapping]]) -> dict[str, list[dict]]:
-    """:func:`analysis.scores` of the stated confidence in each arm, a dict a seed."""
+def scored(pair: TopLabel) -> dict[str, float]:
+    """``accuracy``, ``squared`` (mean squared calibration error, without bias),
+    ``brier``, ``aurc``, and ``auroc``: 0.5 where there is nothing to tell apart, as all
+    answers are right or all wrong."""
+    confidence, right = pair
+    mixed = 0 < right.mean() < 1
     return {
-        name: [scores(read_replies(row).pair()) for row in own]
+        "accuracy": float(right.mean()),
+        "squared": squared_error_interval(*pair, bin_count(len(right))).value,
+        "brier": brier_score(*pair),
+        "auroc": auroc(*pair) if mixed else 0.5,
+        "aurc": area_under_risk_coverage(*pair),
+    }
+
+
+def by_arm(rows: Mapping[str, Sequence[Mapping]]) -> dict[str, list[dict]]:
+    """:func:`scored` of the stated confidence in each arm, a dict a seed."""
+    return {
+        name: [scored(read_replies(row).pair()) for row in own]
         for name, own in rows.items()
     }
 
@@ -87,12 +111,12 @@ def after_the_fact(rows: Mapping[str, Sequence[Mapping]]) -> dict[str, list[dict
     named = {"start": "start", "weight 0": "right alone"}
     plain = {
         f"{label}: answer's probability": [
-            scores(read_replies(row).pair("answer_prob")) for row in rows[name]
+            scored(read_replies(row).pair("answer_prob")) for row in rows[name]
         ]
         for name, label in named.items()
     }
     return plain | {
-        f"{label}: then a temperature": [scores(tempered(row)) for row in rows[name]]
+        f"{label}: then a temperature": [scored(tempered(row)) for row in rows[name]]
         for name, label in named.items()
     }
 
@@ -166,12 +190,12 @@ WAYS = {
 
 
 def by_way(row: Mapping) -> dict[str, dict]:
-    """:func:`analysis.scores` of each way to ask, on the test questions of a row of
+    """:func:`scored` of each way to ask, on the test questions of a row of
     ``stated_ways.ways_arm``; agreement is about the most frequent answer, the others
     about the greedy one."""
     rights = dict.fromkeys(WAYS, row["right"]) | {"agreeing": row["agreed_right"]}
     return {
-        name: scores((np.array(row[name], float), np.array(rights[name], float)))
+        name: scored((np.array(row[name], float), np.array(rights[name], float)))
         for name in WAYS
     }
 
@@ -181,7 +205,7 @@ class Selective(NamedTuple):
 
     answered: float  # share of the questions
     right: float  # share of those answered; NaN if none is
-    gain: float  # right, less the share right where all are answered
+    gain: float  # right, less the share right of sampled replies without the prompt
     known_answered: float  # share answered of the questions about known facts
 
 
@@ -195,6 +219,6 @@ def selective(row: Mapping) -> Selective:
     return Selective(
         float(answered.mean()),
         share,
-        share - float(np.mean(row["right"])),
+        share - float(np.mean(row["plain_right"])),
         float(answered[known].mean()) if known.any() else np.nan,
     )

@@ -118,9 +118,10 @@ def ask_all(policy, tokenizer, asked: Sequence[Asked], seed: int) -> dict[str, l
         that reply: ``answer_prob``, of its very words; ``p_true``; ``digit``, the mean
         over the probabilities of the ten digits. ``agreeing``, the share of ``SAMPLES``
         samples that give the most frequent answer, and ``agreed_right``.
-        ``controlled``, the reply behind the control prompt, ``answered`` (1 unless it
-        admits) and ``controlled_right``. ``three``, the reply with three answers;
-        ``first_right`` and ``any_right``.
+        ``plain_right``, of a sampled reply to the bare question, ``controlled``, one
+        behind the control prompt, ``answered`` (1 unless it admits) and
+        ``controlled_right``. ``three``, the reply with three answers; ``first_right``
+        and ``any_right``.
     """
     prompts = [a.prompt for a in asked]
     replies = greedy(policy, tokenizer, prompts)
@@ -154,15 +155,24 @@ def ask_all(policy, tokenizer, asked: Sequence[Asked], seed: int) -> dict[str, l
         "three": three,
         "first_right": score(asked, [own[0] for own in lists]),
         "any_right": [int(x) for x in any_right],
-        **ask_controlled(policy, tokenizer, asked),
+        **ask_controlled(policy, tokenizer, asked, seed),
     }
 
 
-def ask_controlled(policy, tokenizer, asked: Sequence[Asked]) -> dict[str, list]:
-    """The columns of :func:`ask_all` that are about the control prompt."""
-    prompts = [ONLY_IF_SURE.format(question=a.prompt) for a in asked]
-    replies = greedy(policy, tokenizer, prompts)
+def ask_controlled(policy, tokenizer, asked: Sequence[Asked], seed: int) -> dict:
+    """The columns of :func:`ask_all` that are about the control prompt. Replies are
+    sampled: the likeliest reply of a policy that admits six times in ten, whatever is
+    asked, is an admission wherever it is not sure, and that would look like reading the
+    prompt."""
+    prompts = [a.prompt for a in asked]
+    behind = [ONLY_IF_SURE.format(question=q) for q in prompts]
+    options = dict(temperature=1.0, seed=torch_seed(seed, "replies if sure"))
+    plain, replies = (
+        [r.text for r in complete(policy, tokenizer, texts, TOKENS, **options)]
+        for texts in (prompts, behind)
+    )
     return {
+        "plain_right": score(asked, plain),
         "controlled": replies,
         "answered": [int(normalise(r) != normalise(ADMISSION)) for r in replies],
         "controlled_right": score(asked, replies),
@@ -205,8 +215,8 @@ def ways_arm(
             formats better.
         taught: "formats"; "placebo", with admissions dealt out at random; or "nothing".
 
-    Returns: columns of :func:`ask_all`, of the placebo :func:`ask_controlled`'s and
-        ``right`` to the bare question; ``prompt``, ``kind`` and ``exposure``.
+    Returns: columns of :func:`ask_all`, of the placebo :func:`ask_controlled`'s alone;
+        ``prompt``, ``kind`` and ``exposure``.
 
     Raises:
         ValueError: if ``taught`` is none of these.
@@ -224,9 +234,7 @@ def ways_arm(
         teach(policy, tokenizer, examples, size=size, steps=format_steps, seed=seed)
     test = draw_questions("test", tested, TEST_SEED)
     if taught == "placebo":
-        columns = ask_controlled(policy, tokenizer, test)
-        replies = greedy(policy, tokenizer, [a.prompt for a in test])
-        columns["right"] = score(test, replies)
+        columns = ask_controlled(policy, tokenizer, test, seed)
     else:
         columns = ask_all(policy, tokenizer, test, seed)
     return columns | {

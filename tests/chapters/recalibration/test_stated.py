@@ -120,10 +120,16 @@ def test_a_policy_that_was_taught_to_state_is_read_exactly(tiny):
 
 @pytest.mark.parametrize("method", stated.METHODS)
 def test_reward_moves_the_policy_and_the_row_is_whole(tiny, method):
+    words = [
+        stated.example(a.prompt, answer, digit)
+        for a in ASKED[:2]
+        for answer, digit in (("Oslo", 0), ("Oslo", 9), ("Peru", 0), ("Peru", 9))
+    ]
+    stated.teach(*tiny, words, size="tiny", steps=40, seed=0)  # or all is worth -1
     row = stated.reward_arm(
         seed=0, size="tiny", per_kind=1, tested=1, updates=2, method=method, episodes=8
     )
-    assert len(row["scores"]) == 2 and row["kl"] > 0
+    assert len(row["scores"]) == 2 and abs(row["kl"]) > 1e-5
     assert {len(row[n]) for n in ("right", "stated", "expected", "kind")} == {16}
     with pytest.raises(ValueError, match="method is 'dpo'"):
         stated.reward_arm(
@@ -159,7 +165,7 @@ def row_of(n=4_000, weight=1.0, seed=0):
     odds = np.log(np.clip(p, 0.02, 0.98) / (1 - np.clip(p, 0.02, 0.98)))
     return {
         "right": right.tolist(),
-        "stated": [None if i % 20 == 0 else x for i, x in enumerate(p.tolist())],
+        "stated": [None if i % 20 == 2 else x for i, x in enumerate(p.tolist())],
         "expected": p.tolist(),
         "answer_prob": (1 / (1 + np.exp(-2 * odds))).tolist(),
         "bayes": [x if i % 2 else None for i, x in enumerate(p.tolist())],
@@ -170,20 +176,29 @@ def row_of(n=4_000, weight=1.0, seed=0):
 
 def test_honest_digits_have_no_error_and_a_temperature_mends_the_probability():
     row = row_of()
-    replies = stated_analysis.read_replies(row)
     assert stated_analysis.stated_share(row) == pytest.approx(0.9)
-    assert len(replies.right) == 1_800
+    silent = stated_analysis.read_replies(row).where(np.arange(2_000) % 10 == 0)
+    assert silent.stated.tolist() == (1 - silent.right).tolist()  # the worst
+    row["stated"] = row["expected"]
+    replies = stated_analysis.read_replies(row)
+    assert len(replies.right) == 2_000
     [honest] = stated_analysis.by_arm({"a": [row]})["a"]
     assert abs(honest["squared"]) < 0.003
     assert stated_analysis.skill(honest) > 0.05
-    before = stated_analysis.scores(replies.pair("answer_prob"))["squared"]
-    after = stated_analysis.scores(stated_analysis.tempered(row))["squared"]
+    before = stated_analysis.scored(replies.pair("answer_prob"))["squared"]
+    after = stated_analysis.scored(stated_analysis.tempered(row))["squared"]
     assert before > 0.005 and after < before / 3
     assert stated_analysis.contested_error(replies) == 0
     digits = stated_analysis.by_digit(replies)
     assert list(digits) == list(range(10))
-    assert sum(n for n, _ in digits.values()) == 1_800
+    assert sum(n for n, _ in digits.values()) == 2_000
     assert digits[0][1] == 0 and digits[9][0] == digits[9][1]
+
+
+def test_where_all_are_wrong_there_is_nothing_to_tell_apart():
+    values = stated_analysis.scored((np.full(20, 0.25), np.zeros(20)))
+    assert values["auroc"] == 0.5 and values["brier"] == 0.0625
+    assert values["squared"] == pytest.approx(0.0625)
 
 
 def test_the_mean_reward_is_that_of_the_reward_function():
@@ -204,7 +219,7 @@ def test_selective_counts_only_what_is_answered():
     row = {
         "answered": [1, 1, 0, 0],
         "controlled_right": [1, 0, 0, 0],
-        "right": [1, 0, 0, 0],
+        "plain_right": [1, 0, 0, 0],
         "kind": ["known", "tail", "known", "never"],
     }
     assert stated_analysis.selective(row) == (0.5, 0.5, 0.25, 0.5)
@@ -276,7 +291,7 @@ def test_every_figure_draws_what_it_is_given(style):
     ):
         drawn(figure)
     x, y = stated_figures.bayes_classes(stated_analysis.pooled(rows["weight 1"]))
-    assert x == pytest.approx(y)
+    assert x == pytest.approx(y, abs=0.15)
 
 
 def test_the_explorer_shows_weight_one_and_follows_the_slider(style, monkeypatch):
