@@ -433,15 +433,13 @@ asked = models.draw_balanced(artifacts.HELD_OUT, settings.models_held_out, run.s
 early = models_analysis.answers_at(plain[0], plain[0]["best"])
 late = models_analysis.answers_at(plain[0], -1)
 confidence, correct = late.top_label
-shown = [
-    next((i for i in np.argsort(-confidence) if kinds[i] == kind and late.test[i]), 0)
-    for kinds in [np.array(plain[0]["kind"])]
-    for kind in models.KINDS
-]
+kind_of = np.array(plain[0]["kind"])
+wrong = [i for i in np.argsort(-confidence) if late.test[i] and not correct[i]]
+shown = [i for k in models.KINDS for i in [i for i in wrong if kind_of[i] == k][:1]]
 pd.DataFrame(
     {
         "asked": asked[i].question,
-        "kind": plain[0]["kind"][i],
+        "kind": kind_of[i],
         "right": asked[i].options[late.right[i]],
         "answered early": asked[i].options[early.log_probs[i].argmax()],
         "sure": early.probabilities[i].max(),
@@ -461,7 +459,7 @@ def mean_of(tables, kind, name):
 
 
 runs.say(
-    "These are the surest answers of each kind. Over all questions, on facts that "
+    "These are the surest wrong ones of each kind. Over all questions, on facts that "
     "were never stated the model is right in {never_right:.0%} and {early:.0%} sure "
     "after {first} updates or so, {late:.0%} sure after {last}; on known facts it is "
     "right in {known_right:.0%} and {known_late:.0%} sure at the end.",
@@ -677,7 +675,7 @@ for loss, name in NAMES.items():
         f"{name}_minus_ce_accuracy", np.mean(values), seeds=values, bounds=(-1, 1)
     )
     verdicts.append(
-        f"* **{loss}**: squared error {error:+.4f} less, share right {right:+.3f} more: "
+        f"* **{loss}**: squared error {error:+.4f} less, share right {right:+.3f}: "
         + reading(
             error,
             "better calibrated than cross-entropy",
@@ -719,8 +717,8 @@ least = min(by_loss, key=lambda way: np.mean([row["squared"] for row in by_loss[
 runs.say(
     "Stopping early takes {ce_minus_early_stopping_squared_error:.3f} from "
     "cross-entropy's squared error, a temperature "
-    "{ce_minus_temperature_after_squared_error:.3f}. The least error of all eight rows "
-    "has **{least}**{remark}.",
+    "{ce_minus_temperature_after_squared_error:.3f}. Of all eight rows, "
+    "**{least}** has the least error{remark}.",
     least=least,
     remark="" if least in NAMES else ", which needs no other loss",
 )
@@ -1090,7 +1088,12 @@ keep("rlcr_auroc", [s["auroc"] for s in ppo])
 keep("rlcr_accuracy_loss", less(alone, ppo, "accuracy"))
 keep("rlcr_accuracy_gain", less(ppo, alone, "accuracy"))
 keep("rlcr_skill", [stated_analysis.skill(s) for s in ppo])
-keep("shuffled_skill", [stated_analysis.skill(s) for s in control_arm])
+finer = [
+    stated_analysis.scored(stated_analysis.read_replies(row).pair("expected"))
+    for row in rlcr
+]
+keep("rlcr_mean_digit_skill", [stated_analysis.skill(s) for s in finer])
+keep("shuffled_auroc", [s["auroc"] for s in control_arm])
 keep("rlcr_minus_shuffled_auroc", less(ppo, control_arm, "auroc"))
 for target in stated.TARGETS:
     sft = by_arm[f"SFT, {target}"]
@@ -1125,18 +1128,27 @@ runs.say(
     "PPO, {right_alone_minus_rloo_squared_error:+.4f} with RLOO; "
     "{rlcr_squared_error:.4f} is left. Its accuracy differs by "
     "{rlcr_accuracy_gain:+.3f}. A right answer gets more confidence "
-    "than a wrong one in {rlcr_auroc:.2f} of cases, "
-    "{rlcr_minus_shuffled_auroc:+.3f} beside the control. Beside SFT on shares its "
-    "squared error is {sft_share_minus_rlcr_squared_error:+.4f} less, its Brier score "
-    "{sft_share_minus_rlcr_brier:+.4f}; beside right alone with a temperature on the "
-    "answer's probability, {tempered_minus_rlcr_squared_error:+.4f} and "
-    "{tempered_minus_rlcr_brier:+.4f}.",
+    "than a wrong one in {rlcr_auroc:.2f} of cases, after the control in "
+    "{shuffled_auroc:.2f}. Its Brier score is lower than that of the best constant by "
+    "{rlcr_skill:+.4f}, and by {rlcr_mean_digit_skill:+.4f} if the mean of its ten "
+    "digits is taken for the one that it says.",
     verdict=reading(
         better,
         "RLCR states better calibrated confidence than right alone does",
         "RLCR states worse calibrated confidence than right alone does",
         "RLCR and right alone cannot be told apart in calibration here",
     ),
+)
+
+# %%
+runs.say(
+    "Other roads to the same place, squared error (Brier score) less those of RLCR: "
+    "SFT on shares {sft_share_minus_rlcr_squared_error:+.4f} "
+    "({sft_share_minus_rlcr_brier:+.4f}); SFT on right or wrong "
+    "{sft_outcome_minus_rlcr_squared_error:+.4f} "
+    "({sft_outcome_minus_rlcr_brier:+.4f}); right alone, with a temperature on its "
+    "answer's probability {tempered_minus_rlcr_squared_error:+.4f} "
+    "({tempered_minus_rlcr_brier:+.4f}). Below 0 the other road is the better one."
 )
 
 # %% [markdown]
