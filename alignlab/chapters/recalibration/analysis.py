@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import logit
+from scipy.special import log_softmax, logit
 from sklearn.exceptions import ConvergenceWarning
 
 from alignlab.calibration import (
@@ -148,7 +148,7 @@ def shares_of_worst_tenth(answers: Answers) -> dict[str, float]:
     p = answers.probabilities
     right = np.eye(p.shape[1])[answers.right]
     losses = {
-        "dragged": -np.log(np.maximum(p[rows, answers.right], SMALLEST)),
+        "dragged": -log_softmax(answers.log_probs, axis=1)[rows, answers.right],
         "brier_share": ((p - right) ** 2).sum(axis=1),
     }
     worst = max(1, len(rows) // 10)

@@ -18,6 +18,8 @@ def sharpened(n=6_000, sharper=2.5, seed=0):
     return Answers(
         sharper * logits,
         right,
+        np.full(n, -1),
+        np.ones(n),
         rng.integers(0, 500, n),
         np.arange(n),
         np.arange(n) % 2 == 0,
@@ -69,7 +71,7 @@ def test_shuffled_answers_repair_nothing():
     pair = analysis.recalibrated("temperature", wrong, judged)
     left = analysis.proper_scores(pair)["squared"]
     before = analysis.proper_scores(judged.top_label)["squared"]
-    assert analysis.repaired_share(before, left) < 0.5
+    assert left > 0.5 * before
 
 
 def test_little_data_is_dearer_for_a_staircase_than_for_one_number():
@@ -92,7 +94,43 @@ def test_halves_of_the_relations_share_none():
 
 
 def test_one_sharpness_for_all_relations_carries_over():
-    assert analysis.transfer_share(sharpened(), seed=0) > 0.9
+    answers = sharpened()
+    test = answers.where(answers.test)
+    pair = analysis.transferred(answers, seed=0)
+    before, after = (analysis.scores(p)["squared"] for p in (test.top_label, pair))
+    assert before > 0.02 and after < 0.1 * before
+    assert (pair[1] == test.top_label[1]).all()
+
+
+def test_what_one_half_of_the_relations_needs_is_not_what_the_other_does():
+    """Items of some relations sharpened, the others not: each half gets the
+    temperature of the other, and both are off."""
+    answers = sharpened(sharper=1.0)
+    first, _ = analysis.halves(answers, seed=0)
+    log_probs = np.where(first[:, None], 3.0, 1.0) * answers.log_probs
+    answers = answers._replace(log_probs=log_probs)
+    own = analysis.recalibrated("temperature", *analysis.fitting_and_test(answers))
+    pair = analysis.transferred(answers, seed=0)
+    assert analysis.scores(pair)["squared"] > analysis.scores(own)["squared"] + 0.01
+
+
+def test_tables_have_the_scores_as_their_means_fact_by_fact():
+    answers = sharpened(1_000)
+    twice = Answers(*(np.concatenate([column, column]) for column in answers))
+    test = twice.where(twice.test)
+    table = analysis.tables([test, test], [test.top_label, test.top_label])
+    scores = analysis.scores(test.top_label)
+    for name in ("squared", "brier", "nll", "accuracy"):
+        assert table[name].shape == (2, 500)
+        assert table[name].mean() == pytest.approx(scores[name]), name
+
+
+def test_few_items_are_most_of_the_log_loss_and_less_of_the_brier_score():
+    answers = sharpened(1_000, sharper=4.0)
+    result = analysis.shares_of_worst_tenth(answers)
+    nll = -np.log(answers.probabilities[range(1_000), answers.right])
+    assert result["dragged"] == pytest.approx(np.sort(nll)[-100:].sum() / nll.sum())
+    assert 0.1 < result["brier_share"] < result["dragged"] < 1
 
 
 def test_transfer_has_none_first_and_then_each_temperature():
@@ -103,32 +141,6 @@ def test_transfer_has_none_first_and_then_each_temperature():
     assert abs(table[1, 0]) < 0.005 < table[1, 1]  # too much for the calibrated one
 
 
-def test_members_that_agree_are_as_good_as_one():
-    answers = sharpened(500)
-    same = np.stack([answers.probabilities] * 3)
-    rows = analysis.by_members(same, answers.right)
-    assert [row["members"] for row in rows] == [1, 2, 3]
-    assert rows[2]["nll"] == pytest.approx(rows[0]["nll"])
-    p = answers.probabilities[range(500), answers.right]
-    assert rows[0]["nll"] == pytest.approx(-np.log(p).mean())
-
-
-def test_members_that_err_apart_are_better_together():
-    fair = sharpened(2_000, sharper=1.0)
-    rng = np.random.default_rng(3)
-    noisy = np.stack(
-        [
-            fair._replace(
-                log_probs=fair.log_probs + 2 * rng.normal(size=(2_000, 4))
-            ).probabilities
-            for _ in range(5)
-        ]
-    )
-    rows = analysis.by_members(noisy, fair.right)
-    assert rows[4]["nll"] < rows[0]["nll"] - 0.1
-    assert rows[4]["squared"] < rows[0]["squared"]
-
-
 def test_scores_of_answers_by_hand():
     pair = np.array([0.9, 0.8, 0.6, 0.5]), np.array([1, 1, 0, 1])
     result = analysis.scores(pair)
@@ -136,6 +148,7 @@ def test_scores_of_answers_by_hand():
     assert result["brier"] == pytest.approx((0.01 + 0.04 + 0.36 + 0.25) / 4)
     assert result["auroc"] == pytest.approx(2 / 3)
     assert result["aurc"] == pytest.approx((0 + 0 + 1 / 3 + 1 / 4) / 4)
+    assert analysis.scores((pair[0], np.ones(4)))["auroc"] == 0.5
     p, right = sharpened(50).probabilities, sharpened(50).right
     assert analysis.recalibrated("none", None, sharpened(50))[0] == pytest.approx(
         top_label(p, right)[0]
