@@ -495,14 +495,15 @@ runs.say(
 # Below, several seeds: a policy trained by cross-entropy on contested facts about other
 # subjects, then by the reward at several prices. Left to right: before, after the
 # reward, and the same with all its logits divided by one temperature, which was fitted
-# on further subjects.
+# on further subjects. Answers are sorted by the probability with which they are said:
+# a line that is flatter than the dashed one is too sure at both ends.
 #
 # <details><summary>Predict: which shape will the second panel have, and can one number
 # undo it?</summary>
 # The closed form adds p/β to the log-probability, so the log-odds of two answers grow by
 # (2p − 1)/β, which for p between 5% and 95% is nearly a multiple of the log-odds
-# themselves. So the curve turns steeper about ½, and dividing the logits by a number
-# turns it back.
+# themselves. So what is said moves to both ends, the line turns flatter about ½, and
+# dividing the logits by a number turns it back.
 # </details>
 
 # %%
@@ -537,8 +538,9 @@ runs.save_figure(
         }
     ),
     "contested",
-    "Probability of a contested answer over the share of the statements that give it, "
-    "before a reward, after it, and with one temperature (thin lines: seeds).",
+    "Share of the statements that give a contested answer over the probability with "
+    "which it is said, before a reward, after it, and with one temperature (thin lines: "
+    "seeds).",
 )
 
 # %%

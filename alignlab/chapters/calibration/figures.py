@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from alignlab.plots.style import dot_rows, interval_line, series_style
 
@@ -71,30 +72,28 @@ def against_optimum(
 def against_shares(
     by_name: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], n_bins: int = 8
 ):
-    """Confidence in contested answers over the share of statements that give them, a
-    panel for each model; thin lines are seeds.
+    """The share of the statements that give a contested answer over the probability
+    with which a policy says it, a panel for each policy; thin lines are seeds.
 
     Args:
         by_name: by the panel's title, for each seed the probability of an answer and
             its share, both stated answers of every fact.
-        n_bins: of equally many answers by share.
+        n_bins: of equally many answers by probability.
     """
     figure, panels = plt.subplots(
         1, len(by_name), figsize=(3.6 * len(by_name), 4), sharey=True, squeeze=False
     )
     for number, (axes, (name, seeds)) in enumerate(zip(panels[0], by_name.items())):
-        shares = np.concatenate([share for _, share in seeds])
-        edges = np.quantile(shares, np.linspace(0, 1, n_bins + 1)[1:-1])
         places, rows = [], []
         for probability, share in seeds:
-            where = np.searchsorted(edges, share)
-            places.append([share[where == b].mean() for b in range(n_bins)])
-            rows.append([probability[where == b].mean() for b in range(n_bins)])
+            bins = np.array_split(np.argsort(probability, kind="stable"), n_bins)
+            places.append([probability[b].mean() for b in bins])
+            rows.append([share[b].mean() for b in bins])
         interval_line(axes, np.mean(places, axis=0), rows, "_mean", number)
         axes.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1.2)
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="share of the statements")
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the answer")
         axes.set_title(name, fontsize=12)
-    panels[0][0].set_ylabel("probability of the answer")
+    panels[0][0].set_ylabel("share of the statements")
     return figure
 
 
@@ -138,6 +137,7 @@ def repairs(
     dot_rows(right, hidden)
     for axes in (left, right):
         axes.axvline(0, color="0.4", linestyle="--", linewidth=1)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
     left.set(xlabel="mean squared error, without bias", title="Over all facts")
     right.set(xlabel="variance between kinds of facts", title="Hidden within bins")
     return figure

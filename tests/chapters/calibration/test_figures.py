@@ -30,9 +30,11 @@ def test_what_was_measured_lies_beside_the_closed_form_in_order_of_beta():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.1", "1"]
 
 
-def test_confidence_is_drawn_over_shares_in_bins_of_equally_many():
-    share = np.linspace(0.05, 0.95, 80)
-    seeds = [(share, share), (share**2, share)]
+def test_shares_are_drawn_over_probabilities_in_bins_of_equally_many():
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0.02, 0.98, 80)
+    share = np.sqrt(probability)
+    seeds = [(probability, share), (probability, share**4)]
     figure = figures.against_shares({"before": seeds, "after": seeds[:1]}, n_bins=4)
     first, second = labelled(figure).axes
     assert [first.get_title(loc="left"), second.get_title(loc="left")] == [
@@ -40,9 +42,9 @@ def test_confidence_is_drawn_over_shares_in_bins_of_equally_many():
         "after",
     ]
     [mean] = [line for line in first.lines if line.get_label() == "_mean"]
-    bins = np.split(np.arange(80), 4)
-    assert mean.get_xdata() == pytest.approx([share[b].mean() for b in bins])
-    expected = [(share[b].mean() + (share[b] ** 2).mean()) / 2 for b in bins]
+    bins = np.split(np.argsort(probability), 4)
+    assert mean.get_xdata() == pytest.approx([probability[b].mean() for b in bins])
+    expected = [(share[b].mean() + (share[b] ** 4).mean()) / 2 for b in bins]
     assert mean.get_ydata() == pytest.approx(expected)
 
 
