@@ -218,8 +218,7 @@ def test_the_mean_reward_is_that_of_the_reward_function():
 def test_selective_counts_only_what_is_answered():
     row = {
         "answered": [1, 1, 0, 0],
-        "controlled_right": [1, 0, 0, 0],
-        "plain_right": [1, 0, 0, 0],
+        "right": [1, 0, 0, 0],
         "kind": ["known", "tail", "known", "never"],
     }
     assert stated_analysis.selective(row) == (0.5, 0.5, 0.25, 0.5)
