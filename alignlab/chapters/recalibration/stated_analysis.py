@@ -204,15 +204,14 @@ class Selective(NamedTuple):
     """What the control prompt does to a policy's answers."""
 
     answered: float  # share of the questions
-    right: float  # share of these that its greedy reply gets right; of all if none is
+    right: float  # share of these that its greedy reply gets right
     gain: float  # right, less the share of all that its greedy reply gets right
     known_answered: float  # share answered of the questions about known facts
 
 
 def selective(row: Mapping) -> Selective:
     """What a policy chooses to answer behind the control prompt (a sampled reply), and
-    how often it knows that (its greedy reply to the bare question is right), by a row of
-    ``stated_ways.ways_arm``."""
+    how often it knows that (its greedy reply to the bare question is right)."""
     answered = np.array(row["answered"]) == 1
     right = np.array(row["right"], float)
     known = np.array(row["kind"]) == "known"
