@@ -204,21 +204,21 @@ class Selective(NamedTuple):
     """What the control prompt does to a policy's answers."""
 
     answered: float  # share of the questions
-    right: float  # share of those answered; NaN if none is
-    gain: float  # right, less the share right of sampled replies without the prompt
+    right: float  # share of these that its greedy reply gets right
+    gain: float  # right, less the share of all that its greedy reply gets right
     known_answered: float  # share answered of the questions about known facts
 
 
 def selective(row: Mapping) -> Selective:
-    """How a policy answers behind the control prompt, by a row of
-    ``stated_ways.ways_arm``."""
+    """What a policy chooses to answer behind the control prompt (a sampled reply), and
+    how often it knows that (its greedy reply to the bare question is right)."""
     answered = np.array(row["answered"]) == 1
-    right = np.array(row["controlled_right"], float)
+    right = np.array(row["right"], float)
     known = np.array(row["kind"]) == "known"
-    share = float(right[answered].mean()) if answered.any() else np.nan
+    share = float(right[answered].mean()) if answered.any() else float(right.mean())
     return Selective(
         float(answered.mean()),
         share,
-        share - float(np.mean(row["plain_right"])),
+        share - float(right.mean()),
         float(answered[known].mean()) if known.any() else np.nan,
     )

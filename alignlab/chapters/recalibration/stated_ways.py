@@ -215,8 +215,8 @@ def ways_arm(
             formats better.
         taught: "formats"; "placebo", with admissions dealt out at random; or "nothing".
 
-    Returns: columns of :func:`ask_all`, of the placebo :func:`ask_controlled`'s alone;
-        ``prompt``, ``kind`` and ``exposure``.
+    Returns: columns of :func:`ask_all`, of the placebo :func:`ask_controlled`'s and
+        ``right``; ``prompt``, ``kind`` and ``exposure``.
 
     Raises:
         ValueError: if ``taught`` is none of these.
@@ -235,6 +235,8 @@ def ways_arm(
     test = draw_questions("test", tested, TEST_SEED)
     if taught == "placebo":
         columns = ask_controlled(policy, tokenizer, test, seed)
+        plain = greedy(policy, tokenizer, [a.prompt for a in test])
+        columns["right"] = score(test, plain)
     else:
         columns = ask_all(policy, tokenizer, test, seed)
     return columns | {
