@@ -802,8 +802,9 @@ control = {
 runs.save_figure(
     stated_figures.selective_points(control),
     "control_prompt",
-    "Share of the questions that are answered behind the control prompt, and share of "
-    "these answers that is right (small marks: seeds, large ones: their mean).",
+    "Share of the questions that are answered behind the control prompt (sampled "
+    "replies), and the share of these that the greedy reply to the bare question gets "
+    "right (small marks: seeds, large ones: their mean).",
 )
 
 # %%
