@@ -905,8 +905,10 @@ speaker, its_words = stated.formed_policy(
     form_steps=settings.form_steps,
     **{k: v for k, v in world_of_facts.items() if k != "tested"},
 )
-some = stated.draw_questions("test", 1, asked_seeds[0])
-replies = complete(speaker, its_words, [a.prompt for a in some], stated.ANSWER_TOKENS)
+examples = stated.draw_questions("test", 1, asked_seeds[0])
+replies = complete(
+    speaker, its_words, [a.prompt for a in examples], stated.ANSWER_TOKENS
+)
 pd.DataFrame(
     {
         "asked": a.prompt,
@@ -915,7 +917,7 @@ pd.DataFrame(
         "right answer": a.fact.answer,
         "confidence": stated.read_reply(reply.text).confidence,
     }
-    for a, reply in zip(some, replies)
+    for a, reply in zip(examples, replies)
 ).style.format(precision=2, na_rep="none stated").hide(axis="index")
 
 # %% [markdown]
@@ -1261,10 +1263,10 @@ runs.say(
 
 # %%
 members = models_analysis.members_of(trained, 0)
-said = np.array(
+by_member = np.array(
     [models_analysis.answers_at(row, row["best"]).probabilities for row in members]
 )
-apart = said.std(axis=0).max(axis=1)
+apart = by_member.std(axis=0).max(axis=1)
 i = int(np.argmax(np.where(plain[0]["test"], apart, -1)))
 runs.say(
     "**{question}** (a fact of the kind “{kind}”; right: {right})",
@@ -1273,7 +1275,7 @@ runs.say(
     right=asked[i].options[plain[0]["right"][i]],
 )
 pd.DataFrame(
-    [*said[:, i], said[:, i].mean(axis=0)],
+    [*by_member[:, i], by_member[:, i].mean(axis=0)],
     columns=asked[i].options,
     index=[*(f"member {m + 1}" for m in range(len(members))), "their mean"],
 ).style.format("{:.2f}")
@@ -1284,10 +1286,10 @@ runs.say(
     "{surest:.2f} to its answer and the mean {mean:.2f}. Over all test questions "
     "members give their answers {alone:.2f} on average, the mean of the five gives "
     "{together:.2f}.",
-    surest=said[:, i].max(),
-    mean=said[:, i].mean(axis=0).max(),
-    alone=said[:, plain[0]["test"]].max(axis=2).mean(),
-    together=said[:, plain[0]["test"]].mean(axis=0).max(axis=1).mean(),
+    surest=by_member[:, i].max(),
+    mean=by_member[:, i].mean(axis=0).max(),
+    alone=by_member[:, plain[0]["test"]].max(axis=2).mean(),
+    together=by_member[:, plain[0]["test"]].mean(axis=0).max(axis=1).mean(),
 )
 
 # %% [markdown]
