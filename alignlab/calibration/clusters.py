@@ -147,7 +147,7 @@ def _numbered(facts, confidence) -> tuple[ndarray, Int[ndarray, "seeds items"]]:
     names, fact = np.unique(facts, return_inverse=True)
     fact = fact.reshape(facts.shape)
     if len(names) < 2:
-        raise ValueError(f"facts holds only {names[0]!r}; at least two are needed")
+        raise ValueError(f"facts holds only {names[0]!s}; at least two are needed")
     for seed, row in enumerate(fact):
         absent = np.flatnonzero(np.bincount(row, minlength=len(names)) == 0)
         if len(absent):

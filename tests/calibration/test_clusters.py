@@ -142,7 +142,7 @@ def test_wrong_arguments_are_named():
         r"facts\[1\] has no item of 3": lambda: clustered_squared_error(
             p, y, [fact, np.where(fact == 3, 4, fact)]
         ),
-        "no two facts in one of 1 bins": lambda: clustered_squared_error(
+        "no two facts in one of 2 bins": lambda: clustered_squared_error(
             np.array([[0.5, 0.6]] * 2), np.array([[0, 1]] * 2), [0, 1], 2
         ),
         r"first has shape \(2, 20\) and second \(1, 20\)": lambda: clustered_difference(
