@@ -185,10 +185,10 @@ library = {
     for name, loss in (("log loss", "nll"), ("Brier", "brier"))
 }
 runs.say(
-    "Your log loss finds T = {nll:.3f} (the library {nll_library:.3f}), the Brier score "
-    "T = {brier:.3f} ({brier_library:.3f}). {dragged:.0%} of the log loss at T = 1 comes "
-    "from the tenth of the items on which it is greatest, of the Brier score "
-    "{brier_share:.0%}.",
+    "Your log loss finds T = {nll:.3f} (the library {nll_library:.3f}), the Brier "
+    "score T = {brier:.3f} ({brier_library:.3f}). {dragged:.0%} of the log loss at "
+    "T = 1 comes from the tenth of the items on which it is greatest, of the Brier "
+    "score {brier_share:.0%}.",
     nll=own_t["log loss"],
     nll_library=library["log loss"].temperature_,
     brier=own_t["Brier"],
@@ -1462,21 +1462,21 @@ half = {
     name: float(my_risks(*map(torch.tensor, pair))[len(pair[0]) // 2])
     for name, pair in curves.items()
 }
+right_where_sure = {
+    name: f"{curves[name][1][mask].mean():.0%}" if mask.any() else "(nothing)"
+    for name, mask in kept.items()
+}
 runs.say(
     "Of the surer half of its answers {plain:.0%} are wrong, by your `my_risks`; after "
-    "one temperature {scaled:.0%}, at random {random:.0%}. Recalibration keeps (almost) "
-    "the order of the questions, so it hardly moves the curve: what it mends is what a "
-    "threshold *means*. Of what the policy is 90% sure of, {right:.0%} is right; after "
-    "one temperature, {right_scaled}.",
+    "one temperature {scaled:.0%}, at random {random:.0%}. Recalibration keeps "
+    "(almost) the order of the questions, so it hardly moves the curve: what it mends "
+    "is what a threshold *means*. Of what the policy is 90% sure of, {right} is right; "
+    "of what it is 90% sure of after one temperature, {right_scaled}.",
     plain=half["as it comes"],
     scaled=half["after one temperature"],
     random=half["confidence drawn at random"],
-    right=curves["as it comes"][1][kept["as it comes"]].mean()
-    if kept["as it comes"].any()
-    else float("nan"),
-    right_scaled=f"{curves['after one temperature'][1][kept['after one temperature']].mean():.0%}"
-    if kept["after one temperature"].any()
-    else "it is that sure of nothing",
+    right=right_where_sure["as it comes"],
+    right_scaled=right_where_sure["after one temperature"],
 )
 
 # %% [markdown]
