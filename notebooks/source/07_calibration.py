@@ -144,8 +144,10 @@ of_sft = answers["SFT"][0]
 share = items[shown[3]].belief.max()
 runs.say(
     "On the fact that was never stated the SFT policy is {never:.0%} sure of its "
-    "favourite, on the one stated once {once:.0%}, on the one stated often {often:.0%}. "
-    "Of the statements about the contested one {share:.0%} give the same answer, and it "
+    "favourite, on the one stated once {once:.0%}, on the one stated often "
+    "{often:.0%}. "
+    "Of the statements about the contested one {share:.0%} give the same answer, and "
+    "it "
     "is {contested:.0%} sure.",
     share=share,
     **{
@@ -186,7 +188,8 @@ earned = {
 runs.save_figure(
     figures.earnings(costs, earned),
     "earnings",
-    "Mean earnings a question over the cost of a wrong answer, for who believes the SFT "
+    "Mean earnings a question over the cost of a wrong answer, for who believes the "
+    "SFT "
     "policy's confidence, who knows the best threshold, and who always answers (thin "
     "lines: seeds).",
 )
@@ -257,7 +260,8 @@ classes = {
 runs.save_figure(
     reliability_panels({name: a[0].top_label for name, a in classes.items()}),
     "base",
-    "The base model's confidence and accuracy, on facts by how often pretraining stated "
+    "The base model's confidence and accuracy, on facts by how often pretraining "
+    "stated "
     "them (first seed).",
 )
 
@@ -407,7 +411,7 @@ two_options = torch.tensor([[0.5, 0.5], [0.6, 0.4], [0.8, 0.2], [0.95, 0.05]])
 tilted = {beta: my_optimum(two_options, beta)[:, 0].numpy() for beta in (1.0, 0.2, 0.1)}
 pd.DataFrame(
     {"believed": two_options[:, 0].numpy()}
-    | {f"said at β = {beta:g}": said for beta, said in tilted.items()}
+    | {f"said at β = {beta:g}": column for beta, column in tilted.items()}
 ).style.format("{:.2f}").hide(axis="index")
 
 # %%
@@ -539,7 +543,8 @@ runs.save_figure(
     ),
     "contested",
     "Share of the statements that give a contested answer over the probability with "
-    "which it is said, before a reward, after it, and with one temperature (thin lines: "
+    "which it is said, before a reward, after it, and with one temperature (thin "
+    "lines: "
     "seeds).",
 )
 
@@ -804,9 +809,10 @@ record_facts("overconfidence_low_minus_high_beta", low - high)
 runs.say(
     "Squared error of SFT less that of base: {sft_minus_base_squared_error:+.4f}. Of "
     "PPO less that of where it started: {ppo_minus_start_squared_error:+.4f}; of DPO: "
-    "{dpo_minus_start_squared_error:+.4f}. SFT that goes as far as PPO (KL {kl_more:.2f} "
-    "and {kl_ppo:.2f} nats) {beside} ({ppo_minus_more_answers_squared_error:+.4f}). The "
-    "exact reward is more over-confident at β = {strongest} than at {weakest} by "
+    "{dpo_minus_start_squared_error:+.4f}. SFT that goes as far as PPO (KL "
+    "{kl_more:.2f} and {kl_ppo:.2f} nats) {beside}: PPO less it is "
+    "{ppo_minus_more_answers_squared_error:+.4f}. The exact reward is more "
+    "over-confident at β = {strongest} than at {weakest} by "
     "{overconfidence_low_minus_high_beta:.3f}.",
     beside=reading(
         changes["ppo_minus_more_answers"],

@@ -124,8 +124,8 @@ pd.DataFrame(
 # %%
 above = confidence >= 0.99
 runs.say(
-    "It is at least 99% sure of {share:.0%} of its answers, and right in {right:.0%} of "
-    "these.",
+    "It is at least 99% sure of {share:.0%} of its answers, and right in {right:.0%} "
+    "of these.",
     share=above.mean(),
     right=correct[above].mean() if above.any() else float("nan"),
 )
