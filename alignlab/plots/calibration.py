@@ -294,7 +294,7 @@ def temperature_diagram(
         temperature: divides the logits; a higher one is less sure.
         n_bins: as for :func:`reliability_diagram`.
     """
-    figure, axes = plt.subplots(figsize=(5.4, 5.4))
+    figure, axes = plt.subplots(figsize=(6.6, 5.6))
     probabilities = softmax(logits / temperature, axis=1)
     reliability_diagram(
         *top_label(probabilities, labels),
