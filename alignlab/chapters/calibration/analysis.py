@@ -27,15 +27,13 @@ from alignlab.calibration.metrics import (
 from alignlab.chapters.calibration.artifacts import (
     EXPOSURES,
     Answers,
+    TopLabel,
     bin_count,
     contributions,
     fact_means,
 )
 from alignlab.evaluation.intervals import Interval, two_level_interval
 from alignlab.seeds import stream
-
-# Confidence in the likeliest option, and whether it is right.
-TopLabel = tuple[Float[np.ndarray, "items"], Float[np.ndarray, "items"]]
 
 
 def with_exposure(answers: Answers, between: tuple[float, float]) -> Answers:

@@ -41,6 +41,8 @@ EXPOSURES = {
     "100 and more": (KNOWN_FROM, np.inf),
 }
 Kinds = Literal["all", "agreed", "contested"]
+# Confidence in the likeliest option, and whether it is right.
+TopLabel = tuple[Float[np.ndarray, "items"], Float[np.ndarray, "items"]]
 
 
 # --- Items ----------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from alignlab.calibration import (
 from alignlab.chapters.calibration.artifacts import (
     EXPOSURES,
     Answers,
+    TopLabel,
     bin_count,
     contributions,
     fact_means,
@@ -38,8 +39,6 @@ from alignlab.seeds import stream
 
 FLOOR = 1e-3  # of probabilities in the log loss; a staircase ends at 0 and 1
 SMALLEST = 1e-6
-# Confidence in the likeliest option, and whether it is right.
-TopLabel = tuple[Float[np.ndarray, "items"], Float[np.ndarray, "items"]]
 
 FROM_LOGITS = {
     "temperature": partial(TemperatureScaler, loss="brier"),
