@@ -305,6 +305,7 @@ def temperature_diagram(
         of="top label",
     )
     axes.set_title("Turn the temperature")
+    axes.get_legend().set_in_layout(True)  # or a tight bounding box cuts it off
     return figure
 
 

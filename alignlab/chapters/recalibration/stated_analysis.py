@@ -168,6 +168,15 @@ def contested_error(replies: Replies, confidence: str = "stated") -> float:
     return float(np.mean((getattr(own, confidence) - own.bayes) ** 2))
 
 
+def contested_correlation(replies: Replies) -> float:
+    """Correlation of what is stated on contested facts with Bayes' confidence; 0 if one
+    of them is the same for all answers."""
+    own = replies.where(np.isfinite(replies.bayes))
+    if np.ptp(own.stated) == 0 or np.ptp(own.bayes) == 0:
+        return 0.0
+    return float(np.corrcoef(own.stated, own.bayes)[0, 1])
+
+
 def honest_value(p: float, weight: float) -> float:
     """The mean reward of an honest answer that is right with probability p."""
     return p - weight * p * (1 - p)

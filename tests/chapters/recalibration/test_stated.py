@@ -190,6 +190,9 @@ def test_honest_digits_have_no_error_and_a_temperature_mends_the_probability():
     after = stated_analysis.scored(stated_analysis.tempered(row))["squared"]
     assert before > 0.005 and after < before / 3
     assert stated_analysis.contested_error(replies) == 0
+    assert stated_analysis.contested_correlation(replies) == pytest.approx(1)
+    constant = replies._replace(stated=np.full(2_000, 0.5))
+    assert stated_analysis.contested_correlation(constant) == 0
     digits = stated_analysis.by_digit(replies)
     assert list(digits) == list(range(10))
     assert sum(n for n, _ in digits.values()) == 2_000
