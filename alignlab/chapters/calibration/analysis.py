@@ -399,7 +399,9 @@ def plug_in_bias(
         for n_bins in bins:
             pairs = list(zip(drawn, outcomes))
             ece = [expected_calibration_error(*pair, n_bins) for pair in pairs]
-            error = [squared_error_interval(*pair, n_bins).value for pair in pairs]
+            with warnings.catch_warnings():  # of bins that hold a single prediction
+                warnings.simplefilter("ignore", UserWarning)
+                error = [squared_error_interval(*pair, n_bins).value for pair in pairs]
             row = dict(n=n, bins=n_bins, ece=float(np.mean(ece)))
             rows.append(row | {"squared": float(np.mean(error))})
     return rows
