@@ -217,17 +217,27 @@ def use_device(device: str) -> None:
     Raises:
         AlignlabError: if torch cannot use it.
     """
+    global _device
+    require_device(device)
+    _device = device
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that torch cannot use.
+
+    Raises:
+        AlignlabError: with the remedy.
+    """
     import torch
 
-    global _device
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise AlignlabError(
             f"device is {device!r}, and torch cannot use it: {error}",
-            "Pass device='cpu', or install a build of torch for your GPU.",
+            "Pass device='cpu' (--param device=cpu; profile full has the same numbers "
+            "and more seeds), or install a build of torch for your GPU.",
         ) from error
-    _device = device
 
 
 def save_model(model, tokenizer, folder: Path) -> None:

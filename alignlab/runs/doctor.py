@@ -142,8 +142,8 @@ def _accelerator() -> Line:
 
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name(0)
-        return Line("accelerator", f"{name}; --param device=cuda uses it")
-    return Line("accelerator", "none; no profile needs one")
+        return Line("accelerator", f"{name}; --profile gpu uses it")
+    return Line("accelerator", "none; only profile gpu needs one")
 
 
 def _speed() -> Line:

@@ -153,6 +153,10 @@ def _jobs(notebooks: Sequence[Path], profile: str, params: Sequence[str]) -> lis
     assigned = assign_parameters(read_parameters(params), notebooks, profile)
     for notebook, (own, overrides) in assigned.items():
         parameters = {**usual, **own}
+        if parameters["device"] != "cpu":  # torch is slow to import
+            from alignlab.models.base import require_device
+
+            require_device(parameters["device"])
         settings = notebook_settings(notebook.name[:2], profile, **overrides)
         inputs = [_sources(notebook), parameters, settings, package, _versions()]
         text = json.dumps(inputs, sort_keys=True, default=str)

@@ -620,3 +620,25 @@ def test_executed_notebooks_are_those_of_a_finished_run(tmp_path):
     entries.pop("01_b")
     write_json(tmp_path / "run.json", {"notebooks": entries})
     assert executed_notebooks(tmp_path) == {"00_a": tmp_path / "00_a.ipynb"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(profile="gpu"), dict(profile="smoke", params=["device='cuda'"])],
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_starts(
+    options, notebooks, tmp_path, monkeypatch
+):
+    import torch
+
+    write_notebook(notebooks / "00_works.ipynb", RECORDS)
+    monkeypatch.setattr(torch, "empty", _no_gpu)
+    out = tmp_path / "run"
+    with pytest.raises(AlignlabError, match="device is 'cuda', and torch cannot") as e:
+        run_series(["00"], out=out, notebooks=notebooks, **options)
+    assert "--param device=cpu" in e.value.remedy
+    assert not list(out.glob("*.ipynb")) and not (out / "run.json").exists()
+
+
+def _no_gpu(*size, device):
+    raise AssertionError("Torch not compiled with CUDA enabled")
