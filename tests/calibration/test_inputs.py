@@ -374,4 +374,5 @@ def test_events_are_all_metrics_of_events():
         for name in calibration.__all__
         if "correct" in inspect.signature(getattr(calibration, name)).parameters
     ]
-    assert [f.__name__ for f in takes if f not in EVENTS] == []
+    several = {calibration.clustered_squared_error}  # takes those of several seeds
+    assert [f.__name__ for f in takes if f not in [*EVENTS, *several]] == []

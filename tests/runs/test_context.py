@@ -42,7 +42,8 @@ def saved(run):
 
 def test_start_gives_the_profiles_seeds_and_settings(tmp_path):
     run = start("07", profile="full", seed=7, device="cuda", out_dir=str(tmp_path))
-    assert run.seeds[0] == 7 and list(run.seeds) == list(range(7, 7 + len(run.seeds)))
+    first = 7 + run.settings.first_seed
+    assert list(run.seeds) == list(range(first, first + run.settings.seeds))
     assert len(run.seeds) == run.settings.seeds >= 5
     assert (run.profile, run.device, run.out_dir) == ("full", "cuda", tmp_path)
     assert start("01", profile="smoke", out_dir=tmp_path).seeds == (0,)
@@ -116,6 +117,13 @@ def test_inside_the_conditions_bounds_the_interval_stays(run):
         record("gain", 1.1, seeds=[1.1, 0.9])
 
 
+def test_the_items_of_one_seed_give_no_interval(run):
+    interval = record("recall", 0.75, items=[[1, 0, 1, 1]])
+    assert interval == (0.75, -math.inf, math.inf)
+    metric = run.metrics["recall"]
+    assert (metric["seeds"], metric["n"], metric["low"]) == ([0.75], 4, None)
+
+
 def test_items_shared_by_the_seeds_give_an_interval_over_both(run):
     items = np.random.default_rng(0).random((3, 40)) < 0.8
     items = items.astype(float)
@@ -173,7 +181,7 @@ def test_the_same_name_replaces(run):
         ({"value": 0.5, "seeds": [0.5, math.nan]}, "a seed of recall is nan"),
         ({"value": 0.5, "items": [[0, 1]], "seeds": [0.5]}, "omit those"),
         ({"value": 0.5, "items": [[0, 1], [0, 0]]}, "have the mean 0.25"),
-        ({"value": 0.5, "items": [[0, 1]]}, "recall: matrix must have at least two"),
+        ({"value": 0.5, "items": [[0], [1]]}, "recall: matrix must have at least two"),
         ({"value": 0.5, "items": [[0, "1"]]}, "an item of recall must be a number"),
         ({"value": 0.5, "claim": "demo2"}, "Did you mean 'demo-2'"),
         ({"value": 0.5, "claim": "ppo"}, "not in notebook 00's claims.yaml"),

