@@ -94,3 +94,11 @@ def test_publish_keeps_what_other_notebooks_recorded(tmp_path, demo_claim):
 def test_publish_refuses_a_run_that_did_not_finish(tmp_path):
     with pytest.raises(AlignlabError, match=r"00_base_model.*failed.*--resume"):
         publish(_run(tmp_path / "run", "failed"), tmp_path)
+
+
+def test_every_recorded_notebook_shows_its_outputs():
+    """Where a code cell changes, building drops the outputs of the whole notebook."""
+    for file in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        shown = [cell["outputs"] for cell in cells if cell["cell_type"] == "code"]
+        assert sum(map(bool, shown)) > len(shown) / 2, file.name
