@@ -25,7 +25,7 @@
 # | **memory** | under 3 GB |
 # | **you need** | Python and curiosity; a little probability helps |
 # | **look at first** | the completions in section 1, the figures in 5 and 6 |
-# | **sweeps worth trying** | `size="300k"`, `shots`, `reader_steps` in section 6 |
+# | **sweeps worth trying** | `model="300k"`, `shots`, `reader_steps` in section 6 |
 # | **on Colab** | run the two set-up lines of the README in a first cell |
 
 # %% tags=["parameters"]
@@ -33,7 +33,6 @@ profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
 seed = 0  # added to the profile's first seed; the other seeds follow
 device = "cpu"
 out_dir = ""  # where metrics and figures go; empty: runs/interactive
-size = "1m"  # parameters of the base model: "1m" or "300k"
 
 # %%
 from pathlib import Path
@@ -65,9 +64,10 @@ use_style()
 run = runs.start("00_base_model", profile, seed, device, out_dir)
 settings = run.settings
 use_device(device)
-model, tokenizer = load_base(size)
+base = settings.model
+model, tokenizer = load_base(base)
 world = build_world(0)
-where = f"{size} base model, profile {profile}"
+where = f"{base} base model, profile {profile}"
 pd.set_option("display.max_colwidth", 80)
 
 # %% [markdown]
@@ -496,7 +496,7 @@ pd.DataFrame(showing.sample_documents(world, seed)).style.hide().set_properties(
 # </details>
 
 # %%
-recall_rows, chance = analysis.recorded(size, "recall"), analysis.never_shown_chance()
+recall_rows, chance = analysis.recorded(base, "recall"), analysis.never_shown_chance()
 runs.save_figure(
     figures.recall(recall_rows, chance, KNOWN_FROM),
     "recall",
@@ -545,7 +545,7 @@ runs.say(showing.on_contested_examples(examples))
 # </details>
 
 # %%
-contested = analysis.recorded(size, "contested")
+contested = analysis.recorded(base, "contested")
 if contested is not None:
     runs.record("contested_absolute_error", contested["mean_absolute_error"])
     runs.record("contested_error", contested["mean_error"])
@@ -580,7 +580,7 @@ runs.say(analysis.on_contested(contested))
 # All of it is trained and asked here, side by side for the seeds:
 
 # %%
-asked = arms.ask_all(run.seeds, size, settings)
+asked = arms.ask_all(run.seeds, base, settings)
 
 # %% [markdown]
 # Before the numbers, the replies to one question: the first of the test set, whatever it
@@ -589,8 +589,8 @@ asked = arms.ask_all(run.seeds, size, settings)
 # %%
 question, first_seed = asking.test_questions(1)[0], run.seeds[0]
 recipe = dict(n_examples=settings.n_examples, steps=settings.steps)
-tuned, _ = sft_policy(first_seed, size=size, **recipe)
-reader, _ = arms.reader(first_seed, size, settings.reader_steps)
+tuned, _ = sft_policy(first_seed, base=base, **recipe)
+reader, _ = arms.reader(first_seed, base, settings.reader_steps)
 asked_ways = {
     "base, bare": (model, "bare"),
     "base, cloze": (model, "cloze"),
@@ -677,7 +677,7 @@ runs.show_verdicts()
 # * **Long context, many languages, code**: none here.
 # * **Evaluation suites** of hundreds of benchmarks; ours can be checked by program.
 #
-# *Try a setting:* run this notebook with `size="300k"`. Expect the same shape with less
+# *Try a setting:* run this notebook with `--param model=300k`. Expect the same shape with less
 # recall; it would surprise us if rare facts suffered less than frequent ones.
 #
 # ## Reading

@@ -76,7 +76,8 @@ first = run.seeds[0]
 many = range(first, first + settings.many_seeds)
 chain_of = dict(
     nested=settings.nested,
-    **{name: getattr(settings, name) for name in ("size", "steps", "n_pairs", "k")},
+    base=settings.model,
+    **{name: getattr(settings, name) for name in ("steps", "n_pairs", "k")},
 )
 many_chains = links.chains(many, **chain_of)
 chains = [chain for chain in many_chains if chain["seed"] in run.seeds]

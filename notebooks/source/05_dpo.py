@@ -72,7 +72,7 @@ settings = run.settings
 chains = make_chains(
     run.seeds,
     nested=settings.nested,
-    size=settings.size,
+    base=settings.model,
     steps=settings.steps,
     n_pairs=settings.n_pairs,
     k=settings.k,

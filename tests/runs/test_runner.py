@@ -375,6 +375,11 @@ def two(notebooks, monkeypatch):
         ({"params": ["seed"]}, "'seed' is not of the form NAME=VALUE"),
         ({"params": ["=3"]}, "'=3' is not of the form"),
         ({"params": ["profile=full"]}, "cannot set profile. Use --profile"),
+        (
+            {"params": ["size=1m"]},
+            "'size' is called 'model' now. Write --param model=1m",
+        ),
+        ({"params": ["model=5"]}, "'model' is text; got 5"),
         ({"params": ["seeds=many"]}, "'seeds' is a number; got 'many'"),
     ],
 )
