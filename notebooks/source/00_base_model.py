@@ -50,7 +50,7 @@ from alignlab.chapters.base_model import analysis, asking, figures, showing
 from alignlab.chapters.base_model import runs as arms
 from alignlab.course import check
 from alignlab.files import read_json
-from alignlab.models.base import load_base, use_device
+from alignlab.models.base import is_shipped, load_base, use_device
 from alignlab.objectives import token_log_probs
 from alignlab.plots.explorers import leaf_through, next_tokens
 from alignlab.plots.style import use_style
@@ -211,7 +211,7 @@ pd.DataFrame(
         "it goes on": showing.what_followed(row["goes_on"]),
         "we ask": row["question"],
         "it goes on ": showing.what_followed(row["then"]),
-        "read": f"{row['read']} times",
+        "read": f"{row['read']} times" if is_shipped(base) else "unknown",
     }
     for row in rows
 ).style.hide().set_properties(**{"text-align": "left"}).set_caption(where)
@@ -227,9 +227,9 @@ runs.say(showing.on_completions(rows))
 berlin = world.find("Germany", "capital")
 [row] = showing.first_completions(model, tokenizer, [berlin], world)
 runs.say(
-    "Berlin as the capital of Germany was stated {read} times. “{statement}” goes on: "
+    "Berlin as the capital of Germany was stated {read}. “{statement}” goes on: "
     "“{after}” Asked “{question}”, it goes on: “{then}”",
-    read=row["read"],
+    read=f"{row['read']} times" if is_shipped(base) else "nobody knows how often",
     statement=row["statement"],
     after=showing.what_followed(row["goes_on"]),
     question=row["question"],
@@ -497,23 +497,27 @@ pd.DataFrame(showing.sample_documents(world, seed)).style.hide().set_properties(
 
 # %%
 recall_rows, chance = analysis.recorded(base, "recall"), analysis.never_shown_chance()
-runs.save_figure(
-    figures.recall(recall_rows, chance, KNOWN_FROM),
-    "recall",
-    "Share of facts completed rightly, by how often they were read (95% intervals).",
-)
+if recall_rows:
+    runs.save_figure(
+        figures.recall(recall_rows, chance, KNOWN_FROM),
+        "recall",
+        "Share of facts completed rightly, by how often they were read (95% intervals).",
+    )
 
 # %%
-never, most = recall_rows[0], recall_rows[-1]
-runs.record("recall_never_shown", never["recall"], n=never["facts"])
-runs.record("recall_most_stated", most["recall"], n=most["facts"])
-runs.record("chance_never_shown", chance)
-once = analysis.read_once(recall_rows)
-if once is not None:
-    runs.record("recall_read_once", once["recall"], n=once["facts"])
-    runs.record("confidence_read_once", once["confidence"], n=once["facts"])
-runs.say(analysis.on_recall(recall_rows, chance))
-runs.say(f"{analysis.on_read_once(once)} {analysis.on_confidence(recall_rows)}")
+if recall_rows:
+    never, most = recall_rows[0], recall_rows[-1]
+    runs.record("recall_never_shown", never["recall"], n=never["facts"])
+    runs.record("recall_most_stated", most["recall"], n=most["facts"])
+    runs.record("chance_never_shown", chance)
+    once = analysis.read_once(recall_rows)
+    if once is not None:
+        runs.record("recall_read_once", once["recall"], n=once["facts"])
+        runs.record("confidence_read_once", once["confidence"], n=once["facts"])
+    runs.say(analysis.on_recall(recall_rows, chance))
+    runs.say(f"{analysis.on_read_once(once)} {analysis.on_confidence(recall_rows)}")
+else:
+    runs.say("How often this model has read a fact is not known, so nothing is drawn.")
 
 # %% [markdown]
 # Facts read once matter beyond this notebook. Kalai et al. (2025) argue that a base
@@ -528,7 +532,11 @@ examples = showing.contested_examples(model, tokenizer, world)
 pd.DataFrame(examples).style.hide().format(precision=2).set_caption(where)
 
 # %%
-runs.say(showing.on_contested_examples(examples))
+runs.say(
+    showing.on_contested_examples(examples)
+    if is_shipped(base)
+    else "These shares are those of our text, which this model has not read."
+)
 
 # %% [markdown]
 # And all of them, over several wordings each. The dashed line is Bayes' answer: as sure

@@ -58,6 +58,7 @@ from alignlab.models.sampler import complete
 from alignlab.plots.explorers import reply_explorer
 from alignlab.plots.style import use_style
 from alignlab.study.arms import pick
+from alignlab.study.scale import cap
 from alignlab.study.tuning import reply, sft_policy
 from alignlab.training import sft, trl_parity
 from alignlab.world import tasks
@@ -91,8 +92,9 @@ questions = [
     for family in ("capital", "opposite", "sorted", "movie_polarity", "last", "next")
 ]
 prompts = [q.prompt for q in questions]
-before = complete(base, tokenizer, prompts, max_new_tokens=20, chat=False)
-after = complete(policy, tokenizer, prompts, max_new_tokens=20)
+longest = cap(tokenizer, 20)  # tokens
+before = complete(base, tokenizer, prompts, longest, chat=False)
+after = complete(policy, tokenizer, prompts, longest)
 pd.DataFrame(
     {
         "prompt": prompts,
@@ -230,7 +232,7 @@ runs.say(
 chat = []
 for question in (capital, continent):
     chat.append({"role": "user", "content": question.prompt})
-    [answer] = complete(policy, tokenizer, [chat], max_new_tokens=20)
+    [answer] = complete(policy, tokenizer, [chat], longest)
     chat.append({"role": "assistant", "content": answer.text})
 right = [
     answers.is_correct(q, turn["content"])

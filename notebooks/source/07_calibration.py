@@ -62,6 +62,7 @@ from alignlab.plots.calibration import (
 from alignlab.plots.style import use_style
 from alignlab.seeds import stream
 from alignlab.study.chains import chains
+from alignlab.study.scale import rate
 from alignlab.world.tasks import default_world
 
 use_style()
@@ -459,7 +460,7 @@ before = np.array(artifacts.ask(policy, tokenizer, exam)["log_probs"])
 reference = artifacts.ask(policy, tokenizer, lesson)["log_probs"]
 batches = tuning.option_batches(tokenizer, lesson, reference, run.seeds[0])
 optimizer = torch.optim.AdamW(
-    policy.parameters(), lr=tuning.LEARNING_RATE[settings.size], weight_decay=0
+    policy.parameters(), lr=rate("options", settings.model), weight_decay=0
 )
 policy.train()
 for _ in range(n_steps):
