@@ -112,7 +112,7 @@ def _identity(run: Callable, arm: Arm) -> dict:
     # A retrained base model invalidates results just as changed code does.
     return dict(
         kind=f"arms/{run.__name__}",
-        key={**arm, "weights": weights_behind(arm)},
+        key={**arm, "weights_hash": weights_behind(arm)},
         code=[run],
     )
 

@@ -105,7 +105,7 @@ def _reference_folder(base: str, steps: int, seed: int, progress: bool) -> Path:
         sharpen(model, TEMPERATURE)
         save_model(model, tokenizer, folder)
 
-    key = dict(base=base, steps=steps, seed=seed, weights=weights_hash(base))
+    key = dict(base=base, steps=steps, seed=seed, weights_hash=weights_hash(base))
     return cache.artifact("reference", build, key=key)
 
 
@@ -166,7 +166,7 @@ def candidates(
         return [[(c.text, c.ended) for c in replies] for replies in sampled]
 
     key = dict(split=split, k=k, base=base, steps=steps, seed=seed)
-    key |= dict(reference_seed=reference_seed, weights=weights_hash(base))
+    key |= dict(reference_seed=reference_seed, weights_hash=weights_hash(base))
     texts = cache.remember("replies", sample, key=key)
     return list(_scored(names, tuple(tuple(map(tuple, row)) for row in texts)))
 
@@ -291,5 +291,5 @@ def reward_model(
 
     key = dict(n=n, k=k, flips=flips, seed=seed, epochs=epochs, base=base, steps=steps)
     key |= dict(reference_seed=reference_seed, reply_seed=reply_seed)
-    key |= dict(trunk=trunk, weights=weights_behind(dict(base=base, trunk=trunk)))
+    key |= dict(trunk=trunk, weights_hash=weights_behind(dict(base=base, trunk=trunk)))
     return load_reward_model(cache.artifact("reward", build, key=key))
