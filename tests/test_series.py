@@ -15,7 +15,6 @@ from alignlab.runs.folders import FINISHED
 from alignlab.runs.judging import PRETRAINING_UNKNOWN
 from alignlab.runs.runner import run_series
 from alignlab.world import tasks
-
 from tests import tiny_models
 
 pytestmark = pytest.mark.series
