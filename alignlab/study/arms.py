@@ -5,9 +5,10 @@ An *arm* is one run with one seed: a dict of parameters for a function that retu
 dict of numbers.
 """
 
+import contextlib
 import json
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from joblib import Parallel, delayed
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm
 from alignlab import cache
 from alignlab.errors import AlignlabError
 from alignlab.models.base import device_in_use, use_device, weights_hash
+from alignlab.study import workers
 
 Arm = dict[str, object]
 Call = tuple[Callable[..., dict], Arm]
@@ -29,7 +31,8 @@ def run_arms(
     Arms run in ``jobs`` processes of one thread each: with models this small that is
     faster than one process of ``jobs`` threads. The numbers do not depend on ``jobs``.
     Every result is cached as soon as it is there, so an interrupted experiment resumes
-    where it stopped.
+    where it stopped. If a Dask scheduler was named (:mod:`alignlab.study.workers`), the
+    arms run on its workers, one at a time on each, whatever ``jobs`` is.
 
     Args:
         run: a module-level function of keyword arguments that returns a dict JSON can
@@ -50,19 +53,36 @@ def run_each(calls: Sequence[Call], *, jobs: int = 2, label: str) -> list[dict]:
     """As :func:`run_arms`, for arms of several functions: ``run(**arm)`` for every
     ``(run, arm)``. With the longest ones first, no process is idle at the end."""
     bar = tqdm(calls, desc=label, unit="arm")
-    if jobs == 1 or all(is_remembered(*call) for call in calls):
-        return [_remembered(*call, device=device_in_use()) for call in bar]
-    # joblib warns when it replaces a worker that has grown large.
-    warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-    worker = {"quiet": True, "device": device_in_use()}
-    tasks = [delayed(_remembered)(*call, path=_path(*call), **worker) for call in calls]
-    with Parallel(n_jobs=jobs, return_as="generator", batch_size=1) as parallel:
-        results = []
+    here = jobs == 1 and not workers.scheduler_address()
+    if here or all(is_remembered(*call) for call in calls):
+        return [_remembered(*call) for call in bar]
+    results = []
+    with _processes(jobs) as (parallel, wanted):
+        told = {"device": device_in_use(), "wanted": wanted}
+        names = [_path(*call).name for call in calls]
+        tasks = [
+            delayed(_in_worker)(*call, name=name, **told)
+            for call, name in zip(calls, names, strict=True)
+        ]
         for result in parallel(tasks):
             results.append(result)
             bar.update()
     bar.close()
     return results
+
+
+@contextlib.contextmanager
+def _processes(jobs: int) -> Iterator[tuple[Parallel, dict | None]]:
+    """joblib's processes, and what they must meet where they belong to a cluster."""
+    # joblib warns when it replaces a worker that has grown large.
+    warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+    options = dict(return_as="generator", batch_size=1)
+    if address := workers.scheduler_address():
+        with workers.cluster(address) as wanted, Parallel(-1, **options) as parallel:
+            yield parallel, wanted
+    else:
+        with Parallel(jobs, **options) as parallel:
+            yield parallel, None
 
 
 def run_groups(
@@ -117,27 +137,31 @@ def _identity(run: Callable, arm: Arm) -> dict:
     )
 
 
-def _remembered(
-    run: Callable,
-    arm: Arm,
-    quiet: bool = False,
-    device: str | None = None,
-    path: Path | None = None,
-) -> dict:
-    if quiet:
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # its bars would land in the notebook
-        quiet_empty_replies()
-    if device is not None:
-        use_device(device)
-    if path not in (None, _path(run, arm)):
-        raise AlignlabError(
-            f"What {run.__name__} depends on changed after the experiment began.",
-            "Start it again; in a notebook, restart the kernel first.",
-        )
+def _remembered(run: Callable, arm: Arm) -> dict:
     result = cache.remember(compute=lambda: run(**arm), **_identity(run, arm))
     return {**arm, **result}
+
+
+def _in_worker(
+    run: Callable, arm: Arm, *, name: str, device: str, wanted: dict | None
+) -> dict:
+    """An arm in a process of its own, where it must be what the experiment takes it
+    for: ``name`` is that of its artifact."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # its bars would land in the notebook
+    quiet_empty_replies()
+    if wanted is not None:
+        workers.prepare_worker(wanted)
+    workers.use_own_gpu(device)
+    use_device(device)
+    if name != _path(run, arm).name:
+        raise AlignlabError(
+            f"What {run.__name__} depends on changed after the experiment began.",
+            "Start it again; in a notebook, restart the kernel first. On other "
+            "machines, bring alignlab to the same state and restart the workers.",
+        )
+    return _remembered(run, arm)
 
 
 def quiet_empty_replies() -> None:
