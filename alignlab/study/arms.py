@@ -5,10 +5,10 @@ An *arm* is one run with one seed: a dict of parameters for a function that retu
 dict of numbers.
 """
 
-import contextlib
 import json
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from joblib import Parallel, delayed
@@ -56,33 +56,27 @@ def run_each(calls: Sequence[Call], *, jobs: int = 2, label: str) -> list[dict]:
     here = jobs == 1 and not workers.scheduler_address()
     if here or all(is_remembered(*call) for call in calls):
         return [_remembered(*call) for call in bar]
+    tasks = [
+        partial(_in_another_process, *call, _path(*call).name, device_in_use())
+        for call in calls
+    ]
     results = []
-    with _processes(jobs) as (parallel, wanted):
-        told = {"device": device_in_use(), "wanted": wanted}
-        names = [_path(*call).name for call in calls]
-        tasks = [
-            delayed(_in_worker)(*call, name=name, **told)
-            for call, name in zip(calls, names, strict=True)
-        ]
-        for result in parallel(tasks):
-            results.append(result)
-            bar.update()
+    for result in _results(tasks, jobs):
+        results.append(result)
+        bar.update()
     bar.close()
     return results
 
 
-@contextlib.contextmanager
-def _processes(jobs: int) -> Iterator[tuple[Parallel, dict | None]]:
-    """joblib's processes, and what they must meet where they belong to a cluster."""
+def _results(tasks: Sequence[Callable[[], dict]], jobs: int) -> Iterator[dict]:
+    """What each of them returns, in their order, from the processes that there are."""
+    if address := workers.scheduler_address():
+        yield from workers.results(tasks, address)
+        return
     # joblib warns when it replaces a worker that has grown large.
     warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-    options = dict(return_as="generator", batch_size=1)
-    if address := workers.scheduler_address():
-        with workers.cluster(address) as wanted, Parallel(-1, **options) as parallel:
-            yield parallel, wanted
-    else:
-        with Parallel(jobs, **options) as parallel:
-            yield parallel, None
+    with Parallel(jobs, return_as="generator", batch_size=1) as parallel:
+        yield from parallel(delayed(task)() for task in tasks)
 
 
 def run_groups(
@@ -142,17 +136,13 @@ def _remembered(run: Callable, arm: Arm) -> dict:
     return {**arm, **result}
 
 
-def _in_worker(
-    run: Callable, arm: Arm, *, name: str, device: str, wanted: dict | None
-) -> dict:
+def _in_another_process(run: Callable, arm: Arm, name: str, device: str) -> dict:
     """An arm in a process of its own, where it must be what the experiment takes it
     for: ``name`` is that of its artifact."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # its bars would land in the notebook
     quiet_empty_replies()
-    if wanted is not None:
-        workers.prepare_worker(wanted)
     workers.use_own_gpu(device)
     use_device(device)
     if name != _path(run, arm).name:

@@ -1,7 +1,8 @@
 """Workers on this machine or on others: a Dask cluster for the arms of a run.
 
-The arms go through joblib's backend for Dask. Whoever starts a run names the scheduler;
-the notebooks' kernels find its address in the environment.
+Whoever starts a run names the scheduler; the notebooks' kernels find its address in the
+environment. Tasks go to Dask itself: joblib's backend for it would run them in the
+calling process whenever the cluster has one worker, as after the other died.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import itertools
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -59,7 +60,7 @@ def engaged(
         require_store(store)
     with _environment(chosen):
         if address:
-            with cluster(address):
+            with _cluster(address):
                 pass  # say now what is wrong with it
         yield
 
@@ -77,31 +78,44 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-@contextlib.contextmanager
-def cluster(address: str) -> Iterator[dict]:
-    """Have joblib send its tasks to the workers of this scheduler.
-
-    Yields:
-        What a worker must meet, for :func:`unfitness`; for workers that join later.
+def results(tasks: Sequence[Callable[[], dict]], address: str) -> Iterator[dict]:
+    """What each task returns, in their order, from the workers of this scheduler. Of a
+    worker that dies, the tasks go to another one.
 
     Raises:
         AlignlabError: see :func:`engaged`.
     """
-    from joblib import parallel_config
+    with _cluster(address) as (client, wanted):
+        futures = [
+            client.submit(_in_worker, task, wanted, pure=False) for task in tasks
+        ]
+        for future in futures:
+            yield future.result()
 
+
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[tuple]:
+    """A client of the scheduler, and what its workers must meet, for :func:`unfitness`;
+    those that there are do."""
     with _client(address) as client, _shared_folder() as token:
         wanted = {"versions": versions(), "token": token, "store": store_url()}
         faults = client.run(unfitness, wanted, on_error="return")
         for worker, fault in faults.items():
-            if fault:
-                raise unfit(worker, _in_words(fault))
-        with parallel_config(backend="dask", client=client):
-            yield wanted
+            if str(fault):  # or an exception, where alignlab is missing
+                raise _refusal(worker, fault)
+        yield client, wanted
 
 
-def _in_words(fault: str | Exception) -> str:
-    """An exception, such as the one of a worker without alignlab, as a fault."""
-    return fault if isinstance(fault, str) else f"{type(fault).__name__}: {fault}"
+def _in_worker(task: Callable[[], dict], wanted: dict) -> dict:
+    """A task in a worker, which may have joined after the others were looked at."""
+    from distributed import get_worker
+
+    if fault := unfitness(wanted):
+        raise _refusal(get_worker().address, fault)
+    os.environ.pop(ADDRESS, None)  # an arm's own arms stay in its process
+    if wanted["store"]:
+        os.environ[STORE] = wanted["store"]
+    return task()
 
 
 @contextlib.contextmanager
@@ -172,28 +186,12 @@ def unfitness(wanted: dict, dask_worker=None) -> str:
     return "" if threads == 1 else f"it runs {threads} tasks at a time"
 
 
-def unfit(worker: str, fault: str) -> AlignlabError:
-    """The error that refuses a worker."""
+def _refusal(worker: str, fault: str | Exception) -> AlignlabError:
     return AlignlabError(
         f"The worker {worker} is refused: {fault}.",
         "Start every worker in an environment like this one, with --nthreads 1 and "
         "ALIGNLAB_CACHE on a folder that all share (or a run with --store URL).",
     )
-
-
-def prepare_worker(wanted: dict) -> None:
-    """Make a process of the cluster ready for one arm.
-
-    Raises:
-        AlignlabError: if it is not fit.
-    """
-    from distributed import get_worker
-
-    if fault := unfitness(wanted):
-        raise unfit(get_worker().address, fault)
-    os.environ.pop(ADDRESS, None)  # an arm's own arms stay in its process
-    if wanted["store"]:
-        os.environ[STORE] = wanted["store"]
 
 
 # --- One GPU a process ------------------------------------------------------------
