@@ -159,7 +159,7 @@ def reward_model_of(policy: nn.Module, seed: int = 0) -> nn.Module:
     settings.base_model_name_or_path = base
     with torch.random.fork_rng(_gpu_of(model)):
         model = get_peft_model(model, settings)
-    set_peft_model_state_dict(model, learned)
+    set_peft_model_state_dict(model, get_peft_model_state_dict(model) | learned)
     return model.train(policy.training)
 
 
