@@ -43,8 +43,8 @@ class Asking:
         facts: of each relation that are kept in the world; 0 keeps all.
         prompts: different sets of worked examples, each asked greedily.
         shots: worked examples; fewer where the model's context is short.
-        samples: answers with each set to a question that was never right greedily. More
-            of any tell the classes apart better, and take longer.
+        samples: answers to each question that was never answered rightly so. More of
+            any tell the classes apart better, and take longer.
     """
 
     facts: int
@@ -53,8 +53,8 @@ class Asking:
     samples: int
 
 
-THOROUGH = Asking(facts=0, prompts=5, shots=4, samples=4)  # on a GPU
-BRIEF = Asking(facts=40, prompts=2, shots=2, samples=1)
+THOROUGH = Asking(facts=0, prompts=5, shots=4, samples=16)  # on a GPU
+BRIEF = Asking(facts=30, prompts=2, shots=2, samples=1)
 
 # --- The base model of a process ------------------------------------------------------
 
@@ -148,7 +148,7 @@ def _shares_right(
         model,
         tokenizer,
         [facts[number] for number in doubtful],
-        [prompts[number] * asking.samples for number in doubtful],
+        [prompts[number][:1] * asking.samples for number in doubtful],
         temperature=TEMPERATURE,
         seed=torch_seed(0, "what a model knows"),
     )
@@ -163,7 +163,7 @@ def _right(
     """Of each fact the share of its prompts that the model goes on rightly with."""
     flat = [prompt for own in prompts for prompt in own]
     longest = cap(tokenizer, ANSWER)
-    options |= dict(chat=False, batch_size=64)
+    options |= dict(chat=False, batch_size=128)
     replies = iter(complete(model, tokenizer, flat, longest, **options))
     shares = []
     for fact, own in zip(facts, prompts, strict=True):
