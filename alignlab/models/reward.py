@@ -35,6 +35,7 @@ from alignlab.models.fit import (
     require_loaded,
     require_scalar_head,
     require_vocabulary,
+    says_how_to_save_memory,
     text_inputs,
 )
 from alignlab.models.lean import Places, last_mlp_at, lean_layers
@@ -337,7 +338,8 @@ def score(
     require_room(model, ids, what="Dialogue")
     rewards = np.zeros(len(ids))
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # for little padding
-    with evaluation_mode(model), lean_layers(model):
+    remedy = says_how_to_save_memory("Lower batch_size.")
+    with evaluation_mode(model), lean_layers(model), remedy:
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
             batch = pad_right([ids[i] for i in numbers], pad_token_id(tokenizer))

@@ -28,6 +28,7 @@ from alignlab.models.fit import (
     plain_model,
     require_causal_lm,
     require_vocabulary,
+    says_how_to_save_memory,
     text_inputs,
     tokenizer_size,
 )
@@ -357,7 +358,8 @@ def complete(
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # for little padding
     replies: list = [None] * len(ids)
     bar = tqdm(total=len(ids), desc="replies", disable=not progress)
-    with evaluation_mode(model), bar:
+    remedy = "Lower batch_size or max_new_tokens."
+    with evaluation_mode(model), says_how_to_save_memory(remedy), bar:
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
             batch = pad_left([ids[i] for i in numbers], pad)

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError
 from alignlab.models.base import evaluation_mode
 from alignlab.models.dialogues import Encoded
+from alignlab.models.fit import says_how_to_save_memory
 from alignlab.models.lean import lean_layers
 from alignlab.models.pairs import (
     EncodedPair,
@@ -126,7 +127,8 @@ def log_probs_of(
     lay_out = layout_for(model, longest(pairs))
     device = next(model.parameters()).device
     parts = []
-    with evaluation_mode(model), lean_layers(model):
+    remedy = says_how_to_save_memory("Leave out the longest texts.")
+    with evaluation_mode(model), lean_layers(model), remedy:
         for start in range(0, len(pairs), batch_size):
             packed = lay_out(pairs[start : start + batch_size], pad_token_id)
             packed = {name: value.to(device) for name, value in packed.items()}
