@@ -42,7 +42,8 @@ class Load:
         rows, length: sequences in one forward pass, and tokens of each.
         logits: tokens whose logits over the whole vocabulary are held at once.
         checkpointing: activations are computed again in the backward pass.
-        frozen: parameters of further models that only compute: reference, rewards.
+        frozen: parameters of a reference, kept as the policy's weights are.
+        judges: parameters of reward models, whole and in float32 on every device.
         valued: parameters of a value model beside the policy.
         shards: devices that weights, gradients and Adam's state are spread over; 1
             where each holds all of them.
@@ -56,6 +57,7 @@ class Load:
     logits: int
     checkpointing: bool
     frozen: int = 0
+    judges: int = 0
     valued: int = 0
     shards: int = 1
     shards_weights: bool = True
@@ -77,7 +79,7 @@ def estimate(shape: Shape, load: Load) -> dict[str, float]:
         "weights": weights + load.valued * 4,
         "gradients": trained * precise,
         "AdamW": 2 * trained * precise,
-        "frozen models": load.frozen * BYTES[load.weights],
+        "reference": load.frozen * BYTES[load.weights],
     }
     for name in parts:
         if load.shards_weights or name in ("gradients", "AdamW"):
@@ -85,6 +87,7 @@ def estimate(shape: Shape, load: Load) -> dict[str, float]:
     half = BYTES[load.computes] < BYTES[load.weights]
     if half and load.shards == 1:
         parts["autocast copies"] = shape.parameters * BYTES[load.computes]
+    parts["reward models"] = load.judges * 4
     parts["activations"] = activations(shape, load)
     parts["logits"] = load.logits * shape.vocabulary * LOGIT
     return {name: size for name, size in parts.items() if size}

@@ -56,6 +56,7 @@ def training_arguments(recipe: Recipe) -> tuple[object, list[str]]:
                 f"On a CPU {' and '.join(ours)} {'are' if len(ours) > 1 else 'is'} off "
                 "unless args says otherwise; TRL has them on."
             )
+    values.setdefault("ddp_find_unused_parameters", False)  # there are none
     for name in _as_list(values.get("report_to")):
         _require_reporter(name)
     config, _ = parts_of(recipe.stage)

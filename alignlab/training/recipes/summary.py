@@ -26,8 +26,8 @@ def size_of(recipe: Recipe, trainer) -> tuple[Shape, Load]:
         intermediate=getattr(config, "intermediate_size", None) or 4 * hidden,
         vocabulary=config.vocab_size,
     )
-    frozen = [getattr(trainer, "ref_model", None)]
-    frozen += [reward.model for reward in getattr(trainer, "rewards", [])]
+    reference = getattr(trainer, "ref_model", None)
+    judges = [reward.model for reward in getattr(trainer, "rewards", [])]
     value = getattr(trainer.model, "value_model", None)
     length = longest(trainer)
     rows = args.per_device_train_batch_size * ROWS.get(recipe.stage, 1)
@@ -41,8 +41,9 @@ def size_of(recipe: Recipe, trainer) -> tuple[Shape, Load]:
         length=length,
         logits=_logits(recipe, args, rows, length),
         checkpointing=args.gradient_checkpointing,
-        frozen=sum(m.num_parameters() for m in frozen if m is not None),
-        valued=0 if value is None else value.num_parameters(),
+        frozen=0 if reference is None else parameters_of(reference),
+        judges=sum(parameters_of(judge) for judge in judges if judge is not None),
+        valued=0 if value is None else parameters_of(value),
         shards=args.world_size if sharding in ("FSDP", "DEEPSPEED") else 1,
         shards_weights=zero is None or zero.zero_stage == 3,
     )
@@ -64,8 +65,14 @@ def _logits(recipe: Recipe, args, rows: int, length: int) -> int:
     if recipe.stage in ("reward", "dpo", "kto"):
         return 0
     if recipe.stage == "ppo":
-        return rows * args.max_completion_length
+        sampled = args.local_rollout_forward_batch_size or args.local_batch_size
+        return max(rows, sampled) * args.max_completion_length
     return 0 if getattr(args, "loss_type", "") == "chunked_nll" else rows * length
+
+
+def parameters_of(model) -> int:
+    """Those of a model, also within what several processes wrap it in."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def longest(trainer, rows: int = 1000) -> int:
