@@ -45,7 +45,6 @@ class Recipe:
             get lost; with ``lora`` the weights stay as they are, and it saves memory.
         attn_implementation: "sdpa", "flash_attention_2", "eager"; by default what
             `transformers` prefers.
-        revision: of a Hub id.
         ref_model: what KL is measured to; by default ``model`` as it was.
         reward_funcs: for PPO: reward models (folders, Hub ids) and functions
             ("file.py:name", "package.module:name").
@@ -69,7 +68,6 @@ class Recipe:
     quantization: dict | None = None
     dtype: str = "float32"
     attn_implementation: str | None = None
-    revision: str | None = None
     ref_model: str | None = None
     reward_funcs: list[str] = field(default_factory=list)
     value_model: str | None = None

@@ -1,13 +1,13 @@
 """The models and data of a recipe, loaded and looked over: whatever is missing is one
 clear message with its remedy."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from alignlab.errors import AlignlabError, did_you_mean
-from alignlab.training.recipes.config import Recipe, first_line, make_config
+from alignlab.training.recipes.config import Recipe, make_config
 
 COLUMNS = {  # what each stage trains on, in TRL's columns
     "sft": (("messages",), ("prompt", "completion"), ("text",)),
@@ -79,84 +79,43 @@ HAS_PATH = ("sft", "reward")
 # --- Models ---------------------------------------------------------------------------
 
 
-def place_of(model: str) -> str:
-    """Folder or Hub id of what a recipe calls its model.
-
-    Raises:
-        AlignlabError: if it is a file, or a folder without a model.
-    """
-    from alignlab.models.base import SIZES, base_path
-
-    if model in SIZES:
-        return str(base_path(model))
-    place = Path(model).expanduser()
-    if place.is_file():
-        raise AlignlabError(
-            f"The model {model} is a file.", "Give the folder that holds config.json."
-        )
-    if place.is_dir():
-        if not any((place / name).exists() for name in CONFIGS):
-            raise AlignlabError(
-                f"The folder {model} holds no model: there is no {CONFIGS[0]}.",
-                "Give the folder that save_pretrained wrote, or one of its "
-                "checkpoint-* folders.",
-            )
-        return str(place)
-    if model.count("/") > 1 or model.startswith((".", "/", "~")):
-        raise AlignlabError(
-            f"There is no folder {model}.",
-            f"Give a path as seen from {Path.cwd()}, a size ({', '.join(SIZES)}), "
-            "smollm2, or a Hub id.",
-        )
-    return model
-
-
-CONFIGS = ("config.json", "adapter_config.json")
-
-
-def load_for(recipe: Recipe, name: str | None = None, scalar: bool | None = None):
-    """A model of the recipe, on the CPU: the one to train, or another one.
-
-    Args:
-        name: which, if not the one to train.
-        scalar: a reward model; by default where the stage trains one. A language model
-            gets a new scalar head, as small as in
-            :func:`alignlab.models.reward.reward_model_from`.
+def load_for(recipe: Recipe, name: str | None = None):
+    """The model to train, or another one of the recipe, on the CPU. For the stage
+    "reward" a language model gets a scalar head, as small at first as in
+    :func:`alignlab.models.reward.reward_model_from`.
 
     Raises:
         AlignlabError: if it cannot be loaded.
     """
     import transformers
 
-    from alignlab.models.base import load_weights
+    from alignlab.models.base import base_path, load_weights
 
-    name = name or recipe.model
-    scalar = recipe.stage == "reward" if scalar is None else scalar
+    place = base_path(name or recipe.model)
     options = {
         "attn_implementation": recipe.attn_implementation,
-        "revision": recipe.revision,
         "quantization_config": quantization(recipe),
     }
     options = {key: value for key, value in options.items() if value is not None}
-    with explained(name):
-        place = place_of(name)
-        if scalar:
-            return _with_scalar_head(place, recipe, options)
-        kind = transformers.AutoModelForCausalLM
-        return load_weights(kind, place, recipe.dtype, **options)
+    if recipe.stage == "reward":
+        return _with_scalar_head(place, recipe, options)
+    return load_weights(
+        transformers.AutoModelForCausalLM, place, recipe.dtype, **options
+    )
 
 
-def _with_scalar_head(place: str, recipe: Recipe, options: dict):
+def _with_scalar_head(place: Path, recipe: Recipe, options: dict):
     import torch
     from transformers import AutoModelForSequenceClassification
 
     from alignlab.models.base import adapters_base, load_weights
+    from alignlab.models.named import explained
     from alignlab.seeds import torch_seed
 
     kind = AutoModelForSequenceClassification
     if adapters_base(place) is not None:
         return load_weights(kind, place, recipe.dtype, num_labels=1, **options)
-    with _quiet():  # that the head is new is what we want
+    with _quiet(), explained(place):  # that the head is new is what we want
         model, report = kind.from_pretrained(
             place, dtype=recipe.dtype, num_labels=1, output_loading_info=True, **options
         )
@@ -191,12 +150,11 @@ def load_tokenizer(recipe: Recipe):
     """
     from transformers import AutoTokenizer
 
-    from alignlab.models.base import tokenizer_path
+    from alignlab.models.base import base_path, tokenizer_path
+    from alignlab.models.named import explained
 
     with explained(recipe.model):
-        place = tokenizer_path(place_of(recipe.model))
-        options = {"revision": recipe.revision} if recipe.revision else {}
-        return AutoTokenizer.from_pretrained(place, **options)
+        return AutoTokenizer.from_pretrained(tokenizer_path(base_path(recipe.model)))
 
 
 def require_padding(tokenizer, recipe: Recipe) -> str | None:
@@ -206,8 +164,7 @@ def require_padding(tokenizer, recipe: Recipe) -> str | None:
         a line to show, if its EOS token serves.
 
     Raises:
-        AlignlabError: if there is nothing to pad with, or the EOS token, at which a
-            reward model is read, would have to serve.
+        AlignlabError: if there is nothing to pad with.
     """
     wanted = recipe.args.get("pad_token")
     if wanted is not None and wanted not in tokenizer.get_vocab():
@@ -217,20 +174,21 @@ def require_padding(tokenizer, recipe: Recipe) -> str | None:
         )
     if wanted is not None:
         tokenizer.pad_token = wanted
-    if tokenizer.pad_token is not None:
-        return None
-    if tokenizer.eos_token is None or recipe.stage == "reward":
-        has = "neither a padding nor an EOS token"
-        if tokenizer.eos_token is not None:
-            has = "no padding token, and a reward model is read at its EOS token"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        own = " or set args.pad_token," if recipe.stage in HAS_PAD else ""
         raise AlignlabError(
-            f"The tokenizer of {recipe.model} has {has}.",
-            "Save it with one: tokenizer.pad_token = '<|pad|>' (a token that no text "
-            "holds), tokenizer.save_pretrained(folder)"
-            + (", or set args.pad_token." if recipe.stage in HAS_PAD else "."),
+            f"The tokenizer of {recipe.model} has neither a padding nor an EOS token.",
+            f"Choose a token that no text holds,{own} or save it with the model: "
+            "tokenizer.pad_token = '<|pad|>', tokenizer.save_pretrained(folder).",
         )
-    tokenizer.pad_token = tokenizer.eos_token
-    return f"There is no padding token; EOS, {tokenizer.eos_token!r}, serves as one."
+    if tokenizer.pad_token != tokenizer.eos_token:
+        return None
+    note = f"The EOS token, {tokenizer.eos_token!r}, also serves as padding"
+    if recipe.stage == "reward":
+        note += ": rewards are read one token before it"
+    return f"{note}."
 
 
 HAS_PAD = ("sft", "reward", "dpo")
@@ -270,69 +228,3 @@ def adapters(recipe: Recipe):
 
     task = "SEQ_CLS" if recipe.stage == "reward" else "CAUSAL_LM"
     return make_config(LoraConfig, recipe.lora, "lora", task_type=task)
-
-
-# --- What went wrong ------------------------------------------------------------------
-
-
-@contextmanager
-def explained(model: str) -> Iterator[None]:
-    """Turn what `transformers` and the Hub raise about a model into one sentence with a
-    remedy; every other error passes."""
-    try:
-        yield
-    except AlignlabError:
-        raise
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = _reason(model, _chain(error))
-        if reason is None:
-            raise
-        raise AlignlabError(*reason) from error
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """The error and those that led to it."""
-    chain = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    return chain
-
-
-def _reason(model: str, errors: Sequence[BaseException]) -> tuple[str, str] | None:
-    kinds = {kind.__name__ for error in errors for kind in type(error).__mro__}
-    said = " ".join(str(error) for error in errors)
-    if "out of memory" in said or "can't allocate memory" in said:
-        return None
-    if "GatedRepoError" in kinds:
-        return (
-            f"The model {model!r} is gated on the Hub.",
-            "Accept its licence on its page, then log in: hf auth login",
-        )
-    if kinds & {"RepositoryNotFoundError", "RevisionNotFoundError"}:
-        return (
-            f"There is no model {model!r} on the Hub, or you may not see it.",
-            "Correct the id or the revision, or log in: hf auth login",
-        )
-    if "couldn't connect" in said.lower() or kinds & OFFLINE:
-        return (
-            f"The model {model!r} is neither a folder nor in the Hub's cache, and the "
-            "Hub cannot be reached.",
-            "Connect, download it where there is a network (hf download "
-            f"{model}), or take one that needs none: 1m, smollm2.",
-        )
-    if isinstance(errors[0], OSError | ValueError | KeyError) or "state_dict" in said:
-        return (
-            f"Cannot load the model {model!r}: {first_line(errors[0])}",
-            "Give the folder of a causal language model, or of its adapters.",
-        )
-    return None
-
-
-OFFLINE = {
-    "LocalEntryNotFoundError",
-    "OfflineModeIsEnabled",
-    "ConnectionError",
-    "ConnectError",
-    "ConnectTimeout",
-}

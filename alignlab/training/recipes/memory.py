@@ -20,11 +20,13 @@ class Shape:
 
     Attributes:
         parameters, trained: how many, and how many of them are trained.
+        embeddings: those of the first and the last layer, which no quantization touches.
         layers, hidden, intermediate, vocabulary: of the config.
     """
 
     parameters: int
     trained: int
+    embeddings: int
     layers: int
     hidden: int
     intermediate: int
@@ -67,14 +69,19 @@ def estimate(shape: Shape, load: Load) -> dict[str, float]:
     """Bytes on one device, by what they are for. Left out: what torch, CUDA and the
     data take (0.5 to 1 GB), fragmentation, and a layer that is gathered from shards.
 
-    Trained weights are counted in float32 where they are adapters, which `peft` keeps
-    so whatever the base is in.
+    Adapters are counted in float32, in which `peft` keeps them whatever the base is in;
+    those of a base in few bits in bfloat16, as TRL has them.
     """
-    adapters = shape.trained < shape.parameters / 2
+    adapters, few_bits = shape.trained < shape.parameters / 2, BYTES[load.weights] < 2
     trained = shape.trained + load.valued
-    precise = 4 if adapters else BYTES[load.weights]
-    base = shape.parameters - (shape.trained if adapters else 0)
-    weights = base * BYTES[load.weights] + (shape.trained * 4 if adapters else 0)
+    precise = BYTES[load.weights]
+    weights = shape.parameters * precise
+    if adapters:
+        precise = 2 if few_bits else 4
+        base = shape.parameters - shape.trained
+        weights = base * BYTES[load.weights] + shape.trained * precise
+    if few_bits:
+        weights += shape.embeddings * (2 - BYTES[load.weights])
     parts = {
         "weights": weights + load.valued * 4,
         "gradients": trained * precise,
@@ -86,7 +93,7 @@ def estimate(shape: Shape, load: Load) -> dict[str, float]:
             parts[name] /= load.shards
     half = BYTES[load.computes] < BYTES[load.weights]
     if half and load.shards == 1:
-        parts["autocast copies"] = shape.parameters * BYTES[load.computes]
+        parts["half copies"] = shape.parameters * BYTES[load.computes]
     parts["reward models"] = load.judges * 4
     parts["activations"] = activations(shape, load)
     parts["logits"] = load.logits * shape.vocabulary * LOGIT

@@ -49,10 +49,13 @@ def train(recipe: Recipe, resume: bool = False, dry_run: bool = False):
         if dry_run:
             return trainer
         trainer.train(resume_from_checkpoint=checkpoint)
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+    except (RuntimeError, MemoryError, AlignlabError) as error:
+        if not _is_out_of_memory(error.__cause__ or error):
             raise
-        raise AlignlabError(*_out_of_memory(recipe, parts, error)) from error
+        needs = f" It needs about {in_words(parts)}." if parts else ""
+        raise AlignlabError(
+            f"{recipe.where}: out of memory.{needs}", SMALLER
+        ) from error
     trainer.save_model(recipe.output_dir)
     if is_main:
         write_card(recipe, trainer)
@@ -79,9 +82,6 @@ def _checkpoint(recipe: Recipe, resume: bool, notes: list[str]) -> str | None:
     return None if last is None else str(last)
 
 
-# --- Out of memory --------------------------------------------------------------------
-
-
 def _is_out_of_memory(error: Exception) -> bool:
     said = str(error)
     return (
@@ -90,8 +90,3 @@ def _is_out_of_memory(error: Exception) -> bool:
         or "out of memory" in said
         or "can't allocate memory" in said  # torch's allocator on a CPU
     )
-
-
-def _out_of_memory(recipe: Recipe, parts: dict, error: Exception) -> tuple[str, str]:
-    needs = f" It needs about {in_words(parts)}." if parts else ""
-    return f"{recipe.where}: out of memory.{needs}", SMALLER

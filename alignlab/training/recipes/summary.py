@@ -21,6 +21,7 @@ def size_of(recipe: Recipe, trainer) -> tuple[Shape, Load]:
     shape = Shape(
         parameters=policy.num_parameters(),
         trained=trained,
+        embeddings=_embeddings(policy),
         layers=config.num_hidden_layers,
         hidden=hidden,
         intermediate=getattr(config, "intermediate_size", None) or 4 * hidden,
@@ -68,6 +69,12 @@ def _logits(recipe: Recipe, args, rows: int, length: int) -> int:
         sampled = args.local_rollout_forward_batch_size or args.local_batch_size
         return max(rows, sampled) * args.max_completion_length
     return 0 if getattr(args, "loss_type", "") == "chunked_nll" else rows * length
+
+
+def _embeddings(policy) -> int:
+    layers = [policy.get_input_embeddings(), policy.get_output_embeddings()]
+    weights = {id(x.weight): x.weight.numel() for x in layers if x is not None}
+    return sum(weights.values())
 
 
 def parameters_of(model) -> int:
