@@ -262,20 +262,18 @@ def require_type(value: object, hint: object, where: str) -> None:
     allowed = _plain_types(hint)
     if not allowed or isinstance(value, allowed) and not _is_odd(value, allowed):
         return
-    names = " or ".join(NAMES.get(kind, kind.__name__) for kind in allowed)
-    raise AlignlabError(
-        f"{where} is {value!r}, a {NAMES.get(type(value), type(value).__name__)}.",
-        f"Set it to a {names}.",
-    )
+    told = [kind for kind in allowed if kind is not int or float not in allowed]
+    names = " or ".join(NAMES[kind] for kind in told)
+    raise AlignlabError(f"{where} is {value!r}.", f"Set it to {names}.")
 
 
 NAMES = {
-    str: "text",
+    str: "a text",
     bool: "true or false",
-    int: "whole number",
-    float: "number",
-    list: "list",
-    dict: "mapping of keys to values",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "a mapping of keys to values",
     type(None): "null",
 }
 

@@ -20,7 +20,7 @@ class Shape:
 
     Attributes:
         parameters, trained: how many, and how many of them are trained.
-        embeddings: those of the first and the last layer, which no quantization touches.
+        embeddings: those of the first and last layer, which no quantization touches.
         layers, hidden, intermediate, vocabulary: of the config.
     """
 
