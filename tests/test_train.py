@@ -76,10 +76,10 @@ def test_unknown_keys(run):
 
 
 def test_a_config_that_trl_refuses(run):
-    said = run("dpo", "args.loss_type=[sigmoyd]")
-    assert "sigmoyd" in said and "Correct it in" in said
-    said = run("sft", "args.loss_type=dft", "args.packing_strategy=x")
-    assert "packing_strategy" in said or "packing" in said
+    assert "Did you mean 'nll'" in run("sft", "args.loss_type=nlll")
+    said = run("dpo", "args.loss_type=[exo_pair]")
+    assert "DPOTrainer refused the recipe: Label smoothing must be" in said
+    assert "Correct it in recipes/1m/dpo.yaml" in said
 
 
 # --- Models -------------------------------------------------------------------------
@@ -125,8 +125,8 @@ def hub(monkeypatch):
 
 
 def of_the_hub(endpoint, tmp_path, model="nobody/no-such-model"):
-    """What the command says about a model of the Hub, in a process of its own: the Hub's
-    address is read when its library is imported."""
+    """What the command says about a model of the Hub, in a process of its own: its
+    library reads the address when it is imported."""
     environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf")}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(ROOT)}
     environment |= {"HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
@@ -180,8 +180,8 @@ def test_no_padding_token(run, tmp_path):
 
     model = saved(tmp_path / "model", without)
     said = run("dpo", model)
-    assert "neither a padding nor an EOS token" in said and "args.pad_token" in said
-    assert "no token of the model" in run("dpo", model, "args.pad_token='<none>'")
+    assert "neither a padding nor an EOS token" in said and "Set pad_token" in said
+    assert "no token of the model" in run("dpo", model, "pad_token='<none>'")
 
 
 # --- Data ---------------------------------------------------------------------------
@@ -192,9 +192,7 @@ def test_data_without_the_columns(run, tmp_path):
     pairs.write_text(json.dumps({"prompt": "a", "better": "b", "worse": "c"}) + "\n")
     ratings.write_text(json.dumps({"prompt": "a", "completion": "b", "label": 2}))
     said = run("dpo", f"data={pairs}")
-    assert (
-        "has the columns prompt, better, worse; dpo needs chosen and rejected" in said
-    )
+    assert "the columns prompt, better, worse; dpo needs chosen and rejected" in said
     assert "columns: {theirs: chosen}" in said
     assert "no file or folder" in run("sft", "data=nowhere.jsonl")
     assert "no row has it" in run("dpo", f"data={pairs}", "data.columns={bad: chosen}")

@@ -45,6 +45,7 @@ class Recipe:
             get lost; with ``lora`` the weights stay as they are, and it saves memory.
         attn_implementation: "sdpa", "flash_attention_2", "eager"; by default what
             `transformers` prefers.
+        pad_token: what to pad with, where the tokenizer has no token of its own for it.
         ref_model: what KL is measured to; by default ``model`` as it was.
         reward_funcs: for PPO: reward models (folders, Hub ids) and functions
             ("file.py:name", "package.module:name").
@@ -68,6 +69,7 @@ class Recipe:
     quantization: dict | None = None
     dtype: str = "float32"
     attn_implementation: str | None = None
+    pad_token: str | None = None
     ref_model: str | None = None
     reward_funcs: list[str] = field(default_factory=list)
     value_model: str | None = None
@@ -203,8 +205,13 @@ def make_config(kind: type, values: Mapping, where: str, **fixed):
                 did_you_mean_one(name, known),
             )
     hints = _type_hints(kind)
+    choices = {item.name: item.metadata.get("choices") for item in fields(kind)}
     for name, value in values.items():
         require_type(value, hints.get(name, object), f"{where}.{name}")
+        if choices[name] and value not in choices[name]:
+            raise AlignlabError(
+                f"{where}.{name} is {value!r}.", did_you_mean(value, choices[name])
+            )
     try:
         return kind(**fixed, **values)
     except AlignlabError:

@@ -42,7 +42,7 @@ def load_data(recipe: Recipe, given: dict, quiet: bool = False):
             f"{given['source']} has the columns {', '.join(data.column_names)}; "
             f"{recipe.stage} needs {needs}.",
             "Say which column is which, data: {source: ..., columns: {theirs: "
-            f"{wanted[0][-1]}}}}}, or give other data.",
+            f"{wanted[0][0]}}}}}, or give other data.",
         )
     if recipe.stage == "kto" and not isinstance(data[0]["label"], bool):
         raise AlignlabError(
@@ -166,10 +166,10 @@ def require_padding(tokenizer, recipe: Recipe) -> str | None:
     Raises:
         AlignlabError: if there is nothing to pad with.
     """
-    wanted = recipe.args.get("pad_token")
+    wanted = recipe.pad_token
     if wanted is not None and wanted not in tokenizer.get_vocab():
         raise AlignlabError(
-            f"args.pad_token is {wanted!r}, which is no token of the model.",
+            f"pad_token is {wanted!r}, which is no token of the model.",
             "Name one that its texts never hold, such as <|finetune_right_pad_id|>.",
         )
     if wanted is not None:
@@ -177,11 +177,9 @@ def require_padding(tokenizer, recipe: Recipe) -> str | None:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
-        own = " or set args.pad_token," if recipe.stage in HAS_PAD else ""
         raise AlignlabError(
             f"The tokenizer of {recipe.model} has neither a padding nor an EOS token.",
-            f"Choose a token that no text holds,{own} or save it with the model: "
-            "tokenizer.pad_token = '<|pad|>', tokenizer.save_pretrained(folder).",
+            "Set pad_token in the recipe to a token that no text holds.",
         )
     if tokenizer.pad_token != tokenizer.eos_token:
         return None
@@ -189,9 +187,6 @@ def require_padding(tokenizer, recipe: Recipe) -> str | None:
     if recipe.stage == "reward":
         note += ": rewards are read one token before it"
     return f"{note}."
-
-
-HAS_PAD = ("sft", "reward", "dpo")
 
 
 def quantization(recipe: Recipe):

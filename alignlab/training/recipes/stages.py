@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alignlab.errors import AlignlabError, did_you_mean
+from alignlab.models.base import base_path
 from alignlab.training.recipes.config import Recipe, first_line, make_config
 from alignlab.training.recipes.loading import (
     adapters,
@@ -219,11 +220,11 @@ def reward_source(name: str) -> str | Callable:
     or the folder or Hub id of a reward model.
 
     Raises:
-        AlignlabError: if there is no such function.
+        AlignlabError: if there is no such function or model.
     """
     place, colon, function = name.rpartition(":")
     if not colon or len(place) == 1:  # C:\...
-        return name
+        return str(base_path(name))
     try:
         if place.endswith(".py"):
             spec = importlib.util.spec_from_file_location(Path(place).stem, place)
