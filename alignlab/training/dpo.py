@@ -41,6 +41,7 @@ from alignlab.training.pairs import (
     longest,
     number_of_pairs,
 )
+from alignlab.training.parts import parts_of
 from alignlab.training.rows import rows_of
 
 SIDES = ("chosen", "rejected")
@@ -63,7 +64,7 @@ def train_dpo(
     eval_pairs: Iterable[Mapping] | Mapping[str, Iterable[Mapping]] | None = None,
     eval_every: int | None = None,
     chat_template_kwargs: Mapping | None = None,
-    accumulate: int = 1,
+    accumulate: int | None = None,
     progress: bool = True,
     **options,
 ) -> list[dict]:
@@ -102,8 +103,9 @@ def train_dpo(
             step always has one.
         chat_template_kwargs: see :func:`alignlab.training.sft.encode`.
         accumulate: parts that each batch is computed in, one after the other; more take
-            less memory and more time, and leave the result as it is. Not for "kto",
-            whose reference point is a mean over the whole batch.
+            less memory and more time, and leave the result as it is. None takes as many
+            as :func:`alignlab.training.parts.parts_of` finds; "kto", whose reference
+            point is a mean over the whole batch, takes one.
         options: hyperparameters of the loss, as ``PREFERENCE_LOSSES`` lists them and
             `alignlab.objectives` explains them, and further arguments of
             :func:`alignlab.training.loop.train`.
@@ -129,7 +131,7 @@ def train_dpo(
     names = {n for loss in PREFERENCE_LOSSES.values() for n in loss.hyperparameters}
     hyperparameters = {name: options.pop(name) for name in names & options.keys()}
     step = _step_of(loss_type, beta, hyperparameters)
-    if loss_type == "kto" and accumulate > 1:
+    if loss_type == "kto" and (accumulate or 1) > 1:
         raise ValueError(
             f'accumulate is {accumulate}; for "kto" it must be 1, as the reference '
             "point is a mean over the whole batch"
@@ -163,6 +165,9 @@ def train_dpo(
         if PREFERENCE_LOSSES[loss_type].reference:
             columns = _reference_columns(reference, examples, ref_log_probs, pad)
     layout = layout_for(policy, longest(examples))
+    if accumulate is None and loss_type != "kto":
+        lengths = [pair.length for pair in examples]
+        accumulate = parts_of(policy, lengths, batch_size, options)
     if eval_pairs is not None:
         lists = eval_pairs if isinstance(eval_pairs, Mapping) else {"eval": eval_pairs}
         lists = {name: encode(rows) for name, rows in lists.items()}
@@ -171,7 +176,7 @@ def train_dpo(
         options["on_log"] = _every(every, steps, evaluate, options.get("on_log"))
     return train(
         policy,
-        batches(examples, columns, batch_size, seed, pad, layout, accumulate),
+        batches(examples, columns, batch_size, seed, pad, layout, accumulate or 1),
         step,
         steps=steps,
         learning_rate=learning_rate,

@@ -24,9 +24,9 @@ from alignlab.models.pairs import (
 )
 from alignlab.models.positions import needs_no_mask
 from alignlab.seeds import stream
+from alignlab.training.parts import in_parts
 from alignlab.training.rows import (
     drop_uninformative,
-    in_parts,
     pair_of,
     rows_of,
     template_arguments,

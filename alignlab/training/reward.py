@@ -35,11 +35,11 @@ from alignlab.objectives.reward import (
     plackett_luce_loss,
 )
 from alignlab.training.loop import train
+from alignlab.training.parts import in_parts, parts_of
 from alignlab.training.rows import (
     batches_of_like_length,
     dialogues_of,
     drop_uninformative,
-    in_parts,
     pair_of,
     require_columns,
     rows_of,
@@ -236,7 +236,7 @@ def train_reward_model(
     center_rewards_coefficient: float = 0.0,
     ranking_loss: RankingLoss = "plackett_luce",
     chat_template_kwargs: Mapping | None = None,
-    accumulate: int = 1,
+    accumulate: int | None = None,
     progress: bool = True,
     **options,
 ) -> list[dict]:
@@ -270,7 +270,8 @@ def train_reward_model(
         ranking_loss: of rankings of more than two, "plackett_luce" or "all_pairs".
         chat_template_kwargs: see :func:`encode`.
         accumulate: parts that each batch is computed in, one after the other; more take
-            less memory and more time, and leave the result as it is.
+            less memory and more time, and leave the result as it is. None takes as many
+            as :func:`alignlab.training.parts.parts_of` finds.
         options: further arguments of :func:`alignlab.training.loop.train`.
 
     Returns:
@@ -317,6 +318,9 @@ def train_reward_model(
         label_smoothing=label_smoothing,
         center_rewards_coefficient=center_rewards_coefficient,
     )
+    if accumulate is None:
+        lengths = [each.longest * len(each.dialogues) for each in comparisons]
+        accumulate = parts_of(model, lengths, batch_size, options)
     steps_per_epoch = -(-len(comparisons) // batch_size)
     best: dict = {}
     if validation is not None:

@@ -374,12 +374,6 @@ def drop_long(
     return kept
 
 
-def in_parts(rows: np.ndarray, parts: int) -> list[np.ndarray]:
-    """Row numbers of a batch in so many parts of nearly the same size, or in as many as
-    there are rows."""
-    return [part for part in np.array_split(rows, parts) if len(part)]
-
-
 def batches_of_like_length(
     lengths: Sequence[int], batch_size: int, seed: int
 ) -> Iterator[np.ndarray]:

@@ -23,11 +23,11 @@ from alignlab.models.fit import require_causal_lm, require_vocabulary
 from alignlab.models.positions import completion_log_probs
 from alignlab.models.text import context_length, pad_right, pad_token_id
 from alignlab.training.loop import train
+from alignlab.training.parts import in_parts, parts_of
 from alignlab.training.rows import (
     batches_of_like_length,
     drop_long,
     example_of,
-    in_parts,
     rows_of,
     template_arguments,
     warn_of_oddities,
@@ -199,7 +199,7 @@ def finetune(
     seed: int = 0,
     loss_on: LossOn = "completion",
     chat_template_kwargs: Mapping | None = None,
-    accumulate: int = 1,
+    accumulate: int | None = None,
     progress: bool = True,
     **options,
 ) -> list[dict]:
@@ -220,7 +220,8 @@ def finetune(
         loss_on: "completion", "assistant" or "all", see :func:`encode`.
         chat_template_kwargs: see :func:`encode`.
         accumulate: parts that each batch is computed in, one after the other; more take
-            less memory and more time, and leave the result as it is.
+            less memory and more time, and leave the result as it is. None takes as many
+            as :func:`alignlab.training.parts.parts_of` finds.
         options: further arguments of :func:`alignlab.training.loop.train`.
 
     Returns:
@@ -235,6 +236,9 @@ def finetune(
     require_vocabulary(model, tokenizer)
     room = context_length(model)
     encoded = encode(tokenizer, examples, loss_on, room, chat_template_kwargs)
+    if accumulate is None:
+        lengths = [len(example.input_ids) for example in encoded]
+        accumulate = parts_of(model, lengths, batch_size, options)
     return train(
         model,
         batches(encoded, batch_size, seed, pad_token_id(tokenizer), accumulate),
