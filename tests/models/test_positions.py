@@ -237,3 +237,24 @@ def test_padding_behind_a_text_needs_no_mask(tiny_model, batch, monkeypatch):
     moved = [x.flip(1) for x in batch]  # padding on the left does need one
     completion_log_probs(tiny_model, *moved)
     assert asked == [False, True]
+
+
+def test_rows_end_to_end_give_the_same(tiny_model, batch, monkeypatch):
+    """As flash attention reads them; here a mask tells them apart."""
+    parameters = list(tiny_model.parameters())
+    expected = completion_log_probs(tiny_model, *batch)
+    shapes = []
+    tiny_model.model.embed_tokens.register_forward_pre_hook(
+        lambda module, inputs: shapes.append(inputs[0].shape)
+    )
+    monkeypatch.setattr(positions, "needs_no_mask", lambda model, mask: True)
+    monkeypatch.setattr(positions, "_tells_rows_apart", lambda model: True)
+    found = completion_log_probs(tiny_model, *batch)
+    assert shapes == [(1, batch[1].sum())]
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(
+        torch.autograd.grad(found.square().sum(), parameters),
+        torch.autograd.grad(expected.square().sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * b.abs().max().item())
