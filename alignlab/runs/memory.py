@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from alignlab.models.positions import LOGITS_LIMIT
-from alignlab.training.parts import ACTIVATIONS
+from alignlab.training.parts import ACTIVATIONS, adapter_inputs
 from alignlab.training.ppo.rollout import GROUP_LOGITS
 from alignlab.training.recipes.memory import BYTES, Load, Shape, activations, estimate
 
@@ -89,6 +89,8 @@ def reckoned(stage: Stage, shape: Shape = QWEN) -> dict[str, float]:
     )
     parts = estimate(shape, load)
     once = activations(shape, load)
+    if stage.kind in ("train", "ppo"):
+        once += adapter_inputs(shape, in_pass)
     if stage.kind == "ask":  # a layer's at a time, and nothing to update
         once /= shape.layers
         parts = {k: x for k, x in parts.items() if k not in ("gradients", "AdamW")}

@@ -37,7 +37,17 @@ def parts_of(
     checkpointing = bool(options.get("gradient_checkpointing"))
     rows = min(batch_size, len(lengths))
     load = Load(dtype, dtype, rows, max(lengths), 0, checkpointing)
-    return min(rows, math.ceil(activations(shape, load) / ACTIVATIONS))
+    needed = activations(shape, load)
+    coarse = model.dtype.itemsize < 4 and not options.get("autocast")
+    if coarse and hasattr(model, "peft_config") and not checkpointing:
+        needed += adapter_inputs(shape, rows * max(lengths))
+    return min(rows, math.ceil(needed / ACTIVATIONS))
+
+
+def adapter_inputs(shape: Shape, tokens: int) -> int:
+    """Bytes that LoRA adapters on every linear layer keep besides where the base is in
+    bfloat16: `peft` makes a copy in float32 of what each of a layer's seven reads."""
+    return tokens * shape.layers * (6 * shape.hidden + shape.intermediate) * 4
 
 
 def in_parts(rows: np.ndarray, parts: int) -> list[np.ndarray]:

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from alignlab.models.reward import reward_model_from
 from alignlab.training import parts
@@ -111,6 +112,15 @@ def test_parts_keep_activations_within_the_limit(tiny_model, monkeypatch):
     assert parts_of(tiny_model, [10] * 50, 20, {}) == 3
     assert parts_of(tiny_model, [10] * 50, 20, {"autocast": "bfloat16"}) == 2
     assert parts_of(tiny_model, [10] * 50, 20, {"gradient_checkpointing": True}) < 3
+    # Adapters on a base in bfloat16: the same of 2 bytes, and copies of 4
+    adapted = get_peft_model(
+        copy.deepcopy(tiny_model).bfloat16(), LoraConfig(target_modules="all-linear")
+    )
+    copies = 20 * 10 * 3 * (6 * 32 + 96) * 4
+    monkeypatch.setattr(parts, "ACTIVATIONS", needed / 2 + copies)
+    assert parts_of(adapted, [10] * 50, 20, {}) == 1
+    monkeypatch.setattr(parts, "ACTIVATIONS", needed / 2 + copies - 1)
+    assert parts_of(adapted, [10] * 50, 20, {}) == 2
     monkeypatch.setattr(parts, "ACTIVATIONS", 1)
     assert parts_of(tiny_model, [10] * 50, 20, {}) == 20
 

@@ -25,9 +25,9 @@ GROUP_PRICE = {"cpu": 128, "gpu": 8192}
 # Tokens in one forward pass. Larger passes fall out of a CPU's cache: a batch of 7,000
 # tokens takes a third longer in one pass than in four.
 GROUP_LIMIT = {"cpu": 2048, "gpu": math.inf}
-# Logits in one forward pass on a GPU: 1 GiB in float32, which an update holds four
-# times (log-probabilities, the reference's, and gradients).
-GROUP_LOGITS = 2**28
+# Logits in one forward pass on a GPU: half a GiB in float32, which an update holds
+# several times (log-probabilities, the reference's, and gradients).
+GROUP_LOGITS = 2**27
 
 
 # --- Prompts ------------------------------------------------------------------------
