@@ -276,7 +276,8 @@ def last_token(mask):
 def rewards(model, pairs, side, read_at):
     prompts, replies = [p["prompt"] for p in pairs], [p[side] for p in pairs]
     ids = encode_dialogues(words, prompts, replies)
-    tokens, mask = pad_right(ids, words.pad_token_id)
+    batch = pad_right(ids, words.pad_token_id)
+    tokens, mask = (x.to(model.device) for x in batch)
     hidden = model.base_model(tokens, attention_mask=mask).last_hidden_state
     return model.score(hidden[torch.arange(len(pairs)), read_at(mask)])[:, 0]
 
