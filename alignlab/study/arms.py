@@ -16,8 +16,9 @@ from tqdm.auto import tqdm
 
 from alignlab import cache
 from alignlab.errors import AlignlabError
-from alignlab.models.base import device_in_use, use_device, weights_hash
+from alignlab.models.base import device_in_use, use_device, weights_behind
 from alignlab.study import workers
+from alignlab.study.knowledge import base_in_use, use_base
 
 Arm = dict[str, object]
 Call = tuple[Callable[..., dict], Arm]
@@ -56,8 +57,9 @@ def run_each(calls: Sequence[Call], *, jobs: int = 2, label: str) -> list[dict]:
     here = jobs == 1 and not workers.scheduler_address()
     if here or all(is_remembered(*call) for call in calls):
         return [_remembered(*call) for call in bar]
+    settings = device_in_use(), base_in_use()
     tasks = [
-        partial(_in_another_process, *call, _path(*call).name, device_in_use())
+        partial(_in_another_process, *call, _path(*call).name, *settings)
         for call in calls
     ]
     results = []
@@ -126,7 +128,7 @@ def _identity(run: Callable, arm: Arm) -> dict:
     # A retrained base model invalidates results just as changed code does.
     return dict(
         kind=f"arms/{run.__name__}",
-        key={**arm, "base": weights_hash()},
+        key={**arm, "weights_hash": weights_behind(arm)},
         code=[run],
     )
 
@@ -136,7 +138,9 @@ def _remembered(run: Callable, arm: Arm) -> dict:
     return {**arm, **result}
 
 
-def _in_another_process(run: Callable, arm: Arm, name: str, device: str) -> dict:
+def _in_another_process(
+    run: Callable, arm: Arm, name: str, device: str, base: str
+) -> dict:
     """An arm in a process of its own, where it must be what the experiment takes it
     for: ``name`` is that of its artifact."""
     from transformers.utils import logging
@@ -145,6 +149,7 @@ def _in_another_process(run: Callable, arm: Arm, name: str, device: str) -> dict
     quiet_empty_replies()
     workers.use_own_gpu(device)
     use_device(device)
+    use_base(base)
     if name != _path(run, arm).name:
         raise AlignlabError(
             f"What {run.__name__} depends on changed after the experiment began.",
