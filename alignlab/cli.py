@@ -14,6 +14,7 @@ from rich.table import Table
 
 import alignlab
 from alignlab.errors import AlignlabError
+from alignlab.train import app as train_app
 
 app = typer.Typer(
     name="alignlab",
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(data_app, name="data", help="The data archives: list, pull, verify.")
+app.add_typer(train_app, name="train")
 cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(cache_app, name="cache", help="Trained models and results: list, prune.")
 

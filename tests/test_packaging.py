@@ -52,7 +52,7 @@ LAYERS = (
     {"evaluation", "calibration"},
     {"study", "plots", "course"},
     {"chapters"},
-    {"runs", "cli", "__main__"},
+    {"runs", "train", "cli", "__main__"},
 )
 STANDS_ALONE = ({"objectives"}, {"calibration.metrics", "calibration.checks"})
 

@@ -14,6 +14,8 @@ than it is scored, ``sampler.require_sampled_is_scored`` refuses.
 import functools
 import inspect
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from weakref import WeakSet
 
 import torch
@@ -24,6 +26,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError
 from alignlab.models.base import evaluation_mode
 from alignlab.seeds import torch_seed
+
+
+@contextmanager
+def says_how_to_save_memory(remedy: str) -> Iterator[None]:
+    """Where the memory of a GPU, or of the machine, runs out, say so with the remedy.
+
+    Raises:
+        AlignlabError: for that. Other errors pass.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        on_cpu = "not enough memory" in reason or "can't allocate memory" in reason
+        if not on_cpu and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise AlignlabError(f"The memory has run out: {reason}", remedy) from error
 
 
 def output_width(model: nn.Module) -> int:

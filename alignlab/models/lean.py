@@ -11,25 +11,41 @@ from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+Places = tuple[Int[Tensor, "places"], Int[Tensor, "places"]]
 RELATIVES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # with the same layers
 MODULES = [f"transformers.models.{name}.modeling_{name}" for name in RELATIVES]
 
 
+def is_relative(model: nn.Module) -> bool:
+    """Whether the model is of one of the kinds in ``RELATIVES``."""
+    return getattr(model.config, "model_type", None) in RELATIVES
+
+
+def has_plain_attention(model: nn.Module) -> bool:
+    """Whether the model is one of Llama's ``RELATIVES`` in which a token sees all those
+    before it, so that padding behind a text needs no mask."""
+    windowed = getattr(model.config, "sliding_window", None) is not None
+    return is_relative(model) and not windowed
+
+
 @contextlib.contextmanager
-def last_mlp_at(
-    model: nn.Module, prediction_mask: Bool[Tensor, "batch width"]
-) -> Iterator[None]:
-    """Meanwhile, the last layer puts only the positions in ``prediction_mask`` through
-    its MLP; the last hidden states elsewhere mean nothing.
+def last_mlp_at(model: nn.Module, places: Places, width: int) -> Iterator[None]:
+    """Meanwhile, the last layer puts only some positions through its MLP; the last
+    hidden states elsewhere mean nothing.
+
+    Args:
+        places: rows and columns of the positions, as ``mask.nonzero(as_tuple=True)``
+            gives them.
+        width: of the rows.
 
     After that MLP no position sees another, so those wanted stay as they are. Models
     other than Llama's ``RELATIVES`` and those with gradient checkpointing compute all
     positions: checkpointing recomputes layers in the backward pass, when this is over.
     """
-    if prediction_mask.shape[1] == 1:  # a step of sampling: nothing to leave out
+    if width == 1:  # a step of sampling: nothing to leave out
         yield
         return
     parts = list(model.modules())
@@ -39,12 +55,13 @@ def last_mlp_at(
         return
 
     def select(mlp, inputs):
-        return inputs[0][prediction_mask]  # (N, hidden)
+        shapes.append(inputs[0].shape)
+        return inputs[0][places]  # (N, hidden)
 
     def spread(mlp, inputs, output):
-        everywhere = output.new_zeros(*prediction_mask.shape, output.shape[-1])
-        return everywhere.index_put((prediction_mask,), output)
+        return output.new_zeros(shapes.pop()).index_put(places, output)
 
+    shapes: list[torch.Size] = []
     with contextlib.ExitStack() as hooks:
         hooks.callback(mlps[-1].register_forward_pre_hook(select).remove)
         hooks.callback(mlps[-1].register_forward_hook(spread).remove)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from alignlab.errors import AlignlabError, did_you_mean
 from alignlab.models.archives import (
     SMOLLM2,
@@ -117,7 +119,14 @@ def explained(name: str | Path) -> Iterator[None]:
         yield
     except AlignlabError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise AlignlabError(
             f"The model {str(name)!r} cannot be loaded: {first:.300}",

@@ -15,11 +15,8 @@ from torch import Tensor, nn
 
 from alignlab.errors import AlignlabError
 from alignlab.models.base import evaluation_mode
-from alignlab.models.positions import (
-    completion_log_probs,
-    logits_at,
-    pick_log_probs,
-)
+from alignlab.models.positions import completion_log_probs, log_probs_at
+from alignlab.models.text import pad_right
 
 PROMPT, CHOSEN, REJECTED = range(3)  # what a token is part of
 
@@ -98,6 +95,38 @@ def pack(pairs: Sequence[EncodedPair], pad_token_id: int) -> dict[str, Tensor]:
     return packed
 
 
+def pack_apart(pairs: Sequence[EncodedPair], pad_token_id: int) -> dict[str, Tensor]:
+    """Each completion in a row of its own behind its prompt, all the chosen ones first:
+    twice the prompts, and no mask of (width, width) numbers.
+
+    Returns:
+        ``input_ids``, ``attention_mask`` and ``mask``, 1 on the completions' tokens
+        that count, each (2B, width), padded on the right; and ``chosen_tokens`` and
+        ``rejected_tokens``, (B,), as from :func:`pack`.
+
+    Raises:
+        ValueError: see :func:`pack`.
+    """
+    for number, pair in enumerate(pairs):
+        _require_tokens(number, pair)
+    rows, masks = [], []
+    for side in (1, 2):  # chosen, rejected
+        for pair in pairs:
+            rows.append([*pair.prompt, *pair[side]])
+            mask = pair[side + 2] or [1] * len(pair[side])
+            masks.append([0] * len(pair.prompt) + mask)
+    input_ids, attention_mask = pad_right(rows, pad_token_id)
+    mask, _ = pad_right(masks, 0)
+    chosen, rejected = mask.sum(1).view(2, -1)
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "mask": mask,
+        "chosen_tokens": chosen,
+        "rejected_tokens": rejected,
+    }
+
+
 def _counts(pair: EncodedPair) -> list[bool]:
     """Of each token of a pair whether it counts."""
     sides = zip(pair[1:3], pair[3:], strict=True)
@@ -132,8 +161,12 @@ def pair_log_probs(
     Args:
         model: a causal language model of `transformers` whose attention takes a mask of
             any shape; see :func:`require_rows_can_be_shared`.
-        packed: the result of :func:`pack`.
+        packed: the result of :func:`pack` or :func:`pack_apart`.
     """
+    if "mask" in packed:
+        apart = {n: packed[n] for n in ("input_ids", "attention_mask", "mask")}
+        sums = completion_log_probs(model, **apart).sum(1)
+        return sums[: len(sums) // 2], sums[len(sums) // 2 :]
     part, count = packed["part"], len(packed["chosen_tokens"])
     in_completion = (part != PROMPT) & (packed["pair"] >= 0)  # (R, T)
     if "counts" in packed:
@@ -142,17 +175,17 @@ def pair_log_probs(
     source = packed["source"][row, column]
     prediction_mask = torch.zeros_like(in_completion)
     prediction_mask[row, source] = True
-    logits, _ = logits_at(  # (M, V)
+    index = (prediction_mask.flatten().cumsum(0) - 1).view_as(prediction_mask)
+    log_probs = log_probs_at(  # (N,)
         model,
-        prediction_mask,
+        prediction_mask.nonzero(as_tuple=True),
+        packed["input_ids"][row, column],
         packed["input_ids"],
+        index[row, source],
         attention_mask=_mask(part, packed["pair"], next(model.parameters()).dtype),
         position_ids=packed["position_ids"],
         use_cache=False,
     )
-    index = (prediction_mask.flatten().cumsum(0) - 1).view_as(prediction_mask)
-    tokens = packed["input_ids"][row, column]
-    log_probs = pick_log_probs(logits, index[row, source], tokens)  # (N,)
     completion = (packed["pair"] + count * (part == REJECTED))[row, column]  # < 2B
     sums = log_probs.new_zeros(2 * count).index_add(0, completion, log_probs)
     return sums[:count], sums[count:]

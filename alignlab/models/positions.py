@@ -5,19 +5,26 @@ that predict a wanted token go through it.
 """
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from alignlab.models.cache import keeps_cache
-from alignlab.models.fit import has_virtual_tokens, plain_model, text_inputs
-from alignlab.models.lean import last_mlp_at
+from alignlab.models.fit import (
+    has_virtual_tokens,
+    plain_model,
+    text_inputs,
+    vocabulary_size,
+)
+from alignlab.models.lean import Places, has_plain_attention, is_relative, last_mlp_at
+
+LOGITS_LIMIT = 2**27  # numbers in one piece of logits: half a GiB in float32
 
 
 def logits_at(
     model: nn.Module,
-    prediction_mask: Bool[Tensor, "batch time"],
+    prediction_mask: Bool[Tensor, "batch time"] | Places,
     input_ids: Int[Tensor, "batch time"],
     **model_inputs,
 ) -> tuple[Float[Tensor, "tokens vocab"], Float[Tensor, "tokens hidden"]]:
@@ -26,33 +33,81 @@ def logits_at(
     Args:
         model: a causal language model of `transformers`, also with peft adapters.
         prediction_mask: True at the positions whose logits are wanted: to score a
-            token, one position before it.
+            token, one position before it. Or the rows and columns of these positions.
         model_inputs: passed on to the model, such as attention_mask, if it takes them.
 
     Raises:
         ValueError: if the model does not make its logits by one call of one output
             layer, or has virtual tokens; it is read wrongly then, or not at all.
     """
-    head = _output_layer(model)
     inputs = text_inputs(model, input_ids, **model_inputs)
-    entered = []
+    return _read(model, _places(prediction_mask), input_ids, inputs)
+
+
+def _places(mask: Bool[Tensor, "batch time"] | Places) -> Places:
+    """Rows and columns: looked for once, as on a GPU the host waits for that."""
+    return mask.nonzero(as_tuple=True) if isinstance(mask, Tensor) else mask
+
+
+def _read(
+    model: nn.Module, places: Places, input_ids: Tensor, inputs: dict, last=None
+) -> tuple[Float[Tensor, "tokens vocab"], Float[Tensor, "tokens hidden"]]:
+    """Logits at the first ``last`` of the places, by default at all, and hidden states
+    at all of them."""
+    head, entered = _output_layer(model), []
 
     def select(module, args):  # a hook, so that scaling or capping still follows
-        entered.append(args[0][prediction_mask])  # (N, H)
-        return (entered[-1][None], *args[1:])
+        entered.append(args[0][places])  # (N, H)
+        return (entered[-1][None, :last], *args[1:])
 
     hook = head.register_forward_pre_hook(select)
     try:
-        with last_mlp_at(model, prediction_mask):
+        with last_mlp_at(model, places, input_ids.shape[1]):
             logits = model(input_ids, **inputs).logits  # (1, N, V)
     finally:
         hook.remove()
-    if len(entered) != 1 or logits.shape[:-1] != (1, len(entered[0])):
+    if len(entered) != 1 or logits.shape[:-1] != (1, len(entered[0][:last])):
         raise ValueError(
             f"a {type(plain_model(model)).__name__} does not make its logits of the "
             "hidden states in one pass through its output layer"
         )
     return logits.squeeze(0), entered[0]  # [0] would copy the gradient in backward
+
+
+def log_probs_at(
+    model: nn.Module,
+    places: Places,
+    tokens: Int[Tensor, "tokens"],
+    input_ids: Int[Tensor, "batch time"],
+    rows: Int[Tensor, "tokens"] | None = None,
+    **model_inputs,
+) -> Float[Tensor, "tokens"]:
+    """Log-probability of tokens, in nats: :func:`pick_log_probs` of :func:`logits_at`.
+
+    Of Llama's relatives, logits of more than ``LOGITS_LIMIT`` numbers are made in
+    pieces, each once more in the backward pass, so that only one is held at a time.
+
+    Args:
+        places: rows and columns of the positions that predict.
+        tokens: the tokens predicted.
+        rows: which of the places predicts each token; None if each predicts one.
+        model_inputs: as for :func:`logits_at`.
+    """
+    vocabulary = vocabulary_size(model)
+    if len(places[0]) * vocabulary <= LOGITS_LIMIT or not is_relative(model):
+        logits, _ = logits_at(model, places, input_ids, **model_inputs)
+        return pick_log_probs(logits, rows, tokens)
+    inputs = text_inputs(model, input_ids, **model_inputs)
+    _, hidden = _read(model, places, input_ids, inputs, last=0)
+    hidden = hidden if rows is None else hidden[rows]
+    head, size = model.get_output_embeddings(), max(1, LOGITS_LIMIT // vocabulary)
+
+    def picked(hidden: Tensor, tokens: Tensor) -> Tensor:
+        return pick_log_probs(head(hidden), None, tokens)
+
+    pieces = zip(hidden.split(size), tokens.split(size), strict=True)
+    again = dict(use_reentrant=False, preserve_rng_state=False)  # it draws nothing
+    return torch.cat([checkpoint(picked, *piece, **again) for piece in pieces])
 
 
 def _output_layer(model: nn.Module) -> nn.Module:
@@ -92,27 +147,53 @@ def completion_log_probs(
             f"input_ids, attention_mask and mask have shapes {tuple(input_ids.shape)}, "
             f"{tuple(attention_mask.shape)} and {tuple(mask.shape)}: they must agree"
         )
-    if _reads_padding(model, attention_mask):
-        return _of_rows_moved_left(model, input_ids, attention_mask, mask)
+    where = {}
+    if not needs_no_mask(model, attention_mask):
+        if _reads_padding(model, attention_mask):
+            return _of_rows_moved_left(model, input_ids, attention_mask, mask)
+        where = dict(
+            attention_mask=attention_mask, position_ids=positions_of(attention_mask)
+        )
     # (B, T-1): logits at t predict token t+1, if t is a real token.
     predicts = mask[:, 1:].bool() & attention_mask[:, :-1].bool()
-    logits, _ = logits_at(
-        model,
-        F.pad(predicts, (0, 1)),
-        input_ids,
-        attention_mask=attention_mask,
-        position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),  # for left padding
-        use_cache=False,
+    row, column = _places(predicts)  # (N,)
+    tokens = input_ids[row, column + 1]
+    log_probs = log_probs_at(
+        model, (row, column), tokens, input_ids, use_cache=False, **where
     )
-    log_probs = pick_log_probs(logits, None, input_ids[:, 1:][predicts])  # (N,)
-    return log_probs.new_zeros(predicts.shape).masked_scatter(predicts, log_probs)
+    return log_probs.new_zeros(predicts.shape).index_put((row, column), log_probs)
+
+
+def positions_of(
+    attention_mask: Int[Tensor, "batch time"],
+) -> Int[Tensor, "batch time"]:
+    """The number of each real token in its row, from 0, wherever the padding is."""
+    return (attention_mask.cumsum(1) - 1).clamp(min=0)
+
+
+def needs_no_mask(model: nn.Module, attention_mask: Tensor | None = None) -> bool:
+    """Whether the model reads rows rightly without mask and positions: their padding is
+    behind the text, where no real token sees it. With a mask, fast attention kernels
+    are out, and there would be a number for each pair of tokens.
+
+    On a CPU it is False: numbers stay as they are recorded.
+
+    Args:
+        attention_mask: None if it is known that all padding is behind the text.
+    """
+    if next(model.parameters()).device.type == "cpu" or not has_plain_attention(model):
+        return False
+    return attention_mask is None or not _padded_before(attention_mask)
+
+
+def _padded_before(attention_mask: Tensor) -> bool:
+    return bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any())
 
 
 def _reads_padding(model: nn.Module, attention_mask: Tensor) -> bool:
     """Whether padding before a token may change what the model says of it: recurrent
     layers do not skip it, and some count positions without asking."""
-    padded_before = (attention_mask[:, 1:] > attention_mask[:, :-1]).any()
-    return bool(padded_before) and not keeps_cache(model)
+    return _padded_before(attention_mask) and not keeps_cache(model)
 
 
 def _of_rows_moved_left(
@@ -121,7 +202,7 @@ def _of_rows_moved_left(
     """:func:`completion_log_probs` of the same rows with all padding on the right."""
     order = attention_mask.argsort(dim=1, descending=True, stable=True)
     moved = (x.gather(1, order) for x in (input_ids, attention_mask, mask))
-    log_probs = F.pad(completion_log_probs(model, *moved), (1, 0))
+    log_probs = nn.functional.pad(completion_log_probs(model, *moved), (1, 0))
     return torch.zeros_like(log_probs).scatter(1, order, log_probs)[:, 1:]
 
 

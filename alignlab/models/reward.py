@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -35,9 +35,11 @@ from alignlab.models.fit import (
     require_loaded,
     require_scalar_head,
     require_vocabulary,
+    says_how_to_save_memory,
     text_inputs,
 )
-from alignlab.models.lean import last_mlp_at, lean_layers
+from alignlab.models.lean import Places, last_mlp_at, lean_layers
+from alignlab.models.positions import needs_no_mask, positions_of
 from alignlab.models.text import (
     Prompt,
     Reply,
@@ -270,26 +272,24 @@ def _score_last_token(
     input_ids: Int[Tensor, "batch time"],
     attention_mask: Int[Tensor, "batch time"],
 ) -> Float[Tensor, "batch"]:
-    is_last = _is_last(plain, input_ids, attention_mask)  # (B, T)
-    inputs = text_inputs(
-        plain.base_model,
-        input_ids,
-        attention_mask=attention_mask,
-        position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
-        use_cache=False,
-    )
-    with last_mlp_at(plain, is_last):
+    places = _last_places(plain, input_ids, attention_mask)
+    where = {}
+    if not needs_no_mask(plain, attention_mask):
+        counted = positions_of(attention_mask)
+        where = {"attention_mask": attention_mask, "position_ids": counted}
+    inputs = text_inputs(plain.base_model, input_ids, use_cache=False, **where)
+    with last_mlp_at(plain, places, input_ids.shape[1]):
         hidden = plain.base_model(input_ids, **inputs).last_hidden_state
-    return plain.score(hidden[is_last])[:, 0]  # (B, T, hidden) -> (B,)
+    return plain.score(hidden[places])[:, 0]  # (B, T, hidden) -> (B,)
 
 
-def _is_last(
+def _last_places(
     plain: nn.Module,
     input_ids: Int[Tensor, "batch time"],
     attention_mask: Int[Tensor, "batch time"],
-) -> Bool[Tensor, "batch time"]:
-    """Where each row's score is read: once a row, at its first token if all of them
-    are padding by the config."""
+) -> Places:
+    """Where each row's score is read, as (rows, columns): once a row, at its first
+    token if all of them are padding by the config."""
     padding = plain.config.get_text_config().pad_token_id
     read = attention_mask.bool()
     if padding is not None:
@@ -297,7 +297,7 @@ def _is_last(
         first = read & (read.cumsum(1) == 1)
         read = torch.where(not_padding.any(1, keepdim=True), not_padding, first)
     last = read.shape[1] - 1 - read.int().flip(1).argmax(1)  # (B,)
-    return torch.arange(read.shape[1], device=last.device) == last[:, None]
+    return torch.arange(len(last), device=last.device), last
 
 
 @torch.no_grad()
@@ -338,7 +338,8 @@ def score(
     require_room(model, ids, what="Dialogue")
     rewards = np.zeros(len(ids))
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # for little padding
-    with evaluation_mode(model), lean_layers(model):
+    remedy = says_how_to_save_memory("Lower batch_size.")
+    with evaluation_mode(model), lean_layers(model), remedy:
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
             batch = pad_right([ids[i] for i in numbers], pad_token_id(tokenizer))

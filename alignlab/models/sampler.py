@@ -28,9 +28,11 @@ from alignlab.models.fit import (
     plain_model,
     require_causal_lm,
     require_vocabulary,
+    says_how_to_save_memory,
     text_inputs,
     tokenizer_size,
 )
+from alignlab.models.lean import has_plain_attention
 from alignlab.models.positions import logits_at, pick_log_probs
 from alignlab.models.text import (
     Prompt,
@@ -48,6 +50,8 @@ from alignlab.seeds import torch_seed
 
 Observe = Callable[[int, Int[Tensor, "rows"], ModelOutput], None]
 FULL_ENOUGH = 0.9  # below this share of running rows, the ended ones leave the batch
+SHORTEST = torch.finfo(torch.float32).tiny  # so that its logarithm is a number
+LOOK_EVERY = 8  # steps: on a GPU the host waits to learn which rows have ended
 
 
 @dataclass(frozen=True)
@@ -152,14 +156,20 @@ def _sample_with_cache(
     output = input_ids.new_full((len(input_ids), max_new_tokens), fill)
     rows = torch.arange(len(input_ids), device=input_ids.device)  # still in the batch
     running = torch.ones_like(rows, dtype=torch.bool)
+    width = torch.zeros_like(rows[0])  # steps in which a row was running
     stops = torch.tensor(ends, device=rows.device, dtype=rows.dtype)
+    every = 1 if rows.device.type == "cpu" else LOOK_EVERY
+    spread_mask = _takes_spread_mask(model, input_ids)
     cache = empty_cache(model)
     # Without padding no mask is needed, which saves building one at every step.
     mask = None if attention_mask.all() else attention_mask
     positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
     tokens = input_ids
     for step in range(max_new_tokens):
-        inputs = dict(attention_mask=mask, position_ids=positions, logits_to_keep=1)
+        shown = mask
+        if step and mask is not None and spread_mask:
+            shown = mask[:, None, None].bool()
+        inputs = dict(attention_mask=shown, position_ids=positions, logits_to_keep=1)
         inputs |= dict(past_key_values=cache, use_cache=True)
         outputs = model(tokens, **text_inputs(model, tokens, **inputs))
         if step == 0 and not holds(cache, tokens.shape[1]):
@@ -167,11 +177,13 @@ def _sample_with_cache(
         if observe is not None:
             observe(step, rows, outputs)
         chosen = choose(step, rows, outputs.logits[:, -1])  # (B,)
-        output[rows[running], step] = chosen[running]
+        output[rows, step] = chosen.where(running, fill)
+        width += running.any()
         running &= torch.isin(chosen, stops, invert=True)
-        if not running.any():
-            return output[:, : step + 1]
-        if running.sum() <= FULL_ENOUGH * len(rows):
+        left = len(rows) if (step + 1) % every else int(running.sum())
+        if not left:
+            return output[:, :width]
+        if left <= FULL_ENOUGH * len(rows):
             keep = running.nonzero()[:, 0]
             rows, running, chosen, positions = (
                 x[keep] for x in (rows, running, chosen, positions)
@@ -181,7 +193,15 @@ def _sample_with_cache(
         tokens, positions = chosen[:, None], positions[:, -1:] + 1
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-    return output
+    return output[:, :width]
+
+
+def _takes_spread_mask(model: nn.Module, input_ids: Tensor) -> bool:
+    """Whether a step may get its mask in attention's shape. `transformers` looks at
+    every number of a mask of shape (batch, time), which on a GPU the host waits for."""
+    if input_ids.device.type == "cpu" or not has_plain_attention(model):
+        return False
+    return model.config._attn_implementation == "sdpa"
 
 
 def _generate(
@@ -338,7 +358,8 @@ def complete(
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # for little padding
     replies: list = [None] * len(ids)
     bar = tqdm(total=len(ids), desc="replies", disable=not progress)
-    with evaluation_mode(model), bar:
+    remedy = "Lower batch_size or max_new_tokens."
+    with evaluation_mode(model), says_how_to_save_memory(remedy), bar:
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
             batch = pad_left([ids[i] for i in numbers], pad)
@@ -473,19 +494,29 @@ def _require_cache_is_used(model: nn.Module) -> None:
 
 
 def _choose(logits: Tensor, temperature: float, generator) -> Tensor:
-    """A token per row, (B, V) -> (B,), by inverting the cumulative distribution: one
-    random number per row. ``torch.multinomial`` draws one per vocabulary entry."""
+    """A token per row, (B, V) -> (B,).
+
+    On a CPU by inverting the cumulative distribution: one random number per row. That
+    takes sums in float64, which GPUs are slow at; there :func:`_race`.
+    """
     if temperature == 0:
         return logits.argmax(dim=-1)
-    precise = torch.float32 if logits.device.type == "mps" else torch.float64
+    if logits.device.type != "cpu":
+        return _race(logits, temperature, generator)
     probabilities = (logits.float() / temperature).softmax(dim=-1)
-    cumulative = probabilities.cumsum(dim=-1, dtype=precise)
-    uniform = torch.rand(
-        len(cumulative), 1, dtype=precise, device=logits.device, generator=generator
-    )
+    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
+    uniform = torch.rand(len(cumulative), 1, dtype=torch.float64, generator=generator)
     targets = uniform * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, targets, right=True)[:, 0]
     return tokens.clamp(max=logits.shape[1] - 1)  # in case rounding reaches the end
+
+
+def _race(logits: Tensor, temperature: float, generator) -> Tensor:
+    """The same by one random number per vocabulary entry, in float32: of waiting times
+    that are exponential with the tokens' probabilities as rates, the shortest."""
+    waits = torch.empty_like(logits, dtype=torch.float32)
+    waits.exponential_(generator=generator).clamp_(min=SHORTEST)
+    return (logits.float() / temperature - waits.log_()).argmax(dim=-1)
 
 
 def _completion(

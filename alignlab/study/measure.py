@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from alignlab.evaluation.diversity import per_input_diversity
 from alignlab.models.base import evaluation_mode
+from alignlab.models.fit import vocabulary_size
 from alignlab.models.lean import lean_layers
 from alignlab.models.reward import score
 from alignlab.models.sampler import Completion, complete
@@ -219,7 +220,7 @@ def sums_over_tokens(
     pairs = list(zip(prompt_ids, [reply.tokens for reply in replies], strict=True))
     widths = np.array([len(prompt) + len(tokens) for prompt, tokens in pairs])
     kls, entropies = np.zeros(len(pairs)), np.zeros(len(pairs))
-    for rows in group_by_width(widths, policy.device):
+    for rows in group_by_width(widths, policy.device, vocabulary_size(policy)):
         batch = [pairs[row] for row in rows]
         log_p, log_q = (
             _log_probs(model, batch, pad_token_id(tokenizer))

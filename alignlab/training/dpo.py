@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,7 +23,6 @@ from alignlab.models.fit import (
 from alignlab.models.pairs import (
     EncodedPair,
     pair_log_probs,
-    require_rows_can_be_shared,
 )
 from alignlab.models.text import context_length, pad_token_id
 from alignlab.objectives import (
@@ -32,8 +32,16 @@ from alignlab.objectives import (
     kto_loss,
 )
 from alignlab.training.kto import is_unpaired, kto_data, kto_step
-from alignlab.training.loop import train
-from alignlab.training.pairs import batches, encode_pairs, log_probs_of, longest
+from alignlab.training.loop import exact, train
+from alignlab.training.pairs import (
+    batches,
+    encode_pairs,
+    layout_for,
+    log_probs_of,
+    longest,
+    number_of_pairs,
+)
+from alignlab.training.parts import parts_of
 from alignlab.training.rows import rows_of
 
 SIDES = ("chosen", "rejected")
@@ -56,6 +64,7 @@ def train_dpo(
     eval_pairs: Iterable[Mapping] | Mapping[str, Iterable[Mapping]] | None = None,
     eval_every: int | None = None,
     chat_template_kwargs: Mapping | None = None,
+    accumulate: int | None = None,
     progress: bool = True,
     **options,
 ) -> list[dict]:
@@ -93,6 +102,10 @@ def train_dpo(
         eval_every: steps between two evaluations, by default a tenth of all. The last
             step always has one.
         chat_template_kwargs: see :func:`alignlab.training.sft.encode`.
+        accumulate: parts that each batch is computed in, one after the other; more take
+            less memory and more time, and leave the result as it is. None takes as many
+            as :func:`alignlab.training.parts.parts_of` finds; "kto", whose reference
+            point is a mean over the whole batch, takes one.
         options: hyperparameters of the loss, as ``PREFERENCE_LOSSES`` lists them and
             `alignlab.objectives` explains them, and further arguments of
             :func:`alignlab.training.loop.train`.
@@ -118,6 +131,11 @@ def train_dpo(
     names = {n for loss in PREFERENCE_LOSSES.values() for n in loss.hyperparameters}
     hyperparameters = {name: options.pop(name) for name in names & options.keys()}
     step = _step_of(loss_type, beta, hyperparameters)
+    if loss_type == "kto" and (accumulate or 1) > 1:
+        raise ValueError(
+            f'accumulate is {accumulate}; for "kto" it must be 1, as the reference '
+            "point is a mean over the whole batch"
+        )
     require_causal_lm(policy)
     trained_parameters(policy)  # refuses a frozen one before the reference reads
     if isinstance(reference, str | Path):
@@ -146,7 +164,10 @@ def train_dpo(
         columns = {}
         if PREFERENCE_LOSSES[loss_type].reference:
             columns = _reference_columns(reference, examples, ref_log_probs, pad)
-    require_rows_can_be_shared(policy, longest(examples))
+    layout = layout_for(policy, longest(examples))
+    if accumulate is None and loss_type != "kto":
+        lengths = [pair.length for pair in examples]
+        accumulate = parts_of(policy, lengths, batch_size, options)
     if eval_pairs is not None:
         lists = eval_pairs if isinstance(eval_pairs, Mapping) else {"eval": eval_pairs}
         lists = {name: encode(rows) for name, rows in lists.items()}
@@ -155,14 +176,14 @@ def train_dpo(
         options["on_log"] = _every(every, steps, evaluate, options.get("on_log"))
     return train(
         policy,
-        batches(examples, columns, batch_size, seed, pad),
+        batches(examples, columns, batch_size, seed, pad, layout, accumulate or 1),
         step,
         steps=steps,
         learning_rate=learning_rate,
         seed=seed,
         disable_dropout=disable_dropout,
         progress=progress,
-        **{"description": loss_type} | options,
+        **{"description": loss_type, "weigh": number_of_pairs} | options,
     )
 
 
@@ -172,7 +193,7 @@ def preference_step(
     loss_type: str = "sigmoid",
     beta: float = 0.1,
     **hyperparameters: float,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean loss of a batch of pairs, and what to log.
 
     Args:
@@ -208,17 +229,17 @@ def preference_step(
     return losses.mean(), _logs(*log_probs, *rewards)
 
 
-def _logs(chosen, rejected, reward_chosen, reward_rejected) -> dict[str, float]:
+def _logs(chosen, rejected, reward_chosen, reward_rejected) -> dict[str, Tensor]:
     means = torch.stack([chosen, rejected, reward_chosen, reward_rejected]).detach()
     names = [f"{name}/{side}" for name in ("log_probs", "rewards") for side in SIDES]
-    logs = dict(zip(names, means.mean(dim=1).tolist(), strict=True))
+    logs = dict(zip(names, exact(means.mean(dim=1)), strict=True))
     logs["rewards/margins"] = logs["rewards/chosen"] - logs["rewards/rejected"]
     logs["rewards/accuracies"] = _accuracy(reward_chosen, reward_rejected)
     return logs
 
 
-def _accuracy(chosen: Tensor, rejected: Tensor) -> float:
-    return (0.5 + 0.5 * (chosen - rejected).detach().sign()).mean().item()
+def _accuracy(chosen: Tensor, rejected: Tensor) -> Float[Tensor, ""]:
+    return (0.5 + 0.5 * (chosen - rejected).detach().sign()).mean()
 
 
 # --- Before the first step ------------------------------------------------------------
@@ -311,7 +332,7 @@ def _evaluation(
             for i, side in enumerate(SIDES):
                 metrics[f"{name}/log_probs/{side}"] = now[i].mean().item()
                 metrics[f"{name}/log_ratios/{side}"] = ratios[i].mean().item()
-            metrics[f"{name}/accuracies"] = _accuracy(*ratios)
+            metrics[f"{name}/accuracies"] = _accuracy(*ratios).item()
         return metrics
 
     return evaluate

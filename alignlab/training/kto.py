@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError
 from alignlab.models.pairs import EncodedPair, pair_log_probs
 from alignlab.objectives import implicit_reward, kto_loss
+from alignlab.training.loop import exact
 from alignlab.training.pairs import encode_pairs, log_probs_of
 from alignlab.training.rows import drop_long, is_desirable, require_columns, rows_of
 from alignlab.training.sft import encode
@@ -147,7 +148,7 @@ def kto_step(
     beta: float = 0.1,
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean KTO loss of a batch of completions, and what to log.
 
     The reference point is the batch's mean log-ratio of the mismatched completions; it
@@ -173,9 +174,9 @@ def kto_step(
     losses = kto_loss(log_probs, batch["ref"], good, kl, beta, *weights)
     rewards = implicit_reward(log_probs.detach(), batch["ref"], beta)
     logs = {
-        f"{name}/{side}": values[rows].mean().item()
+        f"{name}/{side}": exact(values[rows].mean())
         for name, values in (("log_probs", log_probs.detach()), ("rewards", rewards))
         for side, rows in (("chosen", good), ("rejected", ~good))
     }
     logs["rewards/margins"] = logs["rewards/chosen"] - logs["rewards/rejected"]
-    return losses.mean(), logs | {"kl": kl.clamp(min=0).item()}
+    return losses.mean(), logs | {"kl": kl.detach().clamp(min=0)}

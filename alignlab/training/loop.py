@@ -7,7 +7,8 @@ learned.
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,12 +20,14 @@ from tqdm.auto import tqdm
 
 from alignlab.errors import AlignlabError
 from alignlab.models.base import modes_restored
-from alignlab.models.fit import require_trainable
+from alignlab.models.fit import require_trainable, says_how_to_save_memory
 from alignlab.models.lean import lean_layers
 from alignlab.seeds import torch_seed
 
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
-LossFunction = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
+Batch = dict[str, Tensor]
+Logs = Mapping[str, float | Tensor]
+LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, Logs]]
 
 
 def lr_at(
@@ -61,9 +64,14 @@ def lr_at(
     return learning_rate * 0.5 * (1 - math.cos(math.pi * left))
 
 
+def len_of_batch(batch: Batch) -> int:
+    """Its rows."""
+    return len(next(iter(batch.values())))
+
+
 def train(
     model: nn.Module,
-    batches: Iterable[dict[str, Tensor]],
+    batches: Iterable[Batch | list[Batch]],
     loss_fn: LossFunction,
     *,
     steps: int,
@@ -81,6 +89,9 @@ def train(
     description: str = "training",
     log_every: int = 1,
     on_log: Callable[[dict], None] | None = None,
+    weigh: Callable[[Batch], int] = len_of_batch,
+    autocast: str | None = None,
+    gradient_checkpointing: bool = False,
 ) -> list[dict]:
     """Train a model in place with AdamW and return its history.
 
@@ -89,8 +100,10 @@ def train(
             It ends in the mode it came in, also after an error.
         batches: one dict of tensors per step, the same ones in the same order every
             time: a resumed run starts the iterable anew and skips the steps it has
-            already taken.
-        loss_fn: ``loss_fn(model, batch)`` gives the loss and a dict of numbers to log.
+            already taken. Or a list of dicts, the parts of a batch too large for
+            memory: their gradients add up to the batch's (see ``weigh``).
+        loss_fn: ``loss_fn(model, batch)`` gives the loss, a mean over the batch, and
+            numbers to log, also as tensors without dimensions.
         steps: optimizer steps in all, including those of an earlier interrupted run.
         learning_rate: the peak. Higher learns faster until it diverges; about 1e-3
             suits a million parameters, 1e-5 a billion.
@@ -109,8 +122,16 @@ def train(
         checkpoint_every: steps between two writes of that file; the last step always
             writes it.
         progress: show a bar with the loss and tokens per second.
-        log_every: keep the row of every so many steps, and of the last.
+        log_every: keep the row of every so many steps, and of the last. On a GPU the
+            host waits for the numbers of those steps only; higher is faster, and a loss
+            that is not finite shows as late.
         on_log: called with each row that is kept.
+        weigh: of how many things a part's loss is the mean, so that parts count by
+            them; by default its rows.
+        autocast: "bfloat16" or another dtype that matrix products are computed in, from
+            weights that stay as they are; None computes in the weights' own.
+        gradient_checkpointing: True keeps only each layer's input for the backward
+            pass, and computes the rest again: less memory, a third more time.
 
     Returns:
         Rows with step (1 for the first), loss (of that step, in the loss function's
@@ -119,8 +140,8 @@ def train(
 
     Raises:
         AlignlabError: if no parameter requires a gradient, the loss or the norm of the
-            gradient is not finite, the batches run out, or the checkpoint is damaged or
-            belongs to another run.
+            gradient is not finite, the batches or the memory run out, or the checkpoint
+            is damaged or belongs to another run.
         ValueError: if a hyperparameter is out of range.
     """
     rate = partial(
@@ -138,6 +159,7 @@ def train(
     optimizer = _adamw(model, weight_decay)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     done, tokens, earlier, history = 0, 0, 0.0, []
+    unread: list[Logs] = []  # numbers of the steps since the host last looked
     if checkpoint is not None and Path(checkpoint).exists():
         done, tokens, earlier, history = _load(checkpoint, model, optimizer)
         _require_same_run(checkpoint, done, steps, history, rate)
@@ -145,7 +167,13 @@ def train(
     start = time.perf_counter()
     iterator = islice(iter(batches), done, None)
     bar = tqdm(total=steps, initial=done, desc=description, disable=not progress)
-    with modes_restored(model), lean_layers(model), bar:
+    with (
+        modes_restored(model),
+        _checkpointing(model, gradient_checkpointing),
+        lean_layers(model),
+        says_how_to_save_memory(REMEDY),
+        bar,
+    ):
         set_training_mode(model, dropout=not disable_dropout)
         for step in range(done, steps):
             batch = next(iterator, None)
@@ -154,40 +182,117 @@ def train(
                     f"The batches ended after {step} of {steps} steps.",
                     "Pass batches that never end, or ask for fewer steps.",
                 )
-            batch = {name: value.to(device) for name, value in batch.items()}
+            parts = batch if isinstance(batch, list) else [batch]
+            tokens += sum(map(count_tokens, parts))
             for group in optimizer.param_groups:
                 group["lr"] = rate(step)
 
-            loss, logs = loss_fn(model, batch)
-            loss.backward()
-            grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm).item()
-            if not math.isfinite(loss.item()) or not math.isfinite(grad_norm):
-                raise AlignlabError(
-                    f"At step {step + 1} of {description} the loss is {loss.item()} "
-                    f"and the norm of its gradient {grad_norm}.",
-                    f"Lower learning_rate (now {learning_rate}), or look at that "
-                    "batch.",
-                )
+            compute = partial(_gradient, model, loss_fn, device=device, dtype=autocast)
+            loss, logs = compute(parts, [weigh(part) for part in parts])
+            grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+            unread.append({"loss": loss, "grad_norm": grad_norm, **logs})
+            last = step + 1 == steps
+            keep = last or (step + 1) % log_every == 0
+            save = checkpoint and (last or (step + 1) % checkpoint_every == 0)
+            if keep or save or device.type == "cpu":
+                numbers = read(unread)
+                _require_finite(numbers, step, description, learning_rate)
+                unread.clear()
             optimizer.step()
             optimizer.zero_grad()
 
-            tokens += count_tokens(batch)
             seconds = earlier + time.perf_counter() - start
             bar.update()
             speed = f"{tokens / seconds:,.0f} tokens/s"
-            bar.set_postfix_str(f"loss {loss.item():.3f}, {speed}", refresh=False)
-            last = step + 1 == steps
-            if last or (step + 1) % log_every == 0:
-                row = {"step": step + 1, "loss": loss.item()}
-                row |= {"learning_rate": rate(step), "grad_norm": grad_norm}
-                row |= {"tokens": tokens, "seconds": seconds}
-                history.append(row | logs)
+            if not unread:
+                loss = numbers[-1]["loss"]
+                bar.set_postfix_str(f"loss {loss:.3f}, {speed}", refresh=False)
+            if keep:
+                row = {"step": step + 1, "loss": None, "learning_rate": rate(step)}
+                row |= {"grad_norm": None, "tokens": tokens, "seconds": seconds}
+                history.append(row | numbers[-1])
                 if on_log is not None:
                     on_log(history[-1])
-            if checkpoint is not None and (last or (step + 1) % checkpoint_every == 0):
+            if save:
                 state = (step + 1, tokens, seconds, history)
                 _save(checkpoint, model, optimizer, state)
     return history
+
+
+REMEDY = (
+    "Cut each batch into more parts (accumulate), set gradient_checkpointing=True, "
+    "train adapters (LoRA) instead of all weights, or leave out the longest texts."
+)
+
+
+@contextmanager
+def _checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
+    if not wanted or model.is_gradient_checkpointing:
+        yield
+        return
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        model.gradient_checkpointing_disable()
+
+
+def _gradient(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    parts: list[Batch],
+    weights: list[int],
+    *,
+    device: torch.device,
+    dtype: str | None,
+) -> tuple[Tensor, Logs]:
+    """Add the gradient of a batch in parts; its loss, and what it logs, as means."""
+    context = nullcontext()
+    if dtype is not None:
+        context = torch.autocast(device.type, getattr(torch, dtype))
+    total, sums = sum(weights), {}
+    for part, weight in zip(parts, weights, strict=True):
+        part = {name: x.to(device, non_blocking=True) for name, x in part.items()}
+        with context:
+            loss, logs = loss_fn(model, part)
+        if len(parts) == 1:
+            loss.backward()
+            return loss.detach(), logs
+        share = weight / total
+        (share * loss).backward()
+        for name, x in {"loss": loss.detach(), **logs}.items():
+            sums[name] = sums.get(name, 0) + share * x
+    return sums.pop("loss"), sums
+
+
+def read(rows: list[Logs]) -> list[dict[str, float]]:
+    """The same rows in numbers. The host waits for a GPU once for all of them."""
+    tensors = [x for row in rows for x in row.values() if isinstance(x, Tensor)]
+    if not tensors:
+        return [dict(row) for row in rows]
+    values = iter(torch.stack([exact(x.detach()) for x in tensors]).tolist())
+    return [
+        {name: next(values) if isinstance(x, Tensor) else x for name, x in row.items()}
+        for row in rows
+    ]
+
+
+def exact(x: Tensor) -> Tensor:
+    """In float64, as Python computes, where the device has that."""
+    return x.float() if x.device.type == "mps" else x.double()
+
+
+def _require_finite(
+    rows: list[dict[str, float]], step: int, description: str, learning_rate: float
+) -> None:
+    """Stop at the first of the last steps whose loss or gradient has exploded."""
+    for number, row in enumerate(rows, start=step - len(rows) + 2):
+        if not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"]):
+            raise AlignlabError(
+                f"At step {number} of {description} the loss is {row['loss']} "
+                f"and the norm of its gradient {row['grad_norm']}.",
+                f"Lower learning_rate (now {learning_rate}), or look at that batch.",
+            )
 
 
 def set_training_mode(model: nn.Module, dropout: bool = True) -> None:

@@ -2,7 +2,7 @@
 them once, and batches hold them with its log-probabilities."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,14 +13,18 @@ from transformers import PreTrainedTokenizerBase
 from alignlab.errors import AlignlabError
 from alignlab.models.base import evaluation_mode
 from alignlab.models.dialogues import Encoded
+from alignlab.models.fit import says_how_to_save_memory
 from alignlab.models.lean import lean_layers
 from alignlab.models.pairs import (
     EncodedPair,
     pack,
+    pack_apart,
     pair_log_probs,
     require_rows_can_be_shared,
 )
+from alignlab.models.positions import needs_no_mask
 from alignlab.seeds import stream
+from alignlab.training.parts import in_parts
 from alignlab.training.rows import (
     drop_uninformative,
     pair_of,
@@ -29,6 +33,21 @@ from alignlab.training.rows import (
     warn_of_oddities,
 )
 from alignlab.training.sft import encode_rows
+
+Layout = Callable[[Sequence[EncodedPair], int], dict[str, Tensor]]
+
+
+def layout_for(model: nn.Module, longest: EncodedPair) -> Layout:
+    """How a model reads pairs: several in a row, or, where it reads rows without a mask
+    (on a GPU), each completion in a row of its own, which fast attention can read.
+
+    Raises:
+        AlignlabError: if it cannot read two completions in one row.
+    """
+    if needs_no_mask(model):
+        return pack_apart
+    require_rows_can_be_shared(model, longest)
+    return pack
 
 
 def encode_pairs(
@@ -105,12 +124,13 @@ def log_probs_of(
     Raises:
         AlignlabError: if the model cannot read two completions in one row.
     """
-    require_rows_can_be_shared(model, longest(pairs))
+    lay_out = layout_for(model, longest(pairs))
     device = next(model.parameters()).device
     parts = []
-    with evaluation_mode(model), lean_layers(model):
+    remedy = says_how_to_save_memory("Leave out the longest texts.")
+    with evaluation_mode(model), lean_layers(model), remedy:
         for start in range(0, len(pairs), batch_size):
-            packed = pack(pairs[start : start + batch_size], pad_token_id)
+            packed = lay_out(pairs[start : start + batch_size], pad_token_id)
             packed = {name: value.to(device) for name, value in packed.items()}
             parts.append(torch.stack(pair_log_probs(model, packed)).float().cpu())
     chosen, rejected = torch.cat(parts, dim=1)
@@ -123,13 +143,15 @@ def batches(
     batch_size: int,
     seed: int,
     pad_token_id: int,
-) -> Iterator[dict[str, Tensor]]:
+    layout: Layout = pack,
+    parts: int = 1,
+) -> Iterator[dict[str, Tensor] | list[dict[str, Tensor]]]:
     """Batches without end; each epoch has every pair once, in an order of its own.
 
-    A batch is what :func:`alignlab.models.pairs.pack` gives for its B pairs, and their
-    entries of the ``columns``, each (B,). Pairs of any length share a batch: packed,
-    they need hardly any padding. An epoch that ``batch_size`` does not divide is cut
-    into batches of nearly the same size.
+    A batch is what the ``layout`` gives for its B pairs, and their entries of the
+    ``columns``, each (B,); with several ``parts``, a list of so many. Pairs of any
+    length share a batch: packed, they need hardly any padding. An epoch that
+    ``batch_size`` does not divide is cut into batches of nearly the same size.
 
     Raises:
         ValueError: if there is no pair or batch_size is not positive.
@@ -142,8 +164,17 @@ def batches(
     while True:
         order = random.permutation(len(pairs))
         for rows in np.array_split(order, -(-len(pairs) // batch_size)):
-            batch = pack([pairs[i] for i in rows], pad_token_id)
-            yield batch | {name: values[rows] for name, values in columns.items()}
+            batch = [
+                layout([pairs[i] for i in part], pad_token_id)
+                | {name: values[part] for name, values in columns.items()}
+                for part in in_parts(rows, parts)
+            ]
+            yield batch[0] if parts == 1 else batch
+
+
+def number_of_pairs(batch: Mapping[str, Tensor]) -> int:
+    """Of a batch in either layout."""
+    return len(batch["chosen_tokens"])
 
 
 def longest(pairs: Sequence[EncodedPair]) -> EncodedPair:

@@ -35,6 +35,7 @@ from alignlab.objectives.reward import (
     plackett_luce_loss,
 )
 from alignlab.training.loop import train
+from alignlab.training.parts import in_parts, parts_of
 from alignlab.training.rows import (
     batches_of_like_length,
     dialogues_of,
@@ -141,17 +142,25 @@ def collate(comparisons: Sequence[Comparison], pad_token_id: int) -> dict[str, T
 
 
 def batches(
-    comparisons: Sequence[Comparison], batch_size: int, seed: int, pad_token_id: int
-) -> Iterator[dict[str, Tensor]]:
+    comparisons: Sequence[Comparison],
+    batch_size: int,
+    seed: int,
+    pad_token_id: int,
+    parts: int = 1,
+) -> Iterator[dict[str, Tensor] | list[dict[str, Tensor]]]:
     """Padded batches without end; see :func:`batches_of_like_length`. The replies of a
-    comparison stay together.
+    comparison stay together. With several ``parts``, each batch is a list of so many.
 
     Raises:
         ValueError: if there is no comparison or batch_size is not positive.
     """
     lengths = [each.longest for each in comparisons]
     for rows in batches_of_like_length(lengths, batch_size, seed):
-        yield collate([comparisons[i] for i in rows], pad_token_id)
+        batch = [
+            collate([comparisons[i] for i in part], pad_token_id)
+            for part in in_parts(rows, parts)
+        ]
+        yield batch[0] if parts == 1 else batch
 
 
 def reward_step(
@@ -160,7 +169,7 @@ def reward_step(
     ranking_loss: RankingLoss = "plackett_luce",
     label_smoothing: float = 0.0,
     center_rewards_coefficient: float = 0.0,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a batch that :func:`collate` made, and what to log.
 
     In nats per comparison; under "all_pairs" per pair. The logs are ``accuracy`` (see
@@ -193,17 +202,22 @@ def reward_step(
         loss = RANKING_LOSSES[ranking_loss](rewards)
     if center_rewards_coefficient:
         loss = loss + center_rewards_coefficient * centring_loss(rewards)
-    gap = (rewards[:, 0] - rewards[:, -1]).mean().item()
-    return loss, {"accuracy": order_accuracy(rewards.detach()), "gap": gap}
+    rewards = rewards.detach()
+    gap = (rewards[:, 0] - rewards[:, -1]).mean()
+    return loss, {"accuracy": _order_accuracy(rewards), "gap": gap}
 
 
 def order_accuracy(rewards: Float[Tensor, "rankings replies"]) -> float:
     """Share of the pairs within each row, best first, that the rewards put in the right
     order. A tie counts one half, so that a constant reward is at chance."""
+    return _order_accuracy(rewards).item()
+
+
+def _order_accuracy(rewards: Tensor) -> Float[Tensor, ""]:
     replies = rewards.shape[1]
     better, worse = torch.triu_indices(replies, replies, 1, device=rewards.device)
     difference = rewards[:, better] - rewards[:, worse]
-    return (0.5 + 0.5 * difference.sign()).mean().item()
+    return (0.5 + 0.5 * difference.sign()).mean()
 
 
 def train_reward_model(
@@ -222,6 +236,7 @@ def train_reward_model(
     center_rewards_coefficient: float = 0.0,
     ranking_loss: RankingLoss = "plackett_luce",
     chat_template_kwargs: Mapping | None = None,
+    accumulate: int | None = None,
     progress: bool = True,
     **options,
 ) -> list[dict]:
@@ -254,6 +269,9 @@ def train_reward_model(
             (see :func:`alignlab.objectives.centring_loss`); 0.01 is usual.
         ranking_loss: of rankings of more than two, "plackett_luce" or "all_pairs".
         chat_template_kwargs: see :func:`encode`.
+        accumulate: parts that each batch is computed in, one after the other; more take
+            less memory and more time, and leave the result as it is. None takes as many
+            as :func:`alignlab.training.parts.parts_of` finds.
         options: further arguments of :func:`alignlab.training.loop.train`.
 
     Returns:
@@ -300,6 +318,9 @@ def train_reward_model(
         label_smoothing=label_smoothing,
         center_rewards_coefficient=center_rewards_coefficient,
     )
+    if accumulate is None:
+        lengths = [each.longest * len(each.dialogues) for each in comparisons]
+        accumulate = parts_of(model, lengths, batch_size, options)
     steps_per_epoch = -(-len(comparisons) // batch_size)
     best: dict = {}
     if validation is not None:
@@ -309,7 +330,7 @@ def train_reward_model(
         options["on_log"] = partial(_keep_best, best, model, evaluate, steps_per_epoch)
     history = train(
         model,
-        batches(comparisons, batch_size, seed, pad),
+        batches(comparisons, batch_size, seed, pad, accumulate),
         step,
         steps=epochs * steps_per_epoch,
         learning_rate=learning_rate,
@@ -359,7 +380,7 @@ def _evaluate(model, comparisons, step, batch_size, pad) -> tuple[float, float]:
             batch = {name: value.to(model.device) for name, value in batch.items()}
             batch_loss, logs = step(model, batch)
             loss += batch_loss.item() * len(rows) / len(ordered)
-            accuracy += logs["accuracy"] * len(rows) / len(ordered)
+            accuracy += logs["accuracy"].item() * len(rows) / len(ordered)
     return loss, accuracy
 
 

@@ -23,6 +23,7 @@ from alignlab.models.fit import require_causal_lm, require_vocabulary
 from alignlab.models.positions import completion_log_probs
 from alignlab.models.text import context_length, pad_right, pad_token_id
 from alignlab.training.loop import train
+from alignlab.training.parts import in_parts, parts_of
 from alignlab.training.rows import (
     batches_of_like_length,
     drop_long,
@@ -149,21 +150,35 @@ def collate(encoded: list[Encoded], pad_token_id: int) -> dict[str, Tensor]:
 
 
 def batches(
-    encoded: list[Encoded], batch_size: int, seed: int, pad_token_id: int
-) -> Iterator[dict[str, Tensor]]:
+    encoded: list[Encoded],
+    batch_size: int,
+    seed: int,
+    pad_token_id: int,
+    parts: int = 1,
+) -> Iterator[dict[str, Tensor] | list[dict[str, Tensor]]]:
     """Padded batches without end; see :func:`batches_of_like_length`.
 
     Args:
         encoded: what :func:`encode` gives.
         batch_size: examples per batch at most.
         seed: fixes every order; the same seed gives the same batches.
+        parts: more than one gives each batch as a list of so many.
 
     Raises:
         ValueError: if there is no example or batch_size is not positive.
     """
     lengths = [len(example.input_ids) for example in encoded]
     for rows in batches_of_like_length(lengths, batch_size, seed):
-        yield collate([encoded[i] for i in rows], pad_token_id)
+        batch = [
+            collate([encoded[i] for i in part], pad_token_id)
+            for part in in_parts(rows, parts)
+        ]
+        yield batch[0] if parts == 1 else batch
+
+
+def learned_tokens(batch: dict[str, Tensor]) -> int:
+    """How many tokens of a batch are learned."""
+    return int(batch["mask"][:, 1:].sum())
 
 
 def sft_step(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict]:
@@ -184,6 +199,7 @@ def finetune(
     seed: int = 0,
     loss_on: LossOn = "completion",
     chat_template_kwargs: Mapping | None = None,
+    accumulate: int | None = None,
     progress: bool = True,
     **options,
 ) -> list[dict]:
@@ -203,6 +219,9 @@ def finetune(
         seed: fixes the order of the examples, and dropout.
         loss_on: "completion", "assistant" or "all", see :func:`encode`.
         chat_template_kwargs: see :func:`encode`.
+        accumulate: parts that each batch is computed in, one after the other; more take
+            less memory and more time, and leave the result as it is. None takes as many
+            as :func:`alignlab.training.parts.parts_of` finds.
         options: further arguments of :func:`alignlab.training.loop.train`.
 
     Returns:
@@ -217,15 +236,18 @@ def finetune(
     require_vocabulary(model, tokenizer)
     room = context_length(model)
     encoded = encode(tokenizer, examples, loss_on, room, chat_template_kwargs)
+    if accumulate is None:
+        lengths = [len(example.input_ids) for example in encoded]
+        accumulate = parts_of(model, lengths, batch_size, options)
     return train(
         model,
-        batches(encoded, batch_size, seed, pad_token_id(tokenizer)),
+        batches(encoded, batch_size, seed, pad_token_id(tokenizer), accumulate),
         sft_step,
         steps=steps,
         learning_rate=learning_rate,
         seed=seed,
         progress=progress,
-        **{"description": "fine-tuning"} | options,
+        **{"description": "fine-tuning", "weigh": learned_tokens} | options,
     )
 
 

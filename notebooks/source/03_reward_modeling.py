@@ -249,9 +249,11 @@ trunk, words = load_base("300k")
 
 
 def clear_cut(candidates):
-    """Comparisons without a wrong label, of replies that differ by more than a fact."""
+    """Comparisons without a wrong label, of replies that differ by more than a fact;
+    all there are of a policy that writes next to none."""
     pairs = artifacts.comparisons(candidates, flips=0.0, seed=first)
-    return [p for p in pairs if p["gold_chosen"] - p["gold_rejected"] > 1]
+    clear = [p for p in pairs if p["gold_chosen"] - p["gold_rejected"] > 1]
+    return clear if len(clear) >= 16 else pairs
 
 
 clear, unseen_clear = clear_cut(to_learn_from), clear_cut(to_test)
@@ -274,7 +276,8 @@ def last_token(mask):
 def rewards(model, pairs, side, read_at):
     prompts, replies = [p["prompt"] for p in pairs], [p[side] for p in pairs]
     ids = encode_dialogues(words, prompts, replies)
-    tokens, mask = pad_right(ids, words.pad_token_id)
+    batch = pad_right(ids, words.pad_token_id)
+    tokens, mask = (x.to(model.device) for x in batch)
     hidden = model.base_model(tokens, attention_mask=mask).last_hidden_state
     return model.score(hidden[torch.arange(len(pairs)), read_at(mask)])[:, 0]
 

@@ -360,6 +360,7 @@ episodes, texts = analysis.sample_batch(
     after, reference, tokenizer, [gold.request(s) for s in subjects], seed=first
 )
 scores = torch.tensor(proxy_of(reward_model, tokenizer, subjects, texts))
+scores = scores.to(episodes.mask.device)
 scores = (scores - scores.mean()) / scores.std()
 mask = episodes.mask.float()
 log_ratio = episodes.old_log_probs - episodes.ref_log_probs

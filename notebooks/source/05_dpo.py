@@ -330,7 +330,7 @@ ref_chosen, ref_rejected = log_probs_of(reference, encoded, pad)
 
 def token_log_probs(model, reply):
     rows = encode(tokenizer, [{"prompt": pair["prompt"], "completion": reply}])
-    batch = collate(rows, pad)
+    batch = {name: x.to(model.device) for name, x in collate(rows, pad).items()}
     mask = batch["mask"].bool()[0]
     tokens = [tokenizer.decode([t]) for t in batch["input_ids"][0][mask].tolist()]
     with torch.no_grad():

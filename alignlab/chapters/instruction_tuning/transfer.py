@@ -134,6 +134,7 @@ def reply_loss(model, tokenizer, examples: Sequence[Example]) -> float:
     total, count = 0.0, 0
     for at in range(0, len(encoded), 64):
         batch = sft.collate(encoded[at : at + 64], tokenizer.pad_token_id)
+        batch = {name: x.to(model.device) for name, x in batch.items()}
         total -= float(completion_log_probs(model, **batch).sum())
         count += int(batch["mask"][:, 1:].sum())
     return total / count

@@ -22,8 +22,8 @@ class Processes(OneProcess):
     tokens, so that neither their number nor that of the processes changes the gradient.
     """
 
-    def __init__(self, accelerator: Accelerator):
-        self.accelerator = accelerator
+    def __init__(self, accelerator: Accelerator, vocabulary: int = 1):
+        self.accelerator, self.vocabulary = accelerator, vocabulary
         state = accelerator.state
         self.fsdp = getattr(state, "fsdp_plugin", None) is not None
         plugin = getattr(state, "deepspeed_plugin", None)
@@ -53,7 +53,7 @@ class Processes(OneProcess):
         have to call the model equally often."""
         if self.fsdp or self.deepspeed:
             return np.array_split(rows, parts)
-        return split_by_width(episodes, rows, parts)
+        return split_by_width(episodes, rows, parts, self.vocabulary)
 
     def _exchange_gradients(self, exchange: bool, model: nn.Module):
         """Processes exchange gradients in a minibatch's last backward pass only."""

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from alignlab.models.decoding import can_step, step
 from alignlab.models.fit import output_width
 from alignlab.models.lean import last_mlp_at
-from alignlab.models.positions import logits_at
+from alignlab.models.positions import logits_at, needs_no_mask
 
 
 class NextToken(NamedTuple):
@@ -117,11 +117,13 @@ class PolicyAndValue(nn.Module):
         none."""
         if self.value_model is None:
             return torch.zeros(int(prediction_mask.sum()), device=input_ids.device)
-        with last_mlp_at(self.value_model, prediction_mask):
+        places = prediction_mask.nonzero(as_tuple=True)
+        mask = _unpadded(self.value_model, input_ids)
+        with last_mlp_at(self.value_model, places, input_ids.shape[1]):
             hidden = self.value_model.base_model(
-                input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False
+                input_ids, use_cache=False, **mask
             ).last_hidden_state
-        return self.value_model.score(hidden[prediction_mask])[:, 0].float()
+        return self.value_model.score(hidden[places])[:, 0].float()
 
     def __getattr__(self, name: str):
         if name in PolicyAndValue.FORWARDED_TO_POLICY:
@@ -138,14 +140,19 @@ def completion_logits(
     """Logits and last hidden states at the prediction mask, row by row, of rows that
     are padded on the right: no real token attends to padding there, so attention needs
     no mask, which is faster. Only the logits of ids below ``vocabulary``."""
+    mask = _unpadded(model, input_ids)
     logits, hidden = logits_at(
-        model,
-        prediction_mask,
-        input_ids,
-        attention_mask=torch.ones_like(input_ids),
-        use_cache=False,
+        model, prediction_mask, input_ids, use_cache=False, **mask
     )
     return within(logits, vocabulary), hidden
+
+
+def _unpadded(model: nn.Module, input_ids: Tensor) -> dict[str, Tensor]:
+    """What tells the model that no token is hidden: a mask of ones, or none where the
+    model takes that for the same, as the host would wait for a GPU to look at it."""
+    if needs_no_mask(model):
+        return {}
+    return {"attention_mask": torch.ones_like(input_ids)}
 
 
 @contextlib.contextmanager

@@ -25,6 +25,9 @@ GROUP_PRICE = {"cpu": 128, "gpu": 8192}
 # Tokens in one forward pass. Larger passes fall out of a CPU's cache: a batch of 7,000
 # tokens takes a third longer in one pass than in four.
 GROUP_LIMIT = {"cpu": 2048, "gpu": math.inf}
+# Logits in one forward pass on a GPU: 1 GiB in float32, which an update holds four
+# times (log-probabilities, the reference's, and gradients).
+GROUP_LOGITS = 2**28
 
 
 # --- Prompts ------------------------------------------------------------------------
@@ -283,21 +286,32 @@ def cheapest_groups(
     return groups[::-1]
 
 
-def group_by_width(widths: np.ndarray, device: torch.device) -> list[np.ndarray]:
-    """:func:`cheapest_groups` at what a forward pass costs on this device."""
+def group_by_width(
+    widths: np.ndarray, device: torch.device, vocabulary: int = 1
+) -> list[np.ndarray]:
+    """:func:`cheapest_groups` at what a forward pass costs on this device.
+
+    Args:
+        vocabulary: how many logits a token has, if they are computed.
+    """
     kind = "cpu" if device.type == "cpu" else "gpu"
-    return cheapest_groups(widths, GROUP_PRICE[kind], GROUP_LIMIT[kind])
+    limit = GROUP_LIMIT[kind]
+    if kind == "gpu":
+        limit = min(limit, GROUP_LOGITS // vocabulary)
+    return cheapest_groups(widths, GROUP_PRICE[kind], limit)
 
 
 def split_by_width(
-    episodes: Episodes, rows: np.ndarray, parts: int = 1
+    episodes: Episodes, rows: np.ndarray, parts: int = 1, vocabulary: int = 1
 ) -> list[np.ndarray]:
-    """These rows of the episodes in at least ``parts`` parts, each of like width."""
+    """These rows of the episodes in at least ``parts`` parts, each of like width; see
+    :func:`group_by_width`."""
     widths = episodes.widths.cpu().numpy()
+    device = episodes.mask.device
     return [
         part[group]
         for part in np.array_split(rows, parts)
-        for group in group_by_width(widths[part], episodes.mask.device)
+        for group in group_by_width(widths[part], device, vocabulary)
     ]
 
 

@@ -25,7 +25,12 @@ from transformers import (
 )
 
 from alignlab.errors import AlignlabError
-from alignlab.models.fit import require_trainable, tokenizer_size, vocabulary_size
+from alignlab.models.fit import (
+    require_trainable,
+    says_how_to_save_memory,
+    tokenizer_size,
+    vocabulary_size,
+)
 from alignlab.models.lean import lean_layers
 from alignlab.models.sampler import keeps_cache, require_sampled_is_scored
 from alignlab.models.text import completion_text, pad_token_id
@@ -76,6 +81,12 @@ from alignlab.training.ppo.rollout import (
     sample_episodes,
 )
 from alignlab.training.ppo.update import ppo_update
+
+REMEDY = (
+    "Halve per_device_train_batch_size and double gradient_accumulation_steps, set "
+    "local_rollout_forward_batch_size or gradient_checkpointing=True, lower "
+    "max_completion_length, or train adapters (peft_config)."
+)
 
 
 class PPOTrainer(Trainer):
@@ -199,7 +210,7 @@ class PPOTrainer(Trainer):
             model.config.use_cache = use_cache  # the Trainer turns it off for good
         if has_adapters and args.gradient_checkpointing:
             model.enable_input_require_grads()
-        self.processes = Processes(self.accelerator)
+        self.processes = Processes(self.accelerator, size)
         if ref_model is None and self.processes.sharded:
             ref_model = copy.deepcopy(model)
         self.ref_model = self.processes.prepare_frozen(ref_model)
@@ -222,7 +233,7 @@ class PPOTrainer(Trainer):
             return torch.zeros((), device=self.args.device)  # see get_train_dataloader
         args, update, clock = self.args, self.state.global_step, Clock()
         k = args.completions_per_prompt
-        with lean_layers(*self._models()):
+        with lean_layers(*self._models()), says_how_to_save_memory(REMEDY):
             rows = self.prompts.draw(update, args.batch_size // k, args.seed)
             rows = [row for row in rows for _ in range(k)]
             size = args.local_rollout_forward_batch_size
@@ -514,7 +525,7 @@ class PPOTrainer(Trainer):
             require_fit(self.rewards, prompts, args, "eval_dataset")
         if prompts is None:
             raise AlignlabError("There is no eval_dataset.", "Pass one.")
-        with lean_layers(*self._models()):
+        with lean_layers(*self._models()), says_how_to_save_memory(REMEDY):
             _, _, metrics, self.eval_completions = self._sample_and_score(
                 prompts,
                 list(range(len(prompts))),

@@ -41,12 +41,15 @@ class OneProcess:
     """How a single process makes an optimizer step. Several processes have
     `distributed.Processes`, with the same methods."""
 
+    vocabulary = 1  # logits of a token, which limit what fits into one pass
+
     def micro_batches(
         self, model: nn.Module, episodes: Episodes, rows: np.ndarray, config: PPOConfig
     ) -> Iterator[tuple[Episodes, Float[Tensor, ""]]]:
         """A minibatch in parts of like width, each with its share of the tokens."""
         tokens = episodes.mask[rows].sum()
-        for part in split_by_width(episodes, rows, config.gradient_accumulation_steps):
+        parts = config.gradient_accumulation_steps
+        for part in split_by_width(episodes, rows, parts, self.vocabulary):
             batch = episodes.take(part)
             yield batch, batch.mask.sum() / tokens
 
