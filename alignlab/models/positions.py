@@ -151,9 +151,10 @@ def completion_log_probs(
     if not needs_no_mask(model, attention_mask):
         if _reads_padding(model, attention_mask):
             return _of_rows_moved_left(model, input_ids, attention_mask, mask)
-        where = dict(
-            attention_mask=attention_mask, position_ids=positions_of(attention_mask)
-        )
+        counted = positions_of(attention_mask)
+        where = {"attention_mask": attention_mask, "position_ids": counted}
+    elif _tells_rows_apart(model):
+        return _of_one_row(model, input_ids, attention_mask.bool(), mask)
     # (B, T-1): logits at t predict token t+1, if t is a real token.
     predicts = mask[:, 1:].bool() & attention_mask[:, :-1].bool()
     row, column = _places(predicts)  # (N,)
@@ -161,6 +162,28 @@ def completion_log_probs(
     log_probs = log_probs_at(
         model, (row, column), tokens, input_ids, use_cache=False, **where
     )
+    return log_probs.new_zeros(predicts.shape).index_put((row, column), log_probs)
+
+
+def _tells_rows_apart(model: nn.Module) -> bool:
+    """Whether attention knows by positions that start anew where another text begins:
+    flash attention's kernels for texts of various lengths."""
+    return model.config._attn_implementation.startswith("flash_attention")
+
+
+def _of_one_row(
+    model: nn.Module, input_ids: Tensor, real: Tensor, mask: Tensor
+) -> Float[Tensor, "batch time-1"]:
+    """:func:`completion_log_probs` of rows padded on the right, laid end to end in one
+    row without padding."""
+    places = _places(real)
+    inputs = {"position_ids": places[1][None], "use_cache": False}
+    index = (real.flatten().cumsum(0) - 1).view_as(real)  # of each token in that row
+    predicts = mask[:, 1:].bool() & real[:, 1:]
+    row, column = _places(predicts)
+    in_row = torch.zeros_like(row), index[row, column]
+    tokens = input_ids[row, column + 1]
+    log_probs = log_probs_at(model, in_row, tokens, input_ids[places][None], **inputs)
     return log_probs.new_zeros(predicts.shape).index_put((row, column), log_probs)
 
 

@@ -158,7 +158,7 @@ def _sample_with_cache(
     running = torch.ones_like(rows, dtype=torch.bool)
     width = torch.zeros_like(rows[0])  # steps in which a row was running
     stops = torch.tensor(ends, device=rows.device, dtype=rows.dtype)
-    every = 1 if rows.device.type == "cpu" else LOOK_EVERY
+    every = _looks_every(rows.device)
     spread_mask = _takes_spread_mask(model, input_ids)
     cache = empty_cache(model)
     # Without padding no mask is needed, which saves building one at every step.
@@ -194,6 +194,10 @@ def _sample_with_cache(
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
     return output[:, :width]
+
+
+def _looks_every(device: torch.device) -> int:
+    return 1 if device.type == "cpu" else LOOK_EVERY
 
 
 def _takes_spread_mask(model: nn.Module, input_ids: Tensor) -> bool:

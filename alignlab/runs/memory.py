@@ -24,6 +24,7 @@ QWEN = Shape(
     vocabulary=151_936,
 )
 CACHED = 2 * 2 * 64  # numbers a token and layer: keys and values of two heads of 64
+LEAST = 5e7  # bytes
 CONTEXT = 0.8e9  # bytes that CUDA and torch take for themselves, about
 
 
@@ -59,7 +60,7 @@ BASE = (
     Stage("03", "reward model", 64, 160, "reward", others=1),
     Stage("04", "PPO", 64, 160, "ppo", judges=1, sampled=64),
     Stage("05", "DPO", 64, 160, judges=1, others=1, sampled=256),
-    Stage("06", "PPO on an ensemble", 64, 160, "ppo", judges=4, sampled=64),
+    Stage("06", "PPO on an ensemble", 64, 160, "ppo", judges=3, sampled=64),
     Stage("07", "PPO on answers", 128, 96, "ppo", sampled=128),
     Stage("08", "PPO on stated confidence", 256, 96, "ppo", sampled=256),
 )
@@ -101,15 +102,18 @@ def reckoned(stage: Stage, shape: Shape = QWEN) -> dict[str, float]:
 
 
 def table(stages: Iterable[Stage] = BASE) -> str:
-    """A table in Markdown, in gigabytes."""
+    """A table in Markdown, in gigabytes; less than a twentieth of one is left out."""
     stages = list(stages)
     reckonings = [reckoned(stage) for stage in stages]
-    names = list(dict.fromkeys(name for parts in reckonings for name in parts))
+    names = dict.fromkeys(
+        name for parts in reckonings for name, x in parts.items() if x >= LEAST
+    )
+    names = [*(name for name in names if name != "CUDA"), "CUDA"]
     head = ["notebook", "stage", *names, "in all"]
     lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2)]
     for stage, parts in zip(stages, reckonings, strict=True):
         sizes = [parts.get(name, 0) for name in names]
-        cells = [f"{x / 1e9:.1f}" if x >= 5e7 else "" for x in sizes]
-        whole = f"{sum(sizes) / 1e9:.1f}"
+        cells = [f"{x / 1e9:.1f}" if x >= LEAST else "" for x in sizes]
+        whole = f"{sum(parts.values()) / 1e9:.1f}"
         lines.append([stage.notebook, stage.what, *cells, whole])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

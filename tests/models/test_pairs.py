@@ -16,6 +16,7 @@ from alignlab.models.pairs import (
     REJECTED,
     EncodedPair,
     pack,
+    pack_apart,
     pair_log_probs,
     require_rows_can_be_shared,
 )
@@ -274,3 +275,28 @@ def test_empty_parts_are_refused():
         with pytest.raises(ValueError, match=f"pair 1 has no tokens in its {name}"):
             pack([PAIRS[0], less], 0)
         assert less[part] == []
+
+
+@pytest.mark.parametrize("pairs", [PAIRS, MASKED])
+def test_rows_of_their_own_give_the_same(tiny_model, pairs):
+    model, parameters = tiny_model.double(), list(tiny_model.parameters())
+    together, apart = (
+        pair_log_probs(model, layout(pairs, 0)) for layout in (pack, pack_apart)
+    )
+    for a, b in zip(together, apart, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=0)
+    gradients = [
+        torch.autograd.grad((chosen - rejected**2).sum(), parameters)
+        for chosen, rejected in (together, apart)
+    ]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * b.abs().max().item())
+
+
+def test_both_layouts_count_the_same_tokens():
+    for pairs in (PAIRS, MASKED):
+        shared, own = pack(pairs, 0), pack_apart(pairs, 0)
+        for side in ("chosen_tokens", "rejected_tokens"):
+            assert own[side].tolist() == shared[side].tolist()
+    with pytest.raises(ValueError, match="no tokens in its chosen"):
+        pack_apart([PAIRS[0]._replace(chosen=[])], 0)

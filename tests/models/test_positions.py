@@ -5,8 +5,14 @@ import copy
 import pytest
 import torch
 
+from alignlab.models import positions
 from alignlab.models.fit import output_width
-from alignlab.models.positions import completion_log_probs, logits_at, pick_log_probs
+from alignlab.models.positions import (
+    completion_log_probs,
+    log_probs_at,
+    logits_at,
+    pick_log_probs,
+)
 from alignlab.models.text import pad_left, pad_right
 from alignlab.objectives import token_log_probs
 from tests.models.conftest import KINDS
@@ -185,3 +191,70 @@ def test_an_empty_mask_gives_zeros_and_shapes_must_agree(tiny_model, batch):
     assert (completion_log_probs(tiny_model, ids, attention, 0 * mask) == 0).all()
     with pytest.raises(ValueError, match=r"\(4, 9\), \(4, 9\) and \(4, 8\)"):
         completion_log_probs(tiny_model, ids, attention, mask[:, 1:])
+
+
+def test_logits_in_pieces_give_the_same(tiny_model, batch, monkeypatch):
+    ids, attention, mask = batch
+    model, parameters = tiny_model.double(), list(tiny_model.parameters())
+    whole = completion_log_probs(model, *batch)
+    expected = torch.autograd.grad(whole.square().sum(), parameters)
+    widths = []
+    model.lm_head.register_forward_hook(lambda m, x, y: widths.append(y.shape[-2]))
+    monkeypatch.setattr(positions, "LOGITS_LIMIT", 3 * model.config.vocab_size)
+    pieces = completion_log_probs(model, *batch)
+    torch.testing.assert_close(pieces, whole, rtol=1e-12, atol=0)
+    assert max(widths) == 3 and widths[0] == 0
+    found = torch.autograd.grad(pieces.square().sum(), parameters)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * b.abs().max().item())
+
+
+def test_a_token_may_share_its_row_with_another_in_pieces(
+    tiny_model, batch, monkeypatch
+):
+    ids, attention, _ = batch
+    places = torch.tensor([0, 0, 1]), torch.tensor([1, 3, 2])
+    rows, tokens = torch.tensor([0, 0, 2, 1]), torch.tensor([5, 6, 7, 8])
+    inputs = dict(attention_mask=attention, use_cache=False)
+    whole = log_probs_at(tiny_model, places, tokens, ids, rows, **inputs)
+    monkeypatch.setattr(positions, "LOGITS_LIMIT", 1)
+    pieces = log_probs_at(tiny_model, places, tokens, ids, rows, **inputs)
+    torch.testing.assert_close(pieces, whole)
+
+
+def test_padding_behind_a_text_needs_no_mask(tiny_model, batch, monkeypatch):
+    """What a GPU does, on the CPU."""
+    expected = completion_log_probs(tiny_model, *batch)
+    asked = []
+
+    def needs_no_mask(model, attention_mask=None):
+        asked.append(positions._padded_before(attention_mask))
+        return not asked[-1]
+
+    monkeypatch.setattr(positions, "needs_no_mask", needs_no_mask)
+    found = completion_log_probs(tiny_model, *batch)
+    torch.testing.assert_close(found, expected)
+    moved = [x.flip(1) for x in batch]  # padding on the left does need one
+    completion_log_probs(tiny_model, *moved)
+    assert asked == [False, True]
+
+
+def test_rows_end_to_end_give_the_same(tiny_model, batch, monkeypatch):
+    """As flash attention reads them; here a mask tells them apart."""
+    parameters = list(tiny_model.parameters())
+    expected = completion_log_probs(tiny_model, *batch)
+    shapes = []
+    tiny_model.model.embed_tokens.register_forward_pre_hook(
+        lambda module, inputs: shapes.append(inputs[0].shape)
+    )
+    monkeypatch.setattr(positions, "needs_no_mask", lambda model, mask: True)
+    monkeypatch.setattr(positions, "_tells_rows_apart", lambda model: True)
+    found = completion_log_probs(tiny_model, *batch)
+    assert shapes == [(1, batch[1].sum())]
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(
+        torch.autograd.grad(found.square().sum(), parameters),
+        torch.autograd.grad(expected.square().sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * b.abs().max().item())

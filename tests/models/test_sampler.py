@@ -466,3 +466,40 @@ def test_only_what_is_sampled_draws_random_numbers(tiny_model, tiny_tokenizer):
     complete(tiny_model, tiny_tokenizer, PROMPTS, 4)
     complete(tiny_model, tiny_tokenizer, PROMPTS, 4, temperature=1.0, seed=0)
     assert torch.equal(state, torch.get_rng_state())
+
+
+# --- What a GPU does, on the CPU ------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_the_shortest_wait_has_the_models_distribution(temperature):
+    torch.manual_seed(0)
+    logits, n = 2 * torch.randn(40), 40_000
+    generator = torch.Generator().manual_seed(1)
+    chosen = sampler._race(logits.expand(n, -1), temperature, generator)
+    expected = n * (logits / temperature).softmax(-1)
+    counts = torch.bincount(chosen, minlength=len(expected))
+    often = expected >= 10
+    statistic = ((counts - expected)[often] ** 2 / expected[often]).sum()
+    freedom = int(often.sum())
+    assert freedom > 10
+    assert abs(statistic - freedom) < 5 * (2 * freedom) ** 0.5
+
+
+def test_tokens_that_cannot_come_never_win():
+    never = -torch.inf
+    logits = torch.tensor([never, 0.0, never, 3.0, never]).expand(20_000, 5)
+    counts = torch.bincount(sampler._race(logits, 1.0, None), minlength=5)
+    assert counts[[0, 2, 4]].sum() == 0 and counts.min() == 0 < counts[1]
+
+
+def test_looking_less_often_gives_the_same_replies(tiny_model, monkeypatch):
+    ids, mask = prompts([3, 7, 4, 5], tiny_model.config.vocab_size)
+    ends = list(range(0, tiny_model.config.vocab_size, 7))
+    greedy = dict(max_new_tokens=20, temperature=0, eos_token_id=ends, pad_token_id=0)
+    often = sample(tiny_model, ids, mask, **greedy)
+    monkeypatch.setattr(sampler, "_looks_every", lambda device: 8)
+    monkeypatch.setattr(sampler, "_takes_spread_mask", lambda model, ids: True)
+    seldom = sample(tiny_model, ids, mask, **greedy)
+    assert often.shape[1] < 20  # all of them end
+    assert torch.equal(often, seldom)

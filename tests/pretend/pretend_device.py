@@ -51,7 +51,8 @@ _watching: list[list[Sync]] = []
 @contextmanager
 def syncs() -> Iterator[list[Sync]]:
     """Meanwhile, list what makes the host wait: a "read" of numbers, a "copy" to or
-    from the device, and a "shape" that depends on numbers."""
+    from the device (not to it with ``non_blocking``), and a "shape" that depends on
+    numbers."""
     counted: list[Sync] = []
     _watching.append(counted)
     try:
@@ -203,7 +204,8 @@ def _require_own(generator: torch._C.Generator) -> None:
 
 
 def _copy(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
-    if source.device.type != target.device.type:
+    uploads = target.device.type == NAME
+    if source.device.type != target.device.type and not (uploads and non_blocking):
         _count("copy")
     hosts = [x if x.device.type == "cpu" else _on_host(x) for x in (source, target)]
     hosts[1].copy_(hosts[0])

@@ -62,19 +62,17 @@ def per_step(train: Callable[[int], None], few: int = 2, more: int = 6) -> dict:
     return {"syncs": sum(own.values()), "where": own}
 
 
+LOOP = dict(learning_rate=1e-4, progress=False, log_every=100, batch_size=4)
+
+
 def sft() -> dict:
     model, tokenizer = policy()
-    losses = []
 
-    def train(steps: int) -> None:
-        own = copy.deepcopy(model)
-        history = finetune(
-            own, tokenizer, EXAMPLES, steps=steps, batch_size=4, learning_rate=1e-3,
-            progress=False, log_every=100, schedule="constant", warmup=1,
-        )  # fmt: skip
-        losses.append(history[-1]["loss"])
+    def train(steps: int, device: str = pretend_device.NAME) -> float:
+        own = copy.deepcopy(model).to(device)
+        return finetune(own, tokenizer, EXAMPLES, steps=steps, **LOOP)[-1]["loss"]
 
-    return per_step(train) | {"losses": losses}
+    return per_step(train) | {"loss": train(2), "loss on a CPU": train(2, "cpu")}
 
 
 def sampler() -> dict:
@@ -89,7 +87,9 @@ def sampler() -> dict:
         sample(model, *batch, max_new_tokens=tokens, generator=generator)
 
     counts = per_step(draw, 16, 80)
-    return counts | {"greedy": greedy, "drawn": len(drawn)}
+    on_cpu = [c.tokens for c in complete(model.cpu(), tokenizer, QUESTIONS, 12)]
+    same = greedy == on_cpu
+    return counts | {"greedy as on a CPU": same, "drawn": len(drawn)}
 
 
 def reward_model() -> dict:
@@ -99,13 +99,14 @@ def reward_model() -> dict:
     def train(steps: int) -> None:
         own = copy.deepcopy(judge)
         train_reward_model(
-            own, tokenizer, PAIRS, epochs=steps // 2, batch_size=8, learning_rate=1e-3,
-            progress=False, log_every=100,
-        )  # fmt: skip
+            own, tokenizer, PAIRS, epochs=steps // 2, **{**LOOP, "batch_size": 8}
+        )
 
     counts = per_step(train)
-    scores = score(judge, tokenizer, QUESTIONS, ["Yes."] * len(QUESTIONS))
-    return counts | {"scores": scores.tolist()}
+    replies = ["Yes."] * len(QUESTIONS)
+    scores = score(judge, tokenizer, QUESTIONS, replies).tolist()
+    on_cpu = score(judge.cpu(), tokenizer, QUESTIONS, replies).tolist()
+    return counts | {"scores": scores, "scores on a CPU": on_cpu}
 
 
 def ppo(peft_config=None, **settings) -> dict:
@@ -139,17 +140,12 @@ def grpo() -> dict:
 
 def dpo() -> dict:
     model, tokenizer = policy()
-    losses = []
 
-    def train(steps: int) -> None:
-        own = copy.deepcopy(model)
-        history = train_dpo(
-            own, tokenizer, PAIRS, steps=steps, batch_size=4, learning_rate=1e-3,
-            progress=False, log_every=100, schedule="constant", warmup=1,
-        )  # fmt: skip
-        losses.append(history[-1]["loss"])
+    def train(steps: int, device: str = pretend_device.NAME) -> float:
+        own = copy.deepcopy(model).to(device)
+        return train_dpo(own, tokenizer, PAIRS, steps=steps, **LOOP)[-1]["loss"]
 
-    return per_step(train) | {"losses": losses}
+    return per_step(train) | {"loss": train(2), "loss on a CPU": train(2, "cpu")}
 
 
 def kto() -> dict:

@@ -44,3 +44,38 @@ def test_a_tensor_left_on_the_cpu_is_refused(stages):
 
 def test_ppo_computes_on_the_device(stages):
     assert stages["ppo"]["device"].startswith("pretend")
+
+
+@pytest.mark.parametrize("name", ["sft", "dpo"])
+def test_training_computes_what_it_does_on_a_cpu(stages, name):
+    own = stages[name]
+    assert own["loss"] == pytest.approx(own["loss on a CPU"], rel=1e-4)
+
+
+def test_replies_and_scores_are_those_of_a_cpu(stages):
+    assert stages["sampler"]["greedy as on a CPU"]
+    own = stages["reward_model"]
+    assert own["scores"] == pytest.approx(own["scores on a CPU"], rel=1e-4)
+
+
+# --- How often the host waits ---------------------------------------------------------
+
+CEILINGS = {"sampler": 0.13, "sft": 3, "reward_model": 3, "dpo": 3}
+
+
+@pytest.mark.parametrize("name", CEILINGS)
+def test_host_waits_no_more_often_than_it_has_to(stages, name):
+    """For each sampled token, and for each training step without a row to keep."""
+    assert stages[name]["syncs"] <= CEILINGS[name], stages[name]["where"]
+
+
+@pytest.mark.parametrize("name", ["ppo", "ppo_lora", "grpo"])
+def test_an_update_waits_less_than_200_times(stages, name):
+    """Of two updates, with two epochs each and eight sampled tokens."""
+    assert sum(stages[name]["where"].values()) <= 2 * 200, stages[name]["where"]
+
+
+def test_docs_tell_the_ceilings():
+    text = (SCRIPT.parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
+    for number in CEILINGS.values():
+        assert f"| {number} |" in text

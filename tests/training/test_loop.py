@@ -321,3 +321,60 @@ def test_a_model_of_which_nothing_can_be_trained_is_refused():
     model = nn.Linear(2, 1).requires_grad_(False)
     with pytest.raises(AlignlabError, match="Nothing of the model can be trained"):
         train(model, [{}], lambda *_: pytest.fail(), steps=1, learning_rate=1e-3)
+
+
+# --- numbers that stay on the device --------------------------------------------------
+
+
+def test_logs_may_be_tensors(monkeypatch):
+    def with_logs(model, batch):
+        loss, _ = copying(model, batch)
+        return loss, {"twice": 2 * loss.detach(), "plain": 3.0}
+
+    for row in run(Toy(), loss_fn=with_logs, steps=3):
+        assert row["twice"] == pytest.approx(2 * row["loss"])
+        assert row["plain"] == 3.0
+        assert all(isinstance(value, float | int) for value in row.values())
+
+
+def test_reading_keeps_names_order_and_values():
+    rows = [
+        {"a": torch.tensor(1.5), "b": 2.0},
+        {"a": torch.tensor(0.1), "b": torch.tensor(3.0, dtype=torch.float64)},
+    ]
+    expected = [{"a": 1.5, "b": 2.0}, {"a": torch.tensor(0.1).item(), "b": 3.0}]
+    assert loop.read(rows) == expected
+    assert loop.read([{"b": 1.0}]) == [{"b": 1.0}]
+
+
+def test_the_first_of_several_steps_that_exploded_is_named():
+    rows = [{"loss": 1.0, "grad_norm": 1.0}] * 3
+    rows[1] = {"loss": math.nan, "grad_norm": 1.0}
+    with pytest.raises(AlignlabError, match="At step 9 of this the loss is nan"):
+        loop._require_finite(rows, 9, "this", 0.1)
+    loop._require_finite(rows[:1], 0, "this", 0.1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+    ],
+)
+def test_memory_that_has_run_out_says_what_to_change(error):
+    def too_large(model, batch):
+        raise error
+
+    with pytest.raises(AlignlabError, match="memory has run out") as raised:
+        run(Toy(), loss_fn=too_large)
+    assert "accumulate" in raised.value.remedy
+    assert "\n" not in raised.value.message
+
+
+def test_other_errors_pass():
+    def broken(model, batch):
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        run(Toy(), loss_fn=broken)

@@ -16,6 +16,7 @@ from transformers import (
 
 from alignlab.errors import AlignlabError
 from alignlab.models.positions import completion_log_probs
+from alignlab.training.ppo import rollout
 from alignlab.training.ppo.policy_value import PolicyAndValue, completion_logits
 from alignlab.training.ppo.rollout import (
     Episodes,
@@ -347,3 +348,18 @@ def test_in_bfloat16_episodes_are_read_again(tiny_model, tiny_tokenizer):
     assert min(counts) > 0
     _, counts = passes(tiny_model.bfloat16(), tiny_tokenizer)
     assert min(counts) > 0
+
+
+def test_a_gpu_has_a_limit_on_the_logits_of_a_pass():
+    widths = np.full(64, 100)
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert len(rollout.group_by_width(widths, gpu)) == 1
+    groups = rollout.group_by_width(widths, gpu, vocabulary=150_000)
+    limit = rollout.GROUP_LOGITS // 150_000
+    assert len(groups) > 1 and max(map(len, groups)) * 100 <= limit
+    assert sorted(np.concatenate(groups)) == list(range(64))
+    alone = rollout.group_by_width(widths, gpu, vocabulary=2**30)
+    assert [len(group) for group in alone] == [1] * 64
+    as_before = rollout.group_by_width(widths, cpu)
+    same = rollout.group_by_width(widths, cpu, vocabulary=150_000)
+    assert [len(group) for group in same] == [len(group) for group in as_before]
