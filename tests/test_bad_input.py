@@ -13,11 +13,13 @@ from alignlab.models import base, named
 from alignlab.models.base import load_base, load_model, use_device
 from alignlab.models.reward import load_reward_model
 from alignlab.models.sampler import complete
+from alignlab.ppo import PPOConfig, PPOTrainer
 from alignlab.training.dpo import train_dpo
-from alignlab.training.ppo import PPOConfig, PPOTrainer
 from alignlab.training.sft import finetune
 
 ROWS = [{"prompt": "What is gold?", "completion": "A metal."}] * 4
+PAIRS = [{"prompt": "What is gold?", "chosen": "A metal.", "rejected": "No."}] * 4
+ONE_STEP = dict(steps=1, learning_rate=1e-3, progress=False)
 
 
 def told(call, *arguments, **options):
@@ -104,6 +106,8 @@ NO_MODELS = {
 def test_files_and_folders_that_are_no_model(tmp_path, monkeypatch, load, kind):
     monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path / "cache"))
     make, said = NO_MODELS[kind]
+    if load is load_reward_model and "weights" in kind:
+        said = "is no reward model: it has 2 labels"  # as its config is read first
     path = tmp_path / ("model.gguf" if kind == "GGUF in name" else "model")
     make(path)
     assert said in told(load, path)[0]
@@ -112,7 +116,15 @@ def test_files_and_folders_that_are_no_model(tmp_path, monkeypatch, load, kind):
 def test_another_kind_of_model(tmp_path, tiny_model, tiny_tokenizer):
     tiny_model.save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
-    assert "has no weights for score.weight" in told(load_reward_model, tmp_path)[0]
+    assert "is no reward model" in told(load_reward_model, tmp_path)[0]
+
+
+def test_models_that_a_trainer_is_to_load(hub, tiny_model, tiny_tokenizer, tmp_path):
+    hub(ConnectionError("no network"))
+    for wrong in ("nobody/nothing", str(tmp_path / "nowhere")):
+        said = told(ppo, wrong, tiny_tokenizer, tmp_path)[0]
+        said += told(ppo, tiny_model, tiny_tokenizer, tmp_path, reward=wrong)[0]
+        assert said.count(f"The model {wrong!r}") == 2
 
 
 def test_a_model_without_a_tokenizer(tmp_path, tiny_model):
@@ -142,10 +154,14 @@ def steps(model, tokenizer, rows=ROWS):
     return finetune(model, tokenizer, rows, steps=1, learning_rate=1e-3, progress=False)
 
 
-def ppo(model, tokenizer, folder, rows=None):
+def nothing(completions, **columns):
+    return [0.0 for _ in completions]
+
+
+def ppo(model, tokenizer, folder, rows=None, reward=nothing):
     args = PPOConfig(str(folder), use_cpu=True, report_to="none")
     prompts = [{"prompt": "What is gold?"}] * 4 if rows is None else rows
-    return PPOTrainer(model, len, args, prompts, processing_class=tokenizer)
+    return PPOTrainer(model, reward, args, prompts, processing_class=tokenizer)
 
 
 def test_a_tokenizer_without_padding_and_end(tiny_model, bare_tokenizer, tmp_path):
@@ -204,7 +220,7 @@ def test_trainers_name_the_column_that_is_missing(tiny_model, tiny_tokenizer, tm
     both = tiny_model, tiny_tokenizer
     for message, remedy in (
         told(steps, *both, rows),
-        told(train_dpo, *both, rows, steps=1, learning_rate=1e-3, progress=False),
+        told(train_dpo, *both, rows, **ONE_STEP),
         told(ppo, *both, tmp_path, rows),
     ):
         assert "question" in message + remedy, "which columns there are"
@@ -250,7 +266,8 @@ def test_out_of_memory(tiny_model, tiny_tokenizer, tmp_path):
     for message, remedy in (
         told(steps, tiny_model, tiny_tokenizer),
         told(complete, tiny_model, tiny_tokenizer, ["What is gold?"]),
+        told(train_dpo, tiny_model, tiny_tokenizer, PAIRS, **ONE_STEP),
         told(trainer.train),
     ):
         assert "memory has run out" in message and "9 GiB" in message
-        assert "batch" in remedy
+        assert remedy.startswith(("Cut each batch", "Lower", "Leave out", "Take a"))
