@@ -1,6 +1,7 @@
 """Data by the id they have on the Hub, from a folder where the Hub is out of reach."""
 
 import os
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -117,3 +118,36 @@ def test_hh_rlhf_by_its_hub_id(real, capsys):
     for row in loaded:
         assert row["prompt"][-1]["role"] == "user"
         assert row["chosen"][-1]["role"] == row["rejected"][-1]["role"] == "assistant"
+
+
+# --- The Hub itself ---------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The Hub, or a skip where it is out of reach; not so where ALIGNLAB_NETWORK says
+    that it is required."""
+    monkeypatch.delenv("ALIGNLAB_HUB_MIRROR", raising=False)
+    if os.environ.get("ALIGNLAB_NETWORK") != "required":
+        try:
+            socket.create_connection(("huggingface.co", 443), timeout=5).close()
+        except OSError as error:
+            pytest.skip(f"the Hub cannot be reached: {error}")
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", ["xstest", "simple_safety_tests", "hh_rlhf"])
+def test_the_hub_has_what_the_cards_say(hub, name):
+    card, loaded = sources.DATASETS[name], sources.load(name)
+    assert len(loaded) == card.rows
+    assert set(loaded.column_names) == set(card.columns)
+
+
+@pytest.mark.network
+def test_a_model_of_the_hub_can_be_a_base(hub):
+    from alignlab.models.base import load_base, weights_hash
+
+    name = "trl-internal-testing/tiny-Qwen2ForCausalLM-2.5"
+    model, tokenizer = load_base(name)
+    assert model.config.model_type == "qwen2" and tokenizer.chat_template
+    assert len(weights_hash(name)) == 12
