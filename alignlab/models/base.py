@@ -16,7 +16,7 @@ from pathlib import Path
 
 from alignlab import provenance
 from alignlab.errors import AlignlabError
-from alignlab.models.named import contents_hash, explained, find_model
+from alignlab.models.named import contents_hash, explained, find_model, located
 from alignlab.seeds import torch_seed
 
 SIZES = {
@@ -237,10 +237,12 @@ def load_model(name_or_path: str | Path, dtype=None):
             that the checkpoint names. By default :func:`usual_dtype`.
 
     Raises:
-        AlignlabError: if it is no causal language model, or has no tokenizer.
+        AlignlabError: if there is no such model, it is no causal language model, or it
+            has no tokenizer.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    name_or_path = located(name_or_path)
     dtype = usual_dtype(name_or_path) if dtype is None else dtype
     model = load_weights(AutoModelForCausalLM, name_or_path, dtype)
     with explained(name_or_path):
@@ -260,9 +262,11 @@ def load_weights(auto_class, name_or_path: str | Path, dtype="float32", **option
         options: for its ``from_pretrained``.
 
     Raises:
-        AlignlabError: if the checkpoint has no weights for the model's head, which
-            would be random, or the base model of adapters cannot be loaded.
+        AlignlabError: if there is no such model, the checkpoint has no weights for the
+            model's head, which would be random, or the base model of adapters cannot
+            be loaded.
     """
+    name_or_path = located(name_or_path)
     base = adapters_base(name_or_path)
     if base is None:
         with explained(name_or_path):

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import itertools
 import os
+import platform
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -158,8 +159,11 @@ def _shared_folder() -> Iterator[str]:
 
 
 def versions() -> dict[str, str]:
-    """Of alignlab and of the libraries that results pass through."""
-    return {"alignlab": alignlab.__version__, **provenance.library_versions()}
+    """Of alignlab and of the libraries that results pass through; also of Python, in
+    whose syntax trees the code is hashed."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    own = {"python": python, "alignlab": alignlab.__version__}
+    return own | provenance.library_versions()
 
 
 def unfitness(wanted: dict, dask_worker=None) -> str:

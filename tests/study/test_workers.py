@@ -1,5 +1,6 @@
 """Workers of a cluster: the numbers of one process, and none that would give others."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,10 +13,13 @@ import pytest
 
 from alignlab import cache
 from alignlab.errors import AlignlabError
+from alignlab.runs import runner
+from alignlab.runs.runner import run_series
 from alignlab.store import STORE
 from alignlab.study import arms, workers
 from alignlab.study.arms import run_arms
 from alignlab.study.workers import ADDRESS, engaged
+from tests.runs.conftest import write_notebook
 
 distributed = pytest.importorskip("distributed", reason="needs alignlab[dask]")
 
@@ -176,6 +180,38 @@ def test_machines_without_a_common_folder_share_a_store(lab, own_cache, tmp_path
         assert run_arms(lab.arm, pair, jobs=1) == many, "fetched: of other processes"
     own_cache("alone")
     assert losses(run_arms(lab.arm, pair, jobs=1)) == losses(many)
+
+
+NOTEBOOK = """
+from training_lots import train
+from alignlab.study.arms import run_arms
+rows = run_arms(train, [dict(seed=s) for s in run.seeds], jobs=run.settings.jobs)
+losses = [row["loss"] for row in rows]
+record("loss", sum(losses) / len(losses), seeds=losses)
+import os
+processes = {row["process"] for row in rows} - {os.getpid()}
+print(len(processes), "other processes")
+"""
+
+
+@pytest.mark.slow
+def test_a_notebook_has_the_same_metrics(lab, own_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "matrix_gflops", lambda: 30.0)
+    monkeypatch.chdir(tmp_path)
+    write_notebook(tmp_path / "00_losses.ipynb", NOTEBOOK)
+    options = dict(profile="smoke", notebooks=tmp_path)
+    with engaged("dask", lab.address):
+        run_series(**options, params=["seeds=4"], out=tmp_path / "many")
+    own_cache("alone")
+    run_series(**options, params=["seeds=4", "jobs=1"], out=tmp_path / "alone")
+    folders = tmp_path / "many" / "00_losses", tmp_path / "alone" / "00_losses"
+    many, alone = (
+        json.loads((folder / "metrics.json").read_text())["metrics"]
+        for folder in folders
+    )
+    assert many == alone and len(many["loss"]["seeds"]) == 4
+    texts = [folder.with_suffix(".ipynb").read_text() for folder in folders]
+    assert "2 other processes" in texts[0] and "0 other processes" in texts[1]
 
 
 # --- Clusters that are refused ----------------------------------------------------
