@@ -89,7 +89,7 @@ def _completion(tokenizer, choice: Mapping, ends: Sequence[int]) -> Completion:
     if tokens is None:
         raise AlignlabError(
             "The server returned no token ids.",
-            "Update it: vLLM 0.10.2 or later, with return_token_ids.",
+            "Update vLLM: it has to know return_token_ids.",
         )
     ended = bool(tokens) and tokens[-1] in ends
     return Completion(completion_text(tokenizer, tokens), tokens, ended)

@@ -105,5 +105,5 @@ def test_what_goes_wrong_is_said_with_a_remedy(server, monkeypatch):
             complete_by_server(where, words, PROMPTS, **options)
         assert said in str(error.value)
     monkeypatch.setattr(StandIn, "returns_ids", False)
-    with pytest.raises(AlignlabError, match="vLLM 0.10.2"):
+    with pytest.raises(AlignlabError, match="Update vLLM"):
         complete_by_server(server, words, PROMPTS, 2)
