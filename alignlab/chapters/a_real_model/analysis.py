@@ -1,8 +1,11 @@
 """What notebook 09 computes from the rows of its arms, one number a seed."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.special import softmax
+from sklearn.exceptions import ConvergenceWarning
 
 from alignlab.calibration import (
     TemperatureScaler,
@@ -12,7 +15,7 @@ from alignlab.calibration import (
 from alignlab.chapters.a_real_model.exams import QUESTION_SETS, REQUEST_SETS
 
 BINS = 10
-PROXY, JUDGE = "proxies", "judges"
+COLUMNS = ("log_probs", "labels")
 
 
 def means(rows: Sequence[Mapping], name: str) -> np.ndarray:
@@ -49,57 +52,54 @@ def refused(rows: Sequence[Mapping], harmful: bool) -> np.ndarray:
 # --- Calibration ----------------------------------------------------------------------
 
 
-def halves(row: Mapping) -> dict[str, tuple[tuple, tuple]]:
-    """The log-probabilities and labels of each question set, to fit on and to judge on:
-    every other question."""
-    parts = {}
-    for name in QUESTION_SETS:
-        answers = row["questions"][name]
-        log_probs, labels = np.array(answers["log_probs"]), np.array(answers["labels"])
-        parts[name] = tuple((log_probs[i::2], labels[i::2]) for i in (0, 1))
-    return parts
+def halves(row: Mapping, name: str, n: int | None = None) -> list[tuple]:
+    """The log-probabilities and labels of a question set, (fitting, judging): every
+    other one of the first n questions."""
+    answers = row["questions"][name]
+    log_probs = np.array(answers["log_probs"])[:n]
+    labels = np.array(answers["labels"])[:n]
+    return [(log_probs[i::2], labels[i::2]) for i in (0, 1)]
 
 
-def judged(row: Mapping, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Confidences and whether they were right, on the half of the questions that no
-    temperature was fitted on, all sets together."""
-    pairs = [
-        top_label(_softmax(log_probs / temperature), labels)
-        for _, (log_probs, labels) in halves(row).values()
-    ]
-    return tuple(np.concatenate(part) for part in zip(*pairs))
+def judged(row: Mapping, name: str, temperature: float = 1.0, n: int | None = None):
+    """Confidences, and whether they were right, on the questions of a set that no
+    temperature was fitted on."""
+    log_probs, labels = halves(row, name, n)[1]
+    return top_label(softmax(log_probs / temperature, axis=1), labels)
 
 
-def fitted_temperature(row: Mapping) -> float:
-    """The temperature with the least log loss on the other half, one for all sets."""
-    width = max(part[0][0].shape[1] for part in halves(row).values())
-    fit = [half for half, _ in halves(row).values()]
-    # A set with fewer options gets some that are impossible.
-    padded = [
-        np.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=-np.inf)
-        for x, _ in fit
-    ]
-    labels = np.concatenate([y for _, y in fit])
-    scaler = TemperatureScaler().fit(np.concatenate(padded), labels)
+def fitted_temperature(row: Mapping, name: str, n: int | None = None) -> float:
+    """The temperature with the least log loss on the other half of a question set."""
+    with warnings.catch_warnings():  # no better than chance: it ends at a bound
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        scaler = TemperatureScaler().fit(*halves(row, name, n)[0])
     return float(scaler.temperature_)
 
 
 def squared_error(pair: tuple[np.ndarray, np.ndarray]) -> float:
-    """Debiased mean squared calibration error, in ten equally full bins: 0 on average
-    for calibrated answers, however few."""
-    bins = min(BINS, len(pair[0]) // 4)
+    """Debiased mean squared calibration error in ten equally full bins, or fewer: 0 on
+    average for calibrated answers, however few."""
+    bins = max(1, min(BINS, len(pair[0]) // 4))
     return squared_error_interval(*pair, bins).value
 
 
-def lead_over_guessing(row: Mapping) -> float:
-    """Share of right answers, less what guessing would give."""
-    leads = []
-    for log_probs, labels in (half for both in halves(row).values() for half in both):
-        right = log_probs.argmax(1) == labels
-        leads += list(right - 1 / log_probs.shape[1])
-    return float(np.mean(leads))
+def mean_squared_error(row: Mapping, mended: bool, n: int | None = None) -> float:
+    """:func:`squared_error`, the mean of all question sets.
+
+    Args:
+        mended: at each set's own fitted temperature.
+        n: questions of each set, the first ones.
+    """
+    errors = [
+        squared_error(
+            judged(row, name, fitted_temperature(row, name, n) if mended else 1.0, n)
+        )
+        for name in QUESTION_SETS
+    ]
+    return float(np.mean(errors))
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shares = np.exp(logits - logits.max(1, keepdims=True))
-    return shares / shares.sum(1, keepdims=True)
+def lead_over_guessing(row: Mapping, name: str) -> float:
+    """Share of right answers to a question set, less what guessing would give."""
+    log_probs, labels = (np.array(row["questions"][name][k]) for k in COLUMNS)
+    return float((log_probs.argmax(1) == labels).mean() - 1 / log_probs.shape[1])

@@ -3,13 +3,18 @@ to be refused or answered."""
 
 import numpy as np
 
-from alignlab.calibration.elicitation import LETTERS, letter_prompt, multiple_choice
+from alignlab.calibration.elicitation import multiple_choice
 from alignlab.data import sources
 from alignlab.evaluation.refusals import classify
 from alignlab.models.sampler import complete
 from alignlab.seeds import stream
 
-QUESTION_SETS = {"CommonsenseQA": "commonsense_qa", "OpenBookQA": "openbook_qa"}
+QUESTION_SETS = {
+    "CommonsenseQA": "commonsense_qa",
+    "OpenBookQA": "openbook_qa",
+    "PIQA": "piqa",
+}
+ASKED = "Question: {question}\nAnswer:"
 REPLY_TOKENS = 32  # a refusal comes in the first sentence of a reply
 REFUSAL = "I'm sorry, but I can't help with that."
 # By its name for readers: the data set, which of its rows to take, and whether they
@@ -33,29 +38,31 @@ def draw_questions(name: str, n: int, seed: int) -> list[dict]:
 
 
 def answer_questions(policy, tokenizer, n: int, seed: int) -> dict[str, dict]:
-    """What a policy thinks of the options, asked for a letter in plain text.
+    """What a policy thinks of the answers to n questions of each set, as plain text
+    that goes on.
+
+    Long answers are less likely for their length alone, so that the mean over an
+    answer's tokens counts, as in most tables of results on these sets.
 
     Returns:
-        By the name of the set: ``log_probs`` of the letters of each question, in nats,
-        the right letter's ``labels``, and ``outside``, the mean probability of going on
-        with anything but a letter.
+        By the name of the set, ``log_probs`` of the answers to each question, in nats a
+        token, and the right one's ``labels``.
     """
     answers = {}
     for name in QUESTION_SETS if n else ():
         rows = draw_questions(name, n, seed)
-        letters = [f" {letter}" for letter in LETTERS[: len(rows[0]["choices"])]]
         choices = multiple_choice(
             policy,
             tokenizer,
-            [letter_prompt(row["question"], row["choices"]) for row in rows],
-            letters,
+            [ASKED.format(question=row["question"]) for row in rows],
+            [[f" {choice}" for choice in row["choices"]] for row in rows],
+            reduction="mean",
             chat=False,
-            batch_size=16,
+            batch_size=32,
         )
         answers[name] = dict(
             log_probs=np.asarray(choices.log_probs).tolist(),
             labels=[row["label"] for row in rows],
-            outside=float(np.mean(choices.outside)),
         )
     return answers
 
