@@ -16,7 +16,6 @@ from pathlib import Path
 
 from alignlab import provenance
 from alignlab.errors import AlignlabError
-from alignlab.models.archives import SMOLLM2
 from alignlab.models.named import contents_hash, explained, find_model
 from alignlab.seeds import torch_seed
 
@@ -62,8 +61,8 @@ def new_model(size: str, tokenizer, seed: int = 0):
 
 
 def is_shipped(base: str | Path) -> bool:
-    """Whether ``base`` is one of our own ``SIZES``, whose pretraining is known. A folder
-    of such a name is told apart by a path, "./1m"."""
+    """Whether ``base`` is one of our own ``SIZES``, whose pretraining is known. Write a
+    folder of such a name as a path, "./1m"."""
     return str(base) in SIZES
 
 
@@ -134,7 +133,7 @@ def tokenizer_path(name_or_path: str | Path) -> str | Path:
     if folder.is_dir() and not (folder / "tokenizer_config.json").exists():
         base = adapters_base(folder)
         if base:
-            return tokenizer_path(_located(base))
+            return tokenizer_path(base)
     shared = folder.parent == WEIGHTS and not (folder / "tokenizer.json").exists()
     return WEIGHTS / "tokenizer" if shared else name_or_path
 
@@ -276,7 +275,7 @@ def load_weights(auto_class, name_or_path: str | Path, dtype="float32", **option
 
     adapters = PeftConfig.from_pretrained(name_or_path)
     try:
-        model = auto_class.from_pretrained(_located(base), dtype=dtype, **options)
+        model = auto_class.from_pretrained(base, dtype=dtype, **options)
     except (OSError, ValueError) as error:
         raise AlignlabError(
             f"{name_or_path} holds adapters for {base!r}, which cannot be loaded: "
@@ -286,12 +285,21 @@ def load_weights(auto_class, name_or_path: str | Path, dtype="float32", **option
         ) from error
     _make_room_for_tokens(model, name_or_path)
     trainable = not adapters.is_prompt_learning  # `peft` loads those frozen only
-    return PeftModel.from_pretrained(model, name_or_path, is_trainable=trainable)
+    model = PeftModel.from_pretrained(model, name_or_path, is_trainable=trainable)
+    freeze_coarse(model)
+    return model
 
 
-def _located(name: str) -> str | Path:
-    """What `transformers` loads: itself, save for the one name that is ours alone."""
-    return find_model(name) if name == SMOLLM2 else name
+def freeze_coarse(model) -> None:
+    """Freeze whole layers that are kept with adapters in less than float32: small steps
+    would get lost in them."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            for parameter in module.parameters():
+                if parameter.dtype.itemsize < 4:
+                    parameter.requires_grad_(False)
 
 
 def _require_head(name_or_path: str | Path, model, missing: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from alignlab import cache
 from alignlab.errors import AlignlabError
-from alignlab.models.base import device_in_use, use_device, weights_hash
+from alignlab.models.base import device_in_use, use_device, weights_behind
 
 Arm = dict[str, object]
 Call = tuple[Callable[..., dict], Arm]
@@ -112,7 +112,7 @@ def _identity(run: Callable, arm: Arm) -> dict:
     # A retrained base model invalidates results just as changed code does.
     return dict(
         kind=f"arms/{run.__name__}",
-        key={**arm, "base": weights_hash()},
+        key={**arm, "weights_hash": weights_behind(arm)},
         code=[run],
     )
 

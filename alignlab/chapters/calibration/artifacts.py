@@ -23,7 +23,8 @@ from alignlab.chapters.calibration.tuning import (
 )
 from alignlab.models.base import load_base, load_model, save_model, weights_hash
 from alignlab.seeds import stream
-from alignlab.study.tuning import BATCH, FACTS_RATE, sft_policy
+from alignlab.study.scale import rate
+from alignlab.study.tuning import BATCH, sft_policy
 from alignlab.training.sft import finetune
 from alignlab.world import tasks
 from alignlab.world.facts import KNOWN_FROM, TAIL, Fact, normalise
@@ -308,7 +309,7 @@ def fact_means(
 def taught_policy(
     *,
     seed: int,
-    size: str,
+    base: str,
     n_examples: int,
     sft_steps: int,
     answer_steps: int,
@@ -322,14 +323,14 @@ def taught_policy(
 
     Args:
         seed: of everything that is drawn.
-        size, n_examples, sft_steps: as for ``sft_policy``.
+        base, n_examples, sft_steps: as for ``sft_policy``.
         answer_steps: optimizer steps on the answers, of 16 each.
         limit: as for :func:`draw_items`.
     """
 
     def build(folder: Path) -> None:
         policy, tokenizer = sft_policy(
-            seed, size=size, n_examples=n_examples, steps=sft_steps
+            seed, base=base, n_examples=n_examples, steps=sft_steps
         )
         finetune(
             policy,
@@ -337,14 +338,14 @@ def taught_policy(
             right_answers(draw_items(("train",), 1, seed, limit)),
             steps=answer_steps,
             batch_size=BATCH,
-            learning_rate=FACTS_RATE[size],
+            learning_rate=rate("facts", base),
             seed=seed,
             progress=False,
         )
         save_model(policy, tokenizer, folder)
 
-    key = dict(seed=seed, size=size, n=n_examples, sft=sft_steps, answers=answer_steps)
-    key |= dict(limit=limit, base=weights_hash())
+    key = dict(seed=seed, base=base, n=n_examples, sft=sft_steps, answers=answer_steps)
+    key |= dict(limit=limit, weights_hash=weights_hash(base))
     return load_model(artifact("answers", build, key=key))
 
 
@@ -368,7 +369,7 @@ def stage_arm(
     stage: str,
     seed: int,
     draws: int,
-    size: str,
+    base: str,
     n_examples: int,
     sft_steps: int,
     answer_steps: int,
@@ -387,7 +388,7 @@ def stage_arm(
             itself says; or, as a control, by SFT on "more answers".
         seed: of everything that is drawn: SFT, what follows, and the items.
         draws, limit: as for :func:`draw_items`.
-        size, n_examples, sft_steps, answer_steps: as for :func:`taught_policy`.
+        base, n_examples, sft_steps, answer_steps: as for :func:`taught_policy`.
         steps: optimizer steps after "answers", or updates of PPO and RLOO.
         beta: of reward, DPO, PPO and RLOO; higher keeps closer to "answers".
 
@@ -403,8 +404,8 @@ def stage_arm(
         raise ValueError(f"stage is {stage!r}; it can be one of {STAGES}")
     items = draw_items(HELD_OUT, draws, seed, limit)
     if stage == "base":
-        return ask(*load_base(size), items, "statement") | labels(items)
-    sft = dict(size=size, n_examples=n_examples)
+        return ask(*load_base(base), items, "statement") | labels(items)
+    sft = dict(base=base, n_examples=n_examples)
     if stage == "SFT":
         policy, tokenizer = sft_policy(seed, steps=sft_steps, **sft)
     else:
@@ -416,7 +417,7 @@ def stage_arm(
         row["mean"] = ask(policy, tokenizer, items, reduction="mean")["log_probs"]
     else:
         training = draw_items(("train",), 1, seed, limit)
-        options = dict(beta=beta, size=size, steps=steps, seed=seed)
+        options = dict(beta=beta, base=base, steps=steps, seed=seed)
         tune(stage, policy, tokenizer, training, **options)
     return ask(policy, tokenizer, items) | row
 
@@ -428,14 +429,13 @@ def tune(stage: str, policy, tokenizer, items: Sequence[Item], **options) -> Non
         tune_by_sampling(policy, tokenizer, items, stage, **options)
         return
     if stage == "more answers":
-        rate = FACTS_RATE[options["size"]]
         finetune(
             policy,
             tokenizer,
             right_answers(items),
             steps=options["steps"],
             batch_size=BATCH,
-            learning_rate=rate,
+            learning_rate=rate("facts", options["base"]),
             seed=options["seed"] + 1,  # in another order than before
             progress=False,
         )

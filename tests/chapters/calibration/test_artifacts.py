@@ -141,7 +141,7 @@ def test_a_row_is_read_with_what_is_true_of_its_items():
 
 # --- Policies and arms ----------------------------------------------------------------
 
-RECIPE = dict(seed=0, size="300k", n_examples=16, sft_steps=1, answer_steps=1, limit=40)
+RECIPE = dict(seed=0, base="300k", n_examples=16, sft_steps=1, answer_steps=1, limit=40)
 
 
 def test_an_unknown_stage_is_an_error():
