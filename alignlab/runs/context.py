@@ -111,7 +111,9 @@ def start(
         notebook, profile, seeds, SimpleNamespace(**settings), device, folder
     )
     _save()
-    if "model" in settings and not is_shipped(settings["model"]):
+    # A notebook that is about a real model by default tells of it itself.
+    usual = notebook_settings(notebook[:2], "cpu").get("model", "1m")
+    if is_shipped(usual) and not is_shipped(settings.get("model", usual)):
         _show(FOREIGN.format(model=settings["model"]))
     return _current
 

@@ -407,9 +407,9 @@ style = {
     for name in panels.values()
 }
 runs.say(
-    "After {steps} steps a reply has {sft_words_change:+.1f} words more or less than "
-    "before; the share that ends changes by {sft_ended_change:+.2f}: {ends}. The share "
-    "with the word that was asked for changes by {sft_obeyed_change:+.2f}: {hears}.",
+    "After {steps} steps the words a reply change by {sft_words_change:+.1f} and the "
+    "share that ends by {sft_ended_change:+.2f}: {ends}. The share with the word that "
+    "was asked for changes by {sft_obeyed_change:+.2f}: {hears}.",
     steps=settings.sft_steps,
     ends=reading(
         style["ended"],
@@ -530,9 +530,9 @@ runs.save_figure(
 # %%
 runs.say(
     "From {n} comparisons the reward model has {reward_model_accuracy:.2f} of the unseen "
-    "pairs in order; {verdict}. The judge has {judge_accuracy:.2f}, from some hundred "
-    "times as many texts: {beside}. Words counted have {length_accuracy:.2f}, one rater "
-    "{one_rater_accuracy:.2f}, the other raters together {panel_accuracy:.2f}.",
+    "pairs in order; {verdict}. The judge has {judge_accuracy:.2f}: {beside}. Words "
+    "counted have {length_accuracy:.2f}, one rater {one_rater_accuracy:.2f}, the other "
+    "raters together {panel_accuracy:.2f}.",
     n=settings.n_pairs,
     verdict=reading(
         right,

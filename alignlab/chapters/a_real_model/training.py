@@ -5,10 +5,12 @@ the time of a backward pass.
 """
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from alignlab import cache
@@ -16,10 +18,13 @@ from alignlab.chapters.a_real_model import reviews
 from alignlab.models.base import device_in_use, load_base, weights_hash
 from alignlab.models.reward import read_before_padding, reward_model_from, score
 from alignlab.ppo import PPOConfig, PPOTrainer
-from alignlab.seeds import stream
+from alignlab.seeds import stream, torch_seed
 from alignlab.training.dpo import train_dpo
 from alignlab.training.reward import train_reward_model
 from alignlab.training.sft import finetune
+
+# `peft` still asks for what `transformers` has renamed.
+warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
 
 RANK = 16  # higher can learn more, and takes more memory
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -56,9 +61,7 @@ def adapters(model, task: str = "CAUSAL_LM") -> LoraConfig:
 
 def with_adapters(model, seed: int, task: str = "CAUSAL_LM"):
     """The model, in place, with fresh adapters that the seed draws."""
-    import torch
-
-    torch.manual_seed(seed)
+    torch.manual_seed(torch_seed(seed, "adapters"))
     return get_peft_model(model, adapters(model, task))
 
 
@@ -101,11 +104,10 @@ def reward_score(base: str, seed: int, n_pairs: int) -> reviews.Score:
 
     It reads a text alone, without the request, as the raters did.
     """
-    model, tokenizer = load_base(base)
-    tokenizer = without_template(tokenizer)
 
     def build(folder: Path) -> None:
-        judge = with_adapters(reward_model_from(model, seed), seed, "SEQ_CLS")
+        judge, tokenizer = _fresh_judge(base, seed)
+        judge = with_adapters(judge, seed, "SEQ_CLS")
         train_reward_model(
             judge,
             tokenizer,
@@ -119,14 +121,21 @@ def reward_score(base: str, seed: int, n_pairs: int) -> reviews.Score:
 
     key = dict(base=base, seed=seed, pairs=n_pairs, weights=weights_hash(base))
     folder = cache.artifact("real-reward", build, key=key)
-    fresh = reward_model_from(model, seed)
-    judge = PeftModel.from_pretrained(fresh, folder).merge_and_unload()
+    judge, tokenizer = _fresh_judge(base, seed)
+    judge = PeftModel.from_pretrained(judge, folder).merge_and_unload()
     read_before_padding(judge, tokenizer.pad_token_id)
 
     def score_texts(texts: Sequence[str]) -> np.ndarray:
         return score(judge, tokenizer, [""] * len(texts), texts, batch_size=32)
 
     return score_texts
+
+
+def _fresh_judge(base: str, seed: int):
+    """``(model, tokenizer)``: the base model's trunk with a new head, and a tokenizer
+    that reads texts as they stand."""
+    model, tokenizer = load_base(base)
+    return reward_model_from(model, seed), without_template(tokenizer)
 
 
 def without_template(tokenizer):
