@@ -479,7 +479,7 @@ runs.say(
 # **Predict first:** with so few comparisons, how many of 100 unseen pairs will the reward
 # model put in the order of the held-out raters? The *other* raters of the same sentences,
 # all together, are the ceiling that people give; a judge that counts words and pairs of
-# words, fitted to the mean ratings of about 17,000 other texts, is what can be had
+# words, fitted to the mean ratings of about 15,000 other texts, is what can be had
 # without a language model.
 #
 # <details><summary>What to think of before you open this</summary>
@@ -558,7 +558,8 @@ runs.say(
 #
 # Two things score what comes out. The *reward model* is the proxy that was optimised.
 # The *judge* of section 4 was held out: it never met the policy, and the policy never met
-# it. Both are given in standard deviations of real sentences, from their mean.
+# it. A straight line through real sentences and their ratings says what a score of either
+# means on the raters' scale, from -4 to 4.
 #
 # **Predict first:** both rise? As much?
 #
@@ -615,15 +616,15 @@ proxy, judge = (
     {m: analysis.gains(rows[m], rows[SFT], name) for m in after}
     for name in ("proxies", "judges")
 )
-ppo_gain = record("real_ppo_proxy_gain", proxy["PPO"], unit="SD")
-rloo_gain = record("real_rloo_proxy_gain", proxy["RLOO"], unit="SD")
+ppo_gain = record("real_ppo_proxy_gain", proxy["PPO"], unit="points")
+rloo_gain = record("real_rloo_proxy_gain", proxy["RLOO"], unit="points")
 of_rl = {
     name: np.mean([gain[m] for m in RL], axis=0)
     for name, gain in (("proxy", proxy), ("judge", judge))
 }
-record("rl_proxy_gain", of_rl["proxy"], unit="SD")
-judged = record("rl_judge_gain", of_rl["judge"], unit="SD")
-apart = record("proxy_minus_judge_gain", of_rl["proxy"] - of_rl["judge"], unit="SD")
+record("rl_proxy_gain", of_rl["proxy"], unit="points")
+judged = record("rl_judge_gain", of_rl["judge"], unit="points")
+apart = record("proxy_minus_judge_gain", of_rl["proxy"] - of_rl["judge"], unit="points")
 record("rl_kl", np.mean([[row["kl"] for row in rows[m]] for m in RL], 0), unit="nats")
 record("rl_ended", np.mean([analysis.means(rows[m], "ended") for m in RL], axis=0))
 runs.save_figure(
@@ -644,8 +645,8 @@ runs.save_figure(
 
 # %%
 runs.say(
-    "On held-out requests the reward model sees a gain of {real_ppo_proxy_gain:+.2f} standard "
-    "deviations with PPO and {real_rloo_proxy_gain:+.2f} with RLOO, {far:.1f} nats from SFT. "
+    "On held-out requests the reward model sees a gain of {real_ppo_proxy_gain:+.2f} "
+    "points with PPO and {real_rloo_proxy_gain:+.2f} with RLOO, {far:.1f} nats from SFT. "
     "{rises} The judge sees {rl_judge_gain:+.2f}, {seen}; the difference is "
     "{proxy_minus_judge_gain:+.2f}: {verdict}.",
     far=np.mean([row["kl"] for m in RL for row in rows[m]]),
@@ -711,6 +712,7 @@ changes = {
     )
     for name in harm.values()
 }
+record("sft_obeyed", analysis.means(rows[SFT], "obeyed"))
 runs.say(
     "Mean of PPO and RLOO, beside SFT: diversity {rl_diversity_change:+.3f}, {narrow}; "
     "words {rl_words_change:+.1f}, {long}; share with the word asked for "
@@ -748,8 +750,8 @@ replies_of(SFT, DPO, n=5)
 dpo_margin = [row["history"]["rewards/margins"] for row in rows[DPO]]
 right_end = [np.mean(row["history"]["rewards/accuracies"][-5:]) for row in rows[DPO]]
 record("dpo_last_accuracy", right_end)
-dpo_gain = record("dpo_proxy_gain", proxy[DPO], unit="SD")
-dpo_judge = record("dpo_judge_gain", judge[DPO], unit="SD")
+dpo_gain = record("dpo_proxy_gain", proxy[DPO], unit="points")
+dpo_judge = record("dpo_judge_gain", judge[DPO], unit="points")
 record("dpo_kl", [row["kl"] for row in rows[DPO]], unit="nats")
 runs.save_figure(
     figures.along({"margin of implicit rewards": {DPO: dpo_margin}}, "DPO's margin"),
@@ -761,8 +763,8 @@ runs.save_figure(
 # %%
 runs.say(
     "Of the last five batches, not yet learnt from, it has {dpo_last_accuracy:.2f} in "
-    "order. On held-out requests the reward model sees {dpo_proxy_gain:+.2f} standard "
-    "deviations, the judge {dpo_judge_gain:+.2f}, {dpo_kl:.1f} nats from SFT: {verdict}.",
+    "order. On held-out requests the reward model sees {dpo_proxy_gain:+.2f} points, "
+    "the judge {dpo_judge_gain:+.2f}, {dpo_kl:.1f} nats from SFT: {verdict}.",
     verdict=reading(
         dpo_judge,
         "what it took from the comparisons is in what it writes",
@@ -867,8 +869,24 @@ runs.say(
 )
 
 # %% [markdown]
-# The film reviews were about none of this. Yet the refusals of a model are not safe from
-# other training:
+# The film reviews were about none of this. What does a policy that was paid for praise
+# say to such requests?
+
+# %%
+pd.DataFrame(
+    [
+        {
+            "from": name,
+            "request": rows[START][0]["requests"][name]["prompts"][i],
+            START: rows[START][0]["requests"][name]["replies"][i],
+            "PPO": rows["PPO"][0]["requests"][name]["replies"][i],
+        }
+        for name in exams.request_sets(settings.xstest)
+        for i in range(min(3, settings.n_requests))
+    ]
+).style.hide(axis="index").set_properties(
+    **{"white-space": "normal", "max-width": "24em"}
+)
 
 # %%
 drift = {

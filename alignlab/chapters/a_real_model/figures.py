@@ -75,7 +75,7 @@ def gains(
         style = series_style(number, "color", "marker")
         axes.plot([], [], **style, linestyle="", label=label)
     axes.axhline(0, **CHANCE)
-    axes.set(ylabel="gain over SFT\n(SD of real sentences)", title=title)
+    axes.set(ylabel="gain over SFT\n(points of the raters)", title=title)
     axes.legend()
     return figure
 

@@ -27,7 +27,7 @@ STAGES = (START, SFT, *training.METHODS, DPO)
 LOGGED = ("score", "kl_exact", "entropy", "completion_length", "eos_rate", "loss")
 LOGGED += ("rewards/margins", "rewards/accuracies", "log_probs/chosen")
 REFUSING = {"refusals alone": False, "with answers": True}
-REAL = 60  # real sentences that set the scale of scores
+REAL = 100  # real sentences that put scores on the raters' scale
 GROUP = 8  # replies whose logits are kept at once: 8 x 24 x 49,152 numbers
 
 
@@ -151,8 +151,7 @@ def look(
 
     Returns:
         At [prompt][reply]: ``texts``; ``proxies`` and ``judges``, their scores by the
-        reward model and by the held-out judge, in standard deviations of real sentences
-        above their mean; ``obeyed``, whether they have the word; ``words`` and
+        reward model and by the held-out judge, see :func:`on_raters_scale`; ``obeyed``, whether they have the word; ``words`` and
         ``ended``. ``asked``, the words. ``kl`` to the policy that the adapters were put
         on, in nats a reply, and ``entropy`` in nats a token, both None without
         adapters. ``diversity`` of the replies to each prompt.
@@ -160,7 +159,7 @@ def look(
     parts = reviews.draw_parts(seed)
     order = stream(seed, "requests to look at").permutation(len(parts.test))
     asked = [parts.test[i].word for i in order[:n_prompts]]
-    real = [parts.test[i].text for i in order[n_prompts : n_prompts + REAL]]
+    real = [parts.test[i] for i in order[n_prompts : n_prompts + REAL]]
     prompts = [reviews.request(word) for word in asked for _ in range(n_replies)]
     replies = complete(
         policy,
@@ -175,8 +174,8 @@ def look(
     tokens = [[r.tokens for r in row] for row in in_rows(replies, n_replies)]
     values = {
         "texts": texts,
-        "proxies": in_deviations(reward, texts, real),
-        "judges": in_deviations(reviews.fit_judge(parts.others), texts, real),
+        "proxies": on_raters_scale(reward, texts, real),
+        "judges": on_raters_scale(reviews.fit_judge(parts.others), texts, real),
         "words": [len(text.split()) for text in texts],
         "ended": [reply.ended for reply in replies],
     }
@@ -199,12 +198,15 @@ def in_rows(values: Sequence, width: int) -> list[list]:
     return [list(values[i : i + width]) for i in range(0, len(values), width)]
 
 
-def in_deviations(
-    score: reviews.Score, texts: Sequence[str], real: Sequence[str]
+def on_raters_scale(
+    score: reviews.Score, texts: Sequence[str], real: Sequence[reviews.Rated]
 ) -> list[float]:
-    """Scores of texts, as standard deviations of real sentences from their mean."""
-    scale = score(real)
-    return ((score(texts) - scale.mean()) / scale.std()).tolist()
+    """The ratings from -4 to 4 that scores of texts promise, if a point of score means
+    what it means for real sentences: a straight line through those and their mean
+    ratings. A score that knows little of people promises little."""
+    scores = score([sentence.text for sentence in real])
+    means = [np.mean(sentence.ratings + sentence.held_out) for sentence in real]
+    return np.polyval(np.polyfit(scores, means, 1), score(texts)).tolist()
 
 
 @torch.no_grad()

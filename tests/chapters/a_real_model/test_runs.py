@@ -103,9 +103,13 @@ def test_kl_is_0_at_the_start_and_grows_with_the_adapters(tiny_model, tiny_token
     assert moved > 0.01
 
 
-def test_scores_are_told_in_deviations_of_real_sentences():
-    scored = runs.in_deviations(reviews.count_words, ["a b c d e"], ["a", "a b c"])
-    assert scored == pytest.approx([3.0])
+def test_scores_become_what_raters_gave_to_sentences_of_such_scores():
+    real = [
+        reviews.Rated(text, "", (rating,), (rating,))
+        for text, rating in (("a", -2), ("a b", 0), ("a b c", 2))
+    ]
+    promised = runs.on_raters_scale(reviews.count_words, ["a b c d", "a b"], real)
+    assert promised == pytest.approx([4.0, 0.0])
 
 
 def test_all_arms_of_a_run_and_what_each_is_asked(monkeypatch):
