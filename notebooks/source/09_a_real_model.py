@@ -479,7 +479,7 @@ runs.say(
 # **Predict first:** with so few comparisons, how many of 100 unseen pairs will the reward
 # model put in the order of the held-out raters? The *other* raters of the same sentences,
 # all together, are the ceiling that people give; a judge that counts words and pairs of
-# words, fitted to the mean ratings of about 15,000 other texts, is what can be had
+# words, fitted to the mean ratings of about 14,000 other texts, is what can be had
 # without a language model.
 #
 # <details><summary>What to think of before you open this</summary>

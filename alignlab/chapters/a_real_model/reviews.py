@@ -166,7 +166,7 @@ def fit_judge(others: Sequence[Rated]) -> Score:
     """A mean rating, predicted from words and pairs of words by ridge regression.
 
     It learns from all ratings of the ``others`` and of every text of three more kinds,
-    about 15,000 texts with 15 ratings and more: a reward model learns from hundreds of
+    about 14,000 texts with 15 ratings and more: a reward model learns from hundreds of
     single ratings.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer

@@ -151,10 +151,11 @@ def look(
 
     Returns:
         At [prompt][reply]: ``texts``; ``proxies`` and ``judges``, their scores by the
-        reward model and by the held-out judge, see :func:`on_raters_scale`; ``obeyed``, whether they have the word; ``words`` and
-        ``ended``. ``asked``, the words. ``kl`` to the policy that the adapters were put
-        on, in nats a reply, and ``entropy`` in nats a token, both None without
-        adapters. ``diversity`` of the replies to each prompt.
+        reward model and by the held-out judge, see :func:`on_raters_scale`; ``obeyed``,
+        whether they have the word; ``words``; and ``ended``. ``asked``, the words.
+        ``kl`` to the policy that the adapters were put on, in nats a reply, and
+        ``entropy`` in nats a token, both None without adapters. ``diversity`` of the
+        replies to each prompt.
     """
     parts = reviews.draw_parts(seed)
     order = stream(seed, "requests to look at").permutation(len(parts.test))
