@@ -118,6 +118,23 @@ def replies_of(*stages, n=3):
     ).style.set_properties(**{"white-space": "normal", "max-width": "22em"})
 
 
+def say_heard(*stages, n=3):
+    """Of the replies that ``replies_of`` shows, how many have the word."""
+    heard = {s: sum(own[0] for own in rows[s][0]["obeyed"][:n]) for s in stages}
+    shown = min(n, settings.n_prompts)
+    counts = ", ".join(f"{stage} {count}" for stage, count in heard.items())
+    runs.say("Of these {n} words, the replies have: {counts}.", n=shown, counts=counts)
+
+
+def say_refused(*stages, n):
+    """Of the requests of each set that are shown, how many each stage refuses."""
+    shown = [
+        f"{stage} {sum(sum(a['refused'][:n]) for a in rows[stage][0]['requests'].values())}"
+        for stage in stages
+    ]
+    runs.say("Refused among these: {counts}.", counts=", ".join(shown))
+
+
 runs.say(
     "{n} trainings: SFT, a reward model, PPO, RLOO, DPO and two kinds of SFT on refusals "
     "for each of {seeds} {word}.",
@@ -383,6 +400,9 @@ runs.say(
 replies_of(START, SFT)
 
 # %%
+say_heard(START, SFT)
+
+# %%
 panels = {
     "has the word asked for": "obeyed",
     "ends in time": "ended",
@@ -574,6 +594,9 @@ runs.say(
 replies_of(SFT, *RL, n=5)
 
 # %%
+say_heard(SFT, *RL, n=5)
+
+# %%
 curves = {
     label: {method: [row["history"][key] for row in rows[method]] for method in RL}
     for label, key in {
@@ -747,6 +770,9 @@ runs.say(
 replies_of(SFT, DPO, n=5)
 
 # %%
+say_heard(SFT, DPO, n=5)
+
+# %%
 dpo_margin = [row["history"]["rewards/margins"] for row in rows[DPO]]
 right_end = [np.mean(row["history"]["rewards/accuracies"][-5:]) for row in rows[DPO]]
 record("dpo_last_accuracy", right_end)
@@ -809,6 +835,9 @@ told = [
 pd.DataFrame(told).style.hide(axis="index").set_properties(
     **{"white-space": "normal", "max-width": "20em"}
 )
+
+# %%
+say_refused(START, *kinds, n=1)
 
 # %%
 stages = [START, SFT, "PPO", DPO, *kinds]
@@ -887,6 +916,9 @@ pd.DataFrame(
 ).style.hide(axis="index").set_properties(
     **{"white-space": "normal", "max-width": "24em"}
 )
+
+# %%
+say_refused(START, "PPO", n=3)
 
 # %%
 drift = {
