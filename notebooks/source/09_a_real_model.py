@@ -921,6 +921,7 @@ pd.DataFrame(
 say_refused(START, "PPO", n=3)
 
 # %%
+record("start_harmful_refused", harmful[START])
 drift = {
     stage: record(
         f"{stage.lower()}_harmful_refused_change", harmful[stage] - harmful[START]
@@ -928,13 +929,18 @@ drift = {
     for stage in (SFT, "PPO", DPO)
 }
 runs.say(
-    "Beside the model as it comes, the share of harmful requests refused changes by "
-    "{sft_harmful_refused_change:+.2f} after SFT, {ppo_harmful_refused_change:+.2f} after "
-    "PPO and {dpo_harmful_refused_change:+.2f} after DPO: {verdict}.",
-    verdict="film reviews have taken refusals away"
-    if any(change.high < 0 for change in drift.values())
-    else "no loss that these seeds can tell"
-    + (", as there was little to lose" if np.mean(harmful[START]) < 0.1 else ""),
+    "The model as it comes refuses {start_harmful_refused:.2f} of the harmful requests. "
+    "That changes by {sft_harmful_refused_change:+.2f} after SFT on film reviews, "
+    "{ppo_harmful_refused_change:+.2f} after PPO and {dpo_harmful_refused_change:+.2f} "
+    "after DPO: {verdict}.",
+    verdict=reading(
+        drift[SFT],
+        "after film reviews it refuses more",
+        "**film reviews have taken refusals away**, though nobody asked for that",
+        "there was little to lose"
+        if np.mean(harmful[START]) < 0.1
+        else "no loss after SFT that these seeds can tell",
+    ),
 )
 
 # %% [markdown]

@@ -63,18 +63,20 @@ def stage_arm(
         What :func:`look` gives, ``history`` of the training, and ``questions`` and
         ``requests``, see :mod:`exams`, which are empty where there are none.
     """
-    reward = training.reward_score(base, seed, n_pairs)
     if stage == START:
         policy, tokenizer = load_base(base)
     else:
         policy, tokenizer = training.tuned(base, seed, sft_steps)
     history: list[dict] = []
+    reward = None  # not in memory before it is needed
     if stage in training.METHODS:
+        reward = training.reward_score(base, seed, n_pairs)
         policy, history = training.optimise(
             policy, tokenizer, reward, seed, stage, updates
         )
     elif stage == DPO:
         policy, history = training.prefer(policy, tokenizer, seed, n_pairs)
+    reward = reward or training.reward_score(base, seed, n_pairs)
     return {
         **look(policy, tokenizer, reward, seed, n_prompts, n_replies),
         "history": {
