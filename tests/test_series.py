@@ -1,5 +1,6 @@
-"""The whole series on a base model of other people's: a folder with a tiny Qwen2 of
-random weights. Every notebook runs, and says what cannot be known of such a model.
+"""The whole series on somebody else's base model: a folder with a tiny Qwen2. It is
+random but for some seconds of training, so that it ends its replies and some are better
+than others. Every notebook runs, and says what cannot be known of such a model.
 
 It takes minutes: `python -m pytest -m series tests/test_series.py`.
 """
@@ -10,12 +11,12 @@ import nbformat
 import pytest
 
 from alignlab.course.notebooks import find_notebooks
+from alignlab.models.base import load_base, save_model
 from alignlab.runs.claims import load_claims
 from alignlab.runs.folders import FINISHED
 from alignlab.runs.judging import PRETRAINING_UNKNOWN
 from alignlab.runs.runner import run_series
 from alignlab.world import tasks
-
 from tests import tiny_models
 
 pytestmark = pytest.mark.series
@@ -23,9 +24,19 @@ pytestmark = pytest.mark.series
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A folder with a model that has never read anything."""
-    texts = [example.prompt for example in tasks.mixture(500, seed=0)]
-    return tiny_models.qwen2_folder(tmp_path_factory.mktemp("model") / "qwen2", texts)
+    """The model's folder."""
+    read = demonstrations(tasks.default_world(), 4, 0)
+    read += [
+        {"prompt": example.prompt, "completion": example.completion}
+        for example in tasks.mixture(1000, seed=0)
+    ]
+    texts = [f"{row['prompt']} {row['completion']}" for row in read]
+    folder = tmp_path_factory.mktemp("model") / "qwen2"
+    made, tokenizer = load_base(tiny_models.qwen2_folder(folder, texts))
+    options = dict(batch_size=16, learning_rate=1e-2, progress=False)
+    finetune(made, tokenizer, read, steps=200, **options)
+    save_model(made, tokenizer, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")

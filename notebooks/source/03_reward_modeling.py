@@ -249,9 +249,11 @@ trunk, words = load_base("300k")
 
 
 def clear_cut(candidates):
-    """Comparisons without a wrong label, of replies that differ by more than a fact."""
+    """Comparisons without a wrong label, of replies that differ by more than a fact;
+    all there are of a policy that writes next to none."""
     pairs = artifacts.comparisons(candidates, flips=0.0, seed=first)
-    return [p for p in pairs if p["gold_chosen"] - p["gold_rejected"] > 1]
+    clear = [p for p in pairs if p["gold_chosen"] - p["gold_rejected"] > 1]
+    return clear if len(clear) >= 16 else pairs
 
 
 clear, unseen_clear = clear_cut(to_learn_from), clear_cut(to_test)
