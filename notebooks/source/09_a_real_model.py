@@ -572,9 +572,10 @@ runs.say(
 # %% [markdown]
 # ## 5 · PPO and RLOO
 #
-# The reward model now pays the SFT policy. The policy gets a second adapter; with it
-# switched off the same weights are the reference, so KL needs no second copy. PPO fits a
-# value function, RLOO compares four replies to each request instead.
+# The reward model now pays the SFT policy. What SFT learnt is folded in, and the policy
+# gets a new adapter. With that switched off the same weights are the reference, so KL
+# needs no second copy. PPO fits a value function, RLOO compares four replies to each
+# request instead.
 #
 # Two things score what comes out. The *reward model* is the proxy that was optimised.
 # The *judge* of section 4 was held out: it never met the policy, and the policy never met
@@ -780,7 +781,9 @@ dpo_gain = record("dpo_proxy_gain", proxy[DPO], unit="points")
 dpo_judge = record("dpo_judge_gain", judge[DPO], unit="points")
 record("dpo_kl", [row["kl"] for row in rows[DPO]], unit="nats")
 runs.save_figure(
-    figures.along({"margin of implicit rewards": {DPO: dpo_margin}}, "DPO's margin"),
+    figures.along(
+        {"margin of implicit rewards": {DPO: dpo_margin}}, "DPO's margin", "step"
+    ),
     "dpo_margin",
     "Implicit reward of the chosen minus that of the rejected sentence, on each step's "
     "comparisons before they are learnt (thin lines: seeds).",

@@ -48,14 +48,20 @@ def accuracy(
     return figure
 
 
-def along(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], title: str):
-    """Training curves: by the measure and the method, a row a seed over updates."""
+def along(
+    curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
+    title: str,
+    unit: str = "update",
+):
+    """Training curves: by the measure and the method, a row a seed over updates, or
+    whatever the ``unit`` of training is."""
     figure, grid = plt.subplots(1, len(curves), figsize=(5.2 * len(curves), 3.7))
     for axes, (measure, methods) in zip(np.atleast_1d(grid), curves.items()):
         for number, (method, rows) in enumerate(methods.items()):
             steps = range(1, len(rows[0]) + 1)
             interval_line(axes, steps, rows, method, number)
-        axes.set(xlabel="update", ylabel=measure)
+        axes.set(xlabel=unit, ylabel=measure)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     np.atleast_1d(grid)[0].legend()
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure

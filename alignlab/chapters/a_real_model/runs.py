@@ -125,6 +125,8 @@ def refusal_arm(
         kind: a key of ``REFUSING``: whether harmless questions of like form are
             answered among the examples.
         n_refused: harmful questions in the examples.
+        steps: of ``BATCH`` examples with refusals alone; twice as many with answers,
+            so that every refusal is seen as often.
     """
     model, tokenizer = load_base(base)
     policy = training.with_adapters(model, seed)
@@ -132,7 +134,7 @@ def refusal_arm(
         policy,
         tokenizer,
         exams.refusal_examples(n_refused, seed, answered=REFUSING[kind]),
-        steps=steps,
+        steps=steps * (2 if REFUSING[kind] else 1),
         batch_size=training.BATCH,
         learning_rate=training.SFT_RATE,
         seed=seed,
