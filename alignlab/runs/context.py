@@ -115,7 +115,9 @@ def start(
         notebook, profile, seeds, SimpleNamespace(**settings), device, folder
     )
     _save()
-    if "model" in settings and not is_shipped(settings["model"]):
+    # A notebook that takes a real model by default asks nothing about the small world.
+    usual = notebook_settings(notebook[:2], "cpu").get("model", "1m")
+    if is_shipped(usual) and not is_shipped(settings.get("model", usual)):
         _meet(settings["model"], device)
     return _current
 
