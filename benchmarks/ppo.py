@@ -30,9 +30,11 @@ SHAPES = {  # layers, width, width of the MLP, vocabulary
     "world": (4, 128, 344, 2048),  # the notebooks' policy
     "3M": (4, 256, 688, 2048),
     "36M": (10, 512, 1376, 8192),
+    "135M": (30, 576, 1536, 49152),  # SmolLM2-135M-Instruct
 }
 # With the value head on the policy's trunk, with a value model beside it, and TRL.
 OURS, SEPARATE, THEIRS = "ours", "ours, separate value model", "TRL 1.12.0"
+ADAPTERS = "ours, LoRA"  # of rank 16 on every linear layer
 
 
 # --- One run, in a process of its own ------------------------------------------------
@@ -46,7 +48,7 @@ def run_worker(who: str, case: dict) -> dict:
 
     torch.set_num_threads(1)
     start = train_trl if who == THEIRS else train_ours
-    train = start(separate=who == SEPARATE)
+    train = start(separate=who == SEPARATE, adapters=who == ADAPTERS)
     imported = peak_memory()
     ceiling = [matrix_gflops()]
 
@@ -74,7 +76,8 @@ def run_worker(who: str, case: dict) -> dict:
     }
 
 
-def train_ours(separate: bool):
+def train_ours(separate: bool, adapters: bool):
+    from peft import LoraConfig
     from transformers import AutoModelForSequenceClassification
 
     from alignlab.ppo import PPOConfig, PPOTrainer
@@ -103,6 +106,7 @@ def train_ours(separate: bool):
             [{"prompt": prompt} for prompt in prompts],
             processing_class=tokenizer,
             value_model=value,
+            peft_config=LoraConfig(**LORA) if adapters else None,
             callbacks=[clock],
         )
         trainer.train()
@@ -111,7 +115,10 @@ def train_ours(separate: bool):
     return train
 
 
-def train_trl(separate: bool):
+LORA = dict(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def train_trl(separate: bool, adapters: bool):
     import torch
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
@@ -284,6 +291,26 @@ def make_world(folder: Path) -> None:
     (folder / "prompts.json").write_text(json.dumps(prompts))
 
 
+def make_smollm2(folder: Path) -> None:
+    """SmolLM2-135M-Instruct with a new value model, and questions about health as
+    prompts, each cut at 24 tokens. No completion ends before it is cut."""
+    from transformers import LlamaForSequenceClassification
+
+    from alignlab.data import sources
+    from alignlab.models.base import load_base
+
+    model, tokenizer = load_base("smollm2")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model.config.num_labels = 1
+    LlamaForSequenceClassification(model.config).save_pretrained(folder / "value")
+    questions = sources.load("healthsearchqa")["prompt"]
+    texts = (" ".join(questions[i : i + 6]) for i in range(512))
+    prompts = [tokenizer.decode(tokenizer(text)["input_ids"][:24]) for text in texts]
+    prompts = [text for text in prompts if len(tokenizer(text)["input_ids"]) == 24]
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+
+
 def make_tokenizer(vocabulary: int):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -342,17 +369,20 @@ def make_case(folder: Path, size: str, **settings) -> dict:
     """A setting to measure; its model is made if it is not there."""
     place = folder / size
     if not (place / "prompts.json").exists():
-        make_world(place) if size == "world" else make_model(place, size)
+        own = {"world": make_world, "135M": make_smollm2}
+        own[size](place) if size in own else make_model(place, size)
     good = (SPECIAL, SHAPES[size][3] // 2)
     base = dict(folder=str(place), size=size, ends=size == "world", good=good, seed=0)
     return base | USUAL | settings
 
 
 EVERYONE = (OURS, SEPARATE, THEIRS)
+ON_SMOLLM2 = (OURS, ADAPTERS, THEIRS)
 USUAL = dict(prompt=24, new=32, batch=128, epochs=4, updates=2, rate=1e-6)
 SPEEDS = {  # by their name in the table
     "full length": dict(size="3M"),
     "world's task": dict(size="world", new=64, batch=64, updates=3),
+    "SmolLM2-135M": dict(size="135M", batch=4, new=16, epochs=2),
 }
 PARTS = (*SPEEDS, "memory", "reward")
 
@@ -360,7 +390,9 @@ PARTS = (*SPEEDS, "memory", "reward")
 def measure(part: str, folder: Path, python: Path, rounds: int) -> dict[str, list]:
     """The results of a part, over rounds or seeds, by who was measured."""
     if part in SPEEDS:
-        return take_turns(EVERYONE, make_case(folder, **SPEEDS[part]), python, rounds)
+        case = make_case(folder, **SPEEDS[part])
+        everyone = ON_SMOLLM2 if case["size"] == "135M" else EVERYONE
+        return take_turns(everyone, case, python, rounds)
     if part == "memory":
         setting = make_case(folder, "36M", batch=16)
         return take_turns(EVERYONE, setting, python, 1)
@@ -413,11 +445,16 @@ def speed_lines(part: str, runs: dict[str, list]) -> list[tuple]:
         name: [settings["batch"] / statistics.median(run["seconds"]) for run in group]
         for name, group in runs.items()
     }
-    what = part if settings["size"] == "world" else f"{settings['size']}, {part}"
+    what = (
+        part if settings["size"] in ("world", "135M") else f"{settings['size']}, {part}"
+    )
     lines = []
-    for name in EVERYONE:
-        value = f"{statistics.median(speed[name]):.1f} episodes/s"
+    for name in speed:
+        digits = 2 if settings["size"] == "135M" else 1
+        value = f"{statistics.median(speed[name]):.{digits}f} episodes/s"
         lines.append((what, name, value, ratio(speed[name], speed[THEIRS])))
+    if settings["size"] == "135M":
+        return lines + memory_lines(what, runs)
     if settings["size"] == "world":  # its prompts differ in length
         return lines
     reached = [update_gflops(run, settings) for run in runs[OURS]]
@@ -435,10 +472,11 @@ def ratio(ours: list[float], theirs: list[float]) -> str:
     return f"x {statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})"
 
 
-def memory_lines(runs: dict[str, list]) -> list[tuple]:
-    memory = {name: runs[name][0]["memory"] for name in EVERYONE}
+def memory_lines(what: str, runs: dict[str, list]) -> list[tuple]:
+    """The median peak of each, and its ratio to TRL's."""
+    memory = {n: statistics.median(run["memory"] for run in runs[n]) for n in runs}
     return [
-        ("36M, memory", name, f"{mb:.0f} MB", f"x {mb / memory[THEIRS]:.2f}")
+        (f"{what}, memory", name, f"{mb:.0f} MB", f"x {mb / memory[THEIRS]:.2f}")
         for name, mb in memory.items()
     ]
 
@@ -475,7 +513,9 @@ def write(raw: dict) -> None:
         if part in SPEEDS:
             lines += speed_lines(part, raw[part])
         else:
-            lines += (memory_lines if part == "memory" else reward_lines)(raw[part])
+            runs = raw[part]
+            is_reward = part == "reward"
+            lines += reward_lines(runs) if is_reward else memory_lines("36M", runs)
     table = [("what", "who", "measured", "beside TRL"), ("---",) * 4, *lines]
     text = "\n".join("| " + " | ".join(map(str, row)) + " |" for row in table)
     every = [run for part in raw.values() for runs in part.values() for run in runs]
@@ -488,8 +528,10 @@ def write(raw: dict) -> None:
     about = (
         "4 epochs of one minibatch. 3M: 128 prompts of 24 tokens, 32 new ones. The "
         "world's task: the policy of the notebooks (1M) and 64 of its requests, up to "
-        "64 new tokens. 36M: 16 prompts of 24, 32 new ones. Reward, the share of good "
-        "tokens: 64 prompts, 16 new ones, 12 updates at a learning rate of 1e-3.\n\n"
+        "64 new tokens. SmolLM2-135M: 2 epochs, 4 prompts of 24 tokens, 16 new ones, "
+        "and LoRA of rank 16 on every linear layer. 36M: 16 prompts of 24, 32 new "
+        "ones. Reward, the share of good tokens: 64 prompts, 16 new ones, 12 updates "
+        "at a learning rate of 1e-3.\n\n"
         "Speeds are medians over the rounds, in brackets the least and the greatest "
         "round. Memory is the peak above what the imports take. Reward intervals are "
         "95%, over seeds."

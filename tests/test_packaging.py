@@ -44,7 +44,7 @@ LAYERS = (
         "imported",
         "",
     },
-    {"provenance", "cache", "seeds", "files"},
+    {"provenance", "cache", "seeds", "files", "store"},
     {"data"},
     {"models"},
     {"world"},

@@ -1,6 +1,6 @@
-"""The whole series on a base model of other people's: a folder with a tiny Qwen2, random
-but for some seconds of training, so that it ends its replies and some are better than
-others. Every notebook runs, and says what cannot be known of such a model.
+"""The whole series on somebody else's base model: a folder with a tiny Qwen2. It is
+random but for some seconds of training, so that it ends its replies and some are better
+than others. Every notebook runs, and says what cannot be known of such a model.
 
 It takes minutes: `python -m pytest -m series tests/test_series.py`.
 """

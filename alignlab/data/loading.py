@@ -47,8 +47,9 @@ def load(
             IterableDataset, or several by split (DatasetDict, or a dict of them); a
             dict of columns; a DataFrame of pandas or polars, or an Arrow table; a file
             (.jsonl, .json, .csv, .tsv, .parquet; the texts also as .gz); a folder with
-            such files or from `save_to_disk`; a Hub id ("owner/name"); a name of the
-            catalogue (``sources.DATASETS``), whose columns are those of its card.
+            such files or from `save_to_disk`; a Hub id ("owner/name"), which is looked
+            for in the folder ``$ALIGNLAB_HUB_MIRROR`` first; a name of the catalogue
+            (``sources.DATASETS``), whose columns are those of its card.
         split: which one, where there are several. In the catalogue, "train", "test", or
             None; see :func:`alignlab.data.sources.load`.
         path: for names of the catalogue that come from the Hub: a folder with the
@@ -75,8 +76,8 @@ def load(
         raise ValueError(f"limit is {limit}; it is a number of rows, 1 or more")
     if max_length is not None and (tokenizer is None or max_length < 1):
         raise ValueError(f"max_length is {max_length}; it needs a tokenizer and is > 0")
-    if isinstance(source, str) and source in sources.DATASETS:
-        data = sources.load(source, split, path)
+    if card := _card_name(source):
+        data = sources.load(card, split, path)
         data = data.select(range(min(limit or len(data), len(data))))
         data, formatted = _as_its_card_says(data)
         if columns or decided_by:
@@ -100,6 +101,13 @@ def load(
         print(_summary(_name(source), formatted))
         print(checks(formatted.rows, tokenizer, max_length))
     return data
+
+
+def _card_name(source: object) -> str | None:
+    """The name in the catalogue, of a name or of a Hub id; None if there is none."""
+    if not isinstance(source, str):
+        return None
+    return source if source in sources.DATASETS else sources.by_hub_id(source)
 
 
 def _as_its_card_says(
@@ -325,7 +333,8 @@ def _from_disk_or_hub(source: str | Path) -> object:
             f"{did_you_mean(text, sorted(sources.DATASETS))} On the Hub it has an "
             f'owner: "owner/{text}".',
         )
-    return _load_dataset(text, "Reach the Hub, or give the path of a file or folder.")
+    remedy = "Reach the Hub, or give the path of a file or folder."
+    return _load_dataset(sources.hub_place(text), remedy)
 
 
 def _load_dataset(where: str, remedy: str) -> object:

@@ -36,7 +36,9 @@ __all__ = [
     "Source",
     "SourceStatus",
     "Verdict",
+    "by_hub_id",
     "fetch",
+    "hub_place",
     "load",
     "members",
     "pull",
@@ -378,10 +380,32 @@ def _hub_rows(
     return _rows_of_split(card.rows_from(parts[part].to_list()), card, split)
 
 
+def by_hub_id(hub_id: str) -> str | None:
+    """Name of the data set that is read when its Hub id is named; None if the id names
+    something else, or more than the one folder that a card reads."""
+    for card in DATASETS.values():
+        if card.source == "hub" and card.hub_id == hub_id and not card.hub_folder:
+            return card.name
+    return None
+
+
+def hub_place(hub_id: str) -> str:
+    """Where a data set of the Hub is loaded from: its folder in
+    ``$ALIGNLAB_HUB_MIRROR``, called "owner/name", "name" or as in the catalogue, for
+    machines that do not reach the Hub; or else the id itself."""
+    mirror = os.environ.get("ALIGNLAB_HUB_MIRROR")
+    cards = (card.name for card in DATASETS.values() if card.hub_id == hub_id)
+    for name in (hub_id, hub_id.rpartition("/")[2], *cards) if mirror else ():
+        if (folder := Path(mirror).expanduser() / name).is_dir():
+            return str(folder)
+    return hub_id
+
+
 def _load_hub(card: DatasetCard, where: str) -> "datasets.DatasetDict":
     """All splits of a data set, from a local folder or a Hub id."""
     import datasets
 
+    where = hub_place(where) if where == card.hub_id else where
     folder = card.hub_folder or None
     if folder and Path(where).is_dir() and not (Path(where) / folder).is_dir():
         folder = None  # the folder itself was given

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from alignlab import provenance
 from alignlab.errors import AlignlabError
-from alignlab.models.named import contents_hash, explained, find_model
+from alignlab.models.named import contents_hash, explained, find_model, located
 from alignlab.seeds import torch_seed
 
 SIZES = {
@@ -237,10 +237,12 @@ def load_model(name_or_path: str | Path, dtype=None):
             that the checkpoint names. By default :func:`usual_dtype`.
 
     Raises:
-        AlignlabError: if it is no causal language model, or has no tokenizer.
+        AlignlabError: if there is no such model, it is no causal language model, or it
+            has no tokenizer.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    name_or_path = located(name_or_path)
     dtype = usual_dtype(name_or_path) if dtype is None else dtype
     model = load_weights(AutoModelForCausalLM, name_or_path, dtype)
     with explained(name_or_path):
@@ -260,9 +262,11 @@ def load_weights(auto_class, name_or_path: str | Path, dtype="float32", **option
         options: for its ``from_pretrained``.
 
     Raises:
-        AlignlabError: if the checkpoint has no weights for the model's head, which
-            would be random, or the base model of adapters cannot be loaded.
+        AlignlabError: if there is no such model, the checkpoint has no weights for the
+            model's head, which would be random, or the base model of adapters cannot
+            be loaded.
     """
+    name_or_path = located(name_or_path)
     base = adapters_base(name_or_path)
     if base is None:
         with explained(name_or_path):
@@ -275,7 +279,8 @@ def load_weights(auto_class, name_or_path: str | Path, dtype="float32", **option
 
     adapters = PeftConfig.from_pretrained(name_or_path)
     try:
-        model = auto_class.from_pretrained(base, dtype=dtype, **options)
+        with _no_report():  # of a head that comes with the adapters
+            model = auto_class.from_pretrained(base, dtype=dtype, **options)
     except (OSError, ValueError) as error:
         raise AlignlabError(
             f"{name_or_path} holds adapters for {base!r}, which cannot be loaded: "
@@ -288,6 +293,18 @@ def load_weights(auto_class, name_or_path: str | Path, dtype="float32", **option
     model = PeftModel.from_pretrained(model, name_or_path, is_trainable=trainable)
     freeze_coarse(model)
     return model
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    from transformers.utils import logging
+
+    usual = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(usual)
 
 
 def freeze_coarse(model) -> None:

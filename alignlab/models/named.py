@@ -55,6 +55,15 @@ def find_model(name: str | Path, known: Iterable[str] = ()) -> Path:
     return _from_the_hub(str(name), tuple(known))
 
 
+def located(name: str | Path) -> str | Path:
+    """As :func:`find_model`, but a Hub id stays what it is once it is known to be good:
+    what `transformers` and `peft` save should name it, and no folder of this machine.
+    """
+    folder = find_model(name)
+    is_local = str(name) == SMOLLM2 or Path(name).expanduser().exists()
+    return folder if is_local else str(name)
+
+
 def _model_in(folder: Path) -> Path:
     if any((folder / config).exists() for config in CONFIGS):
         return folder

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from alignlab.errors import AlignlabError
 from alignlab.models.base import evaluation_mode
+from alignlab.models.fit import says_how_to_save_memory
 from alignlab.models.positions import completion_log_probs, log_probs_at
 from alignlab.models.text import pad_right
 
@@ -204,10 +205,16 @@ def require_rows_can_be_shared(model: nn.Module, pair: EncodedPair) -> None:
         AlignlabError: if the log-probabilities differ by more than rounding.
     """
     try:
-        with evaluation_mode(model), torch.no_grad():
+        with (
+            says_how_to_save_memory("Leave out the longest texts."),
+            evaluation_mode(model),
+            torch.no_grad(),
+        ):
             together = torch.cat(_read_together(model, pair))
             sides = zip(pair[1:3], pair[3:], strict=True)
             apart = [_read_alone(model, pair.prompt, *side) for side in sides]
+    except AlignlabError:
+        raise
     except Exception as error:  # of many kinds, from inside the model
         raise AlignlabError(
             f"This model cannot read two completions in one row: {error}", _REMEDY

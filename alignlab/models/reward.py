@@ -39,6 +39,7 @@ from alignlab.models.fit import (
     text_inputs,
 )
 from alignlab.models.lean import Places, last_mlp_at, lean_layers
+from alignlab.models.named import explained, located
 from alignlab.models.positions import needs_no_mask, positions_of
 from alignlab.models.text import (
     Prompt,
@@ -105,17 +106,20 @@ def load_reward_model(name_or_path: str | Path, dtype="float32"):
             "auto" takes the one that the checkpoint names.
 
     Raises:
-        AlignlabError: if the checkpoint does not give one number per dialogue. From a
-            language model, `transformers` would make one with a random head.
+        AlignlabError: if there is no such model or it has no tokenizer, or the
+            checkpoint does not give one number per dialogue. From a language model,
+            `transformers` would make one with a random head.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    name_or_path = located(name_or_path)
     _require_one_label(name_or_path)
     model = load_weights(
         AutoModelForSequenceClassification, name_or_path, dtype, num_labels=1
     )
     require_scalar_head(model)
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path(name_or_path))
+    with explained(name_or_path):
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_path(name_or_path))
     if model is not plain_model(model):  # adapters come without what they are read by
         read_before_padding(model, pad_token_id(tokenizer))
     return model.to(device_in_use()), tokenizer

@@ -402,10 +402,16 @@ def require_sampled_is_scored(
     kind = type(plain_model(model)).__name__
     prompts = _few(prompts, room=context_length(model) - new_tokens)
     try:
-        with evaluation_mode(model), torch.no_grad():
+        with (
+            says_how_to_save_memory("Take a smaller model, or load it in bfloat16."),
+            evaluation_mode(model),
+            torch.no_grad(),
+        ):
             sampled, scored, spread = _read_twice(
                 model, prompts, pad_token_id, new_tokens
             )
+    except AlignlabError:
+        raise
     except Exception as error:  # of many kinds, from inside the model
         raise AlignlabError(f"A {kind} cannot be sampled from: {error}", REMEDY) from (
             error

@@ -3,7 +3,7 @@
 import ast
 import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -17,10 +17,17 @@ OWN_PARAMETERS = {"profile": "--profile NAME", "out_dir": "--out FOLDER"}
 RENAMED = {"size": "model"}  # what a setting was called before
 
 
-def select_notebooks(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
-    """The notebooks that "00", "03-05" name, in ascending order; without names, all.
+def select_notebooks(
+    folder: Path, wanted: Sequence[str] = (), named_only: Collection[str] = ()
+) -> list[Path]:
+    """The notebooks that "00", "03-05" name, in ascending order; without names, all but
+    those that run only when they are named.
 
     Each builds on the ones before it, so ascending order is the order of dependency.
+
+    Args:
+        named_only: the numbers of the latter, see
+            :func:`alignlab.runs.profiles.named_only`.
 
     Raises:
         AlignlabError: if a number is no number or there is no such notebook.
@@ -31,7 +38,8 @@ def select_notebooks(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
         if number not in found:
             listed = ", ".join(path.stem for path in found.values())
             raise AlignlabError(f"There is no notebook {number}.", f"Known: {listed}.")
-    return [path for number, path in found.items() if not numbers or number in numbers]
+    numbers = numbers or found.keys() - set(named_only)
+    return [path for number, path in found.items() if number in numbers]
 
 
 def _numbers(item: str) -> list[str]:

@@ -91,6 +91,15 @@ def budget_seconds(number: str, profile: str) -> float | None:
     return budgets.get(profile)
 
 
+def named_only(profile: str) -> set[str]:
+    """The numbers of the notebooks that a run in this profile leaves out unless they
+    are named: those whose chapter lists it under ``named_only``."""
+    chapters = load_profiles()["notebooks"]
+    return {
+        n for n, entry in chapters.items() if profile in entry.get("named_only", ())
+    }
+
+
 def _in_profile(value: object, profile: str, default: object = None) -> object:
     """A setting has one value per profile, or a single one for all of them. A chapter's
     own may leave profiles out, in which it is the default one."""

@@ -44,6 +44,7 @@ from alignlab.runs.notebooks import (
 from alignlab.runs.profiles import (
     check_profile,
     load_profiles,
+    named_only,
     notebook_settings,
     timeout_seconds,
 )
@@ -103,7 +104,8 @@ def run_series(
     """Execute notebooks in ascending order and write the report.
 
     Args:
-        wanted: numbers and ranges, "00", "03-05"; all notebooks when empty.
+        wanted: numbers and ranges, "00", "03-05"; when empty all notebooks, but for
+            those that the profile leaves out (see ``named_only``).
         profile: smoke, cpu (the default), full or gpu.
         params: NAME=VALUE pairs for the notebooks' parameters cells and settings.
         out: the run's folder; by default runs/PROFILE-TIME.
@@ -122,7 +124,8 @@ def run_series(
     profile = check_profile(profile or old.get("profile") or "cpu")
     wanted = wanted or _numbers_of(old)
     params = params or old.get("params", [])
-    chosen = select_notebooks(notebooks_folder(notebooks), wanted)
+    folder_of_notebooks = notebooks_folder(notebooks)
+    chosen = select_notebooks(folder_of_notebooks, wanted, named_only(profile))
     jobs = _jobs(chosen, profile, params)
     with exclusive(folder or new_folder(profile)) as folder:
         point_latest_at(folder)

@@ -10,6 +10,7 @@ from alignlab.runs.profiles import (
     budget_seconds,
     chapter_folders,
     load_profiles,
+    named_only,
     notebook_settings,
     timeout_seconds,
 )
@@ -99,3 +100,8 @@ def test_every_chapter_has_the_number_of_its_notebook():
     sources = Path(__file__).parents[2] / "notebooks" / "source"
     numbers = {path.stem[3:]: path.stem[:2] for path in sources.glob("*.py")}
     assert {f.name: number for number, f in chapter_folders().items()} == numbers
+
+
+def test_the_real_model_is_left_out_of_the_small_profiles_unless_it_is_named():
+    left_out = {profile: named_only(profile) for profile in PROFILES}
+    assert left_out == {"smoke": {"09"}, "cpu": {"09"}, "full": set(), "gpu": set()}

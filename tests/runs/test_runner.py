@@ -568,6 +568,17 @@ def test_numbers_and_ranges_choose_notebooks_in_order(notebooks):
     assert chosen("2", "02", "01-02") == ["01", "02"]
 
 
+def test_some_notebooks_run_only_when_they_are_named(notebooks):
+    for number in ("00", "01", "02"):
+        write_notebook(notebooks / f"{number}_x.ipynb")
+
+    def chosen(*wanted):
+        return [p.name[:2] for p in select_notebooks(notebooks, wanted, {"01"})]
+
+    assert chosen() == ["00", "02"]
+    assert chosen("01") == ["01"] and chosen("00-01") == ["00", "01"]
+
+
 def test_two_notebooks_of_one_number_are_an_error(notebooks):
     write_notebook(notebooks / "00_x.ipynb")
     write_notebook(notebooks / "00_y.ipynb")

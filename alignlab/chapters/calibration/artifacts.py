@@ -21,8 +21,15 @@ from alignlab.chapters.calibration.tuning import (
     tune_on_options,
     tune_on_pairs,
 )
-from alignlab.models.base import load_base, load_model, save_model, weights_hash
+from alignlab.models.base import (
+    is_shipped,
+    load_base,
+    load_model,
+    save_model,
+    weights_hash,
+)
 from alignlab.seeds import stream
+from alignlab.study.knowledge import CLASSES
 from alignlab.study.scale import rate
 from alignlab.study.tuning import BATCH, sft_policy
 from alignlab.training.sft import finetune
@@ -41,9 +48,22 @@ EXPOSURES = {
     "6 to 99": (TAIL + 1, KNOWN_FROM),
     "100 and more": (KNOWN_FROM, np.inf),
 }
+# What these classes are called where nobody knows how often a fact was read: how well
+# the model knows it, see ``study.knowledge``, which gives such numbers to its classes.
+KNOWLEDGE = ("made up", *reversed(CLASSES))
 Kinds = Literal["all", "agreed", "contested"]
 # Confidence in the likeliest option, and whether it is right.
 TopLabel = tuple[Float[np.ndarray, "items"], Float[np.ndarray, "items"]]
+
+
+def class_names(base: str) -> list[str]:
+    """What the classes of ``EXPOSURES`` are called for a base model."""
+    return list(EXPOSURES if is_shipped(base) else KNOWLEDGE)
+
+
+def times_read(fact: Fact) -> int | str:
+    """How often pretraining stated a fact, for a table."""
+    return "unknown" if fact.times is None else fact.times
 
 
 # --- Items ----------------------------------------------------------------------------

@@ -239,14 +239,14 @@ def _normal_halves(relation: str) -> tuple[set[str], set[str]]:
 
 def replies_by_fact(questions: Questions, replies: Sequence[Replies]) -> list[dict]:
     """For the first facts of each kind: the ``prompt``, the right ``answers``, the
-    ``exposure`` in pretraining, whether it is ``made_up``, and at each look the reply
-    with its probability."""
+    ``exposure`` in pretraining (None where nobody knows), whether it is ``made_up``,
+    and at each look the reply with its probability."""
     return [
         {
             "kind": kind,
             "prompt": question.prompt,
             "answers": list(question.answers),
-            "exposure": question.fact.exposure,
+            "exposure": question.fact.times,
             "made_up": question.fact.made_up,
             "replies": [given[kind][place] for given in replies],
         }

@@ -25,6 +25,7 @@ from transformers import (
 
 from alignlab.errors import AlignlabError
 from alignlab.models.base import adapters_base, load_weights
+from alignlab.models.named import located
 from alignlab.models.reward import load_reward_model, sequence_rewards
 from alignlab.models.text import (
     closing_ids,
@@ -234,6 +235,7 @@ def _loaded_model(model):
     """A reward model alone; its folder need not have a tokenizer."""
     if not isinstance(model, str | Path):
         return model
+    model = located(model)
     if adapters_base(model) is not None:
         return load_reward_model(model)[0]
     return load_weights(AutoModelForSequenceClassification, model)

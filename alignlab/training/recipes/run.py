@@ -1,5 +1,6 @@
 """One run from a recipe: check, load, say what will be trained, train, save, push."""
 
+import json
 from pathlib import Path
 
 from alignlab.errors import AlignlabError
@@ -48,7 +49,10 @@ def train(recipe: Recipe, resume: bool = False, dry_run: bool = False):
             say(recipe, trainer, parts, notes + more)
         if dry_run:
             return trainer
-        trainer.train(resume_from_checkpoint=checkpoint)
+        if checkpoint is not None and is_finished(trainer, checkpoint):
+            trainer._load_from_checkpoint(checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint)
     except (RuntimeError, MemoryError, AlignlabError) as error:
         if not _is_out_of_memory(error.__cause__ or error):
             raise
@@ -80,6 +84,26 @@ def _checkpoint(recipe: Recipe, resume: bool, notes: list[str]) -> str | None:
             else f"There is no checkpoint in {folder}: starts from the beginning."
         )
     return None if last is None else str(last)
+
+
+def is_finished(trainer, checkpoint: str) -> bool:
+    """Whether a checkpoint is the run's last: `transformers` would add a step to it.
+
+    Raises:
+        AlignlabError: if it is, and its weights are spread over processes.
+    """
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text())
+    steps = trainer.args.max_steps if trainer.args.max_steps > 0 else state["max_steps"]
+    if state["global_step"] < steps:
+        return False
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise AlignlabError(
+            f"The run is finished: {checkpoint} is its last step.",
+            "Use that folder as the model, or train longer: --set args.max_steps=N",
+        )
+    trainer.state.global_step = state["global_step"]
+    trainer.state.log_history = state["log_history"]
+    return True
 
 
 def _is_out_of_memory(error: Exception) -> bool:

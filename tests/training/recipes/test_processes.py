@@ -3,12 +3,12 @@ same global batch, also when they are killed on the way and resumed."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 
@@ -17,9 +17,10 @@ from alignlab.training.recipes.run import train
 
 ROOT = Path(__file__).parents[3]
 STEPS, SAVED = 6, 2
-# Sums over a batch are taken in another order. What Adam makes of gradients near 0 then
-# differs, so that weights drift apart by up to a learning rate; losses hardly do.
-LOSSES, WEIGHTS = 1e-3, 2e-3
+# Sums over a batch are taken in another order, which Adam makes more of where gradients
+# are near 0. Measured: losses up to 2e-6 apart, weights up to 6e-5, 4e-8 on average; a
+# step of Adam moves a weight by 2e-3.
+LOSSES, WEIGHTS, MEAN = 1e-4, 4e-4, 1e-6
 SMALL = [f"args.max_steps={STEPS}", f"args.save_steps={SAVED}", "model=300k"]
 SMALL += ["args.disable_tqdm=true", "args.logging_steps=1"]
 OF_PPO = ["args.max_completion_length=8", "args.local_rollout_forward_batch_size=8"]
@@ -51,7 +52,6 @@ def start(stage, folder, *more):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
 
 
@@ -61,8 +61,11 @@ def kill_after(process, checkpoint, seconds=300):
     while not (checkpoint / "trainer_state.json").exists():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    everyone = psutil.Process(process.pid).children(recursive=True)
+    for each in [process, *everyone]:  # workers have sessions of their own
+        each.kill()
     process.wait()
+    psutil.wait_procs(everyone)
 
 
 def history(folder):
@@ -82,7 +85,8 @@ def test_two_processes_killed_and_resumed_make_the_run_of_one(
     train(read_recipe(stage, f"recipes/1m/{stage}.yaml", changes))
     process = start(stage, two)
     kill_after(process, two / f"checkpoint-{SAVED}")
-    assert not (two / f"checkpoint-{STEPS}").exists()
+    last = max(two.glob("checkpoint-*"), key=lambda path: path.name)
+    assert last.name != f"checkpoint-{STEPS}"
     resumed = start(stage, two, "--resume")
     said, _ = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, said[-3000:]
@@ -91,4 +95,5 @@ def test_two_processes_killed_and_resumed_make_the_run_of_one(
     assert history(two) == pytest.approx(history(one), abs=LOSSES)
     weights, other = (load_file(f / "model.safetensors") for f in (one, two))
     for name, tensor in weights.items():
-        assert (tensor - other[name]).abs().max() < WEIGHTS, name
+        apart = (tensor - other[name]).abs()
+        assert apart.max() < WEIGHTS and apart.mean() < MEAN, name

@@ -126,6 +126,19 @@ def test_an_interrupted_run_ends_where_a_whole_one_does(tmp_path):
         assert torch.equal(weights, second.model.state_dict()[name]), name
 
 
+def test_to_resume_a_finished_run_changes_nothing(tmp_path):
+    """`transformers` would train one step more."""
+    recipe = recipe_of("dpo", tmp_path / "out")
+    whole = train(recipe)
+    (tmp_path / "out" / "model.safetensors").unlink()  # killed before it was saved
+    again = train(recipe, resume=True)
+    assert again.state.global_step == 2 and losses(again) == losses(whole)
+    assert not (tmp_path / "out" / "checkpoint-3").exists()
+    saved, _ = load_model(tmp_path / "out")
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, saved.state_dict()[name]), name
+
+
 def test_a_dry_run_trains_nothing(tmp_path, capsys):
     trainer = train(recipe_of("reward", tmp_path / "out"), dry_run=True)
     assert trainer.state.global_step == 0 and "memory" in capsys.readouterr().out
