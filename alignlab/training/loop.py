@@ -227,14 +227,18 @@ REMEDY = (
 
 @contextmanager
 def _checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
-    if not wanted or model.is_gradient_checkpointing:
+    parts = model.modules()
+    if not wanted or any(getattr(p, "gradient_checkpointing", False) for p in parts):
         yield
         return
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    # `transformers` is about to change the first word of both names.
+    new = hasattr(model, "activation_checkpointing_enable")
+    name = "activation_checkpointing" if new else "gradient_checkpointing"
+    getattr(model, f"{name}_enable")({"use_reentrant": False})
     try:
         yield
     finally:
-        model.gradient_checkpointing_disable()
+        getattr(model, f"{name}_disable")()
 
 
 def _gradient(
