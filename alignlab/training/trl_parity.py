@@ -11,6 +11,7 @@ import warnings
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from alignlab.errors import needs_extra
 from alignlab.models.text import as_messages, pad_token_id
 from alignlab.training import pairs as preference_pairs
 from alignlab.training import reward
@@ -40,6 +41,7 @@ def compare_sft_losses(
     Args:
         examples: see :func:`alignlab.training.sft.encode`.
     """
+    needs_extra("trl", "trl")
     from trl import SFTConfig, SFTTrainer
 
     batch = collate(encode(tokenizer, examples), pad_token_id(tokenizer))
@@ -78,6 +80,7 @@ def compare_reward_losses(
         pairs: with a prompt column; see :func:`alignlab.training.reward.encode`.
         center_rewards_coefficient: higher ties the rewards of a pair closer to 0.
     """
+    needs_extra("trl", "trl")
     from trl import RewardConfig, RewardTrainer
 
     comparisons = reward.encode(tokenizer, pairs)
@@ -127,6 +130,7 @@ def compare_dpo_losses(
     Raises:
         ValueError: if TRL has no such loss.
     """
+    needs_extra("trl", "trl")
     from trl import DPOConfig, DPOTrainer
 
     if loss_type not in TRL_NAMES:
