@@ -54,6 +54,26 @@ def new(
 
 
 @course_app.command()
+def otter(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    notebooks: Annotated[
+        list[str] | None,
+        typer.Argument(help="Numbers of notebooks: 04 07. By default all."),
+    ] = None,
+) -> None:
+    """Write the notebooks as sources for otter-grader.
+
+    `otter assign` makes of each a student version without solutions, and an autograder.
+
+    Example: `alignlab course otter assignments 04 07`
+    """
+    from alignlab.course.otter import export_for_otter
+
+    for path in export_for_otter(folder, notebooks or ()):
+        typer.echo(f"otter assign {path} {path.parent / 'dist'}")
+
+
+@course_app.command()
 def grade(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of submissions.")],
     out: Annotated[

@@ -51,7 +51,7 @@ LAYERS = (
     {"evaluation", "calibration"},
     {"study", "plots", "course"},
     {"chapters"},
-    {"runs", "cli", "__main__"},
+    {"runs", "cli", "course_cli", "__main__"},
 )
 STANDS_ALONE = ({"objectives"}, {"calibration.metrics", "calibration.checks"})
 
@@ -109,10 +109,12 @@ def test_conda_environment_adds_no_requirements_of_its_own():
     assert len(conda_pip_lines()) == 2
 
 
-def test_dev_is_lab_test_and_bench_together():
+def test_dev_is_every_extra_and_all_is_what_a_reader_may_need():
     extras = PYPROJECT["project"]["optional-dependencies"]
-    parts = [requirements(extra) for extra in extras if extra != "dev"]
-    assert set(requirements("dev")) == set().union(*parts)
+    parts = {extra: set(requirements(extra)) for extra in extras}
+    assert parts["dev"] == set().union(*parts.values())
+    assert parts["dev"] == parts["all"] | parts["test"] | parts["bench"]
+    assert parts["all"] >= PROMISED - set(requirements())
 
 
 def test_every_requirement_has_a_tested_version_above_its_lower_bound():

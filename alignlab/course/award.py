@@ -42,6 +42,22 @@ def partial_credit(points: float) -> Callable[[str, Callable], float]:
     return check
 
 
+def at_least(share: float) -> Callable[[str, Callable], bool | CheckResult]:
+    """A ``check`` that returns True if this share of the cases is right, and otherwise
+    the result, which says what is wrong: a test for otter-grader.
+
+    Args:
+        share: 0 to 1.
+    """
+    fresh = fresh_grade()
+
+    def check(exercise: str, answer: Callable) -> bool | CheckResult:
+        result = fresh(exercise, answer)
+        return result.score >= share or result
+
+    return check
+
+
 def signed(token: str) -> Callable[[str, Callable], None]:
     """A ``check`` that prints the token and its result: a line that the cells before
     could not know, so that none of them can have written it.

@@ -60,6 +60,26 @@ def new_course(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
     """
     import nbformat
 
+    notebooks = chosen_notebooks(folder, wanted)
+    course_id = re.sub(r"\W+", "_", folder.resolve().name)
+    config = CONFIG.format(course_id=course_id)
+    written = [
+        write_text(folder / "nbgrader_config.py", config),
+        write_text(folder / "roster.csv", ROSTER),
+    ]
+    for path in notebooks:
+        notebook = for_nbgrader(nbformat.read(path, as_version=4))
+        place = folder / "source" / path.stem / path.name
+        written.append(write_text(place, nbformat.writes(notebook) + "\n"))
+    return written
+
+
+def chosen_notebooks(folder: Path, wanted: Sequence[str]) -> list[Path]:
+    """The notebooks of this release that a new folder is made of.
+
+    Raises:
+        AlignlabError: if the folder holds something, or there is no such notebook.
+    """
     if folder.exists() and any(folder.iterdir()):
         raise AlignlabError(f"{folder} is not empty.", "Name a new folder.")
     notebooks = find_notebooks(shipped_notebooks())
@@ -67,17 +87,7 @@ def new_course(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
         if number not in notebooks:
             remedy = did_you_mean(number, notebooks)
             raise AlignlabError(f"There is no notebook {number!r}.", remedy)
-    course_id = re.sub(r"\W+", "_", folder.resolve().name)
-    config = CONFIG.format(course_id=course_id)
-    written = [
-        write_text(folder / "nbgrader_config.py", config),
-        write_text(folder / "roster.csv", ROSTER),
-    ]
-    for path in (notebooks[number] for number in (wanted or notebooks)):
-        notebook = for_nbgrader(nbformat.read(path, as_version=4))
-        place = folder / "source" / path.stem / path.name
-        written.append(write_text(place, nbformat.writes(notebook) + "\n"))
-    return written
+    return [notebooks[number] for number in (wanted or notebooks)]
 
 
 def for_nbgrader(complete: NotebookNode) -> NotebookNode:
