@@ -13,14 +13,29 @@ import alignlab
 from alignlab.course.checks import CheckResult, grade
 
 # The notebook's own alignlab steps aside while the check is imported from disk, so that
-# neither names in the notebook nor changed modules reach it.
+# neither names in the notebook nor changed modules reach it. (Nbgrader could hide these
+# lines from students, but warns at every cell in which it did.)
 PREAMBLE = """\
-import importlib
+# Loaded from disk once more, so that nothing above can have changed this check.
 import sys
 
 _own = {{name: sys.modules.pop(name) for name in [*sys.modules] if "alignlab" in name}}
-check = importlib.import_module("alignlab.course.award").{check}
-sys.modules.update(_own)"""
+from alignlab.course.award import {function}
+
+sys.modules.update(_own)
+check = {function}({argument!r})
+"""
+
+
+def graded(check: str, function: str, argument: object) -> str:
+    """The source of a cell in which a check is graded.
+
+    Args:
+        check: the cell as readers have it, ``check("00.1", my_answer)``.
+        function: the one below that makes the ``check`` which it calls.
+        argument: what that is given.
+    """
+    return PREAMBLE.format(function=function, argument=argument) + check
 
 
 def partial_credit(points: float) -> Callable[[str, Callable], float]:
@@ -79,14 +94,14 @@ def fresh_grade() -> Callable[[str, Callable], CheckResult]:
     have taken their places in the meantime."""
     ours = _loaded()
 
-    def graded(exercise: str, answer: Callable) -> CheckResult:
+    def among_ours(exercise: str, answer: Callable) -> CheckResult:
         notebooks = _replace(ours)
         try:
             return grade(exercise, answer)
         finally:
             ours.update(_replace(notebooks))
 
-    return graded
+    return among_ours
 
 
 def _replace(modules: dict) -> dict:

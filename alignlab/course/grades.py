@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from alignlab.course.award import PREAMBLE
+from alignlab.course.award import graded
 from alignlab.course.notebooks import find_notebooks, shipped_notebooks
 from alignlab.course.opening import is_generated
 from alignlab.course.teaching import is_check, profile_from_outside
@@ -176,8 +176,7 @@ def _signed(check: NotebookNode, tokens: dict[str, str]) -> NotebookNode:
     """A check that prints its result behind the token that is its own."""
     cell = deepcopy(check)
     token = tokens[cell.metadata.nbgrader.grade_id]
-    preamble = PREAMBLE.format(check=f'signed("{token}")')
-    cell.source = f"{preamble}\n{cell.source}\nNone"
+    cell.source = graded(cell.source, "signed", token)
     cell.outputs, cell.execution_count = [], None
     return cell
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from alignlab.course.award import PREAMBLE
+from alignlab.course.award import graded
 from alignlab.course.build import BEGIN, END, STUB
 from alignlab.course.teaching import chosen_notebooks, is_check, profile_from_outside
 from alignlab.files import write_text
@@ -94,9 +94,8 @@ def _question(check: NotebookNode) -> Iterator[NotebookNode]:
 def _test(check: str, share: float) -> NotebookNode:
     from nbformat.v4 import new_code_cell, new_output
 
-    preamble = PREAMBLE.format(check=f"at_least({share})")
     right = new_output("execute_result", {"text/plain": "True"}, execution_count=1)
-    return new_code_cell(f"{preamble}\n{check}", outputs=[right])
+    return new_code_cell(graded(check, "at_least", share), outputs=[right])
 
 
 def _raw(text: str) -> NotebookNode:

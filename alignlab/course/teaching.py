@@ -1,7 +1,6 @@
 """`alignlab course new`: a course for nbgrader, made of the notebooks of this release.
 
-`nbgrader generate_assignment` then releases each of them, without solutions and without
-the lines that only grading sees.
+`nbgrader generate_assignment` then releases each of them without its solutions.
 """
 
 import re
@@ -11,12 +10,10 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from alignlab.course.award import PREAMBLE
+from alignlab.course.award import graded
 from alignlab.course.notebooks import find_notebooks, shipped_notebooks
 from alignlab.errors import AlignlabError, did_you_mean
 from alignlab.files import write_text
-
-HIDDEN = "### BEGIN HIDDEN TESTS\n{}\n### END HIDDEN TESTS\n{}"
 
 CONFIG = '''\
 """nbgrader's settings for this course; `nbgrader --help-all` explains each of them."""
@@ -92,15 +89,14 @@ def chosen_notebooks(folder: Path, wanted: Sequence[str]) -> list[Path]:
 
 def for_nbgrader(complete: NotebookNode) -> NotebookNode:
     """A complete notebook as nbgrader's source: without outputs, its checks imported
-    afresh in lines that are hidden from students, its profile taken from outside."""
+    afresh and giving points, its profile taken from outside."""
     notebook = profile_from_outside(deepcopy(complete))
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         if is_check(cell):
             points = cell.metadata.nbgrader.points
-            preamble = PREAMBLE.format(check=f"partial_credit(points={points})")
-            cell.source = HIDDEN.format(preamble, cell.source)
+            cell.source = graded(cell.source, "partial_credit", points)
     return notebook
 
 

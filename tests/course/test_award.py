@@ -7,7 +7,7 @@ import types
 import pytest
 
 from alignlab.course import award, checks
-from alignlab.course.award import PREAMBLE, at_least, partial_credit, signed
+from alignlab.course.award import at_least, partial_credit, signed
 
 
 def right(logits, ids):
@@ -24,11 +24,12 @@ def half(logits, ids, mask):
     return total(logits, ids, mask) / mask.sum()
 
 
-def graded(check, line, names=None):
-    """The value of a graded cell's last line, with the preamble before it."""
+def points_of(line, names=None):
+    """The value of a graded cell's last line, worth two points."""
     names = {"right": right, **(names or {})}
-    exec(PREAMBLE.format(check=check), names)
-    return eval(line, names)
+    *before, last = award.graded(line, "partial_credit", 2).splitlines()
+    exec("\n".join(before), names)
+    return eval(last, names)
 
 
 def test_points_are_the_share_of_cases_that_are_right():
@@ -79,13 +80,12 @@ def test_nothing_that_the_notebook_changed_reaches_the_check(cheat, monkeypatch)
         fake = types.ModuleType("alignlab.course.award")
         fake.partial_credit = lambda points: lambda *given: points
         monkeypatch.setitem(sys.modules, "alignlab.course.award", fake)
-    check = "partial_credit(2)"
-    assert graded(check, 'check("00.1", lambda z, x: 0 * z)', names) == 0
-    assert graded(check, 'check("00.1", right)', names) == 2
+    assert points_of('check("00.1", lambda z, x: 0 * z)', names) == 0
+    assert points_of('check("00.1", right)', names) == 2
 
 
 def test_the_notebook_has_its_own_modules_back():
     before = {name: sys.modules[name] for name in sys.modules if "alignlab" in name}
-    assert graded("partial_credit(2)", 'check("00.1", right)') == 2
+    assert points_of('check("00.1", right)') == 2
     after = {name: sys.modules[name] for name in before}
     assert after == before and sys.modules["alignlab.course.award"] is award

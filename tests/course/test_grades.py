@@ -77,8 +77,8 @@ def without_kernel(monkeypatch):
     def run(given, out, folder, seconds, profile):
         notebook = nbformat.read(given, as_version=4)
         for cell in notebook.cells:
-            if 'signed("' in cell.source:
-                token = cell.source.partition('signed("')[2][:32]
+            if "signed('" in cell.source:
+                token = cell.source.partition("signed('")[2][:32]
                 result = json.dumps({"score": 0.5, "message": "half"})
                 cell.outputs = [new_output("stream", text=f"\n{token}{result}\n")]
         nbformat.write(notebook, out)
@@ -162,7 +162,7 @@ def test_each_check_is_the_releases_and_runs_once(release, change):
         submission.cells.insert(2, deepcopy(submission.cells[3]))
         submission.cells[2].source = "pass"
     cells = to_be_run(submission, release, {"nb00-q1-check": "secret"}).cells
-    checks = [cell for cell in cells if 'signed("secret")' in cell.source]
+    checks = [cell for cell in cells if "signed('secret')" in cell.source]
     (check,) = checks
     assert 'check("00.1", my_token_log_probs)' in check.source
     assert not any(cell.source == "pass" for cell in cells)
