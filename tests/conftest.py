@@ -15,6 +15,16 @@ SENTENCES = [
 ]
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave out what runs whole notebooks, unless it is asked for by its marker."""
+    if "series" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("series")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("series")]
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """Byte-level BPE with the special tokens and chat template of the shipped one."""

@@ -1,41 +1,38 @@
-"""What a graded cell runs in place of the reader's `check`: the check as it is on disk,
-whatever the notebook did before, and a share of the points where the reader's raises.
+"""What a graded cell runs in place of the reader's `check`: the same check in a Python
+of its own (see grading.py), and a share of the points where the reader's raises.
 
-This is no wall: what a notebook does to torch or to Python itself still counts.
-Notebooks of people whom one does not trust belong into a container (docs/teaching.md).
+A cell runs this file by its path, so that nothing the notebook did before counts. That
+is no wall: notebooks of people whom one does not trust belong into a container
+(docs/teaching.md).
 """
 
 import json
-import sys
+import runpy
 from collections.abc import Callable
+from pathlib import Path
+
+PREAMBLE = """\
+# Graded in a Python of its own, so that nothing above can have changed this check.
+import runpy
 
 import alignlab
-from alignlab.course.checks import CheckResult, grade
 
-# The notebook's own alignlab steps aside while the check is imported from disk, so that
-# neither names in the notebook nor changed modules reach it. (Nbgrader could hide these
-# lines from students, but warns at every cell in which it did.)
-PREAMBLE = """\
-# Loaded from disk once more, so that nothing above can have changed this check.
-import sys
-
-_own = {{name: sys.modules.pop(name) for name in [*sys.modules] if "alignlab" in name}}
-from alignlab.course.award import {function}
-
-sys.modules.update(_own)
-check = {function}({argument!r})
+award = runpy.run_path(f"{{alignlab.__path__[0]}}/course/award.py")
+check = award["{kind}"]({argument!r})
 """
 
+grade = runpy.run_path(str(Path(__file__).with_name("grading.py")))["grade"]
 
-def graded(check: str, function: str, argument: object) -> str:
+
+def graded(check: str, kind: str, argument: object) -> str:
     """The source of a cell in which a check is graded.
 
     Args:
         check: the cell as readers have it, ``check("00.1", my_answer)``.
-        function: the one below that makes the ``check`` which it calls.
+        kind: the function below that makes the ``check`` which it calls.
         argument: what that is given.
     """
-    return PREAMBLE.format(function=function, argument=argument) + check
+    return PREAMBLE.format(kind=kind, argument=argument) + check
 
 
 def partial_credit(points: float) -> Callable[[str, Callable], float]:
@@ -47,28 +44,26 @@ def partial_credit(points: float) -> Callable[[str, Callable], float]:
     Args:
         points: those of a right answer.
     """
-    fresh = fresh_grade()
 
     def check(exercise: str, answer: Callable) -> float:
-        result = fresh(exercise, answer)
-        _show(result)
-        return round(points * result.score, 2)
+        result = grade(exercise, answer)
+        print(_told(result))
+        return round(points * result["score"], 2)
 
     return check
 
 
-def at_least(share: float) -> Callable[[str, Callable], bool | CheckResult]:
+def at_least(share: float) -> Callable[[str, Callable], bool | str]:
     """A ``check`` that returns True if this share of the cases is right, and otherwise
-    the result, which says what is wrong: a test for otter-grader.
+    what is wrong: a test for otter-grader.
 
     Args:
         share: 0 to 1.
     """
-    fresh = fresh_grade()
 
-    def check(exercise: str, answer: Callable) -> bool | CheckResult:
-        result = fresh(exercise, answer)
-        return result.score >= share or result
+    def check(exercise: str, answer: Callable) -> bool | str:
+        result = grade(exercise, answer)
+        return result["score"] >= share or _told(result)
 
     return check
 
@@ -80,53 +75,14 @@ def signed(token: str) -> Callable[[str, Callable], None]:
     Args:
         token: a secret that was drawn for this one cell.
     """
-    fresh = fresh_grade()
 
     def check(exercise: str, answer: Callable) -> None:
-        result = fresh(exercise, answer)
-        print(f"\n{token}{json.dumps(result.to_dict())}")
+        print(f"\n{token}{json.dumps(grade(exercise, answer))}")
 
     return check
 
 
-def fresh_grade() -> Callable[[str, Callable], CheckResult]:
-    """The function ``grade`` among the modules that are loaded now, also when others
-    have taken their places in the meantime."""
-    ours = _loaded()
-
-    def among_ours(exercise: str, answer: Callable) -> CheckResult:
-        notebooks = _replace(ours)
-        try:
-            return grade(exercise, answer)
-        finally:
-            ours.update(_replace(notebooks))
-
-    return among_ours
-
-
-def _replace(modules: dict) -> dict:
-    """Make these the loaded modules of alignlab; returns those that were."""
-    before = _loaded()
-    for name in before:
-        del sys.modules[name]
-    sys.modules.update(modules)
-    return before
-
-
-def _loaded() -> dict:
-    """The modules of alignlab that are loaded, by name."""
-    root = alignlab.__name__
-    return {
-        name: module
-        for name, module in sys.modules.items()
-        if name == root or name.startswith(f"{root}.")
-    }
-
-
-def _show(result: CheckResult) -> None:
-    """The result's box as an output of its own, since the last line is for points."""
-    ipython = sys.modules.get("IPython")
-    if ipython and ipython.get_ipython():
-        from IPython.display import display
-
-        display(result)
+def _told(result: dict) -> str:
+    mark = "\N{CHECK MARK}" if result["passed"] else "\N{BALLOT X}"
+    hint = f"\n  Hint: {result['hint']}" if result["hint"] else ""
+    return f"{mark} Exercise {result['exercise']}: {result['message']}{hint}"

@@ -1,7 +1,7 @@
 """Run a notebook that somebody else wrote: in a process of its own, without this
 process's environment, and not for longer than it may.
 
-    python -m alignlab.course.untrusted IN.ipynb OUT.ipynb SECONDS_A_CELL
+    python -m alignlab.course.untrusted IN.ipynb OUT.ipynb SECONDS
 
 That protects from slips and from endless loops. It is no sandbox: the notebook may read
 what its user may read, and use the network. docs/teaching.md says how to have one.
@@ -10,6 +10,7 @@ what its user may read, and use the network. docs/teaching.md says how to have o
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from alignlab.cache import cache_dir
@@ -26,8 +27,7 @@ def run_untrusted(
 
     Args:
         notebook: what to run; it is not changed.
-        out: where the executed copy goes. It is there even when time was up, with the
-            cells that ran until then.
+        out: where the executed copy goes, with the cells that ran until time was up.
         folder: its working folder and home.
         seconds: of all cells together.
         profile: of the notebook, through ALIGNLAB_PROFILE.
@@ -91,9 +91,16 @@ def main(notebook: str, out: str, seconds: str) -> None:
     from nbclient.exceptions import DeadKernelError
 
     content = nbformat.read(notebook, as_version=4)
+    end = time.monotonic() + float(seconds)
+
+    def remaining(cell) -> float:
+        if time.monotonic() > end:
+            raise TimeoutError
+        return end - time.monotonic()
+
     client = NotebookClient(
         content,
-        timeout=float(seconds),
+        timeout_func=remaining,
         interrupt_on_timeout=True,
         allow_errors=True,
         kernel_name="python3",
@@ -102,6 +109,8 @@ def main(notebook: str, out: str, seconds: str) -> None:
         client.execute()
     except DeadKernelError:
         sys.exit("the kernel died")
+    except TimeoutError:
+        sys.exit(f"stopped after {float(seconds):g} seconds")
     finally:
         nbformat.write(content, out)
 

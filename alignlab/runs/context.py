@@ -21,6 +21,7 @@ from alignlab.evaluation.intervals import (
     mean_of_seeds_and_items,
 )
 from alignlab.files import read_json, write_atomically, write_json
+from alignlab.models.base import is_shipped, use_device
 from alignlab.runs.claims import load_claims
 from alignlab.runs.judging import Verdict, VerdictTable, judge_notebook
 from alignlab.runs.profiles import notebook_settings
@@ -29,6 +30,18 @@ from alignlab.study.arms import quiet_empty_replies
 # The settings that `alignlab run --param` overrides, left here for the notebook.
 SETTINGS_FILE = "settings.json"
 METRICS_FILE = "metrics.json"
+
+# What every notebook says of a base model that does not ship.
+FOREIGN = """\
+**Base model: {model}.** What it was pretrained on is not known, and it has not read
+this world's text. Asked about {asked:,} facts behind worked examples, it is right about
+{HighlyKnown:,} whenever it is asked (*HighlyKnown*), about {MaybeKnown:,} now and then
+(*MaybeKnown*), about {WeaklyKnown:,} only in samples (*WeaklyKnown*) and about
+{Unknown:,} never. Where this notebook sorts facts by how often pretraining stated them,
+it sorts this model's by these classes: 100 times and more are HighlyKnown, 6 to 99
+MaybeKnown, 2 to 5 WeaklyKnown, once Unknown, and *never* are made-up subjects alone.
+(Where a class would be nearly empty the best-known of the next ones stand in for it:
+{stand_in:,} facts.) Claims that rest on what was read have no verdict here."""
 
 _current: "Run | None" = None
 
@@ -102,7 +115,22 @@ def start(
         notebook, profile, seeds, SimpleNamespace(**settings), device, folder
     )
     _save()
+    if "model" in settings and not is_shipped(settings["model"]):
+        _meet(settings["model"], device)
     return _current
+
+
+def _meet(model: str, device: str) -> None:
+    """Ask a base model that does not ship what it knows of the world, before a notebook
+    reads of it, and say so."""
+    from alignlab.study.knowledge import summary, use_base
+    from alignlab.world.tasks import default_world
+
+    use_device(device)
+    use_base(model)
+    counts = summary(default_world())
+    asked = sum(counts.values()) - counts["stand_in"]
+    _show(" ".join(FOREIGN.format(model=model, asked=asked, **counts).split()))
 
 
 def _quiet_loading() -> None:
@@ -304,7 +332,8 @@ def verdicts(notebook: str | None = None) -> list[Verdict]:
         notebook: two digits; by default the open run's notebook.
     """
     run = current()
-    return judge_notebook((notebook or run.notebook)[:2], run.metrics)
+    number, model = (notebook or run.notebook)[:2], vars(run.settings).get("model")
+    return judge_notebook(number, run.metrics, model)
 
 
 def show_verdicts() -> VerdictTable:

@@ -9,14 +9,19 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from alignlab import cache
-from alignlab.models.base import load_base, load_model, save_model, weights_hash
-from alignlab.models.reward import load_reward_model, reward_model_from, score
+from alignlab.models.base import (
+    load_model,
+    save_model,
+    weights_behind,
+    weights_hash,
+)
+from alignlab.models.reward import load_reward_model, score
 from alignlab.models.sampler import Completion, complete
 from alignlab.seeds import stream
+from alignlab.study.scale import cap, rate, reward_model_of, sharpen, trainable_base
 from alignlab.study.tuning import BATCH
 from alignlab.training.reward import train_reward_model
 from alignlab.training.sft import finetune
@@ -28,16 +33,10 @@ from alignlab.world.facts import World
 
 KINDS = ("country", "element")  # of subjects to tell about: those with several facts
 TESTED = 60  # subjects held out of all comparisons and policy updates
-MAX_NEW_TOKENS = 64
-# By size. A higher rate fits the demonstrations sooner. Chosen by the policy's loss and
-# by how often its reply stays on the subject.
-SFT_RATE = {"300k": 2e-3, "1m": 1.5e-3}
+MAX_NEW_TOKENS = 64  # of the shipped tokenizer; see ``study.scale.cap``
 # The reference policy's logits are divided by this. Chosen on a development seed by how
 # often the policy errs: at 0.7 one statement in ten is wrong, at 1 one in four.
 TEMPERATURE = 0.7
-# By size. Chosen on development seeds by what gold the best of n has, with 4,000
-# comparisons and one epoch; higher rates end at rewards that differ more by seed.
-REWARD_RATE = {"300k": 1.5e-3, "1m": 7e-4}
 FLIPS = 0.25  # default rate of wrong labels
 
 
@@ -56,7 +55,8 @@ def subjects(split: str) -> tuple[str, ...]:
     known = {fact.subject for fact in world.facts if fact.known}
     names = [s for kind in KINDS for s in world.subjects(kind) if s in known]
     order = stream(0, "subjects to test on").permutation(len(names))
-    chosen = order[:TESTED] if split == "test" else order[TESTED:]
+    tested = min(TESTED, len(names) // 2)
+    chosen = order[:tested] if split == "test" else order[tested:]
     return tuple(names[i] for i in chosen)
 
 
@@ -64,7 +64,7 @@ def subjects(split: str) -> tuple[str, ...]:
 
 
 def reference_policy(
-    size: str = "1m", steps: int = 600, seed: int = 0, progress: bool = False
+    base: str = "1m", steps: int = 600, seed: int = 0, progress: bool = False
 ):
     """The instruction-tuned model that reward models, PPO and DPO start from.
 
@@ -75,7 +75,7 @@ def reference_policy(
     as it is equals sampling from the fine-tuned model at that temperature.
 
     Args:
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         steps: of 16 examples each; more teach more about the subjects.
         seed: draws the demonstrations and their order.
         progress: show a bar.
@@ -83,12 +83,12 @@ def reference_policy(
     Returns:
         ``(model, tokenizer)``, from the cache if it was made before.
     """
-    return load_model(_reference_folder(size, steps, seed, progress))
+    return load_model(_reference_folder(base, steps, seed, progress))
 
 
-def _reference_folder(size: str, steps: int, seed: int, progress: bool) -> Path:
+def _reference_folder(base: str, steps: int, seed: int, progress: bool) -> Path:
     def build(folder: Path) -> None:
-        model, tokenizer = load_base(size)
+        model, tokenizer = trainable_base(base)
         examples = demonstrations(tasks.default_world(), 16, seed)
         mixed = tasks.mixture(len(examples) // 2, seed=seed)
         examples += [dict(prompt=e.prompt, completion=e.completion) for e in mixed]
@@ -98,7 +98,7 @@ def _reference_folder(size: str, steps: int, seed: int, progress: bool) -> Path:
             examples,
             steps=steps,
             batch_size=BATCH,
-            learning_rate=SFT_RATE[size],
+            learning_rate=rate("demonstrations", base),
             seed=seed,
             progress=progress,
             description="reference policy",
@@ -106,15 +106,8 @@ def _reference_folder(size: str, steps: int, seed: int, progress: bool) -> Path:
         sharpen(model, TEMPERATURE)
         save_model(model, tokenizer, folder)
 
-    key = dict(size=size, steps=steps, seed=seed, base=weights_hash())
+    key = dict(base=base, steps=steps, seed=seed, weights_hash=weights_hash(base))
     return cache.artifact("reference", build, key=key)
-
-
-@torch.no_grad()
-def sharpen(model, temperature: float) -> None:
-    """Divide a model's logits by a temperature, in place and for good: its last norm,
-    which scales what the output layer reads, is divided by it."""
-    model.model.norm.weight.div_(temperature)
 
 
 def demonstrations(world: World, per_subject: int, seed: int) -> list[dict]:
@@ -139,7 +132,7 @@ def candidates(
     split: str,
     k: int,
     *,
-    size: str = "1m",
+    base: str = "1m",
     steps: int = 600,
     seed: int = 0,
     reference_seed: int = 0,
@@ -151,7 +144,7 @@ def candidates(
     Args:
         split: "train" or "test"; see :func:`subjects`.
         k: replies to each request, at temperature 1.
-        size, steps: of :func:`reference_policy`.
+        base, steps: of :func:`reference_policy`.
         seed: of the sampling.
         reference_seed: of the reference policy.
         progress: show a bar.
@@ -159,12 +152,12 @@ def candidates(
     names = subjects(split)
 
     def sample() -> list[list]:
-        policy, tokenizer = reference_policy(size, steps, reference_seed, progress)
+        policy, tokenizer = reference_policy(base, steps, reference_seed, progress)
         reply = partial(
             complete,
             policy,
             tokenizer,
-            max_new_tokens=MAX_NEW_TOKENS,
+            max_new_tokens=cap(tokenizer, MAX_NEW_TOKENS),
             temperature=1.0,
             seed=seed,
             progress=progress,
@@ -173,8 +166,8 @@ def candidates(
         sampled = preferences.sample_completions(reply, requests, k)
         return [[(c.text, c.ended) for c in replies] for replies in sampled]
 
-    key = dict(split=split, k=k, size=size, steps=steps, seed=seed)
-    key |= dict(reference_seed=reference_seed, base=weights_hash())
+    key = dict(split=split, k=k, base=base, steps=steps, seed=seed)
+    key |= dict(reference_seed=reference_seed, weights_hash=weights_hash(base))
     texts = cache.remember("replies", sample, key=key)
     return list(_scored(names, tuple(tuple(map(tuple, row)) for row in texts)))
 
@@ -246,7 +239,7 @@ def reward_model(
     flips: float = FLIPS,
     seed: int = 0,
     epochs: int = 1,
-    size: str = "1m",
+    base: str = "1m",
     steps: int = 600,
     trunk: str | None = None,
     reference_seed: int = 0,
@@ -262,42 +255,42 @@ def reward_model(
         flips: rate of wrong labels; higher is noisier.
         seed: draws the comparisons, their labels, the head and the order.
         epochs: passes over them; more fit the labels more closely, wrong ones too.
-        size, steps: of the reference policy whose replies are compared.
-        trunk: size of the reference policy that the reward model starts from, by
-            default ``size``.
+        base, steps: of the reference policy whose replies are compared.
+        trunk: base model of the reference policy that the reward model starts from, by
+            default ``base``.
         reference_seed, reply_seed: of the reference policy and of its replies.
         progress: show a bar.
 
     Returns:
         ``(model, tokenizer)``, from the cache if it was made before.
     """
-    trunk = trunk or size
+    trunk = trunk or base
 
     def build(folder: Path) -> None:
         replies = candidates(
             "train",
             k,
-            size=size,
+            base=base,
             steps=steps,
             seed=reply_seed,
             reference_seed=reference_seed,
             progress=progress,
         )
         policy, tokenizer = reference_policy(trunk, steps, reference_seed)
-        model = reward_model_from(policy, seed)
+        model = reward_model_of(policy, seed)
         train_reward_model(
             model,
             tokenizer,
             comparisons(replies, n, flips=flips, seed=seed),
             epochs=epochs,
-            learning_rate=REWARD_RATE[trunk],
+            learning_rate=rate("reward", trunk),
             seed=seed,
             progress=progress,
             description="reward model",
         )
         save_model(model, tokenizer, folder)
 
-    key = dict(n=n, k=k, flips=flips, seed=seed, epochs=epochs, size=size, steps=steps)
+    key = dict(n=n, k=k, flips=flips, seed=seed, epochs=epochs, base=base, steps=steps)
     key |= dict(reference_seed=reference_seed, reply_seed=reply_seed)
-    key |= dict(trunk=trunk, base=weights_hash())
+    key |= dict(trunk=trunk, weights_hash=weights_behind(dict(base=base, trunk=trunk)))
     return load_reward_model(cache.artifact("reward", build, key=key))

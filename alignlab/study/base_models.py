@@ -5,7 +5,8 @@ import copy
 
 import numpy as np
 
-from alignlab.study.tuning import BATCH, FACTS_RATE, TEST_SEED, judge, reply
+from alignlab.study.scale import rate
+from alignlab.study.tuning import BATCH, TEST_SEED, judge, reply
 from alignlab.training.pretrain import confidences
 from alignlab.training.sft import finetune
 from alignlab.world import tasks
@@ -88,7 +89,7 @@ def extraction(model, tokenizer, world: World, size: str, seed: int = 0) -> dict
         [{"prompt": e.prompt, "completion": e.completion} for e in questions],
         steps=EXTRACTION["steps"],
         batch_size=BATCH,
-        learning_rate=FACTS_RATE[size],
+        learning_rate=rate("facts", size),
         seed=seed,
         progress=False,
     )

@@ -21,28 +21,28 @@ class Chain:
         seed: draws the comparisons, their labels and the reward model's head.
         reference_seed: draws demonstrations, reference policy and its replies. Where
             seeds nest it is the same as ``seed``.
-        size, steps: of the reference policy.
+        base, steps: of the reference policy.
         n_pairs: comparisons; more bring the reward model closer to gold.
         k: replies to each training request that they are drawn from.
     """
 
     seed: int
     reference_seed: int
-    size: str
+    base: str
     steps: int
     n_pairs: int
     k: int
 
     def policy(self):
         """``(model, tokenizer)`` of the reference policy: a new copy at each call."""
-        return artifacts.reference_policy(self.size, self.steps, self.reference_seed)
+        return artifacts.reference_policy(self.base, self.steps, self.reference_seed)
 
     def replies(self, split: str = "train", k: int | None = None) -> list[Candidates]:
         """k replies of the reference policy to each request of a split."""
         return artifacts.candidates(
             split,
             k or self.k,
-            size=self.size,
+            base=self.base,
             steps=self.steps,
             seed=self.reference_seed,
             reference_seed=self.reference_seed,
@@ -51,7 +51,7 @@ class Chain:
     def comparisons(self, flips: float = artifacts.FLIPS) -> list[dict]:
         """The comparisons that the reward model learnt from; other ``flips`` label the
         same pairs with another rate of errors."""
-        key = (self.reference_seed, self.size, self.steps, self.k)
+        key = (self.reference_seed, self.base, self.steps, self.k)
         return _comparisons(key, self.n_pairs, self.seed, flips)
 
     def held_out_comparisons(
@@ -73,7 +73,7 @@ class Chain:
             n_pairs or self.n_pairs,
             k=self.k,
             seed=self.seed if seed is None else seed,
-            size=self.size,
+            base=self.base,
             steps=self.steps,
             reference_seed=self.reference_seed,
             reply_seed=self.reference_seed,
@@ -82,8 +82,8 @@ class Chain:
 
 @lru_cache(maxsize=4)  # the arms of a process want the same few
 def _comparisons(key: tuple, n_pairs: int, seed: int, flips: float) -> list[dict]:
-    reference_seed, size, steps, k = key
-    chain = Chain(seed, reference_seed, size, steps, n_pairs, k)
+    reference_seed, base, steps, k = key
+    chain = Chain(seed, reference_seed, base, steps, n_pairs, k)
     return artifacts.comparisons(chain.replies(), n_pairs, flips=flips, seed=seed)
 
 
@@ -93,7 +93,7 @@ def chains(seeds: Sequence[int], *, nested: bool, **settings) -> list[dict]:
     Args:
         nested: whether each seed has a reference policy and replies of its own; else
             all have those of seed 0, and what is measured holds given that policy.
-        settings: ``size``, ``steps``, ``n_pairs`` and ``k``.
+        settings: ``base``, ``steps``, ``n_pairs`` and ``k``.
     """
     return [dict(seed=s, reference_seed=s if nested else 0, **settings) for s in seeds]
 

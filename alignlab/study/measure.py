@@ -17,6 +17,7 @@ from alignlab.models.sampler import Completion, complete
 from alignlab.models.text import as_messages, encode_prompt, pad_right, pad_token_id
 from alignlab.objectives.policy import entropy_of, kl_of
 from alignlab.study import artifacts
+from alignlab.study.scale import cap
 from alignlab.training.ppo.policy_value import completion_logits
 from alignlab.training.ppo.rollout import group_by_width
 from alignlab.world import gold, tasks
@@ -143,7 +144,7 @@ def sample_and_judge(
         policy,
         tokenizer,
         _requests(split, n),
-        artifacts.MAX_NEW_TOKENS,
+        cap(tokenizer, artifacts.MAX_NEW_TOKENS),
         temperature,
         seed=seed,
     )

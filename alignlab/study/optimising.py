@@ -20,13 +20,15 @@ from alignlab.seeds import stream
 from alignlab.study import artifacts
 from alignlab.study.chains import Chain
 from alignlab.study.measure import evaluate_policy
+from alignlab.study.scale import cap, scaled
 from alignlab.training.dpo import train_dpo
 from alignlab.world import gold, tasks
 
 EPISODES = 64  # completions of one update
 # Everything else is as PPOConfig has it. A higher rate gains sooner, and spends more of
 # its KL on noise; a higher kl_coef keeps closer to the reference. Both were chosen on
-# seeds 0 and 1, which no recorded run has.
+# seeds 0 and 1, which no recorded run has. Rates are those of the shipped sizes, also
+# those that chapters put in their place; ``study.scale.scaled`` makes other models'.
 RECIPE: Mapping[str, object] = dict(
     per_device_train_batch_size=32,
     num_mini_batches=2,
@@ -92,7 +94,14 @@ def proxy_of(
 
 
 def trainer_for(
-    policy, tokenizer, reward, *, seed: int = 0, updates: int = 1, **hyperparameters
+    policy,
+    tokenizer,
+    reward,
+    *,
+    base: str = "1m",
+    seed: int = 0,
+    updates: int = 1,
+    **hyperparameters,
 ) -> PPOTrainer:
     """A trainer that optimises a reward and records the gold one beside it.
 
@@ -100,11 +109,16 @@ def trainer_for(
         policy: what to train, in place.
         reward: a reward model that reads the policy's tokens, or a reward function;
             :func:`gold_of` optimises gold itself.
+        base: the base model that it was trained from, for the learning rate.
         seed: of prompts, sampling and minibatches.
         updates: of ``EPISODES`` completions each.
         hyperparameters: of :class:`PPOConfig`, in place of those in ``RECIPE``.
     """
     on_gold = reward is gold_of
+    settings = {**RECIPE, **hyperparameters}
+    settings["learning_rate"] = scaled(settings["learning_rate"], base)
+    length = cap(tokenizer, settings["max_completion_length"])
+    settings["max_completion_length"] = length
     args = PPOConfig(
         seed=seed,
         max_steps=updates,
@@ -112,7 +126,7 @@ def trainer_for(
         use_cpu=device_in_use() == "cpu",
         disable_tqdm=True,
         report_to="none",
-        **{**RECIPE, **hyperparameters},
+        **settings,
     )
     functions = [gold_of] if on_gold else [reward, gold_of]
     return PPOTrainer(
@@ -237,6 +251,7 @@ def rl_arm(
         tokenizer,
         function,
         Looks(link, at, n, texts),
+        base=link.base,
         seed=link.seed if run_seed is None else run_seed,
         **hyperparameters,
     )
@@ -296,6 +311,7 @@ def dpo_arm(
     pairs = [pairs[i] for i in stream(seed, "DPO pairs").permutation(len(pairs))]
     pairs = pairs[:n_used]
     settings = {**DPO_RECIPE, **hyperparameters}
+    settings["learning_rate"] = scaled(settings["learning_rate"], link.base)
     steps = max(1, len(pairs) * passes // settings["batch_size"])
     due = [max(1, round(share * steps)) for share in at]
     policy, tokenizer = link.policy()

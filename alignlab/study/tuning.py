@@ -7,51 +7,49 @@ import numpy as np
 
 from alignlab import cache
 from alignlab.evaluation import answers
-from alignlab.models.base import load_base, load_model, save_model, weights_hash
+from alignlab.models.base import load_model, save_model, weights_hash
 from alignlab.models.sampler import Completion, complete
+from alignlab.study.scale import cap, rate, trainable_base
 from alignlab.training.sft import finetune
 from alignlab.world import tasks
 from alignlab.world.tasks import Example
 
-# By size, for the mixture of tasks and for facts alone. A higher rate learns new tasks
-# sooner and forgets more of pretraining. Chosen by accuracy on held-out questions.
-LEARNING_RATE = {"300k": 1.5e-3, "1m": 1e-3}
-FACTS_RATE = {"300k": 1e-3, "1m": 5e-4}
 BATCH = 16
+REPLY = 24  # tokens of the shipped tokenizer: longer than any right reply
 TEST_SEED = 7919  # draws test questions: the same for every arm, whatever its seed
 
 
 def tune(
     examples: Sequence[Example],
     *,
-    size: str,
+    base: str,
     steps: int,
     seed: int,
     stage: str = "final",
     loss_on: str = "completion",
-    rates: dict[str, float] = LEARNING_RATE,
+    teaches: str = "tasks",
     progress: bool = False,
 ):
     """A base model after SFT on the examples: ``(model, tokenizer)``.
 
     Args:
         examples: what to imitate.
-        size, stage: of the base model, see ``models.base.load_base``.
+        base, stage: of the base model, see ``models.base.load_base``.
         steps: of up to 16 examples each; more fit them more closely.
         seed: of the order of the examples.
         loss_on: "completion", or "all" to train on the prompts as well.
-        rates: learning rate by size; ``FACTS_RATE`` suits examples that only ask for
-            facts the base model knows.
+        teaches: what the learning rate suits: "tasks", or "facts" for examples that
+            only ask for facts the base model knows; see ``study.scale``.
         progress: show a bar.
     """
-    model, tokenizer = load_base(size, stage)
+    model, tokenizer = trainable_base(base, stage)
     finetune(
         model,
         tokenizer,
         [{"prompt": e.prompt, "completion": e.completion} for e in examples],
         steps=steps,
         batch_size=min(BATCH, len(examples)),
-        learning_rate=rates[size],
+        learning_rate=rate(teaches, base),
         seed=seed,
         loss_on=loss_on,
         progress=progress,
@@ -62,7 +60,8 @@ def tune(
 def reply(model, tokenizer, examples: Sequence[Example], **options) -> list[Completion]:
     """The model's greedy reply to each example's prompt, asked as a chat."""
     prompts = [e.prompt for e in examples]
-    return complete(model, tokenizer, prompts, max_new_tokens=24, **options)
+    options = {"max_new_tokens": cap(tokenizer, REPLY), **options}
+    return complete(model, tokenizer, prompts, **options)
 
 
 def judge(examples: Sequence[Example], replies: Sequence[Completion]) -> dict:
@@ -84,7 +83,7 @@ def accuracy_by_family(examples, replies) -> dict[str, float]:
 def sft_policy(
     seed: int = 0,
     *,
-    size: str = "1m",
+    base: str = "1m",
     n_examples: int = 4096,
     steps: int = 160,
     weights: str = "capped",
@@ -94,7 +93,7 @@ def sft_policy(
 
     Args:
         seed: draws the mixture and its order.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         n_examples: of the mixture of all training families.
         steps: of 16 examples each; more fit them more closely.
         weights: how the mixture weighs its families, see ``world.tasks.mixture``.
@@ -107,10 +106,10 @@ def sft_policy(
     def build(folder: Path) -> None:
         examples = tasks.mixture(n_examples, weights=weights, seed=seed)
         model, tokenizer = tune(
-            examples, size=size, steps=steps, seed=seed, progress=progress
+            examples, base=base, steps=steps, seed=seed, progress=progress
         )
         save_model(model, tokenizer, folder)
 
-    key = dict(seed=seed, size=size, n=n_examples, steps=steps, weights=weights)
-    key["base"] = weights_hash()
+    key = dict(seed=seed, base=base, n=n_examples, steps=steps, weights=weights)
+    key["weights_hash"] = weights_hash(base)
     return load_model(cache.artifact("sft", build, key=key))

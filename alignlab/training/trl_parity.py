@@ -11,7 +11,7 @@ import warnings
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignlab.errors import needs_extra
+from alignlab.errors import AlignlabError, needs_extra
 from alignlab.models.text import as_messages, pad_token_id
 from alignlab.training import pairs as preference_pairs
 from alignlab.training import reward
@@ -27,6 +27,16 @@ TRL_NAMES = {
     "hinge": "hinge",
     "robust": "robust",
 }
+
+
+def has_trl() -> bool:
+    """Whether TRL is installed; if not, it is said how to have it."""
+    try:
+        needs_extra("trl", "trl")
+    except AlignlabError as error:
+        print(f"Left out: {error}")
+        return False
+    return True
 
 
 # --- SFT ------------------------------------------------------------------------------

@@ -25,7 +25,7 @@
 # | **you need** | notebook 01 (it runs alone, too) |
 # | **look at first** | the replies in section 1, the two rates in section 7 |
 # | **sweeps worth trying** | `n_facts`, `looks`, `n_most`; `run.settings` shows all |
-# | **on Colab** | run the two set-up lines of the README in a first cell |
+# | **on Colab** | run the set-up cell below first |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
@@ -47,7 +47,7 @@ from alignlab.chapters.limits_of_imitation.hallucination import is_admission
 from alignlab.course import check
 from alignlab.evaluation import refusals
 from alignlab.evaluation.intervals import reading
-from alignlab.models.base import use_device
+from alignlab.models.base import is_shipped, use_device
 from alignlab.plots.style import use_style
 from alignlab.study.arms import pick
 
@@ -55,9 +55,9 @@ use_style()
 run = runs.start("02_limits_of_imitation", profile, seed, device, out_dir)
 use_device(device)
 settings = run.settings
-common = dict(size=settings.size, jobs=settings.jobs)
+common = dict(base=settings.model, jobs=settings.jobs)
 costly = run.seeds[: settings.costly_seeds]
-where = f"Model {settings.size}, profile {profile}, seed {run.seeds[0]}."
+where = f"Model {settings.model}, profile {profile}, seed {run.seeds[0]}."
 
 
 def table(rows, caption=""):
@@ -88,9 +88,7 @@ mixture, alone = facts["mixture"], facts["known alone"]
 asked = [f for f in mixture[0]["replies"] if not f["kind"].endswith("fit")]
 table(
     {
-        "stated in pretraining": "never: made up"
-        if fact["made_up"]
-        else f"{fact['exposure']} times",
+        "stated in pretraining": analysis.stated(fact),
         "question": fact["prompt"],
         "reply": fact["replies"][-1][0],
         "probability": f"{fact['replies'][-1][1]:.2f}",
@@ -198,35 +196,38 @@ runs.say(
 # statements give one answer, the rest its rival. Which one comes out?
 
 # %%
-contested = analysis.contested_table(elicited)
-display(
-    pd.DataFrame(contested).T.style.set_caption(
-        f"Share of replies, all seeds together. {where}"
+if is_shipped(settings.model):
+    contested = analysis.contested_table(elicited)
+    display(
+        pd.DataFrame(contested).T.style.set_caption(
+            f"Share of replies, all seeds together. {where}"
+        )
     )
-)
-majority = [
-    analysis.share_of(analysis.asked_of(row, kind="contested"), "majority")
-    for row in elicited
-]
-rival = [
-    analysis.share_of(analysis.asked_of(row, kind="contested"), "rival")
-    for row in elicited
-]
-more = np.subtract(majority, rival)
-runs.record("contested_majority_answered", np.mean(majority), seeds=majority)
-more = runs.record("contested_majority_minus_rival", more.mean(), seeds=more)
-runs.say(
-    "The answer most often stated is given in {contested_majority_answered:.2f} of the "
-    "cases, {contested_majority_minus_rival:+.2f} against its rival{so}. A greedy "
-    "reply does not tell that the texts disagreed; notebook 07 asks whether its "
-    "probability does.",
-    so=reading(
-        more,
-        ": SFT brings out what most texts say, right or wrong",
-        ": SFT brings out what few texts say",
-        "",
-    ),
-)
+    majority = [
+        analysis.share_of(analysis.asked_of(row, kind="contested"), "majority")
+        for row in elicited
+    ]
+    rival = [
+        analysis.share_of(analysis.asked_of(row, kind="contested"), "rival")
+        for row in elicited
+    ]
+    more = np.subtract(majority, rival)
+    runs.record("contested_majority_answered", np.mean(majority), seeds=majority)
+    more = runs.record("contested_majority_minus_rival", more.mean(), seeds=more)
+    runs.say(
+        "The answer most often stated is given in {contested_majority_answered:.2f} of the "
+        "cases, {contested_majority_minus_rival:+.2f} against its rival{so}. A greedy "
+        "reply does not tell that the texts disagreed; notebook 07 asks whether its "
+        "probability does.",
+        so=reading(
+            more,
+            ": SFT brings out what most texts say, right or wrong",
+            ": SFT brings out what few texts say",
+            "",
+        ),
+    )
+else:
+    runs.say("Which texts disagreed is not known of this model: nothing is shown.")
 
 # %% [markdown]
 # ## 3 · Facts that the model does not know
@@ -388,9 +389,7 @@ told_about = [
 ]
 table(
     {
-        "stated in pretraining": "never: made up"
-        if ours["made_up"]
-        else f"{ours['exposure']} times",
+        "stated in pretraining": analysis.stated(ours),
         "question": ours["prompt"],
         "trained to answer": ours["replies"][-1][0],
         "trained to admit": theirs["replies"][-1][0],

@@ -25,7 +25,7 @@
 # | **you need** | notebooks 03 and 04 (it runs alone: what is missing is built) |
 # | **look at first** | the replies in section 1, rise and fall in section 2 |
 # | **sweeps worth trying** | `at`, `temperatures`; `run.settings` shows all |
-# | **on Colab** | run the two set-up lines of the README in a first cell |
+# | **on Colab** | run the set-up cell below first |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
@@ -66,6 +66,7 @@ from alignlab.study.chains import Chain
 from alignlab.study.chains import chains as make_chains
 from alignlab.study.optimising import requests as requests_of
 from alignlab.study.optimising import trainer_for
+from alignlab.study.scale import cap
 from alignlab.world import gold
 
 use_style()
@@ -75,7 +76,7 @@ settings = run.settings
 chains = make_chains(
     run.seeds,
     nested=settings.nested,
-    size=settings.size,
+    base=settings.model,
     steps=settings.steps,
     n_pairs=settings.n_pairs,
     k=settings.k,
@@ -882,7 +883,7 @@ runs.say(
 # %%
 policy, _ = Chain(**chains[0]).policy()
 asked = f"{requests[0]} Give five different answers, each with its probability."
-[said] = complete(policy, tokenizer, [asked], 64, 1.0, seed=seed)
+[said] = complete(policy, tokenizer, [asked], cap(tokenizer, 64), 1.0, seed=seed)
 runs.say("“{asked}” — “{reply}”", asked=asked, reply=said.text)
 
 # %%

@@ -26,8 +26,8 @@
 # | **memory** | under 3 GB |
 # | **you need** | notebook 01 (it runs alone: what is missing is built) |
 # | **look at first** | the earnings in section 2, the three panels of section 5 |
-# | **sweeps worth trying** | `betas`, `steps`, `size`; `run.settings` shows all settings |
-# | **on Colab** | run the two set-up lines of the README in a first cell |
+# | **sweeps worth trying** | `betas`, `steps`, `model`; `run.settings` shows all settings |
+# | **on Colab** | run the set-up cell below first |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
@@ -52,7 +52,7 @@ from alignlab.chapters.calibration import runs as arms
 from alignlab.chapters.calibration.artifacts import EXPOSURES, read_answers
 from alignlab.course import check
 from alignlab.evaluation.intervals import reading, t_interval
-from alignlab.models.base import use_device
+from alignlab.models.base import is_shipped, use_device
 from alignlab.models.options import option_log_probs
 from alignlab.plots.calibration import (
     gap_lines,
@@ -62,6 +62,7 @@ from alignlab.plots.calibration import (
 from alignlab.plots.style import use_style
 from alignlab.seeds import stream
 from alignlab.study.chains import chains
+from alignlab.study.scale import rate
 from alignlab.world.tasks import default_world
 
 use_style()
@@ -69,7 +70,7 @@ run = runs.start("07_calibration", profile, seed, device, out_dir)
 use_device(device)
 settings = run.settings
 taught = dict(
-    size=settings.size,
+    base=settings.model,
     n_examples=settings.n_examples,
     sft_steps=settings.sft_steps,
     answer_steps=settings.answer_steps,
@@ -119,12 +120,13 @@ contested = answers["base"][0].rival >= 0
 shown = [
     int(np.argmin(np.abs(exposure - times) + 1e4 * contested)) for times in (0, 1, 400)
 ]
-shown.append(int(np.argmax(contested)))
+if contested.any():
+    shown.append(int(np.argmax(contested)))
 mark = {True: " ✓", False: ""}
 pd.DataFrame(
     [
         {
-            "times read": exposure[i],
+            "times read": artifacts.times_read(items[i].fact),
             "completed by base": f"{items[i].statement} …",
             "asked after SFT": items[i].question,
             "option": option
@@ -141,15 +143,19 @@ pd.DataFrame(
 
 # %%
 of_sft = answers["SFT"][0]
-share = items[shown[3]].belief.max()
-runs.say(
+text = (
     "On the fact that was never stated the SFT policy is {never:.0%} sure of its "
     "favourite, on the one stated once {once:.0%}, on the one stated often "
     "{often:.0%}. "
-    "Of the statements about the contested one {share:.0%} give the same answer, and "
-    "it "
-    "is {contested:.0%} sure.",
-    share=share,
+)
+if contested.any():
+    text += (
+        "Of the statements about the contested one {share:.0%} give the same answer, "
+        "and it is {contested:.0%} sure."
+    )
+runs.say(
+    text,
+    share=items[shown[-1]].belief.max(),
     **{
         name: of_sft.probabilities[i].max()
         for name, i in zip(("never", "once", "often", "contested"), shown)
@@ -275,15 +281,17 @@ runs.record(
     *gap,
     seeds=None if len(run.seeds) == 1 else list(never.mean(1) - often.mean(1)),
 )
-stated = [f.exposure for f in default_world().facts]
+stated = [f.times or 0 for f in default_world().facts]
 by_class = {name: analysis.measures(a[0]) for name, a in classes.items()}
 runs.say(
-    "On the facts that {share:.0%} of its statements were about, it is right in "
+    "On the facts that {share} of its statements were about, it is right in "
     "{right:.0%} and {sure:.0%} sure: its mean squared error is "
     "{base_often_squared_error:.4f} (root {root:.3f}). On those stated one to five "
     "times it is right in {tail_right:.0%} and {tail_sure:.0%} sure, on those never "
     "stated right in {never_right:.0%} and {never_sure:.0%} sure.",
-    share=sum(e for e in stated if e > 5) / sum(stated),
+    share=f"{sum(e for e in stated if e > 5) / sum(stated):.0%}"
+    if is_shipped(settings.model)
+    else "an unknown share",
     right=by_class["stated 6 times and more"]["accuracy"],
     sure=by_class["stated 6 times and more"]["confidence"],
     root=max(often.mean(), 0) ** 0.5,
@@ -449,46 +457,49 @@ def my_reward_loss(log_probs, reward, reference, beta):
 check("07.3", my_reward_loss)
 
 # %%
-beta, n_steps = 0.1, 40 if profile != "smoke" else 2
-policy, tokenizer = artifacts.taught_policy(seed=run.seeds[0], **taught)
-lesson, exam = (
-    artifacts.draw_items(splits, 1, run.seeds[0], kinds="contested")
-    for splits in (("train",), artifacts.HELD_OUT)
-)
-before = np.array(artifacts.ask(policy, tokenizer, exam)["log_probs"])
-reference = artifacts.ask(policy, tokenizer, lesson)["log_probs"]
-batches = tuning.option_batches(tokenizer, lesson, reference, run.seeds[0])
-optimizer = torch.optim.AdamW(
-    policy.parameters(), lr=tuning.LEARNING_RATE[settings.size], weight_decay=0
-)
-policy.train()
-for _ in range(n_steps):
-    batch = next(batches)
-    log_probs = option_log_probs(policy, batch).float().view(-1, tuning.OPTIONS)
-    loss = my_reward_loss(log_probs, batch["reward"], batch["reference"], beta)
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-    optimizer.step()
-policy.eval()
-after = np.array(artifacts.ask(policy, tokenizer, exam)["log_probs"])
-surer = [
-    analysis.between_two(read_answers({"log_probs": x, **artifacts.labels(exam)}))
-    for x in (before, after)
-]
-pairs = [analysis.expected_top_label(a) for a in surer]
-runs.say(
-    "{n} steps of your loss at β = {beta}: on {items} contested facts that it was not "
-    "trained on, the policy was {was:.0%} sure and right in {was_right:.0%}; now it is "
-    "{sure:.0%} sure and right in {right:.0%}.",
-    n=n_steps,
-    beta=beta,
-    items=len(exam),
-    was=pairs[0][0].mean(),
-    was_right=pairs[0][1].mean(),
-    sure=pairs[1][0].mean(),
-    right=pairs[1][1].mean(),
-)
+if is_shipped(settings.model):
+    beta, n_steps = 0.1, 40 if profile != "smoke" else 2
+    policy, tokenizer = artifacts.taught_policy(seed=run.seeds[0], **taught)
+    lesson, exam = (
+        artifacts.draw_items(splits, 1, run.seeds[0], kinds="contested")
+        for splits in (("train",), artifacts.HELD_OUT)
+    )
+    before = np.array(artifacts.ask(policy, tokenizer, exam)["log_probs"])
+    reference = artifacts.ask(policy, tokenizer, lesson)["log_probs"]
+    batches = tuning.option_batches(tokenizer, lesson, reference, run.seeds[0])
+    optimizer = torch.optim.AdamW(
+        policy.parameters(), lr=rate("options", settings.model), weight_decay=0
+    )
+    policy.train()
+    for _ in range(n_steps):
+        batch = next(batches)
+        log_probs = option_log_probs(policy, batch).float().view(-1, tuning.OPTIONS)
+        loss = my_reward_loss(log_probs, batch["reward"], batch["reference"], beta)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        optimizer.step()
+    policy.eval()
+    after = np.array(artifacts.ask(policy, tokenizer, exam)["log_probs"])
+    surer = [
+        analysis.between_two(read_answers({"log_probs": x, **artifacts.labels(exam)}))
+        for x in (before, after)
+    ]
+    pairs = [analysis.expected_top_label(a) for a in surer]
+    runs.say(
+        "{n} steps of your loss at β = {beta}: on {items} contested facts that it was not "
+        "trained on, the policy was {was:.0%} sure and right in {was_right:.0%}; now it is "
+        "{sure:.0%} sure and right in {right:.0%}.",
+        n=n_steps,
+        beta=beta,
+        items=len(exam),
+        was=pairs[0][0].mean(),
+        was_right=pairs[0][1].mean(),
+        sure=pairs[1][0].mean(),
+        right=pairs[1][1].mean(),
+    )
+else:
+    runs.say("Which texts disagreed is not known of this model: nothing is shown.")
 
 # %% [markdown]
 # *Break it.* Leave the KL out (β = 0), or turn its sign; give `reward` the place of the
@@ -511,106 +522,118 @@ runs.say(
 # </details>
 
 # %%
-contested_rows = arms.contested(
-    seeds=run.seeds,
-    betas=settings.contested_betas,
-    steps=settings.contested_steps,
-    draws=settings.contested_draws,
-    jobs=settings.jobs,
-    **taught,
-)
-strong = f"{min(settings.contested_betas):g}"
-by_stage = {
-    stage: [analysis.between_two(read_answers(row, stage)) for row in contested_rows]
-    for stage in ("before", *(f"{b:g}" for b in settings.contested_betas))
-}
-own = [analysis.contested_temperature(a) for a in by_stage[strong]]
-other = [analysis.contested_temperature(a) for a in by_stage["before"]]
-exam_of = {stage: [a.where(a.test) for a in by_stage[stage]] for stage in by_stage}
-mended, other_mended = (
-    [analysis.at_temperature(a, t) for a, t in zip(exam_of[strong], temperatures)]
-    for temperatures in (own, other)
-)
-runs.save_figure(
-    figures.against_shares(
-        {
-            "before": [analysis.both_answers(a) for a in exam_of["before"]],
-            f"reward, β = {strong}": [
-                analysis.both_answers(a) for a in exam_of[strong]
-            ],
-            "the same, one temperature": [analysis.both_answers(a) for a in mended],
-        }
-    ),
-    "contested",
-    "Share of the statements that give a contested answer over the probability with "
-    "which it is said, before a reward, after it, and with one temperature (thin "
-    "lines: "
-    "seeds).",
-)
+if is_shipped(settings.model):
+    contested_rows = arms.contested(
+        seeds=run.seeds,
+        betas=settings.contested_betas,
+        steps=settings.contested_steps,
+        draws=settings.contested_draws,
+        jobs=settings.jobs,
+        **taught,
+    )
+    strong = f"{min(settings.contested_betas):g}"
+    by_stage = {
+        stage: [
+            analysis.between_two(read_answers(row, stage)) for row in contested_rows
+        ]
+        for stage in ("before", *(f"{b:g}" for b in settings.contested_betas))
+    }
+    own = [analysis.contested_temperature(a) for a in by_stage[strong]]
+    other = [analysis.contested_temperature(a) for a in by_stage["before"]]
+    exam_of = {stage: [a.where(a.test) for a in by_stage[stage]] for stage in by_stage}
+    mended, other_mended = (
+        [analysis.at_temperature(a, t) for a, t in zip(exam_of[strong], temperatures)]
+        for temperatures in (own, other)
+    )
+    runs.save_figure(
+        figures.against_shares(
+            {
+                "before": [analysis.both_answers(a) for a in exam_of["before"]],
+                f"reward, β = {strong}": [
+                    analysis.both_answers(a) for a in exam_of[strong]
+                ],
+                "the same, one temperature": [analysis.both_answers(a) for a in mended],
+            }
+        ),
+        "contested",
+        "Share of the statements that give a contested answer over the probability with "
+        "which it is said, before a reward, after it, and with one temperature (thin "
+        "lines: "
+        "seeds).",
+    )
+else:
+    runs.say("Which texts disagreed is not known of this model: nothing is shown.")
 
 # %%
-tables = {
-    name: analysis.expected_table(seeds)
-    for name, seeds in (
-        ("before", exam_of["before"]),
-        ("after", exam_of[strong]),
-        ("mended", mended),
-        ("other", other_mended),
+if is_shipped(settings.model):
+    tables = {
+        name: analysis.expected_table(seeds)
+        for name, seeds in (
+            ("before", exam_of["before"]),
+            ("after", exam_of[strong]),
+            ("mended", mended),
+            ("other", other_mended),
+        )
+    }
+    record_facts("contested_squared_error_rise", tables["after"] - tables["before"])
+    record_facts("contested_squared_error_mended", tables["mended"])
+    record_facts(
+        "contested_other_minus_own_temperature_error",
+        tables["other"] - tables["mended"],
     )
-}
-record_facts("contested_squared_error_rise", tables["after"] - tables["before"])
-record_facts("contested_squared_error_mended", tables["mended"])
-record_facts(
-    "contested_other_minus_own_temperature_error", tables["other"] - tables["mended"]
-)
-runs.record("contested_temperature", np.mean(own), seeds=own)
-runs.say(
-    "At β = {strong} the mean squared calibration error goes from {was:.4f} to "
-    "{now:.4f}. A temperature of {contested_temperature:.1f} leaves "
-    "{contested_squared_error_mended:.4f}; that of the policy before, {other:.1f}, "
-    "leaves {left:.4f}.",
-    strong=strong,
-    was=tables["before"].mean(),
-    now=tables["after"].mean(),
-    other=np.mean(other),
-    left=tables["other"].mean(),
-)
+    runs.record("contested_temperature", np.mean(own), seeds=own)
+    runs.say(
+        "At β = {strong} the mean squared calibration error goes from {was:.4f} to "
+        "{now:.4f}. A temperature of {contested_temperature:.1f} leaves "
+        "{contested_squared_error_mended:.4f}; that of the policy before, {other:.1f}, "
+        "leaves {left:.4f}.",
+        strong=strong,
+        was=tables["before"].mean(),
+        now=tables["after"].mean(),
+        other=np.mean(other),
+        left=tables["other"].mean(),
+    )
+else:
+    runs.say("Which texts disagreed is not known of this model: nothing is shown.")
 
 # %% [markdown]
 # And by how much? The closed form says, before any training, how sure each policy will
 # be: take the policy before at the temperature that fits as its belief.
 
 # %%
-betas = settings.contested_betas
-measured = [
-    [analysis.expected_gap(exam_of[f"{beta:g}"][i]) for beta in betas]
-    for i in range(len(run.seeds))
-]
-predicted = [
-    [
-        analysis.expected_gap(optimal.where(optimal.test))
-        for beta in betas
-        for optimal in [analysis.optimal_answers(a, beta)]
+if is_shipped(settings.model):
+    betas = settings.contested_betas
+    measured = [
+        [analysis.expected_gap(exam_of[f"{beta:g}"][i]) for beta in betas]
+        for i in range(len(run.seeds))
     ]
-    for a in by_stage["before"]
-]
-start = [analysis.expected_gap(a) for a in exam_of["before"]]
-runs.save_figure(
-    figures.against_optimum(betas, measured, predicted, start),
-    "optimum",
-    "Confidence less the share of statements on contested facts, after a reward at "
-    "several prices of KL, beside the closed form (thin lines: seeds).",
-)
-distance = np.abs(np.subtract(measured, predicted)).mean(axis=1)
-runs.record("contested_distance_to_optimum", distance.mean(), seeds=list(distance))
-runs.say(
-    "Measured and predicted over-confidence lie {contested_distance_to_optimum:.3f} "
-    "apart, mean over the prices; at the lowest one they are {measured:.3f} and "
-    "{predicted:.3f}, from {start:.3f} before.",
-    measured=np.mean(measured, axis=0)[int(np.argmin(betas))],
-    predicted=np.mean(predicted, axis=0)[int(np.argmin(betas))],
-    start=np.mean(start),
-)
+    predicted = [
+        [
+            analysis.expected_gap(optimal.where(optimal.test))
+            for beta in betas
+            for optimal in [analysis.optimal_answers(a, beta)]
+        ]
+        for a in by_stage["before"]
+    ]
+    start = [analysis.expected_gap(a) for a in exam_of["before"]]
+    runs.save_figure(
+        figures.against_optimum(betas, measured, predicted, start),
+        "optimum",
+        "Confidence less the share of statements on contested facts, after a reward at "
+        "several prices of KL, beside the closed form (thin lines: seeds).",
+    )
+    distance = np.abs(np.subtract(measured, predicted)).mean(axis=1)
+    runs.record("contested_distance_to_optimum", distance.mean(), seeds=list(distance))
+    runs.say(
+        "Measured and predicted over-confidence lie {contested_distance_to_optimum:.3f} "
+        "apart, mean over the prices; at the lowest one they are {measured:.3f} and "
+        "{predicted:.3f}, from {start:.3f} before.",
+        measured=np.mean(measured, axis=0)[int(np.argmin(betas))],
+        predicted=np.mean(predicted, axis=0)[int(np.argmin(betas))],
+        start=np.mean(start),
+    )
+else:
+    runs.say("Which texts disagreed is not known of this model: nothing is shown.")
 
 # %% [markdown]
 # ## 6 · Where one temperature is not enough
@@ -711,7 +734,9 @@ gaps = {
     for method in ("none", "temperature, Brier", "temperature by exposure")
 }
 runs.save_figure(
-    gap_lines(gaps, list(EXPOSURES), "Right on average, wrong for each"),
+    gap_lines(
+        gaps, artifacts.class_names(settings.model), "Right on average, wrong for each"
+    ),
     "exposure_repairs",
     "Confidence less accuracy by how often pretraining stated the fact, for the policy "
     "of PPO as it is, with one temperature and with one for each class (thin lines: "
@@ -846,7 +871,11 @@ gaps = {
     for name in ("base", "answers", judged, "DPO")
 }
 runs.save_figure(
-    gap_lines(gaps, list(EXPOSURES), "Too sure where it never read the fact"),
+    gap_lines(
+        gaps,
+        artifacts.class_names(settings.model),
+        "Too sure where it never read the fact",
+    ),
     "exposure",
     "Confidence less accuracy by how often pretraining stated the fact, at four "
     "stages (thin lines: seeds).",
@@ -891,7 +920,7 @@ if settings.chains:
     nested = chains(
         run.seeds[: settings.chains],
         nested=True,
-        size=settings.size,
+        base=settings.model,
         steps=settings.chain_steps,
         n_pairs=settings.n_pairs,
         k=settings.k,
@@ -966,5 +995,5 @@ runs.show_verdicts()
 # * **A base model that has read everything.** Ours has read each fact a known number of
 #   times, some never: this is why we can say where it is too sure.
 #
-# *Turn a setting:* `size="1m"`. We would expect facts of the long tail to be known
+# *Turn a setting:* `model="1m"`. We would expect facts of the long tail to be known
 # better, and the gap on the never-shown ones to stay.

@@ -27,7 +27,7 @@
 # | **you need** | notebook 07, for its policies (it runs alone: what is missing is built) |
 # | **look at first** | section 2, and the frontier of section 6 |
 # | **sweeps worth trying** | `ns`, `weights`; `run.settings` shows all settings |
-# | **on Colab** | run the two set-up lines of the README in a first cell |
+# | **on Colab** | run the set-up cell below first |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
@@ -45,7 +45,7 @@ from alignlab import runs
 from alignlab.calibration import TemperatureScaler
 from alignlab.calibration.training import token_logits
 from alignlab.chapters.calibration import artifacts
-from alignlab.chapters.calibration.artifacts import EXPOSURES, read_answers
+from alignlab.chapters.calibration.artifacts import read_answers
 from alignlab.chapters.recalibration import (
     analysis,
     figures,
@@ -60,7 +60,7 @@ from alignlab.chapters.recalibration import (
 from alignlab.chapters.recalibration import runs as arms
 from alignlab.course import check
 from alignlab.evaluation.intervals import reading, t_interval
-from alignlab.models.base import load_base, use_device
+from alignlab.models.base import is_shipped, load_base, use_device
 from alignlab.models.sampler import complete
 from alignlab.objectives import focal_loss
 from alignlab.plots.calibration import gap_lines, temperature_explorer
@@ -81,7 +81,7 @@ rows = arms.policies(
     jobs=settings.jobs,
     draws=settings.draws,
     limit=settings.limit,
-    size=settings.size,
+    base=settings.model,
     n_examples=settings.n_examples,
     sft_steps=settings.sft_steps,
     answer_steps=settings.answer_steps,
@@ -116,7 +116,7 @@ pd.DataFrame(
         "answered": items[i].options[int(sure[0].log_probs[i].argmax())],
         "right": items[i].options[items[i].right],
         "confidence": confidence[i],
-        "times read": sure[0].exposure[i],
+        "times read": artifacts.times_read(items[i].fact),
     }
     for i in worst
 ).style.format({"confidence": "{:.3f}"}).hide(axis="index")
@@ -281,7 +281,11 @@ gaps = {
     for method in ("none", "temperature", "isotonic")
 }
 runs.save_figure(
-    gap_lines(gaps, list(EXPOSURES), "One number for facts known and unknown"),
+    gap_lines(
+        gaps,
+        artifacts.class_names(settings.model),
+        "One number for facts known and unknown",
+    ),
     "exposure",
     "Confidence less accuracy by how often pretraining stated the fact, before and "
     "after recalibration (thin lines: seeds).",
@@ -419,7 +423,7 @@ runs.say(
 trained = run_groups(
     models.calls(
         seeds=run.seeds,
-        size=settings.models_size,
+        base=settings.model,
         per_kind=settings.models_per_kind,
         held_out=settings.models_held_out,
         checkpoints=settings.models_checkpoints,
@@ -742,7 +746,7 @@ runs.say(
 # %%
 asked_seeds = run.seeds[: settings.rl_seeds]
 world_of_facts = dict(
-    size=settings.size,
+    base=settings.model,
     n_examples=settings.n_examples,
     sft_steps=settings.sft_steps,
     per_kind=settings.per_kind,
@@ -763,7 +767,8 @@ def keep(name, values, unit=""):
     return runs.record(name, np.mean(values), seeds=values, unit=unit)
 
 
-shown = [taught[0]["kind"].index(kind) for kind in stated.KINDS]
+kinds = taught[0]["kind"]
+shown = [kinds.index(kind) for kind in stated.KINDS if kind in kinds]
 pd.DataFrame(
     {
         "asked": taught[0]["prompt"][i],
@@ -1198,53 +1203,58 @@ runs.say(
 # digits follow the shares?
 
 # %%
-runs.save_figure(
-    stated_figures.contested_lines(
-        {
-            "start": start,
-            "right alone": right_alone,
-            "RLCR, PPO": rlcr,
-            "RLCR, RLOO": rloo,
-        }
-    ),
-    "contested",
-    "Stated confidence in answers about contested facts, by the share of the "
-    "statements that give the answer (thin lines: seeds; dashed: Bayes).",
-)
-from_bayes = {
-    name: [
-        stated_analysis.contested_error(stated_analysis.read_replies(row))
-        for row in rows
-    ]
-    for name, rows in (("right_alone", right_alone), ("rlcr", rlcr))
-}
-nearer = keep("right_alone_minus_rlcr_from_bayes", np.subtract(*from_bayes.values()))
-keep("rlcr_from_bayes", from_bayes["rlcr"])
-follows = keep(
-    "rlcr_correlation_with_bayes",
-    [
-        stated_analysis.contested_correlation(stated_analysis.read_replies(row))
-        for row in rlcr
-    ],
-)
-runs.say(
-    "Mean squared distance from Bayes on contested facts: {was:.3f} after right alone, "
-    "{rlcr_from_bayes:.3f} after RLCR. {verdict}. The correlation of its digits with "
-    "the shares is {rlcr_correlation_with_bayes:+.2f}: {follow}.",
-    was=np.mean(from_bayes["right_alone"]),
-    verdict=reading(
-        nearer,
-        "RLCR brings the digits nearer, on average, to what the texts support",
-        "RLCR takes the digits away from what the texts support",
-        "Whether RLCR brings them nearer, these seeds do not tell",
-    ),
-    follow=reading(
-        follows,
-        "they rise with the shares",
-        "they fall where the shares rise",
-        "fact by fact they do not follow the shares, as far as these seeds can tell",
-    ),
-)
+if is_shipped(settings.model):
+    runs.save_figure(
+        stated_figures.contested_lines(
+            {
+                "start": start,
+                "right alone": right_alone,
+                "RLCR, PPO": rlcr,
+                "RLCR, RLOO": rloo,
+            }
+        ),
+        "contested",
+        "Stated confidence in answers about contested facts, by the share of the "
+        "statements that give the answer (thin lines: seeds; dashed: Bayes).",
+    )
+    from_bayes = {
+        name: [
+            stated_analysis.contested_error(stated_analysis.read_replies(row))
+            for row in rows
+        ]
+        for name, rows in (("right_alone", right_alone), ("rlcr", rlcr))
+    }
+    nearer = keep(
+        "right_alone_minus_rlcr_from_bayes", np.subtract(*from_bayes.values())
+    )
+    keep("rlcr_from_bayes", from_bayes["rlcr"])
+    follows = keep(
+        "rlcr_correlation_with_bayes",
+        [
+            stated_analysis.contested_correlation(stated_analysis.read_replies(row))
+            for row in rlcr
+        ],
+    )
+    runs.say(
+        "Mean squared distance from Bayes on contested facts: {was:.3f} after right alone, "
+        "{rlcr_from_bayes:.3f} after RLCR. {verdict}. The correlation of its digits with "
+        "the shares is {rlcr_correlation_with_bayes:+.2f}: {follow}.",
+        was=np.mean(from_bayes["right_alone"]),
+        verdict=reading(
+            nearer,
+            "RLCR brings the digits nearer, on average, to what the texts support",
+            "RLCR takes the digits away from what the texts support",
+            "Whether RLCR brings them nearer, these seeds do not tell",
+        ),
+        follow=reading(
+            follows,
+            "they rise with the shares",
+            "they fall where the shares rise",
+            "fact by fact they do not follow the shares, as far as these seeds can tell",
+        ),
+    )
+else:
+    runs.say("Which texts disagreed is not known of this model: nothing is shown.")
 
 # %% [markdown]
 # ## 7 · Ask several

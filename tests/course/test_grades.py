@@ -15,6 +15,7 @@ from alignlab.course.grades import Grade, Points, as_table, grade_folder, to_be_
 from alignlab.course.untrusted import run_untrusted
 from alignlab.errors import AlignlabError
 
+TOKEN = '["signed"](\''  # what stands before it in a graded cell
 ROOT = Path(alignlab.__file__).parents[1]
 ANSWER = """\
 def my_token_log_probs(logits, input_ids):
@@ -23,8 +24,10 @@ def my_token_log_probs(logits, input_ids):
 SHAPE = "def my_token_log_probs(logits, input_ids):\n    return logits"
 CHEAT = """\
 check = lambda *given: None
-import alignlab.course.award
-alignlab.course.award.signed = lambda token: print(token + '{"score": 1}')
+import runpy
+import alignlab.course.award as award
+award.signed = lambda token: print(token + '{"score": 1}')
+award.grade = lambda *given: {"score": 1, "message": "Right."}
 my_token_log_probs = lambda *given: 0"""
 
 
@@ -77,8 +80,8 @@ def without_kernel(monkeypatch):
     def run(given, out, folder, seconds, profile):
         notebook = nbformat.read(given, as_version=4)
         for cell in notebook.cells:
-            if "signed('" in cell.source:
-                token = cell.source.partition("signed('")[2][:32]
+            if TOKEN in cell.source:
+                token = cell.source.partition(TOKEN)[2][:32]
                 result = json.dumps({"score": 0.5, "message": "half"})
                 cell.outputs = [new_output("stream", text=f"\n{token}{result}\n")]
         nbformat.write(notebook, out)
@@ -108,14 +111,14 @@ def test_a_run_is_stopped_and_sees_no_secrets(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "secret")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     told = "import os, time\nprint(os.environ.get('MY_TOKEN'), os.environ['HOME'])"
-    cells = [new_code_cell(told), new_code_cell("time.sleep(60)"), new_code_cell("1+1")]
+    cells = [new_code_cell(told), new_code_cell("time.sleep(60)"), new_code_cell("1")]
     given, out = tmp_path / "given.ipynb", tmp_path / "out.ipynb"
     nbformat.write(new_notebook(cells=cells), given)
-    assert run_untrusted(given, out, tmp_path, 2, "smoke") == ""
+    assert run_untrusted(given, out, tmp_path, 8, "smoke") == "stopped after 8 seconds"
     first, slow, last = nbformat.read(out, as_version=4).cells
     assert first.outputs[0].text == f"None {tmp_path}\n"
     assert slow.outputs[0].output_type == "error"
-    assert last.outputs[0].data["text/plain"] == "2"
+    assert not last.outputs
 
 
 def test_both_files_are_written(release, submitted, tmp_path, without_kernel):
@@ -162,7 +165,7 @@ def test_each_check_is_the_releases_and_runs_once(release, change):
         submission.cells.insert(2, deepcopy(submission.cells[3]))
         submission.cells[2].source = "pass"
     cells = to_be_run(submission, release, {"nb00-q1-check": "secret"}).cells
-    checks = [cell for cell in cells if "signed('secret')" in cell.source]
+    checks = [cell for cell in cells if f"{TOKEN}secret" in cell.source]
     (check,) = checks
     assert 'check("00.1", my_token_log_probs)' in check.source
     assert not any(cell.source == "pass" for cell in cells)

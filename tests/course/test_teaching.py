@@ -56,7 +56,7 @@ def test_only_checks_change_and_solutions_go(notebook):
     source = for_nbgrader(notebook)
     assert [is_check(cell) for cell in source.cells] == [False, False, False, True]
     ast.parse(source.cells[3].source)
-    assert "partial_credit(2)" in source.cells[3].source
+    assert '["partial_credit"](2)' in source.cells[3].source
     resources = {"nbgrader": {"notebook": "x"}}
     released, _ = preprocessors.ClearSolutions().preprocess(source, resources)
     assert "x + 1" not in released.cells[2].source
@@ -90,7 +90,7 @@ def test_a_course_holds_assignments_settings_and_a_roster(tmp_path):
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") for cell in notebook.cells)
     checks = [cell for cell in notebook.cells if is_check(cell)]
-    assert checks and all("partial_credit(" in cell.source for cell in checks)
+    assert checks and all('["partial_credit"](' in cell.source for cell in checks)
 
 
 def test_the_settings_are_nbgraders_own():

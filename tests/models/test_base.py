@@ -257,7 +257,7 @@ def test_the_hash_covers_everything_but_cards_and_pictures(monkeypatch, tmp_path
         for name, content in files.items():
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "model.safetensors").write_bytes(content)
-        base.weights_hash.cache_clear()
+        base._shipped_hash.cache_clear()
         return base.weights_hash()
 
     try:
@@ -275,7 +275,7 @@ def test_the_hash_covers_everything_but_cards_and_pictures(monkeypatch, tmp_path
         (tmp_path / ".300k.checkpoint").write_bytes(b"A run on its way.")
         assert hashed() == found[-1]
     finally:
-        base.weights_hash.cache_clear()
+        base._shipped_hash.cache_clear()
 
 
 def test_models_are_loaded_onto_the_device_in_use(

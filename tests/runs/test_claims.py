@@ -9,6 +9,7 @@ from alignlab.runs.claims import load_claims
 from alignlab.runs.judging import SIGNS
 
 FIXED = Path(__file__).with_name("fixed_thresholds.yaml")
+ROOT = Path(__file__).parents[2]
 
 
 def claim(*conditions, **changes):
@@ -121,3 +122,15 @@ def test_the_fixed_thresholds_have_not_moved():
         for item in load_claims().values()
     }
     assert written == yaml.safe_load(FIXED.read_text(encoding="utf-8"))
+
+
+def test_the_page_on_real_models_has_what_each_claim_has_to_know():
+    page = (ROOT / "docs" / "real_models.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for item in load_claims().values():
+        named = [row for row in rows if f"`{item.id}`" in row]
+        if item.needs_known_pretraining:
+            reason = " ".join(item.needs_known_pretraining.split())
+            assert len(named) == 1 and reason in named[0]
+        else:
+            assert not named

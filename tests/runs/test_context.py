@@ -60,6 +60,39 @@ def test_seeds_start_at_the_first_seed_of_the_profile(tmp_path, demo_claim):
     assert seeds("smoke", first_seed=50) == (50,)
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """The base models that were asked what they know; each knows two facts of five."""
+    from alignlab.study import knowledge
+
+    names = []
+    counts = dict(HighlyKnown=1, MaybeKnown=1, WeaklyKnown=0, Unknown=3, stand_in=2)
+    monkeypatch.setattr(knowledge, "use_base", names.append)
+    monkeypatch.setattr(knowledge, "summary", lambda world: counts)
+    monkeypatch.setattr(context, "use_device", lambda device: names.append(device))
+    return names
+
+
+def test_a_model_that_does_not_ship_is_asked_and_told_as_such(tmp_path, capsys, asked):
+    start("03", profile="smoke", out_dir=tmp_path, model="300k")
+    assert capsys.readouterr().out == "" and asked == []
+    run = start("03", profile="smoke", out_dir=tmp_path, model="a/b", device="cuda:1")
+    assert saved(run)["settings"]["model"] == "a/b"
+    assert asked == ["cuda:1", "a/b"]  # on the device of the run
+    shown = capsys.readouterr().out
+    assert shown.startswith("**Base model: a/b.** What it was pretrained on is not")
+    assert "Asked about 5 facts" in shown and "(*MaybeKnown*)" in shown
+    assert "stand in for it: 2 facts." in shown
+
+
+def test_its_verdicts_know_the_model(tmp_path, write_claims, demo_entry, asked):
+    rests_on = {"needs_known_pretraining": "how often a fact was stated"}
+    write_claims({"demo-2": demo_entry | rests_on})
+    for model, verdict in (("1m", "not measured"), ("a/b", "pretraining unknown")):
+        start("00", profile="cpu", out_dir=tmp_path, model=model)
+        assert [item.verdict for item in verdicts()] == [verdict]
+
+
 def test_overrides_win_over_the_profile_and_over_settings_set_for_the_run(tmp_path):
     (tmp_path / "settings.json").write_text('{"seeds": 4}')
     assert len(start("01", out_dir=tmp_path).seeds) == 4

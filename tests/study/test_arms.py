@@ -124,7 +124,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(lab):
 def test_other_weights_or_other_code_make_other_results(lab, monkeypatch):
     draw, arm = lab.write(MODULE), dict(seed=1)
     [before] = run_arms(draw, [arm], jobs=1)
-    monkeypatch.setattr(arms, "weights_hash", lambda: "retrained")
+    monkeypatch.setattr(arms, "weights_behind", lambda arm: "retrained")
     assert not is_remembered(draw, arm)
     run_arms(draw, [arm], jobs=1)
     monkeypatch.undo()

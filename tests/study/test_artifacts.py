@@ -20,7 +20,7 @@ from alignlab.world import gold, tasks
 from alignlab.world.annotators import Reply
 
 pytestmark = [pytest.mark.network, pytest.mark.usefixtures("own_artifacts")]
-TINY = dict(size="300k", steps=3)
+TINY = dict(base="300k", steps=3)
 
 
 def replies(*totals, subject="France"):

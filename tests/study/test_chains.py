@@ -10,7 +10,7 @@ from alignlab.study import artifacts
 from alignlab.study.chains import Chain, chain_arm, chains
 from alignlab.world import gold
 
-SETTINGS = dict(size="300k", steps=3, n_pairs=64, k=2)
+SETTINGS = dict(base="300k", steps=3, n_pairs=64, k=2)
 
 
 def test_seeds_nest_or_share_the_reference_of_seed_0():

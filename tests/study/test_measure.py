@@ -21,6 +21,7 @@ from alignlab.study.measure import (
     sample_and_judge,
     sums_over_tokens,
 )
+from alignlab.study.scale import cap
 from alignlab.training.ppo import rollout
 from alignlab.world import gold, tasks
 
@@ -144,7 +145,8 @@ def test_every_number_is_that_of_the_sampled_replies(
     json.dumps([known, means])
     subjects = ["Peru"] * 3 + ["argon"] * 3
     prompts = [gold.request(name) for name in subjects]
-    replies = complete(tiny_model, tiny_tokenizer, prompts, 12, 1.0, seed=5)
+    longest = cap(tiny_tokenizer, 12)
+    replies = complete(tiny_model, tiny_tokenizer, prompts, longest, 1.0, seed=5)
     texts = [reply.text for reply in replies]
     assert known["texts"] == [texts[:3], texts[3:]]
     world = tasks.default_world()

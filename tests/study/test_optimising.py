@@ -32,7 +32,7 @@ from alignlab.training.dpo import train_dpo
 from alignlab.world import gold, tasks
 
 pytestmark = [pytest.mark.network, pytest.mark.usefixtures("own_artifacts")]
-CHAIN = dict(seed=1, reference_seed=0, size="300k", steps=3, n_pairs=64, k=2)
+CHAIN = dict(seed=1, reference_seed=0, base="300k", steps=3, n_pairs=64, k=2)
 SHORT = dict(max_completion_length=12)  # PPO's; looks take whole replies
 STILL = dict(learning_rate=0.0)
 NEARLY_STILL = dict(learning_rate=1e-9)  # train_dpo refuses 0

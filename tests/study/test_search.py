@@ -16,7 +16,7 @@ from alignlab.training.dpo import train_dpo
 from tests.training.ppo.helpers import QUIET
 
 DRAWS = 400
-CHAINS = chains([0, 1], nested=True, size="300k", steps=3, n_pairs=64, k=2)
+CHAINS = chains([0, 1], nested=True, base="300k", steps=3, n_pairs=64, k=2)
 
 
 @pytest.mark.parametrize("method", SPACES)

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from alignlab.errors import AlignlabError
+from alignlab.models.base import load_base
 from alignlab.models.sampler import Completion
 from alignlab.study import tuning
+from alignlab.study.scale import rate
 from alignlab.training.sft import finetune
 from alignlab.world.tasks import Example
 
@@ -29,12 +31,12 @@ def base_model(monkeypatch, tiny_model, tiny_tokenizer):
     start = {name: value.clone() for name, value in tiny_model.state_dict().items()}
     asked = []
 
-    def load_base(size, stage="final"):
-        asked.append((size, stage))
+    def load_base(base, stage="final"):
+        asked.append((base, stage))
         tiny_model.load_state_dict(start)
         return tiny_model, tiny_tokenizer
 
-    monkeypatch.setattr(tuning, "load_base", load_base)
+    monkeypatch.setattr(tuning, "trainable_base", load_base)
     return SimpleNamespace(load=load_base, asked=asked)
 
 
@@ -45,7 +47,7 @@ def base_model(monkeypatch, tiny_model, tiny_tokenizer):
 @pytest.mark.parametrize("copies", [1, 20])  # fewer and more examples than a batch
 def test_tuning_is_fine_tuning_on_prompts_and_completions(base_model, loss_on, copies):
     examples = EXAMPLES * copies
-    model, _ = tuning.tune(examples, size="300k", steps=3, seed=5, loss_on=loss_on)
+    model, _ = tuning.tune(examples, base="300k", steps=3, seed=5, loss_on=loss_on)
     ours = weights(model)
     model, tokenizer = base_model.load("300k")
     untouched = weights(model)
@@ -56,7 +58,7 @@ def test_tuning_is_fine_tuning_on_prompts_and_completions(base_model, loss_on, c
         pairs,
         steps=3,
         batch_size=3 if copies == 1 else tuning.BATCH,
-        learning_rate=tuning.LEARNING_RATE["300k"],
+        learning_rate=rate("tasks", "300k"),
         seed=5,
         loss_on=loss_on,
         progress=False,
@@ -67,15 +69,14 @@ def test_tuning_is_fine_tuning_on_prompts_and_completions(base_model, loss_on, c
 
 def test_the_seed_the_size_and_the_stage_matter(base_model):
     def tuned(**options):
-        options = {"size": "300k", "steps": 2, "seed": 0} | options
+        options = {"base": "300k", "steps": 2, "seed": 0} | options
         return weights(tuning.tune(EXAMPLES * 20, **options)[0]).clone()
 
     same = tuned()
     assert torch.equal(tuned(), same)
     assert not torch.equal(tuned(seed=1), same)
-    assert not torch.equal(tuned(size="1m"), same), "each size has its learning rate"
-    assert not torch.equal(tuned(rates=tuning.FACTS_RATE), same)
-    assert set(tuning.LEARNING_RATE) == set(tuning.FACTS_RATE) >= {"300k", "1m"}
+    assert not torch.equal(tuned(base="1m"), same), "each base has its learning rate"
+    assert not torch.equal(tuned(teaches="facts"), same)
     tuned(stage="stable")
     assert base_model.asked[-1] == ("300k", "stable")
     assert base_model.asked[0] == ("300k", "final")
@@ -83,7 +84,7 @@ def test_the_seed_the_size_and_the_stage_matter(base_model):
 
 def test_no_example_is_named():
     with pytest.raises(AlignlabError, match="no example"):
-        tuning.tune([], size="300k", steps=1, seed=0)
+        tuning.tune([], base="300k", steps=1, seed=0)
 
 
 # --- Asking and judging -------------------------------------------------------------
@@ -92,10 +93,12 @@ def test_no_example_is_named():
 def test_examples_are_asked_as_chats_and_greedily(monkeypatch):
     def complete(model, tokenizer, prompts, max_new_tokens, **options):
         assert options == {"batch_size": 2}, "a chat at temperature 0, as by default"
+        assert max_new_tokens == 24
         return [Completion(p.upper(), [], True) for p in prompts]
 
     monkeypatch.setattr(tuning, "complete", complete)
-    replies = tuning.reply(None, None, EXAMPLES, batch_size=2)
+    _, tokenizer = load_base("300k")
+    replies = tuning.reply(None, tokenizer, EXAMPLES, batch_size=2)
     assert [r.text for r in replies] == [e.prompt.upper() for e in EXAMPLES]
 
 
@@ -138,25 +141,25 @@ def test_the_policy_is_made_once_for_each_recipe(base_model, monkeypatch, tmp_pa
         return [EXAMPLES[(i + seed) % 3] for i in range(n)]
 
     monkeypatch.setattr(tuning.tasks, "mixture", mixture)
-    recipe = dict(size="300k", n_examples=20, steps=2, weights="equal")
+    recipe = dict(base="300k", n_examples=20, steps=2, weights="equal")
     first, tokenizer = tuning.sft_policy(3, **recipe)
     again, _ = tuning.sft_policy(3, **recipe)
     assert drawn == [(20, "equal", 3)]
     assert torch.equal(weights(first), weights(again))
     assert tokenizer.padding_side == "left" and tokenizer.chat_template
     expected, _ = tuning.tune(
-        mixture(20, weights="equal", seed=3), size="300k", steps=2, seed=3
+        mixture(20, weights="equal", seed=3), base="300k", steps=2, seed=3
     )
     assert torch.equal(weights(first), weights(expected))
     drawn.clear()
     others = [
         tuning.sft_policy(4, **recipe),
-        tuning.sft_policy(3, **recipe | {"size": "1m"}),
+        tuning.sft_policy(3, **recipe | {"base": "1m"}),
         tuning.sft_policy(3, **recipe | {"n_examples": 21}),
         tuning.sft_policy(3, **recipe | {"steps": 3}),
         tuning.sft_policy(3, **recipe | {"weights": "capped"}),
     ]
-    monkeypatch.setattr(tuning, "weights_hash", lambda: "retrained")
+    monkeypatch.setattr(tuning, "weights_hash", lambda base: "retrained")
     others.append(tuning.sft_policy(3, **recipe))
     assert len(drawn) == len(others), "each is another one"
     assert not any(torch.equal(weights(m), weights(first)) for m, _ in others[:4])
@@ -164,4 +167,4 @@ def test_the_policy_is_made_once_for_each_recipe(base_model, monkeypatch, tmp_pa
 
 def test_a_size_that_does_not_ship_is_named():
     with pytest.raises(AlignlabError, match="size is '2m'"):
-        tuning.tune(EXAMPLES, size="2m", steps=1, seed=0)
+        tuning.tune(EXAMPLES, base="2m", steps=1, seed=0)

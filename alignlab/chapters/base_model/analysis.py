@@ -138,10 +138,11 @@ def on_data_card(card: Mapping[str, Mapping[str, int]]) -> str:
 # --- What the model's card says -------------------------------------------------------
 
 
-def recorded(size: str, name: str):
+def recorded(base: str, name: str):
     """What was measured at the end of a base model's pretraining under this name, such
-    as "recall" or "contested"; None if it was not."""
-    return json.loads((base_path(size) / "pretraining.json").read_text()).get(name)
+    as "recall" or "contested"; None if it was not, as of all that do not ship."""
+    card = base_path(base) / "pretraining.json"
+    return json.loads(card.read_text()).get(name) if card.exists() else None
 
 
 def never_shown_chance() -> float:

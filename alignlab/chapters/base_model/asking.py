@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from alignlab.chapters.instruction_tuning.artifacts import cut_after_answer
 from alignlab.evaluation import answers
 from alignlab.models.sampler import Completion, complete
-from alignlab.study.tuning import TEST_SEED
+from alignlab.study.scale import cap
+from alignlab.study.tuning import REPLY, TEST_SEED
 from alignlab.training.pretrain import cloze
 from alignlab.world import tasks
 from alignlab.world.tasks import Example
@@ -62,7 +63,7 @@ def reply_to(model, tokenizer, prompts: Sequence[str], way: str) -> list[Complet
         model,
         tokenizer,
         prompts,
-        max_new_tokens=24,
+        max_new_tokens=cap(tokenizer, REPLY),
         batch_size=64,  # worked examples make long prompts
         chat=way == "chat",
     )

@@ -16,7 +16,8 @@ from alignlab.chapters.base_model.showing import thinned
 from alignlab.models.base import load_base, load_model, save_model, weights_hash
 from alignlab.seeds import stream
 from alignlab.study.arms import run_each
-from alignlab.study.tuning import LEARNING_RATE, sft_policy
+from alignlab.study.scale import rate, trainable_base
+from alignlab.study.tuning import sft_policy
 from alignlab.training.loop import train
 from alignlab.training.pretrain import language_loss
 from alignlab.world import corpus, skills, tasks
@@ -31,35 +32,35 @@ WEIGHT_DECAY = 0.1  # as in pretraining
 
 
 def base_arm(
-    *, seed: int, size: str, ways: Sequence[str], shots: int, n_test: int
+    *, seed: int, base: str, ways: Sequence[str], shots: int, n_test: int
 ) -> dict[str, Asked]:
     """The base model, asked in some ``ways``; see :func:`ask`.
 
     Args:
         seed: draws the worked examples.
     """
-    model, tokenizer = load_base(size)
+    model, tokenizer = load_base(base)
     return ask(model, tokenizer, ways, shots=shots, n_test=n_test, seed=seed)
 
 
 def reader_arm(
-    *, seed: int, size: str, steps: int, shots: int, n_test: int
+    *, seed: int, base: str, steps: int, shots: int, n_test: int
 ) -> dict[str, Asked]:
     """A :func:`reader`, asked without a chat template."""
-    model, tokenizer = reader(seed, size, steps)
+    model, tokenizer = reader(seed, base, steps)
     ways = ("bare", "cloze", "few-shot")
     return ask(model, tokenizer, ways, shots=shots, n_test=n_test, seed=seed)
 
 
 def tuned_arm(
-    *, seed: int, size: str, n_examples: int, steps: int, n_test: int
+    *, seed: int, base: str, n_examples: int, steps: int, n_test: int
 ) -> dict[str, Asked]:
     """The base model after SFT on the instruction mixture, asked as a chat."""
-    model, tokenizer = sft_policy(seed, size=size, n_examples=n_examples, steps=steps)
+    model, tokenizer = sft_policy(seed, base=base, n_examples=n_examples, steps=steps)
     return ask(model, tokenizer, ("chat",), shots=0, n_test=n_test, seed=seed)
 
 
-def ask_all(seeds: Sequence[int], size: str, settings) -> dict[str, dict]:
+def ask_all(seeds: Sequence[int], base: str, settings) -> dict[str, dict]:
     """Every model asked in every way, side by side for the seeds.
 
     Args:
@@ -70,7 +71,7 @@ def ask_all(seeds: Sequence[int], size: str, settings) -> dict[str, dict]:
         For "base, bare", "base, cloze", ... "tuned": ``right`` and ``formatted``, each
         a list for every seed with one value for every question.
     """
-    common = dict(size=size, n_test=settings.n_test)
+    common = dict(base=base, n_test=settings.n_test)
     plain = dict(shots=settings.shots, **common)
     tuned = dict(n_examples=settings.n_examples, steps=settings.steps, **common)
     read = dict(steps=settings.reader_steps, **plain)
@@ -106,19 +107,19 @@ def by_seed(rows: Sequence[Mapping[str, Asked]], way: str) -> dict[str, list]:
 # --- The reader of pairs --------------------------------------------------------------
 
 
-def reader(seed: int, size: str, steps: int):
+def reader(seed: int, base: str, steps: int):
     """The base model after more plain text, some of which is question-answer pairs:
     ``(model, tokenizer)``, from the cache if it was made before. It meets no chat
     template, no instruction, and no question about a subject that it is tested on.
 
     Args:
         seed: draws the texts, the pairs and their order.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         steps: of ``ROWS`` rows; more make it more used to pairs.
     """
 
     def build(folder: Path) -> None:
-        model, tokenizer = load_base(size)
+        model, tokenizer = trainable_base(base)
         text = corpus.pack(plain_documents(seed), tokenizer, LENGTH)
         pairs = corpus.pack(list(pair_documents(seed, 8 * steps)), tokenizer, LENGTH)
         train(
@@ -126,14 +127,14 @@ def reader(seed: int, size: str, steps: int):
             reading_batches(text, pairs, seed),
             language_loss,
             steps=steps,
-            learning_rate=LEARNING_RATE[size],
+            learning_rate=rate("tasks", base),
             weight_decay=WEIGHT_DECAY,
             seed=seed,
             progress=False,
         )
         save_model(model, tokenizer, folder)
 
-    key = dict(seed=seed, size=size, steps=steps, base=weights_hash())
+    key = dict(seed=seed, base=base, steps=steps, weights_hash=weights_hash(base))
     return load_model(cache.artifact("reader", build, key=key))
 
 

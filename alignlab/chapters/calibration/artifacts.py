@@ -21,9 +21,17 @@ from alignlab.chapters.calibration.tuning import (
     tune_on_options,
     tune_on_pairs,
 )
-from alignlab.models.base import load_base, load_model, save_model, weights_hash
+from alignlab.models.base import (
+    is_shipped,
+    load_base,
+    load_model,
+    save_model,
+    weights_hash,
+)
 from alignlab.seeds import stream
-from alignlab.study.tuning import BATCH, FACTS_RATE, sft_policy
+from alignlab.study.knowledge import CLASSES
+from alignlab.study.scale import rate
+from alignlab.study.tuning import BATCH, sft_policy
 from alignlab.training.sft import finetune
 from alignlab.world import tasks
 from alignlab.world.facts import KNOWN_FROM, TAIL, Fact, normalise
@@ -40,9 +48,22 @@ EXPOSURES = {
     "6 to 99": (TAIL + 1, KNOWN_FROM),
     "100 and more": (KNOWN_FROM, np.inf),
 }
+# What these classes are called where nobody knows how often a fact was read: how well
+# the model knows it, see ``study.knowledge``, which gives such numbers to its classes.
+KNOWLEDGE = ("made up", *reversed(CLASSES))
 Kinds = Literal["all", "agreed", "contested"]
 # Confidence in the likeliest option, and whether it is right.
 TopLabel = tuple[Float[np.ndarray, "items"], Float[np.ndarray, "items"]]
+
+
+def class_names(base: str) -> list[str]:
+    """What the classes of ``EXPOSURES`` are called for a base model."""
+    return list(EXPOSURES if is_shipped(base) else KNOWLEDGE)
+
+
+def times_read(fact: Fact) -> int | str:
+    """How often pretraining stated a fact, for a table."""
+    return "unknown" if fact.times is None else fact.times
 
 
 # --- Items ----------------------------------------------------------------------------
@@ -308,7 +329,7 @@ def fact_means(
 def taught_policy(
     *,
     seed: int,
-    size: str,
+    base: str,
     n_examples: int,
     sft_steps: int,
     answer_steps: int,
@@ -322,14 +343,14 @@ def taught_policy(
 
     Args:
         seed: of everything that is drawn.
-        size, n_examples, sft_steps: as for ``sft_policy``.
+        base, n_examples, sft_steps: as for ``sft_policy``.
         answer_steps: optimizer steps on the answers, of 16 each.
         limit: as for :func:`draw_items`.
     """
 
     def build(folder: Path) -> None:
         policy, tokenizer = sft_policy(
-            seed, size=size, n_examples=n_examples, steps=sft_steps
+            seed, base=base, n_examples=n_examples, steps=sft_steps
         )
         finetune(
             policy,
@@ -337,14 +358,14 @@ def taught_policy(
             right_answers(draw_items(("train",), 1, seed, limit)),
             steps=answer_steps,
             batch_size=BATCH,
-            learning_rate=FACTS_RATE[size],
+            learning_rate=rate("facts", base),
             seed=seed,
             progress=False,
         )
         save_model(policy, tokenizer, folder)
 
-    key = dict(seed=seed, size=size, n=n_examples, sft=sft_steps, answers=answer_steps)
-    key |= dict(limit=limit, base=weights_hash())
+    key = dict(seed=seed, base=base, n=n_examples, sft=sft_steps, answers=answer_steps)
+    key |= dict(limit=limit, weights_hash=weights_hash(base))
     return load_model(artifact("answers", build, key=key))
 
 
@@ -368,7 +389,7 @@ def stage_arm(
     stage: str,
     seed: int,
     draws: int,
-    size: str,
+    base: str,
     n_examples: int,
     sft_steps: int,
     answer_steps: int,
@@ -387,7 +408,7 @@ def stage_arm(
             itself says; or, as a control, by SFT on "more answers".
         seed: of everything that is drawn: SFT, what follows, and the items.
         draws, limit: as for :func:`draw_items`.
-        size, n_examples, sft_steps, answer_steps: as for :func:`taught_policy`.
+        base, n_examples, sft_steps, answer_steps: as for :func:`taught_policy`.
         steps: optimizer steps after "answers", or updates of PPO and RLOO.
         beta: of reward, DPO, PPO and RLOO; higher keeps closer to "answers".
 
@@ -403,8 +424,8 @@ def stage_arm(
         raise ValueError(f"stage is {stage!r}; it can be one of {STAGES}")
     items = draw_items(HELD_OUT, draws, seed, limit)
     if stage == "base":
-        return ask(*load_base(size), items, "statement") | labels(items)
-    sft = dict(size=size, n_examples=n_examples)
+        return ask(*load_base(base), items, "statement") | labels(items)
+    sft = dict(base=base, n_examples=n_examples)
     if stage == "SFT":
         policy, tokenizer = sft_policy(seed, steps=sft_steps, **sft)
     else:
@@ -416,7 +437,7 @@ def stage_arm(
         row["mean"] = ask(policy, tokenizer, items, reduction="mean")["log_probs"]
     else:
         training = draw_items(("train",), 1, seed, limit)
-        options = dict(beta=beta, size=size, steps=steps, seed=seed)
+        options = dict(beta=beta, base=base, steps=steps, seed=seed)
         tune(stage, policy, tokenizer, training, **options)
     return ask(policy, tokenizer, items) | row
 
@@ -428,14 +449,13 @@ def tune(stage: str, policy, tokenizer, items: Sequence[Item], **options) -> Non
         tune_by_sampling(policy, tokenizer, items, stage, **options)
         return
     if stage == "more answers":
-        rate = FACTS_RATE[options["size"]]
         finetune(
             policy,
             tokenizer,
             right_answers(items),
             steps=options["steps"],
             batch_size=BATCH,
-            learning_rate=rate,
+            learning_rate=rate("facts", options["base"]),
             seed=options["seed"] + 1,  # in another order than before
             progress=False,
         )

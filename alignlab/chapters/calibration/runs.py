@@ -26,6 +26,7 @@ from alignlab.chapters.ppo.artifacts import ppo_policy
 from alignlab.study.arms import run_each, run_groups
 from alignlab.study.chains import Chain, chain_arm
 from alignlab.study.optimising import DPO_RECIPE
+from alignlab.study.scale import scaled
 from alignlab.training.dpo import train_dpo
 
 ALIGNED = ("reference", "PPO", "DPO")
@@ -40,7 +41,7 @@ def contested_arm(
     betas: Sequence[float],
     steps: int,
     draws: int,
-    size: str,
+    base: str,
     n_examples: int,
     sft_steps: int,
     answer_steps: int,
@@ -57,7 +58,7 @@ def contested_arm(
         betas: of the reward; higher keeps closer to the policy before.
         steps: optimizer steps by cross-entropy, and again by the reward.
         draws: items of each fact.
-        size, n_examples, sft_steps, answer_steps, limit: of the policy before, see
+        base, n_examples, sft_steps, answer_steps, limit: of the policy before, see
             ``artifacts.taught_policy``.
 
     Returns:
@@ -69,14 +70,14 @@ def contested_arm(
     training = draw_items(("train",), draws, seed, kinds="contested")
     policy, tokenizer = taught_policy(
         seed=seed,
-        size=size,
+        base=base,
         n_examples=n_examples,
         sft_steps=sft_steps,
         answer_steps=answer_steps,
         limit=limit,
     )
     row = {"taught": ask(policy, tokenizer, items)["log_probs"], **labels(items)}
-    options = dict(size=size, steps=steps, seed=seed)
+    options = dict(base=base, steps=steps, seed=seed)
     nowhere = [[0.0] * OPTIONS] * len(training)  # cross-entropy has no reference
     tune_on_options(policy, tokenizer, training, nowhere, answer_loss, **options)
     row["before"] = ask(policy, tokenizer, items)["log_probs"]
@@ -123,7 +124,8 @@ def aligned_arm(
         pairs = link.comparisons()
         steps = max(1, len(pairs) // DPO_RECIPE["batch_size"])
         options = dict(steps=steps, seed=link.seed, schedule="constant", progress=False)
-        train_dpo(policy, tokenizer, pairs, **DPO_RECIPE, **options)
+        options["learning_rate"] = scaled(DPO_RECIPE["learning_rate"], link.base)
+        train_dpo(policy, tokenizer, pairs, **{**DPO_RECIPE, **options})
     items = draw_items(HELD_OUT, draws, link.seed, limit)
     return ask(policy, tokenizer, items) | labels(items)
 
@@ -163,7 +165,7 @@ def stages(
         steps: optimizer steps after SFT.
         updates: of PPO and RLOO.
         jobs: arms at a time.
-        common: ``draws``, ``limit``, ``size``, ``n_examples`` and ``sft_steps``.
+        common: ``draws``, ``limit``, ``base``, ``n_examples`` and ``sft_steps``.
 
     Returns:
         "base", "SFT", "answers", "reward 0.2" (and other betas), "DPO" (at

@@ -15,6 +15,7 @@ from alignlab.models.base import device_in_use
 from alignlab.models.options import option_log_probs, pack_options
 from alignlab.ppo import PPOConfig, PPOTrainer
 from alignlab.seeds import stream
+from alignlab.study.scale import cap, rate
 from alignlab.training.dpo import train_dpo
 from alignlab.training.loop import train
 from alignlab.training.sft import encode
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
 OPTIONS = 4  # of each item
 BATCH_SIZE = 24  # items, with all their options
-# Found on calibration subjects, once: higher goes further from the reference in as many
-# steps, until accuracy suffers.
-LEARNING_RATE = {"300k": 5e-4, "1m": 3e-4}
-SAMPLING_RATE = {"300k": 3e-4, "1m": 2e-4}
 EPISODES, MAX_NEW_TOKENS = 128, 16  # answers an update, and tokens of each at most
 METHODS = {
     "PPO": dict(lam=0.95),
@@ -86,7 +83,7 @@ def tune_on_options(
     reference: Float[np.ndarray, "items options"],
     loss: Callable,
     *,
-    size: str,
+    base: str,
     steps: int,
     seed: int,
 ) -> None:
@@ -96,7 +93,7 @@ def tune_on_options(
         reference: log-probabilities of the options under the policy before training.
         loss: of the options' log-probabilities under the policy, their rewards (see
             :func:`option_batches`) and their log-probabilities under the reference.
-        size: of the base model, which sets the learning rate.
+        base: of the base model, which sets the learning rate.
         steps: optimizer steps, on ``BATCH_SIZE`` items each.
         seed: of the order of the items.
     """
@@ -105,7 +102,7 @@ def tune_on_options(
         option_batches(tokenizer, items, reference, seed),
         partial(_option_step, loss=loss),
         steps=steps,
-        learning_rate=LEARNING_RATE[size],
+        learning_rate=rate("options", base),
         seed=seed,
         progress=False,
     )
@@ -142,7 +139,7 @@ def _option_step(model, batch: dict[str, Tensor], loss: Callable):
 
 
 def tune_by_sampling(
-    policy, tokenizer, items: "Sequence[Item]", method, *, beta, size, steps, seed
+    policy, tokenizer, items: "Sequence[Item]", method, *, beta, base, steps, seed
 ) -> None:
     """PPO or RLOO, in place, on the questions of items: the policy says an answer, and
     is rewarded with 1 if it is right.
@@ -150,7 +147,7 @@ def tune_by_sampling(
     Args:
         method: "PPO" or "RLOO".
         beta: reward per nat of KL; higher keeps closer to the reference.
-        size: of the base model, which sets the learning rate.
+        base: of the base model, which sets the learning rate.
         steps: updates, of ``EPISODES`` answers each.
         seed: of prompts, sampling and minibatches.
     """
@@ -163,11 +160,11 @@ def tune_by_sampling(
         seed=seed,
         max_steps=steps,
         kl_coef=beta,
-        learning_rate=SAMPLING_RATE[size],
+        learning_rate=rate("answers", base),
         per_device_train_batch_size=EPISODES // 2,
         num_mini_batches=2,
         lr_scheduler_type="constant",
-        max_completion_length=MAX_NEW_TOKENS,
+        max_completion_length=cap(tokenizer, MAX_NEW_TOKENS),
         use_cpu=device_in_use() == "cpu",
         disable_tqdm=True,
         report_to="none",
@@ -181,7 +178,7 @@ def tune_by_sampling(
 
 
 def tune_on_pairs(
-    policy, tokenizer, items: "Sequence[Item]", reference, *, beta, size, steps, seed
+    policy, tokenizer, items: "Sequence[Item]", reference, *, beta, base, steps, seed
 ) -> None:
     """DPO on :func:`answer_pairs`, in place; arguments as for :func:`tune_on_options`,
     and a higher beta keeps closer to the policy before."""
@@ -192,7 +189,7 @@ def tune_on_pairs(
         beta=beta,
         steps=steps,
         batch_size=BATCH_SIZE,
-        learning_rate=LEARNING_RATE[size],
+        learning_rate=rate("options", base),
         seed=seed,
         progress=False,
     )

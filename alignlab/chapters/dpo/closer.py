@@ -21,6 +21,7 @@ from alignlab.plots.style import interval_line, series_style
 from alignlab.seeds import stream
 from alignlab.study.chains import Chain
 from alignlab.study.optimising import DPO_RECIPE, Looks, run_dpo
+from alignlab.study.scale import scaled
 from alignlab.training.pairs import encode_pairs, log_probs_of
 from alignlab.training.sft import finetune
 
@@ -70,10 +71,12 @@ def closer_arm(
     pairs, others = pairs[:n_used], pairs[n_used:]
     unseen = link.held_out_comparisons(follow, flips=0.0)
     policy, tokenizer = link.policy()
-    if sft_steps:
-        imitate_chosen(policy, tokenizer, others, steps=sft_steps, seed=link.seed)
-    reference = copy.deepcopy(policy)
     settings = {**DPO_RECIPE, "loss_type": loss_type}
+    settings["learning_rate"] = scaled(DPO_RECIPE["learning_rate"], link.base)
+    if sft_steps:
+        options = dict(learning_rate=settings["learning_rate"], seed=link.seed)
+        imitate_chosen(policy, tokenizer, others, steps=sft_steps, **options)
+    reference = copy.deepcopy(policy)
     steps = max(1, len(pairs) // settings["batch_size"])
     due = [max(1, round(share * steps)) for share in LOOKS]
     result = run_dpo(
@@ -97,19 +100,18 @@ def closer_arm(
 
 
 def imitate_chosen(
-    policy: nn.Module, tokenizer, pairs: Sequence[Mapping], *, steps: int, seed: int
+    policy: nn.Module, tokenizer, pairs: Sequence[Mapping], **options
 ) -> None:
-    """SFT, in place, on the chosen replies of pairs, at DPO's own learning rate."""
+    """SFT, in place, on the chosen replies of pairs; ``steps``, ``learning_rate`` and
+    ``seed`` are those of ``training.sft.finetune``."""
     examples = [dict(prompt=p["prompt"], completion=p["chosen"]) for p in pairs]
     finetune(
         policy,
         tokenizer,
         examples,
-        steps=steps,
         batch_size=SFT_BATCH,
-        learning_rate=DPO_RECIPE["learning_rate"],
-        seed=seed,
         progress=False,
+        **options,
     )
 
 
@@ -120,7 +122,8 @@ def pair_gradients(
 
     Returns:
         A number for each pair: ``margin`` h, the difference of its log-ratios in nats;
-        ``length``, the norm of the gradient of its loss over all parameters.
+        ``length``, the norm of the gradient of its loss over all
+            trained parameters.
     """
     encoded = encode_pairs(tokenizer, pairs)
     ref = torch.stack(log_probs_of(reference, encoded, tokenizer.pad_token_id))

@@ -19,6 +19,7 @@ from alignlab.seeds import stream
 from alignlab.study import artifacts
 from alignlab.study.chains import Chain
 from alignlab.study.optimising import DPO_RECIPE, Looks, dpo_arm, proxy_of, rl_arm
+from alignlab.study.scale import cap, scaled
 from alignlab.training.dpo import preference_step
 from alignlab.training.loop import train
 from alignlab.training.pairs import batches, encode_pairs, log_probs_of
@@ -83,7 +84,7 @@ def online_arm(*, chain: dict, rounds: int, n: int, writer: str = "policy") -> d
             rounds_of_pairs,
             partial(preference_step, beta=DPO_RECIPE["beta"]),
             steps=STEPS * rounds,
-            learning_rate=RATE,
+            learning_rate=scaled(RATE, link.base),
             schedule="constant",
             disable_dropout=True,
             seed=link.seed,
@@ -139,9 +140,8 @@ def fresh_pairs(
     drawn = stream(seed, "requests of online DPO").permutation(len(names))[:REQUESTS]
     subjects = [names[i] for i in drawn for _ in range(REPLIES)]
     prompts = [gold.request(name) for name in subjects]
-    replies = complete(
-        writer, tokenizer, prompts, artifacts.MAX_NEW_TOKENS, 1.0, seed=seed
-    )
+    longest = cap(tokenizer, artifacts.MAX_NEW_TOKENS)
+    replies = complete(writer, tokenizer, prompts, longest, 1.0, seed=seed)
     texts = [reply.text for reply in replies]
     rewards = proxy_of(reward_model, tokenizer, subjects, texts)
     pairs, gaps = best_and_worst(prompts, texts, rewards)

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from alignlab.evaluation.best_of_n import best_of_n_values
 from alignlab.evaluation.exact import best_of_n_kl
-from alignlab.models.reward import reward_model_from
-from alignlab.study import artifacts
 from alignlab.study.arms import run_groups
 from alignlab.study.chains import Chain, prepare, scored_pool
 from alignlab.study.optimising import dpo_arm, rl_arm, start_arm
+from alignlab.study.scale import rate, reward_model_of
 from alignlab.study.search import search_calls
 from alignlab.training.reward import train_reward_model
 
@@ -66,14 +65,14 @@ def reward_seconds_arm(*, chain: dict) -> dict:
     policy, tokenizer = link.policy()
     pairs = link.comparisons()
     timed = pairs[:TIMED]
-    model = reward_model_from(policy, link.seed)
+    model = reward_model_of(policy, link.seed)
     start = time.process_time()
     train_reward_model(
         model,
         tokenizer,
         timed,
         epochs=1,
-        learning_rate=artifacts.REWARD_RATE[link.size],
+        learning_rate=rate("reward", link.base),
         seed=link.seed,
         progress=False,
     )

@@ -11,9 +11,10 @@ from alignlab.evaluation import answers
 from alignlab.models.base import load_base
 from alignlab.models.sampler import Completion, complete
 from alignlab.study.arms import run_arms
+from alignlab.study.scale import cap
 from alignlab.study.tuning import (
     BATCH,
-    FACTS_RATE,
+    REPLY,
     TEST_SEED,
     accuracy_by_family,
     judge,
@@ -22,7 +23,7 @@ from alignlab.study.tuning import (
     tune,
 )
 from alignlab.world import tasks
-from alignlab.world.facts import World, build_world, split_subjects
+from alignlab.world.facts import World, split_subjects
 from alignlab.world.tasks import Example
 
 # --- Questions of every task family, to a tuned and to an untuned model --------------
@@ -31,7 +32,7 @@ from alignlab.world.tasks import Example
 def instruction_arm(
     *,
     seed: int,
-    size: str = "1m",
+    base: str = "1m",
     n_examples: int = 4096,
     steps: int = 200,
     weights: str = "capped",
@@ -43,7 +44,7 @@ def instruction_arm(
 
     Args:
         seed: draws the mixture and the order of training.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         n_examples: training examples in total, over all families.
         steps: updates of 16 examples; more of them fit the examples more closely.
         weights: sampling weights of the families (``tasks.mixture_weights``).
@@ -54,7 +55,7 @@ def instruction_arm(
     Returns:
         As :func:`score_by_family`.
     """
-    recipe = dict(size=size, steps=steps, seed=seed)
+    recipe = dict(base=base, steps=steps, seed=seed)
     if families is None and loss_on == "completion":  # the series' SFT policy
         model, tokenizer = sft_policy(n_examples=n_examples, weights=weights, **recipe)
     else:
@@ -65,13 +66,13 @@ def instruction_arm(
 
 
 def untuned_arm(
-    *, seed: int, size: str = "1m", shots: int = 0, n_test: int = 20
+    *, seed: int, base: str = "1m", shots: int = 0, n_test: int = 20
 ) -> dict:
     """The same questions to the base model, as plain text.
 
     Args:
         seed: draws the worked examples.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         shots: worked examples from the same family before each question; with 0 the
             model reads the bare instruction.
         n_test: test questions per family.
@@ -79,13 +80,12 @@ def untuned_arm(
     Returns:
         As :func:`score_by_family`.
     """
-    model, tokenizer = load_base(size)
+    model, tokenizer = load_base(base)
     questions = test_questions(n_test)
     prompts = [plain_prompt(tokenizer, q, shots, seed) for q in questions]
     # Worked examples make long prompts: batches of the usual size would fill a GB.
-    replies = complete(
-        model, tokenizer, prompts, max_new_tokens=24, batch_size=64, chat=False
-    )
+    longest = cap(tokenizer, REPLY)
+    replies = complete(model, tokenizer, prompts, longest, batch_size=64, chat=False)
     if shots:
         replies = [cut_after_answer(completion) for completion in replies]
     return score_by_family(questions, replies)
@@ -141,13 +141,13 @@ def mean_over(by_family: dict[str, float], families: Sequence[str]) -> float:
 # --- What SFT elicits -----------------------------------------------------------------
 
 
-def elicitation_arm(*, seed: int, size: str, steps: int, n_test: int) -> dict:
+def elicitation_arm(*, seed: int, base: str, steps: int, n_test: int) -> dict:
     """SFT on questions about half of the world's subjects, then questions about the
     other half.
 
     Args:
         seed: draws the training questions and their order.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         steps: updates of 16 examples.
         n_test: test questions of each kind, at most.
 
@@ -157,12 +157,12 @@ def elicitation_arm(*, seed: int, size: str, steps: int, n_test: int) -> dict:
         facts; ``chance``, the accuracy of the best guess about the never stated ones;
         and ``format`` on the known ones.
     """
-    world = build_world(0)
+    world = tasks.default_world()
     first, second = split_subjects(world, 0)
     n = min(4096, steps * BATCH)  # training reads no more
     examples = questions_about(world, first, n, seed)
     model, tokenizer = tune(
-        examples, size=size, steps=steps, seed=seed, rates=FACTS_RATE
+        examples, base=base, steps=steps, seed=seed, teaches="facts"
     )
     kinds = {
         "known": dict(facts="known"),
@@ -197,7 +197,7 @@ def questions_about(
     return questions[:n]
 
 
-def sweep_elicitation(*, seeds, size, steps, n_test, jobs=2) -> list[dict]:
+def sweep_elicitation(*, seeds, base, steps, n_test, jobs=2) -> list[dict]:
     """The elicitation arm for every seed."""
-    arms = [dict(seed=s, size=size, steps=steps, n_test=n_test) for s in seeds]
+    arms = [dict(seed=s, base=base, steps=steps, n_test=n_test) for s in seeds]
     return run_arms(elicitation_arm, arms, jobs=jobs, label="what SFT elicits")

@@ -55,14 +55,14 @@ def diversity(rows: Sequence[dict], guess: float, larger: Sequence[dict] = ()):
     figure, axes = plt.subplots(figsize=(7, 3.8))
     ks, values = by_seed(rows, "k", "accuracy")
     interval_line(
-        axes, np.log2(ks), values, label=f"{rows[0]['size']} parameters", color=0
+        axes, np.log2(ks), values, label=f"{rows[0]['base']} parameters", color=0
     )
     if larger:
-        size = larger[0]["size"]
+        base = larger[0]["base"]
         axes.plot(
             [np.log2(row["k"]) for row in larger],
             [row["accuracy"] for row in larger],
-            MARKERS[1], color=PALETTE[1], label=f"{size} (pretrained once)",
+            MARKERS[1], color=PALETTE[1], label=f"{base} (pretrained once)",
         )  # fmt: skip
     axes.axhline(guess, color="0.4", linestyle=":", label="a guess")
     axes.set_xticks(np.log2(ks), [str(k) for k in ks])

@@ -17,9 +17,10 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from alignlab import cache
-from alignlab.models.base import load_base, load_model, save_model, weights_hash
+from alignlab.models.base import load_model, save_model, stages, weights_hash
 from alignlab.seeds import stream
 from alignlab.study import tuning
+from alignlab.study.scale import rate, trainable_base
 from alignlab.training import pretrain
 from alignlab.training.loop import Schedule, train
 from alignlab.training.pretrain import LENGTH
@@ -38,7 +39,7 @@ def mid_training_arm(
     *,
     arm: str,
     seed: int,
-    size: str = "300k",
+    base: str = "300k",
     decay_steps: int = 120,
     sft_share: float = 0.2,
     replay_share: float = 0.05,
@@ -47,7 +48,8 @@ def mid_training_arm(
 ) -> dict:
     """Train one arm, then measure what it learnt and what it forgot.
 
-    All arms start from the checkpoint at the end of the stable phase:
+    All arms start from the checkpoint at the end of the stable phase, see
+    :func:`branching_point`:
 
     * "after": the learning rate decays to zero on text; then SFT at its usual rate.
     * "mid": the learning rate decays on text and examples mixed; no later stage.
@@ -65,7 +67,9 @@ def mid_training_arm(
     Args:
         arm: one of ``ARMS``.
         seed: draws text, examples and their order; the arms of a seed share them.
-        size: "300k" or "1m".
+        base: the model to start from, see ``models.base.base_path``. Of one that does
+            not ship there is no stable checkpoint: the arms branch off from the model
+            itself, whose learning rate has decayed before.
         decay_steps: updates of a decay on text, 8 rows of 256 tokens each. More learn
             more, from text and, at the same share, from more examples.
         sft_share: the examples' share of all tokens, prompts included. Higher teaches
@@ -92,29 +96,29 @@ def mid_training_arm(
     reference = partial(
         decayed_base,
         seed=seed,
-        size=size,
+        base=base,
         decay_steps=decay_steps,
         n_documents=n_documents,
     )
-    model, tokenizer = load_base(size, "stable")
+    model, tokenizer = branching_point(base)
     text, held_out = text_rows(tokenizer, n_documents)
     rows = draw_rows(text, decay_steps * ROWS, seed)
     encoded = draw_examples(tokenizer, token_budget(rows.size, sft_share), seed)
     _require_one_each(encoded, decay_steps)
-    stages = plan_stages(
+    planned = plan_stages(
         arm,
         n_rows=len(rows),
         n_replayed=round(token_budget(_tokens(encoded), replay_share) / LENGTH),
         updates=decay_steps,
-        decay_rate=pretrain.LEARNING_RATE[size],
-        sft_rate=tuning.LEARNING_RATE[size],
+        decay_rate=rate("text", base),
+        sft_rate=rate("tasks", base),
     )
     done = None
-    if stages[0].is_pure_decay(len(rows)):  # shared by all arms that start with it
+    if planned[0].is_pure_decay(len(rows)):  # shared by all arms that start with it
         model, done = load_model(reference())[0], _measured(reference())
-        stages = stages[1:]
+        planned = planned[1:]
     pad = tokenizer.pad_token_id
-    trained = run_stages(model, stages, rows, encoded, pad, seed, done)
+    trained = run_stages(model, planned, rows, encoded, pad, seed, done)
     questions = tasks.mixture(n_questions, split="test", seed=0)
     scores = tuning.judge(questions, tuning.reply(model, tokenizer, questions))
     loss = pretrain.heldout_loss(model, held_out)
@@ -122,6 +126,12 @@ def mid_training_arm(
     before = _measured(reference())["text_loss"]
     losses = {"text_loss": loss, "text_loss_before": before}
     return trained | scores | losses | {"forgetting": loss - before}
+
+
+def branching_point(base: str):
+    """``(model, tokenizer)`` that the arms start from: the checkpoint at the end of the
+    stable phase, and the base model itself where there is none."""
+    return trainable_base(base, stages(base)[-1])
 
 
 def _measured(folder: Path) -> dict:
@@ -276,25 +286,25 @@ def run_stages(
 
 
 def decayed_base(
-    *, seed: int, size: str, decay_steps: int, n_documents: int | None
+    *, seed: int, base: str, decay_steps: int, n_documents: int | None
 ) -> Path:
     """Folder of the model after the pure decay on text, trained once per seed: two arms
     continue from it and all are compared with it. Its ``measured.json`` holds what
     :func:`run_stages` returned, and the model's ``text_loss``."""
 
     def build(folder: Path) -> None:
-        model, tokenizer = load_base(size, "stable")
+        model, tokenizer = branching_point(base)
         text, held_out = text_rows(tokenizer, n_documents)
         rows = draw_rows(text, decay_steps * ROWS, seed)
-        rate = pretrain.LEARNING_RATE[size]
-        stage = Stage((0, len(rows)), False, decay_steps, rate, "linear")
+        decay_rate = rate("text", base)
+        stage = Stage((0, len(rows)), False, decay_steps, decay_rate, "linear")
         trained = run_stages(model, [stage], rows, [], tokenizer.pad_token_id, seed)
         measured = trained | {"text_loss": pretrain.heldout_loss(model, held_out)}
         save_model(model, tokenizer, folder)
         (folder / "measured.json").write_text(json.dumps(measured))
 
-    key = dict(seed=seed, size=size, decay_steps=decay_steps, n_documents=n_documents)
-    key["base"] = weights_hash()
+    key = dict(seed=seed, base=base, decay_steps=decay_steps, n_documents=n_documents)
+    key["weights_hash"] = weights_hash(base)
     return cache.artifact("decayed", build, key=key)
 
 

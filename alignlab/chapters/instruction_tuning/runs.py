@@ -20,17 +20,17 @@ from alignlab.chapters.instruction_tuning.transfer import (
 from alignlab.models.base import load_base, pretraining_seeds
 from alignlab.seeds import stream
 from alignlab.study.arms import is_remembered, run_arms
-from alignlab.study.tuning import FACTS_RATE, TEST_SEED, judge, reply, tune
+from alignlab.study.tuning import TEST_SEED, judge, reply, tune
 from alignlab.world import tasks
-from alignlab.world.facts import build_world, split_subjects
+from alignlab.world.facts import split_subjects
 from alignlab.world.tasks import Example
 
 # --- Instruction tuning with one thing changed ----------------------------------------
 
 
-def sweep_losses(*, seeds, size, n_examples, steps, n_test, jobs=2) -> list[dict]:
+def sweep_losses(*, seeds, base, n_examples, steps, n_test, jobs=2) -> list[dict]:
     """The loss on the reply alone, on everything, and on both in equal parts."""
-    common = dict(size=size, n_examples=n_examples, steps=steps, n_test=n_test)
+    common = dict(base=base, n_examples=n_examples, steps=steps, n_test=n_test)
     arms = [
         dict(seed=seed, loss_on=loss_on, **common)
         for seed in seeds
@@ -40,10 +40,10 @@ def sweep_losses(*, seeds, size, n_examples, steps, n_test, jobs=2) -> list[dict
 
 
 def sweep_mixtures(
-    *, seeds, size, schemes, n_examples, steps, n_test, jobs=2
+    *, seeds, base, schemes, n_examples, steps, n_test, jobs=2
 ) -> list[dict]:
     """All trained families under each scheme of sampling weights."""
-    common = dict(size=size, n_examples=n_examples, steps=steps, n_test=n_test)
+    common = dict(base=base, n_examples=n_examples, steps=steps, n_test=n_test)
     arms = [dict(seed=s, weights=w, **common) for s in seeds for w in schemes]
     return run_arms(instruction_arm, arms, jobs=jobs, label="mixture weights")
 
@@ -52,27 +52,27 @@ def sweep_mixtures(
 
 
 def sweep_diversity(
-    *, seeds, size, ks, n_examples, steps, n_test, jobs=2
+    *, seeds, base, ks, n_examples, steps, n_test, jobs=2
 ) -> list[dict]:
     """The same number of examples from k families, drawn by the seed.
 
     Returns:
         The arms' rows, each with its number of families ``k``.
     """
-    common = dict(size=size, n_examples=n_examples, steps=steps, n_test=n_test)
+    common = dict(base=base, n_examples=n_examples, steps=steps, n_test=n_test)
     arms = [
         dict(seed=s, families=draw_families(k, s), weights="equal", **common)
         for s in seeds
         for k in ks
     ]
-    rows = run_arms(transfer_arm, arms, jobs=jobs, label=f"number of tasks, {size}")
+    rows = run_arms(transfer_arm, arms, jobs=jobs, label=f"number of tasks, {base}")
     return [{**row, "k": len(row["families"])} for row in rows]
 
 
-def sweep_volume(*, seeds, size, ns, steps, n_test, jobs=2) -> list[dict]:
+def sweep_volume(*, seeds, base, ns, steps, n_test, jobs=2) -> list[dict]:
     """Control of the number of families: one large family, drawn by the seed, with so
     many examples."""
-    common = dict(size=size, steps=steps, n_test=n_test, weights="equal")
+    common = dict(base=base, steps=steps, n_test=n_test, weights="equal")
     arms = [
         dict(seed=s, families=[draw_large_family(s, max(ns))], n_examples=n, **common)
         for s in seeds
@@ -82,21 +82,21 @@ def sweep_volume(*, seeds, size, ns, steps, n_test, jobs=2) -> list[dict]:
 
 
 def sweep_mixed(
-    *, seeds, size, n_examples, steps, n_test, n_wording_test, jobs=2
+    *, seeds, base, n_examples, steps, n_test, n_wording_test, jobs=2
 ) -> list[dict]:
     """SFT on all trained families: options of the held-out families, and of the trained
     ones in every wording."""
-    common = dict(size=size, n_examples=n_examples, steps=steps, n_test=n_test)
+    common = dict(base=base, n_examples=n_examples, steps=steps, n_test=n_test)
     common |= dict(families=None, weights="capped", n_wording_test=n_wording_test)
     arms = [dict(seed=seed, **common) for seed in seeds]
     return run_arms(transfer_arm, arms, jobs=jobs, label="all training tasks")
 
 
-def sweep_untuned(*, seeds, size, shots, n_test, n_wording_test, jobs=2) -> list[dict]:
+def sweep_untuned(*, seeds, base, shots, n_test, n_wording_test, jobs=2) -> list[dict]:
     """The base models, bare and after worked examples. For the bare questions nothing
     but pretraining changes with the seed, so each model answers once."""
-    shipped = len(pretraining_seeds(size))
-    common = dict(size=size, n_test=n_test)
+    shipped = len(pretraining_seeds(base))
+    common = dict(base=base, n_test=n_test)
     bare = dict(shots=0, n_wording_test=n_wording_test, **common)
     arms = [dict(seed=s, **bare) for s in sorted({s % shipped for s in seeds})]
     arms += [dict(seed=s, shots=shots, **common) for s in seeds]
@@ -110,14 +110,14 @@ def sweep_untuned(*, seeds, size, shots, n_test, n_wording_test, jobs=2) -> list
 
 
 def few_examples_arm(
-    *, seed: int, size: str, n: int, steps: int, shuffled: bool, n_test: int
+    *, seed: int, base: str, n: int, steps: int, shuffled: bool, n_test: int
 ) -> dict:
     """SFT on n questions about half of the world's subjects, then questions about the
     other half.
 
     Args:
         seed: draws the n questions.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         n: examples; with 0 the base model is asked as it is, through the chat template.
         steps: updates, the same for every n, so that only the data differ.
         shuffled: control: shuffle the completions within each relation.
@@ -126,17 +126,17 @@ def few_examples_arm(
     Returns:
         ``accuracy`` and ``format``.
     """
-    world = build_world(0)
+    world = tasks.default_world()
     first, second = split_subjects(world, 0)
     if n:
         examples = questions_about(world, first, n, seed)
         if shuffled:
             examples = shuffle_completions(examples, seed)
         model, tokenizer = tune(
-            examples, size=size, steps=steps, seed=seed, rates=FACTS_RATE
+            examples, base=base, steps=steps, seed=seed, teaches="facts"
         )
     else:
-        model, tokenizer = load_base(size)
+        model, tokenizer = load_base(base)
     questions = tasks.world_questions(world, second, seed=TEST_SEED, n=n_test)
     return judge(questions, reply(model, tokenizer, questions))
 
@@ -155,9 +155,9 @@ def shuffle_completions(examples: Sequence[Example], seed: int) -> list[Example]
     return shuffled
 
 
-def sweep_few_examples(*, seeds, size, ns, steps, n_test, jobs=2) -> list[dict]:
+def sweep_few_examples(*, seeds, base, ns, steps, n_test, jobs=2) -> list[dict]:
     """Every n for every seed, and the shuffled control at the largest n."""
-    common = dict(size=size, steps=steps, n_test=n_test)
+    common = dict(base=base, steps=steps, n_test=n_test)
     arms = [dict(seed=s, n=n, shuffled=False, **common) for s in seeds for n in ns]
     arms += [dict(seed=s, n=max(ns), shuffled=True, **common) for s in seeds]
     return run_arms(few_examples_arm, arms, jobs=jobs, label="format from n examples")
@@ -169,7 +169,7 @@ def sweep_few_examples(*, seeds, size, ns, steps, n_test, jobs=2) -> list[dict]:
 def sweep_self_instruct(
     *,
     seeds,
-    size,
+    base,
     n_seeds,
     n_generated,
     generator_steps,
@@ -178,7 +178,7 @@ def sweep_self_instruct(
     jobs=2,
 ) -> list[dict]:
     """SFT on seed questions and on what each kind of source adds to them."""
-    common = dict(size=size, n_seeds=n_seeds, n_generated=n_generated, steps=steps)
+    common = dict(base=base, n_seeds=n_seeds, n_generated=n_generated, steps=steps)
     common |= dict(generator_steps=generator_steps, n_test=n_test)
     # Seeds vary fastest, so that two arms at a time train two generators, not one.
     arms = [
@@ -191,10 +191,10 @@ def sweep_self_instruct(
 
 
 def sweep_mid_training(
-    *, seeds, size, decay_steps, n_questions, n_documents, jobs=2
+    *, seeds, base, decay_steps, n_questions, n_documents, jobs=2
 ) -> list[dict]:
     """Instructions within the learning-rate decay, and in a stage after it."""
-    common = dict(size=size, decay_steps=decay_steps, n_questions=n_questions)
+    common = dict(base=base, decay_steps=decay_steps, n_questions=n_questions)
     common |= dict(n_documents=n_documents)
     # Not seed by seed: some arms wait for another arm of their seed.
     arms = [
@@ -205,5 +205,5 @@ def sweep_mid_training(
     run = mid_training.mid_training_arm
     if not all(is_remembered(run, arm) for arm in arms):
         # Here rather than in an arm: writing the corpus leaves a process large.
-        mid_training.text_rows(load_base(size, "stable")[1], n_documents)
+        mid_training.text_rows(load_base(base)[1], n_documents)
     return run_arms(run, arms, jobs=jobs, label="mid-training")

@@ -20,6 +20,7 @@ from alignlab.chapters.instruction_tuning.pair_filter import (
 from alignlab.models.base import weights_hash
 from alignlab.models.sampler import complete
 from alignlab.seeds import stream
+from alignlab.study.scale import cap
 from alignlab.study.tuning import TEST_SEED, judge, reply, tune
 from alignlab.world import tasks
 from alignlab.world.facts import Fact, World, state
@@ -70,7 +71,7 @@ def self_instruct_arm(
     *,
     kind: str,
     seed: int,
-    size: str,
+    base: str,
     n_seeds: int,
     n_generated: int,
     steps: int,
@@ -86,7 +87,7 @@ def self_instruct_arm(
             human questions about the same statements.
         steps: updates of the SFT, the same for every kind.
         n_test: test questions in trained wordings, and as many in held-out ones.
-        seed, size, n_seeds, n_generated, generator_steps: see :func:`generate_pairs`.
+        seed, base, n_seeds, n_generated, generator_steps: see :func:`generate_pairs`.
 
     Returns:
         ``accuracy`` over all test questions; the number of pairs ``generated`` and
@@ -100,7 +101,7 @@ def self_instruct_arm(
     world = tasks.default_world()
     pairs = generate_pairs(
         seed=seed,
-        size=size,
+        base=base,
         n_seeds=n_seeds,
         n_generated=n_generated,
         generator_steps=generator_steps,
@@ -108,7 +109,7 @@ def self_instruct_arm(
     seeds, sources = draw_statements(seed, n_seeds, n_generated)
     added = added_examples(kind, pairs, sources, world, seed)
     examples = human_questions(seeds, world, seed) + added
-    model, tokenizer = tune(examples, size=size, steps=steps, seed=seed)
+    model, tokenizer = tune(examples, base=base, steps=steps, seed=seed)
     return {
         "accuracy": untouched_accuracy(model, tokenizer, world, n_test),
         "generated": len(pairs),
@@ -157,7 +158,7 @@ def untouched_accuracy(model, tokenizer, world: World, n_test: int) -> float:
 
 
 def generate_pairs(
-    *, seed: int, size: str, n_seeds: int, n_generated: int, generator_steps: int
+    *, seed: int, base: str, n_seeds: int, n_generated: int, generator_steps: int
 ) -> list[Pair]:
     """Question and answer pairs that a base model wrote after a few seeds, judged by
     the filter. They are computed once and kept in the cache.
@@ -174,7 +175,7 @@ def generate_pairs(
 
     Args:
         seed: draws the seeds, the statements and the sampled tokens.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         n_seeds: human questions to learn from; more make a better generator.
         n_generated: statements to ask about, one pair each.
         generator_steps: updates of the generator; more of them copy subjects and
@@ -182,7 +183,7 @@ def generate_pairs(
     """
     key = {
         "seed": seed,
-        "size": size,
+        "base": base,
         "n_seeds": n_seeds,
         "n_generated": n_generated,
         "generator_steps": generator_steps,
@@ -190,19 +191,19 @@ def generate_pairs(
     rows = cache.remember(
         "self_instruct",
         lambda: [asdict(pair) for pair in _generate(**key)],
-        key=key | {"base": weights_hash()},
+        key=key | {"weights_hash": weights_hash(base)},
     )
     return [Pair(**row) for row in rows]
 
 
 def _generate(
-    seed: int, size: str, n_seeds: int, n_generated: int, generator_steps: int
+    seed: int, base: str, n_seeds: int, n_generated: int, generator_steps: int
 ) -> list[Pair]:
     world = tasks.default_world()
     seeds, sources = draw_statements(seed, n_seeds, n_generated)
     model, tokenizer = tune(
         generator_examples(seeds, world, seed),
-        size=size,
+        base=base,
         steps=generator_steps,
         seed=seed,
     )
@@ -210,7 +211,7 @@ def _generate(
         model,
         tokenizer,
         [generator_prompt(s) for s in sources],
-        max_new_tokens=MAX_TOKENS,
+        max_new_tokens=cap(tokenizer, MAX_TOKENS),
         temperature=0.8,
         seed=seed,
     )

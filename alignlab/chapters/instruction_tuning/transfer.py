@@ -21,10 +21,11 @@ from alignlab.chapters.instruction_tuning.choices import (
     with_options,
 )
 from alignlab.evaluation import answers
-from alignlab.models.base import load_base, pretraining_seeds
+from alignlab.models.base import pretraining_seeds
 from alignlab.models.positions import completion_log_probs
 from alignlab.seeds import stream
-from alignlab.study.tuning import BATCH, LEARNING_RATE, TEST_SEED, reply
+from alignlab.study.scale import rate, trainable_base
+from alignlab.study.tuning import BATCH, TEST_SEED, reply
 from alignlab.training import sft
 from alignlab.training.loop import train
 from alignlab.world import tasks
@@ -33,11 +34,11 @@ from alignlab.world.tasks import Example
 # --- Training -------------------------------------------------------------------------
 
 
-def base_of(size: str, seed: int):
+def base_of(base: str, seed: int):
     """``(model, tokenizer)`` pretrained with one of the shipped seeds: 0, 1, 2 and from
     the start again."""
-    shipped = pretraining_seeds(size)
-    return load_base(size, seed=shipped[seed % len(shipped)])
+    shipped = pretraining_seeds(base)
+    return trainable_base(base, seed=shipped[seed % len(shipped)])
 
 
 def balanced_step(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict]:
@@ -66,7 +67,7 @@ LOSSES = {
 def tuned(
     examples: Sequence[Example],
     *,
-    size: str,
+    base: str,
     steps: int,
     seed: int,
     loss_on: str = "completion",
@@ -77,7 +78,7 @@ def tuned(
         steps: of 16 examples each; more of them fit the examples more closely.
         loss_on: a key of ``LOSSES``.
     """
-    model, tokenizer = base_of(size, seed)
+    model, tokenizer = base_of(base, seed)
     marked, step = LOSSES[loss_on]
     rows = [{"prompt": e.prompt, "completion": e.completion} for e in examples]
     encoded = sft.encode(tokenizer, rows, marked)
@@ -86,7 +87,7 @@ def tuned(
         sft.batches(encoded, BATCH, seed, tokenizer.pad_token_id),
         step,
         steps=steps,
-        learning_rate=LEARNING_RATE[size],
+        learning_rate=rate("tasks", base),
         seed=seed,
         progress=False,
     )
@@ -94,7 +95,7 @@ def tuned(
 
 
 def mask_arm(
-    *, seed: int, loss_on: str, size: str, n_examples: int, steps: int, n_test: int
+    *, seed: int, loss_on: str, base: str, n_examples: int, steps: int, n_test: int
 ) -> dict:
     """SFT on the mixture with the loss in one place, then test questions of the trained
     families.
@@ -102,7 +103,7 @@ def mask_arm(
     Args:
         seed: of pretraining, mixture and order.
         loss_on: "completion", "all", or "balanced", see :func:`balanced_step`.
-        size, n_examples, steps: of the base model, the mixture and the training.
+        base, n_examples, steps: of the base model, the mixture and the training.
         n_test: questions per family.
 
     Returns:
@@ -110,7 +111,7 @@ def mask_arm(
         and else 0; and ``reply_loss``, the loss on the test replies in nats per token.
     """
     mixed = tasks.mixture(n_examples, seed=seed)
-    model, tokenizer = tuned(mixed, size=size, steps=steps, seed=seed, loss_on=loss_on)
+    model, tokenizer = tuned(mixed, base=base, steps=steps, seed=seed, loss_on=loss_on)
     questions = [
         example
         for family in tasks.trained_families()
@@ -144,7 +145,7 @@ def reply_loss(model, tokenizer, examples: Sequence[Example]) -> float:
 def transfer_arm(
     *,
     seed: int,
-    size: str,
+    base: str,
     families: Sequence[str] | None,
     n_examples: int,
     steps: int,
@@ -165,12 +166,12 @@ def transfer_arm(
         As :func:`chosen`.
     """
     mixed = tasks.mixture(n_examples, families=families, weights=weights, seed=seed)
-    model, tokenizer = tuned(mixed, size=size, steps=steps, seed=seed)
+    model, tokenizer = tuned(mixed, base=base, steps=steps, seed=seed)
     return chosen(model, tokenizer, n_test, n_wording_test)
 
 
 def untuned_choices_arm(
-    *, seed: int, size: str, shots: int, n_test: int, n_wording_test: int = 0
+    *, seed: int, base: str, shots: int, n_test: int, n_wording_test: int = 0
 ) -> dict:
     """The same options to the base model, which reads the question as plain text.
 
@@ -182,7 +183,7 @@ def untuned_choices_arm(
     Returns:
         As :func:`chosen`.
     """
-    model, tokenizer = base_of(size, seed)
+    model, tokenizer = base_of(base, seed)
     if not shots:
         return chosen(model, tokenizer, n_test, n_wording_test, chat=False)
     questions = choice_questions(tasks.held_out_families(), n_test, TEST_SEED)

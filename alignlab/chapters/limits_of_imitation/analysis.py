@@ -121,6 +121,13 @@ def fit_behind_known(rows: Sequence[dict]) -> list[float]:
     ]
 
 
+def stated(fact: Mapping) -> str:
+    """How often pretraining stated a fact of a row's ``replies``, for a reader."""
+    if fact["made_up"]:
+        return "never: made up"
+    return "unknown" if fact["exposure"] is None else f"{fact['exposure']} times"
+
+
 def _mean_over_updates(curve: Sequence[dict], kind: str) -> float:
     updates = [point["update"] for point in curve]
     return mean_height(updates, [np.mean(point[kind]["right"]) for point in curve])

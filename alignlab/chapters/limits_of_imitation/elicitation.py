@@ -12,7 +12,7 @@ from itertools import count
 import numpy as np
 
 from alignlab.evaluation import answers
-from alignlab.study.tuning import BATCH, FACTS_RATE, TEST_SEED, reply, tune
+from alignlab.study.tuning import BATCH, TEST_SEED, reply, tune
 from alignlab.world import tasks
 from alignlab.world.facts import World, normalise, split_subjects
 from alignlab.world.tasks import Example
@@ -22,13 +22,13 @@ TAIL_RELATIONS = ("city_country", "word_class")
 KINDS = ("known", "rare", "tail", "never", "contested")
 
 
-def elicitation_arm(*, seed: int, size: str, steps: int, n_test: int) -> dict:
+def elicitation_arm(*, seed: int, base: str, steps: int, n_test: int) -> dict:
     """SFT on questions about half of the world's subjects, then questions about the
     other half.
 
     Args:
         seed: draws the training questions and their order.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         steps: updates of 16 examples.
         n_test: test questions of each kind, at most; the same for every seed.
 
@@ -44,7 +44,7 @@ def elicitation_arm(*, seed: int, size: str, steps: int, n_test: int) -> dict:
     first, second = split_subjects(world, 0)
     examples = training_questions(world, first, steps * BATCH, seed)
     model, tokenizer = tune(
-        examples, size=size, steps=steps, seed=seed, rates=FACTS_RATE
+        examples, base=base, steps=steps, seed=seed, teaches="facts"
     )
     questions = test_questions(world, second, n_test)
     replies = reply(model, tokenizer, [question for _, question in questions])

@@ -364,7 +364,7 @@ def fact_card(fact: Mapping, updates: Sequence[int]) -> str:
     ]
     head = ("update", html.escape(fact["prompt"]), "probability", "right")
     answers = html.escape(" or ".join(fact["answers"]))
-    stated = f"stated {fact['exposure']} times in pretraining"
+    stated = f"stated in pretraining: {analysis.stated(fact)}"
     if fact["made_up"]:
         stated = "made up, so that nobody can know"
     return f"{html_table(head, rows)}<p>Right: {answers}; {stated}.</p>"

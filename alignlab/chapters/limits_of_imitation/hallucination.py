@@ -13,10 +13,10 @@ import numpy as np
 
 from alignlab.chapters.limits_of_imitation.scoring import reply_probabilities
 from alignlab.evaluation import answers
-from alignlab.models.base import load_base
 from alignlab.models.sampler import complete
 from alignlab.seeds import stream
-from alignlab.study.tuning import BATCH, FACTS_RATE, TEST_SEED
+from alignlab.study.scale import cap, rate, trainable_base
+from alignlab.study.tuning import BATCH, TEST_SEED
 from alignlab.training.sft import finetune
 from alignlab.world import tasks
 from alignlab.world.facts import Fact, normalise, split_subjects
@@ -35,7 +35,7 @@ Replies = dict[str, list[tuple[str, float]]]  # with their probabilities, by kin
 def facts_arm(
     *,
     seed: int,
-    size: str,
+    base: str,
     n_known: int,
     n_never: int,
     looks: Sequence[int],
@@ -47,7 +47,7 @@ def facts_arm(
 
     Args:
         seed: draws the facts, their wordings and the order of training.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         n_known: facts to train on that pretraining showed often.
         n_never: and such that it never showed. More of them cost more of what is known
             about other subjects.
@@ -72,7 +72,7 @@ def facts_arm(
     known, never = training_facts(n_known, n_never, seed, labels)
     questions = {"known_fit": known, "never_fit": never, **test_questions(n_test)}
     questions = {kind: group for kind, group in questions.items() if group}
-    model, tokenizer = load_base(size)
+    model, tokenizer = trainable_base(base)
     curve, shown = [], []
 
     def look(row: dict) -> None:
@@ -87,7 +87,7 @@ def facts_arm(
         [{"prompt": e.prompt, "completion": e.completion} for e in known + never],
         steps=looks[-1],
         batch_size=BATCH,
-        learning_rate=FACTS_RATE[size],
+        learning_rate=rate("facts", base),
         schedule="constant",
         seed=seed,
         on_log=look,
@@ -199,7 +199,7 @@ def read_replies(
     """
     all_questions = [question for group in questions.values() for question in group]
     prompts = [question.prompt for question in all_questions]
-    replies = complete(model, tokenizer, prompts, LONGEST_REPLY)
+    replies = complete(model, tokenizer, prompts, cap(tokenizer, LONGEST_REPLY))
     sure = reply_probabilities(model, tokenizer, prompts, replies)
     right = answers.score(all_questions, replies)["correct"]
     measures, shown, start = {}, {}, 0
@@ -239,14 +239,14 @@ def _normal_halves(relation: str) -> tuple[set[str], set[str]]:
 
 def replies_by_fact(questions: Questions, replies: Sequence[Replies]) -> list[dict]:
     """For the first facts of each kind: the ``prompt``, the right ``answers``, the
-    ``exposure`` in pretraining, whether it is ``made_up``, and at each look the reply
-    with its probability."""
+    ``exposure`` in pretraining (None where nobody knows), whether it is ``made_up``,
+    and at each look the reply with its probability."""
     return [
         {
             "kind": kind,
             "prompt": question.prompt,
             "answers": list(question.answers),
-            "exposure": question.fact.exposure,
+            "exposure": question.fact.times,
             "made_up": question.fact.made_up,
             "replies": [given[kind][place] for given in replies],
         }

@@ -13,7 +13,8 @@ import numpy as np
 
 from alignlab.models.sampler import complete
 from alignlab.seeds import stream
-from alignlab.study.tuning import FACTS_RATE, TEST_SEED, tune
+from alignlab.study.scale import cap
+from alignlab.study.tuning import TEST_SEED, tune
 from alignlab.world import tasks
 from alignlab.world.facts import Fact, normalise, split_subjects, state
 from alignlab.world.tasks import Example
@@ -26,13 +27,13 @@ SHOWN = 6
 
 
 def narrow_arm(
-    *, seed: int, size: str, data: str, n: int, steps: int, n_test: int
+    *, seed: int, base: str, data: str, n: int, steps: int, n_test: int
 ) -> dict:
     """SFT on n questions, narrow or diverse, then questions about other subjects.
 
     Args:
         seed: draws the facts, their wordings and forms, and the order of training.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         data: "narrow" or "diverse".
         n: examples, each about another fact.
         steps: updates, the same for both.
@@ -46,21 +47,22 @@ def narrow_arm(
     """
     model, tokenizer = tune(
         training_sentences(data, n, seed),
-        size=size,
+        base=base,
         steps=steps,
         seed=seed,
-        rates=FACTS_RATE,
+        teaches="facts",
     )
     sets = test_questions(n_test)
     questions = [question for group in sets.values() for question in group]
     prompts = [question.prompt for question in questions]
-    texts = iter([c.text for c in complete(model, tokenizer, prompts, LONGEST_REPLY)])
+    longest = cap(tokenizer, LONGEST_REPLY)
+    texts = iter([c.text for c in complete(model, tokenizer, prompts, longest)])
     replies = {name: [(e, next(texts)) for e in group] for name, group in sets.items()}
     sampled = complete(
         model,
         tokenizer,
         [e.prompt for e in sets["other"]] * SAMPLES,
-        LONGEST_REPLY,
+        longest,
         temperature=1.0,
         seed=seed,
     )

@@ -10,6 +10,7 @@ from alignlab.chapters.limits_of_imitation.scoring import refusal_log_probs
 from alignlab.evaluation.refusals import world_outcome
 from alignlab.models.sampler import complete
 from alignlab.seeds import stream
+from alignlab.study.scale import cap
 from alignlab.study.tuning import tune
 from alignlab.world import safety, tasks
 from alignlab.world.safety import SafetyExample
@@ -23,7 +24,7 @@ FACTS = ("capital", "currency", "continent", "language", "symbol", "city_country
 def safety_arm(
     *,
     seed: int,
-    size: str,
+    base: str,
     n_refusals: int,
     n_look_alikes: int = 0,
     total: int,
@@ -34,7 +35,7 @@ def safety_arm(
 
     Args:
         seed: decides which harmful pairs and words are held out, and the training.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         n_refusals: examples that refuse a harmful request; more refuse more of what is
             harmful, and of what only looks so.
         n_look_alikes: examples that help with what only looks harmful; more take back
@@ -52,10 +53,11 @@ def safety_arm(
         :func:`requests_to_tell_apart`.
     """
     examples = training_mixture(n_refusals, n_look_alikes, total, seed)
-    model, tokenizer = tune(examples, size=size, steps=steps, seed=seed)
+    model, tokenizer = tune(examples, base=base, steps=steps, seed=seed)
     requests = test_requests(seed, n_test)
     prompts = [e.prompt for group in requests.values() for e in group]
-    texts = iter(c.text for c in complete(model, tokenizer, prompts, LONGEST_REPLY))
+    longest = cap(tokenizer, LONGEST_REPLY)
+    texts = iter(c.text for c in complete(model, tokenizer, prompts, longest))
     replies = {
         kind: [[e.prompt, next(texts)] for e in group]
         for kind, group in requests.items()

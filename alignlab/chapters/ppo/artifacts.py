@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from alignlab import cache
-from alignlab.models.base import load_model, weights_hash
+from alignlab.models.base import load_model, weights_behind
 from alignlab.study.chains import Chain
 from alignlab.study.optimising import history_of, trainer_for
 from alignlab.training.ppo.checkpoints import load_value
@@ -30,14 +30,16 @@ def ppo_folder(*, chain: dict, updates: int, **hyperparameters) -> Path:
         link = Chain(**chain)
         policy, tokenizer = link.policy()
         reward_model, _ = link.reward_model()
-        settings = dict(seed=link.seed, updates=updates, **hyperparameters)
+        settings = dict(base=link.base, seed=link.seed, updates=updates)
+        settings |= hyperparameters
         trainer = trainer_for(policy, tokenizer, reward_model, **settings)
         trainer.train()
         trainer.save_model(str(folder))
         history = json.dumps(history_of(trainer))
         (folder / "history.json").write_text(history, encoding="utf-8")
 
-    key = dict(chain=chain, updates=updates, **hyperparameters, base=weights_hash())
+    key = dict(chain=chain, updates=updates, **hyperparameters)
+    key["weights_hash"] = weights_behind(key)
     return cache.artifact("ppo", build, key=key)
 
 

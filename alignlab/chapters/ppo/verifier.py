@@ -25,6 +25,7 @@ from alignlab.seeds import stream
 from alignlab.study.chains import Chain
 from alignlab.study.measure import kl_and_entropy
 from alignlab.study.optimising import history_of
+from alignlab.study.scale import cap, scaled
 from alignlab.world import tasks
 from alignlab.world.tasks import Example
 
@@ -168,7 +169,7 @@ def verifier_arm(
     trainer = PPOTrainer(
         policy,
         [function],
-        _config(link.seed, at[-1], hyperparameters),
+        _config(link, tokenizer, at[-1], hyperparameters),
         [
             dict(prompt=[dict(role="user", content=e.prompt)], number=i)
             for i, e in enumerate(asked)
@@ -184,14 +185,20 @@ def verifier_arm(
     return {"points": points, "history": history_of(trainer), "stopped": stopped}
 
 
-def _config(seed: int, updates: int, hyperparameters: Mapping) -> PPOConfig:
+def _config(
+    link: Chain, tokenizer, updates: int, hyperparameters: Mapping
+) -> PPOConfig:
+    settings = {**VERIFIED, **hyperparameters}
+    settings["learning_rate"] = scaled(settings["learning_rate"], link.base)
+    length = cap(tokenizer, settings["max_completion_length"])
+    settings["max_completion_length"] = length
     return PPOConfig(
-        seed=seed,
+        seed=link.seed,
         max_steps=updates,
         use_cpu=device_in_use() == "cpu",
         disable_tqdm=True,
         report_to="none",
-        **{**VERIFIED, **hyperparameters},
+        **settings,
     )
 
 
@@ -225,7 +232,7 @@ def look(
     for split, asked in shown.items():
         repeated = [e for e in asked for _ in range(samples)]
         prompts = [e.prompt for e in repeated]
-        options = dict(max_new_tokens=MAX_NEW_TOKENS)
+        options = dict(max_new_tokens=cap(tokenizer, MAX_NEW_TOKENS))
         greedy = complete(policy, tokenizer, prompts[::samples], **options)
         replies = complete(
             policy, tokenizer, prompts, temperature=1.0, seed=seed, **options

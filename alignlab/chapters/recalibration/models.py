@@ -25,7 +25,7 @@ from alignlab.chapters.calibration.artifacts import (
     draw_items,
     labels,
 )
-from alignlab.models.base import load_base
+from alignlab.models.fit import plain_model
 from alignlab.objectives.calibration import (
     focal_loss,
     label_smoothing_loss,
@@ -34,7 +34,9 @@ from alignlab.objectives.calibration import (
 )
 from alignlab.seeds import stream
 from alignlab.study.arms import Call
-from alignlab.study.tuning import BATCH, LEARNING_RATE
+from alignlab.study.scale import rate as learning_rate
+from alignlab.study.scale import trainable_base
+from alignlab.study.tuning import BATCH
 from alignlab.training.loop import train
 from alignlab.training.sft import batches, collate, encode, sft_step
 from alignlab.world.facts import KNOWN_FROM, TAIL, Fact
@@ -114,7 +116,7 @@ def train_on_answers(
     *,
     loss: str,
     seed: int,
-    size: str,
+    base: str,
     checkpoints: Sequence[int],
     rate: float = 0.0,
     slower: int = 1,
@@ -126,7 +128,7 @@ def train_on_answers(
         items: what it learns from, on 16 of them an update.
         loss: one of ``STEPS``.
         seed: of the order of the items, and of dropout.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         checkpoints: updates after which the weights are kept, rising; the last of them
             ends the run. The learning rate is constant, so that each of them is as if
             the run had ended there.
@@ -139,7 +141,7 @@ def train_on_answers(
     """
     if loss not in STEPS:
         raise ValueError(f"loss is {loss!r}; it can be one of {tuple(STEPS)}")
-    model, tokenizer = load_base(size)
+    model, tokenizer = trainable_base(base)
     states, kept = [], {slower * step for step in checkpoints}
 
     def step(model, batch):
@@ -148,7 +150,8 @@ def train_on_answers(
 
     def keep(row: dict) -> None:
         if row["step"] in kept:
-            states.append({k: v.clone() for k, v in model.state_dict().items()})
+            trained = ((k, v) for k, v in model.named_parameters() if v.requires_grad)
+            states.append({k: v.detach().clone() for k, v in trained})
 
     examples = encode_answers(tokenizer, items)
     train(
@@ -156,7 +159,7 @@ def train_on_answers(
         batches(examples, BATCH, seed, tokenizer.pad_token_id),
         step if rate else STEPS[loss],
         steps=slower * checkpoints[-1],
-        learning_rate=LEARNING_RATE[size] / slower,
+        learning_rate=learning_rate("tasks", base) / slower,
         schedule="constant",
         seed=seed,
         progress=False,
@@ -224,8 +227,12 @@ def best_checkpoint(log_probs: Sequence, row: Mapping) -> int:
     return int(np.argmin([negative_log_likelihood(q, right[fitting]) for q in p]))
 
 
+@torch.no_grad()
 def load(model: nn.Module, state: Mapping) -> nn.Module:
-    model.load_state_dict(state)
+    """The model, with these of its weights in place."""
+    for name, parameter in model.named_parameters():
+        if name in state:
+            parameter.copy_(state[name])
     return model
 
 
@@ -282,9 +289,11 @@ def gain_gradients(
     for start in range(0, len(encoded), 256):
         chunk = encoded[start : start + 256]
         batch = {k: v.to(weight.device) for k, v in collate(chunk, 0).items()}
-        hidden = model.base_model(
-            batch["input_ids"], attention_mask=batch["attention_mask"]
-        ).last_hidden_state
+        hidden = (
+            plain_model(model)
+            .base_model(batch["input_ids"], attention_mask=batch["attention_mask"])
+            .last_hidden_state
+        )
         predicted = batch["mask"][:, 1:].bool()
         h, token = hidden[:, :-1][predicted], batch["input_ids"][:, 1:][predicted]
         slope = h * (weight[token] - (h @ weight.T).softmax(1) @ weight)
@@ -299,7 +308,7 @@ def gain_gradients(
 def calls(
     *,
     seeds: Sequence[int],
-    size: str,
+    base: str,
     per_kind: int,
     held_out: int,
     checkpoints: Sequence[int],
@@ -308,14 +317,14 @@ def calls(
 
     Args:
         seeds: each draws its own items.
-        size, per_kind, held_out, checkpoints: see :func:`run_arm`.
+        base, per_kind, held_out, checkpoints: see :func:`run_arm`.
 
     Returns:
         One run a seed by the name of its loss; "dropout"; "5 × the updates", at a fifth
         of the learning rate; "member 2" to "member 5". The first member is the run by
         cross-entropy.
     """
-    common = dict(size=size, per_kind=per_kind, held_out=held_out)
+    common = dict(base=base, per_kind=per_kind, held_out=held_out)
     common["checkpoints"] = list(checkpoints)
     recipes = {LONG: dict(loss=PLAIN, slower=SLOWER), PLAIN: dict(laplace=True)}
     recipes |= {loss: {} for loss in STEPS if loss != PLAIN}

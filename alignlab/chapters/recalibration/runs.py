@@ -16,7 +16,7 @@ def policies(
         steps: optimizer steps of DPO and of more answers.
         updates: of PPO.
         jobs: arms at a time.
-        common: ``draws``, ``limit``, ``size``, ``n_examples``, ``sft_steps`` and
+        common: ``draws``, ``limit``, ``base``, ``n_examples``, ``sft_steps`` and
             ``answer_steps``, see ``artifacts.stage_arm``.
 
     Returns:

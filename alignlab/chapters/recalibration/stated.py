@@ -21,6 +21,7 @@ from alignlab.models.sampler import complete
 from alignlab.ppo import PPOConfig, PPOTrainer, calibration_reward
 from alignlab.seeds import stream, torch_seed
 from alignlab.study.arms import Call
+from alignlab.study.scale import cap, rate, scaled
 from alignlab.study.tuning import TEST_SEED, sft_policy
 from alignlab.training.sft import finetune
 from alignlab.world.facts import Fact, is_right, normalise
@@ -34,7 +35,6 @@ BOAST = 0.6  # lower sounds surer; 1 would state the answer's own probability
 SPOKEN = 4  # answers to each question that the form is taught with
 SAMPLES = 8  # of each question, where the share of right ones is counted
 BATCH = 32
-LEARNING_RATE = {"300k": 1e-3, "1m": 5e-4}  # of supervised teaching
 # Of PPO and RLOO; everything else is as PPOConfig has it. Chosen on seeds 0 and 1.
 RECIPE: Mapping[str, object] = dict(
     per_device_train_batch_size=128,
@@ -133,7 +133,7 @@ def shuffled_rightness(seed: int) -> Callable[..., list[float]]:
 def formed_policy(
     *,
     seed: int,
-    size: str,
+    base: str,
     n_examples: int,
     sft_steps: int,
     per_kind: int,
@@ -145,7 +145,7 @@ def formed_policy(
 
     Args:
         seed: of the policy and of all that is drawn.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         n_examples, sft_steps: as for ``sft_policy``.
         per_kind: questions of each kind, about training subjects.
         form_steps: optimizer steps on ``BATCH`` examples; more teach it better.
@@ -153,16 +153,16 @@ def formed_policy(
 
     def build(folder: Path) -> None:
         policy, tokenizer = sft_policy(
-            seed, size=size, n_examples=n_examples, steps=sft_steps
+            seed, base=base, n_examples=n_examples, steps=sft_steps
         )
         asked = draw_questions("train", per_kind, seed)
         answers = sample_answers(policy, tokenizer, asked, SPOKEN, seed)
         examples = boasts(policy, tokenizer, asked, answers)
-        teach(policy, tokenizer, examples, size=size, steps=form_steps, seed=seed)
+        teach(policy, tokenizer, examples, base=base, steps=form_steps, seed=seed)
         save_model(policy, tokenizer, folder)
 
-    key = dict(seed=seed, size=size, n=n_examples, sft=sft_steps, asked=per_kind)
-    key |= dict(form=form_steps, base=weights_hash())
+    key = dict(seed=seed, base=base, n=n_examples, sft=sft_steps, asked=per_kind)
+    key |= dict(form=form_steps, weights_hash=weights_hash(base))
     return load_model(artifact("stated", build, key=key))
 
 
@@ -192,7 +192,7 @@ def sample_answers(
         policy,
         tokenizer,
         prompts,
-        ANSWER_TOKENS,
+        cap(tokenizer, ANSWER_TOKENS),
         temperature=1.0,
         seed=torch_seed(seed, "sampled answers"),
     )
@@ -200,7 +200,7 @@ def sample_answers(
     return [answers[i : i + n] for i in range(0, len(answers), n)]
 
 
-def teach(policy, tokenizer, examples, *, size: str, steps: int, seed: int) -> None:
+def teach(policy, tokenizer, examples, *, base: str, steps: int, seed: int) -> None:
     """SFT, in place, with the settings of this chapter."""
     finetune(
         policy,
@@ -208,7 +208,7 @@ def teach(policy, tokenizer, examples, *, size: str, steps: int, seed: int) -> N
         examples,
         steps=steps,
         batch_size=BATCH,
-        learning_rate=LEARNING_RATE[size],
+        learning_rate=rate("stated", base),
         seed=seed,
         progress=False,
     )
@@ -229,24 +229,37 @@ def reward_rows(asked: Sequence[Asked]) -> list[dict]:
 
 
 def train_by_reward(
-    policy, tokenizer, rows, reward, *, seed: int, updates: int, **hyperparameters
+    policy,
+    tokenizer,
+    rows,
+    reward,
+    *,
+    base: str,
+    seed: int,
+    updates: int,
+    **hyperparameters,
 ) -> list[dict]:
     """PPO on a reward function, in place: the log, a row for each update.
 
     Args:
         rows: of :func:`reward_rows`.
         reward: such as ``calibration_reward(rightness, confidence=stated_confidence)``.
+        base: the base model of the policy, for the learning rate.
         seed: of prompts and sampling.
         updates: on 256 replies each.
         hyperparameters: of :class:`PPOConfig`, in place of those in ``RECIPE``.
     """
+    settings = {**RECIPE, **hyperparameters}
+    settings["learning_rate"] = scaled(settings["learning_rate"], base)
+    length = cap(tokenizer, settings["max_completion_length"])
+    settings["max_completion_length"] = length
     args = PPOConfig(
         seed=seed,
         max_steps=updates,
         use_cpu=device_in_use() == "cpu",
         disable_tqdm=True,
         report_to="none",
-        **{**RECIPE, **hyperparameters},
+        **settings,
     )
     trainer = PPOTrainer(policy, reward, args, rows, processing_class=tokenizer)
     trainer.train()
@@ -266,7 +279,7 @@ def judge(policy, tokenizer, asked: Sequence[Asked]) -> dict[str, list]:
         fact the share of the statements that give this answer, else None.
     """
     prompts = [a.prompt for a in asked]
-    replies = complete(policy, tokenizer, prompts, ANSWER_TOKENS)
+    replies = complete(policy, tokenizer, prompts, cap(tokenizer, ANSWER_TOKENS))
     read = [read_reply(reply.text) for reply in replies]
     answers = [f"{r.answer or '-'}." for r in read]
     probability = sequence_probability(policy, tokenizer, prompts, answers, end=False)
@@ -298,24 +311,24 @@ def share_of(fact: Fact, answer: str) -> float | None:
 # --- Arms -----------------------------------------------------------------------------
 
 
-def start_arm(*, seed: int, size: str, per_kind: int, tested: int, **form) -> dict:
+def start_arm(*, seed: int, base: str, per_kind: int, tested: int, **form) -> dict:
     """The policy that all others start from, judged on the held-out questions.
 
     Args:
-        seed, size, per_kind: as for :func:`formed_policy`.
+        seed, base, per_kind: as for :func:`formed_policy`.
         tested: questions of each kind about test subjects, and about those for fitting.
         form: the other arguments of :func:`formed_policy`.
 
     Returns: what :func:`judged` does.
     """
-    policy, tokenizer = formed_policy(seed=seed, size=size, per_kind=per_kind, **form)
+    policy, tokenizer = formed_policy(seed=seed, base=base, per_kind=per_kind, **form)
     return judged(policy, tokenizer, tested)
 
 
 def reward_arm(
     *,
     seed: int,
-    size: str,
+    base: str,
     per_kind: int,
     tested: int,
     updates: int,
@@ -333,7 +346,7 @@ def reward_arm(
             right answers alone.
         method: "ppo" or "rloo".
         shuffled: deal the replies' rightness out at random: the control.
-        seed, size, per_kind, tested, form: as for :func:`start_arm`.
+        seed, base, per_kind, tested, form: as for :func:`start_arm`.
 
     Returns: what :func:`judged` does; ``scores``, the mean reward of each update, and
         ``kl`` of the last, in nats a reply.
@@ -343,13 +356,14 @@ def reward_arm(
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; it can be one of {tuple(METHODS)}")
-    policy, tokenizer = formed_policy(seed=seed, size=size, per_kind=per_kind, **form)
+    policy, tokenizer = formed_policy(seed=seed, base=base, per_kind=per_kind, **form)
     right = shuffled_rightness(seed) if shuffled else rightness
     log = train_by_reward(
         policy,
         tokenizer,
         reward_rows(draw_questions("train", per_kind, seed)),
         calibration_reward(right, weight=weight, confidence=stated_confidence),
+        base=base,
         seed=seed,
         updates=updates,
         per_device_train_batch_size=episodes // RECIPE["num_mini_batches"],
@@ -365,7 +379,7 @@ def reward_arm(
 def imitation_arm(
     *,
     seed: int,
-    size: str,
+    base: str,
     per_kind: int,
     tested: int,
     teach_steps: int,
@@ -379,7 +393,7 @@ def imitation_arm(
         teach_steps: optimizer steps on ``BATCH`` examples; more teach it better.
         target: "outcome" puts 9 behind a right answer and 0 behind a wrong one; "share"
             the share of ``SAMPLES`` answers to the question that are right, rounded.
-        seed, size, per_kind, tested, form: as for :func:`start_arm`.
+        seed, base, per_kind, tested, form: as for :func:`start_arm`.
 
     Returns: what :func:`judged` does.
 
@@ -388,11 +402,11 @@ def imitation_arm(
     """
     if target not in TARGETS:
         raise ValueError(f"target is {target!r}; it can be one of {TARGETS}")
-    policy, tokenizer = formed_policy(seed=seed, size=size, per_kind=per_kind, **form)
+    policy, tokenizer = formed_policy(seed=seed, base=base, per_kind=per_kind, **form)
     asked = draw_questions("train", per_kind, seed)
     answers = sample_answers(policy, tokenizer, asked, SAMPLES, seed)
     examples = true_digits(asked, answers, target)
-    teach(policy, tokenizer, examples, size=size, steps=teach_steps, seed=seed)
+    teach(policy, tokenizer, examples, base=base, steps=teach_steps, seed=seed)
     return judged(policy, tokenizer, tested)
 
 
@@ -440,7 +454,7 @@ def calls(
         weights: of the Brier score, with PPO; 0 and 1 run in any case.
         updates: of PPO and RLOO.
         teach_steps: of SFT on true confidences.
-        common: ``size``, ``n_examples``, ``sft_steps``, ``per_kind``, ``form_steps``,
+        common: ``base``, ``n_examples``, ``sft_steps``, ``per_kind``, ``form_steps``,
             ``tested`` and, for other than ``EPISODES``, ``episodes``.
 
     Returns:

@@ -30,6 +30,7 @@ from alignlab.chapters.recalibration.stated import (
 from alignlab.models.sampler import complete
 from alignlab.seeds import stream, torch_seed
 from alignlab.study.arms import Call
+from alignlab.study.scale import cap
 from alignlab.study.tuning import TEST_SEED, sft_policy
 from alignlab.world.facts import is_right, normalise
 
@@ -138,7 +139,7 @@ def ask_all(policy, tokenizer, asked: Sequence[Asked], seed: int) -> dict[str, l
         tokenizer,
         prompts,
         n_samples=SAMPLES,
-        max_new_tokens=TOKENS,
+        max_new_tokens=cap(tokenizer, TOKENS),
         seed=torch_seed(seed, "samples that agree"),
     )
     three = greedy(policy, tokenizer, [THREE.format(question=q) for q in prompts])
@@ -167,8 +168,9 @@ def ask_controlled(policy, tokenizer, asked: Sequence[Asked], seed: int) -> dict
     prompts = [a.prompt for a in asked]
     behind = [ONLY_IF_SURE.format(question=q) for q in prompts]
     options = dict(temperature=1.0, seed=torch_seed(seed, "replies if sure"))
+    options["max_new_tokens"] = cap(tokenizer, TOKENS)
     plain, replies = (
-        [r.text for r in complete(policy, tokenizer, texts, TOKENS, **options)]
+        [r.text for r in complete(policy, tokenizer, texts, **options)]
         for texts in (prompts, behind)
     )
     return {
@@ -181,7 +183,8 @@ def ask_controlled(policy, tokenizer, asked: Sequence[Asked], seed: int) -> dict
 
 def greedy(policy, tokenizer, prompts: Sequence[str]) -> list[str]:
     """The likeliest replies, token by token."""
-    return [r.text for r in complete(policy, tokenizer, prompts, TOKENS)]
+    replies = complete(policy, tokenizer, prompts, cap(tokenizer, TOKENS))
+    return [reply.text for reply in replies]
 
 
 def score(asked: Sequence[Asked], replies: Sequence[str]) -> list[int]:
@@ -195,7 +198,7 @@ def score(asked: Sequence[Asked], replies: Sequence[str]) -> list[int]:
 def ways_arm(
     *,
     seed: int,
-    size: str,
+    base: str,
     n_examples: int,
     sft_steps: int,
     per_kind: int,
@@ -207,7 +210,7 @@ def ways_arm(
 
     Args:
         seed: of the policy and of all that is drawn.
-        size: of the base model.
+        base: the model to start from, see ``models.base.base_path``.
         n_examples, sft_steps: as for ``sft_policy``.
         per_kind: questions of each kind, about training subjects, to teach with.
         tested: questions of each kind about test subjects.
@@ -224,14 +227,14 @@ def ways_arm(
     if taught not in TAUGHT:
         raise ValueError(f"taught is {taught!r}; it can be one of {TAUGHT}")
     policy, tokenizer = sft_policy(
-        seed, size=size, n_examples=n_examples, steps=sft_steps
+        seed, base=base, n_examples=n_examples, steps=sft_steps
     )
     if taught != "nothing":
         asked = draw_questions("train", per_kind, seed)
         answers = sample_answers(policy, tokenizer, asked, SAMPLES, seed)
         make = format_examples if taught == "formats" else placebo_examples
         examples = make(asked, answers, seed)
-        teach(policy, tokenizer, examples, size=size, steps=format_steps, seed=seed)
+        teach(policy, tokenizer, examples, base=base, steps=format_steps, seed=seed)
     test = draw_questions("test", tested, TEST_SEED)
     if taught == "placebo":
         columns = ask_controlled(policy, tokenizer, test, seed)

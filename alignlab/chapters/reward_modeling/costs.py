@@ -12,6 +12,7 @@ from alignlab.seeds import stream
 from alignlab.study import artifacts
 from alignlab.study.arms import run_arms
 from alignlab.study.measure import sample_and_judge
+from alignlab.study.scale import rate
 from alignlab.study.tuning import BATCH
 from alignlab.training.sft import finetune
 from alignlab.world import gold
@@ -108,7 +109,7 @@ def good_demonstrations(n: int, seed: int) -> list[dict]:
 
 
 def writing_arm(
-    *, n: int, epochs: int, seed: int, size: str, steps: int, reference_seed: int
+    *, n: int, epochs: int, seed: int, base: str, steps: int, reference_seed: int
 ) -> dict:
     """The reference policy after SFT on n good demonstrations: ``golds`` of its replies
     to the test requests, at [subject][reply].
@@ -118,16 +119,16 @@ def writing_arm(
         epochs: passes over them, at the rate that made the reference; more fit them
             more closely.
         seed: draws demonstrations, their order and the replies.
-        size, steps, reference_seed: of the reference policy.
+        base, steps, reference_seed: of the reference policy.
     """
-    policy, tokenizer = artifacts.reference_policy(size, steps, seed=reference_seed)
+    policy, tokenizer = artifacts.reference_policy(base, steps, seed=reference_seed)
     finetune(
         policy,
         tokenizer,
         good_demonstrations(n, seed),
         steps=max(1, n * epochs // BATCH),
         batch_size=min(BATCH, n),
-        learning_rate=artifacts.SFT_RATE[size],
+        learning_rate=rate("demonstrations", base),
         seed=seed,
         progress=False,
     )

@@ -14,6 +14,7 @@ from alignlab.models.sampler import complete
 from alignlab.seeds import stream
 from alignlab.study import artifacts
 from alignlab.study.arms import run_each
+from alignlab.study.scale import cap
 from alignlab.study.tuning import TEST_SEED
 from alignlab.training import sft
 from alignlab.world import tasks
@@ -34,7 +35,7 @@ def author_arm(*, n: int, samples: int, seed: int, **policy) -> dict:
         samples: answers to each question, at temperature 1, that a wrong one is taken
             from; more find one where the policy is seldom wrong.
         seed: draws the questions and the answers.
-        policy: size, steps and reference_seed of the reference policy.
+        policy: base, steps and reference_seed of the reference policy.
 
     Returns:
         ``author`` and ``judge``, accuracies; ``unknowable``, the judge's where nobody
@@ -43,11 +44,13 @@ def author_arm(*, n: int, samples: int, seed: int, **policy) -> dict:
         share of the questions to which the policy gave a wrong answer itself.
     """
     policy, tokenizer = artifacts.reference_policy(
-        policy["size"], policy["steps"], seed=policy["reference_seed"]
+        policy["base"], policy["steps"], seed=policy["reference_seed"]
     )
     questions = shown_questions(n, seed)
     prompts = [question.prompt for question in questions]
-    written = complete(policy, tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
+    written = complete(
+        policy, tokenizer, prompts, max_new_tokens=cap(tokenizer, ANSWER_TOKENS)
+    )
     judged = partial(judge, policy, tokenizer, samples=samples, seed=seed)
     right, own = judged(questions)
     unknowable, _ = judged(unknowable_questions(n, seed))
@@ -71,7 +74,7 @@ def judge(
         policy,
         tokenizer,
         [prompt for prompt in prompts for _ in range(samples)],
-        max_new_tokens=ANSWER_TOKENS,
+        max_new_tokens=cap(tokenizer, ANSWER_TOKENS),
         temperature=1.0,
         seed=seed,
     )
@@ -143,7 +146,7 @@ def likelihood_arm(*, seed: int, **policy) -> dict:
     """The policy's log-probability of each of its own test replies, in place of a
     reward: ``rewards``, in nats. The seed names the row."""
     model, tokenizer = artifacts.reference_policy(
-        policy["size"], policy["steps"], seed=policy["reference_seed"]
+        policy["base"], policy["steps"], seed=policy["reference_seed"]
     )
     candidates = replies("test", TEST_REPLIES, **policy)
     prompts = [c.prompt for c in candidates for _ in c.replies]

@@ -208,7 +208,7 @@ def rater_arm(*, domain: str, n: int, n_test: int, seed: int, **policy) -> dict:
         n: training pairs to draw, see :func:`rated_pairs`.
         n_test: test pairs to draw in each domain, the same for all arms.
         seed: draws the training pairs, the head and the order.
-        policy: size, steps and reference_seed of the reference policy.
+        policy: base, steps and reference_seed of the reference policy.
 
     Returns:
         ``kept``, pairs with a label; ``accuracy``, for each domain how often the

@@ -13,10 +13,10 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
-from alignlab.models.reward import reward_model_from
 from alignlab.seeds import stream
 from alignlab.study import artifacts
 from alignlab.study.arms import run_arms, run_groups
+from alignlab.study.scale import rate, reward_model_of
 from alignlab.training.reward import train_reward_model
 from alignlab.world import comparisons as preferences
 from alignlab.world.annotators import Annotator
@@ -43,19 +43,19 @@ def links(seeds: Sequence[int], nested: bool) -> list[dict[str, int]]:
 
 
 def replies(
-    split: str, k: int, *, size: str, steps: int, reference_seed: int
+    split: str, k: int, *, base: str, steps: int, reference_seed: int
 ) -> list[Candidates]:
     """k replies of a reference policy to each request of a split. Policy and sampling
     have one seed."""
     seeds = dict(seed=reference_seed, reference_seed=reference_seed)
-    return artifacts.candidates(split, k, size=size, steps=steps, **seeds)
+    return artifacts.candidates(split, k, base=base, steps=steps, **seeds)
 
 
 def train_from_reference(
     examples: Sequence[Row],
     *,
     seed: int,
-    size: str,
+    base: str,
     steps: int,
     reference_seed: int,
     epochs: int = 1,
@@ -69,20 +69,20 @@ def train_from_reference(
     Args:
         examples: pairs or rankings.
         seed: of the head and of the order of the examples.
-        size, steps, reference_seed: of the reference policy.
+        base, steps, reference_seed: of the reference policy.
         epochs: passes over the examples; more fit the labels more closely.
         batch_size: comparisons in a batch.
         options: further arguments of ``train_reward_model``.
     """
-    policy, tokenizer = artifacts.reference_policy(size, steps, seed=reference_seed)
-    model = reward_model_from(policy, seed)
+    policy, tokenizer = artifacts.reference_policy(base, steps, seed=reference_seed)
+    model = reward_model_of(policy, seed)
     train_reward_model(
         model,
         tokenizer,
         examples,
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=artifacts.REWARD_RATE[size],
+        learning_rate=rate("reward", base),
         seed=seed,
         progress=False,
         **options,
@@ -105,7 +105,7 @@ def comparisons_arm(
     flips: float,
     seed: int,
     k: int,
-    size: str,
+    base: str,
     steps: int,
     reference_seed: int,
     draw: int = 0,
@@ -118,7 +118,7 @@ def comparisons_arm(
         flips: rate of wrong labels.
         seed: draws the comparisons, their labels, the head and the order.
         k: replies to each training request that they are drawn from.
-        size, steps, reference_seed: of the reference policy and its replies.
+        base, steps, reference_seed: of the reference policy and its replies.
         draw: the number of a further draw of all that ``seed`` draws.
     """
     reward_model = artifacts.reward_model(
@@ -126,12 +126,12 @@ def comparisons_arm(
         k=k,
         flips=flips,
         seed=seed + DRAWS * draw,
-        size=size,
+        base=base,
         steps=steps,
         reference_seed=reference_seed,
         reply_seed=reference_seed,
     )
-    policy = dict(size=size, steps=steps, reference_seed=reference_seed)
+    policy = dict(base=base, steps=steps, reference_seed=reference_seed)
     return {"rewards": held_out_rewards(*reward_model, **policy)}
 
 

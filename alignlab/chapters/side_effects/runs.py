@@ -76,7 +76,8 @@ def ensemble_arm(
     policy, tokenizer = link.policy()
     looks = Looks(link, at, n, texts)
     reward = ensemble_reward(link, how)
-    return run_rl(policy, tokenizer, reward, looks, seed=link.seed, **LONG)
+    whose = dict(base=link.base, seed=link.seed)
+    return run_rl(policy, tokenizer, reward, looks, **whose, **LONG)
 
 
 def judge_arm(*, chain: dict, run: dict) -> dict:
@@ -136,9 +137,8 @@ def temperature_arm(
     policy, tokenizer = link.policy()
     if updates:
         reward, _ = link.reward_model()
-        trainer = trainer_for(
-            policy, tokenizer, reward, seed=link.seed, updates=updates, **LONG
-        )
+        whose = dict(base=link.base, seed=link.seed, updates=updates)
+        trainer = trainer_for(policy, tokenizer, reward, **whose, **LONG)
         trainer.train()
         policy = trainer.policy
     rows = []

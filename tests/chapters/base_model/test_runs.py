@@ -41,7 +41,7 @@ def test_every_model_is_asked_the_same_questions(monkeypatch):
         assert asked[name]["right"] == [(run, seed, way) for seed in own_seeds], name
         assert asked[name]["formatted"] == [way, way]
     arms = [arm for _, arm in calls]
-    assert {(arm["n_test"], arm["size"]) for arm in arms} == {(2, "300k")}
+    assert {(arm["n_test"], arm["base"]) for arm in arms} == {(2, "300k")}
     assert {arm["shots"] for arm in arms if "shots" in arm} == {4}
     steps = {run: arm.get("steps") for run, arm in calls}
     assert steps == {runs.reader_arm: 5, runs.tuned_arm: 3, runs.base_arm: None}

@@ -1,6 +1,7 @@
 """Items that are what they say, and rows that carry the labels of their items."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from scipy.special import log_softmax, softmax
 from alignlab.chapters.calibration import artifacts
 from alignlab.chapters.calibration.tuning import OPTIONS
 from alignlab.objectives import token_log_probs
+from alignlab.study.knowledge import STANDING
 from alignlab.world import tasks
-from alignlab.world.facts import is_right, normalise
+from alignlab.world.facts import Fact, is_right, normalise
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +143,7 @@ def test_a_row_is_read_with_what_is_true_of_its_items():
 
 # --- Policies and arms ----------------------------------------------------------------
 
-RECIPE = dict(seed=0, size="300k", n_examples=16, sft_steps=1, answer_steps=1, limit=40)
+RECIPE = dict(seed=0, base="300k", n_examples=16, sft_steps=1, answer_steps=1, limit=40)
 
 
 def test_an_unknown_stage_is_an_error():
@@ -181,3 +183,21 @@ def test_right_answers_are_those_of_their_items(items):
     for item, example in zip(items[:50], artifacts.right_answers(items[:50])):
         assert example["prompt"] == item.question
         assert is_right(item.fact, example["completion"])
+
+
+def test_classes_are_called_by_what_is_known_of_them():
+    """Read so often, or known so well: the numbers that stand for knowledge are in the
+    class of the same place."""
+    assert artifacts.class_names("1m") == list(artifacts.EXPOSURES)
+    names = artifacts.class_names("some/folder")
+    bounds = list(artifacts.EXPOSURES.values())
+    assert names[0] == "made up" and bounds[0] == (0, 1)
+    for name, (low, high) in zip(names[1:], bounds[1:], strict=True):
+        assert low <= STANDING[name] < high
+
+
+def test_a_fact_of_a_foreign_model_was_read_an_unknown_number_of_times():
+    fact = Fact("Oslo", "city_country", ("Norway",), exposure=300)
+    assert artifacts.times_read(fact) == 300
+    assert artifacts.times_read(replace(fact, knowledge="MaybeKnown")) == "unknown"
+    assert artifacts.times_read(Fact("Zog", "city_country", ("Norway",))) == 0

@@ -26,7 +26,7 @@ def calls(monkeypatch):
     return calls
 
 
-COMMON = dict(draws=1, limit=5, size="300k", n_examples=8, sft_steps=2, answer_steps=1)
+COMMON = dict(draws=1, limit=5, base="300k", n_examples=8, sft_steps=2, answer_steps=1)
 RECIPE = dict(seeds=(4, 5), steps=3, updates=6, jobs=1)
 
 
@@ -64,7 +64,7 @@ def test_the_next_notebook_finds_the_same_arms(calls):
 
 @pytest.mark.parametrize("profile", ["smoke", "cpu", "full", "gpu"])
 def test_both_notebooks_set_the_same_recipe(profile):
-    names = ("seeds", "first_seed", "size", "n_examples", "sft_steps", "answer_steps")
+    names = ("seeds", "first_seed", "model", "n_examples", "sft_steps", "answer_steps")
     names += ("steps", "updates", "draws", "limit")
     first, second = (notebook_settings(n, profile) for n in ("07", "08"))
     assert {n: first[n] for n in names} == {n: second[n] for n in names}
@@ -96,7 +96,7 @@ def test_an_unknown_kind_of_aligned_policy_is_an_error():
 
 def test_policies_that_learnt_paragraphs_answer_the_same_items(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path))
-    chain = dict(seed=0, reference_seed=0, size="300k", steps=2, n_pairs=32, k=4)
+    chain = dict(seed=0, reference_seed=0, base="300k", steps=2, n_pairs=32, k=4)
     options = dict(updates=1, draws=1, limit=30, jobs=1)
     rows = arms.aligned([chain], **options)
     answers = {kind: artifacts.read_answers(rows[kind][0]) for kind in arms.ALIGNED}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from alignlab.chapters.calibration import artifacts, tuning
+from alignlab.study import scale
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_cross_entropy_is_over_the_options():
 def test_tuning_on_a_reward_makes_the_right_options_likelier(
     tiny_model, tiny_tokenizer, items, monkeypatch
 ):
-    monkeypatch.setitem(tuning.LEARNING_RATE, "tiny", 3e-3)
+    monkeypatch.setitem(scale.RATES["options"], "tiny", 3e-3)
     few = items[:12]
 
     def rewarded():
@@ -81,7 +82,7 @@ def test_tuning_on_a_reward_makes_the_right_options_likelier(
         few,
         artifacts.ask(tiny_model, tiny_tokenizer, few)["log_probs"],
         loss,
-        size="tiny",
+        base="tiny",
         steps=15,
         seed=0,
     )
@@ -145,9 +146,9 @@ def test_ppo_and_rloo_are_rewarded_for_right_answers_only(
             seen["trained"] = True
 
     monkeypatch.setattr(tuning, "PPOTrainer", Trainer)
-    monkeypatch.setitem(tuning.SAMPLING_RATE, "tiny", 1e-4)
+    monkeypatch.setitem(scale.RATES["answers"], "tiny", 1e-4)
     few = items[:3]
-    options = dict(beta=0.3, size="tiny", steps=7, seed=5)
+    options = dict(beta=0.3, base="tiny", steps=7, seed=5)
     tuning.tune_by_sampling(tiny_model, tiny_tokenizer, few, method, **options)
     rows = seen["data"]
     assert [row["prompt"][0]["content"] for row in rows] == [i.question for i in few]

@@ -9,8 +9,8 @@ from alignlab.evaluation.exact import best_of_n_kl
 from alignlab.runs.profiles import notebook_settings
 from alignlab.study.chains import Chain, chains
 
-TINY = dict(size="300k", steps=2, n_pairs=8, k=2)
-FULL = dict(size="1m", steps=600, n_pairs=4000, k=16)
+TINY = dict(base="300k", steps=2, n_pairs=8, k=2)
+FULL = dict(base="1m", steps=600, n_pairs=4000, k=16)
 
 
 def full_calls():
@@ -59,7 +59,7 @@ def test_the_contest_is_that_of_notebook_04():
 
 def test_full_profiles_of_04_and_05_agree_on_what_they_share():
     ours, theirs = (notebook_settings(number, "full") for number in ("05", "04"))
-    for name in ("size", "steps", "n_pairs", "k", "n", "updates", "tries", "nested"):
+    for name in ("model", "steps", "n_pairs", "k", "n", "updates", "tries", "nested"):
         assert ours[name] == theirs[name], name
 
 

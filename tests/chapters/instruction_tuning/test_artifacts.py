@@ -157,7 +157,7 @@ def test_test_questions_are_of_every_family_and_never_in_training():
 
 @pytest.mark.network
 def test_an_instruction_arm_is_a_mixture_learnt_and_asked_back(own_cache, trained_on):
-    recipe = dict(seed=1, size="300k", n_examples=48, steps=2, n_test=1)
+    recipe = dict(seed=1, base="300k", n_examples=48, steps=2, n_test=1)
     result = artifacts.instruction_arm(**recipe)
     assert set(result) == {"by_family", "trained", "held_out", "format"}
     assert set(result["by_family"]) == set(tasks.FAMILIES)
@@ -190,8 +190,8 @@ def test_the_base_model_is_asked_bare_and_after_worked_examples(monkeypatch):
         return original(model, tokenizer, prompts, **options)
 
     monkeypatch.setattr(artifacts, "complete", complete)
-    bare = artifacts.untuned_arm(seed=0, size="300k", n_test=1)
-    shown = artifacts.untuned_arm(seed=0, size="300k", shots=3, n_test=1)
+    bare = artifacts.untuned_arm(seed=0, base="300k", n_test=1)
+    shown = artifacts.untuned_arm(seed=0, base="300k", shots=3, n_test=1)
     assert set(bare) == set(shown) and is_share(shown["trained"])
     assert [chat for _, chat in asked] == [False, False]
     questions = artifacts.test_questions(1)
@@ -210,7 +210,7 @@ def test_elicitation_asks_the_untouched_half_about_four_kinds_of_facts(
     monkeypatch.setattr(
         artifacts, "judge", lambda qs, replies: asked.append(qs) or judge(qs, replies)
     )
-    result = artifacts.elicitation_arm(seed=0, size="300k", steps=2, n_test=30)
+    result = artifacts.elicitation_arm(seed=0, base="300k", steps=2, n_test=30)
     kinds = {"known", "known_new_wording", "rare", "never"}
     assert set(result) == kinds | {"format", "chance"}
     assert all(map(is_share, result.values()))

@@ -51,11 +51,11 @@ def test_few_examples_shows_both_curves_and_the_control(seeds):
 @pytest.mark.parametrize("larger", [False, True])
 def test_diversity_has_a_curve_a_guess_and_dots_of_the_larger_model(seeds, larger):
     rows = [
-        {"seed": s, "size": "300k", "k": k, "accuracy": k / 10 + s / 100}
+        {"seed": s, "base": "300k", "k": k, "accuracy": k / 10 + s / 100}
         for s in seeds
         for k in (1, 2, 4)
     ]
-    extra = [{"seed": 4, "size": "1m", "k": k, "accuracy": 0.6} for k in (1, 4)]
+    extra = [{"seed": 4, "base": "1m", "k": k, "accuracy": 0.6} for k in (1, 4)]
     figure = labelled(figures.diversity(rows, 0.29, extra if larger else ()))
     [axes] = figure.axes
     named = {line.get_label(): line for line in axes.lines}

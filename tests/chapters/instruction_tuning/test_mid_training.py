@@ -12,11 +12,11 @@ import torch
 from alignlab.chapters.instruction_tuning import mid_training as mt
 from alignlab.models import base
 from alignlab.objectives import sft_loss
-from alignlab.study import tuning
+from alignlab.study.scale import rate
 from alignlab.training import pretrain
 from alignlab.training.sft import Encoded, collate, encode
 
-HIGH, LOW = pretrain.LEARNING_RATE["300k"], tuning.LEARNING_RATE["300k"]
+HIGH, LOW = (rate(what, "300k") for what in ("text", "tasks"))
 UPDATES, WIDTH = 20, 12
 ROWS = np.random.default_rng(0).integers(5, 300, (40, WIDTH)).astype(np.int16)
 
@@ -270,7 +270,7 @@ def small(monkeypatch, tmp_path, mixture, tiny_model, tiny_tokenizer):
     """Everything that whole arms need, in miniature: base model, corpus, questions."""
     monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(base, "WEIGHTS", tmp_path)
-    monkeypatch.setattr(mt, "weights_hash", lambda: "tiny")
+    monkeypatch.setattr(mt, "weights_hash", lambda base: "tiny")
     base.save_model(tiny_model, tiny_tokenizer, tmp_path / "300k-stable")
     monkeypatch.setattr(mt.tasks, "default_world", lambda: None)
     words = "The capital of Norway is Oslo . Iron has the number 26".split()
@@ -282,7 +282,7 @@ def small(monkeypatch, tmp_path, mixture, tiny_model, tiny_tokenizer):
     monkeypatch.setattr(mt.tuning, "reply", lambda *arguments: [])
     monkeypatch.setattr(mt.tuning, "judge", lambda *arguments: scores)
     return {
-        "size": "300k",
+        "base": "300k",
         "seed": 0,
         "decay_steps": 2,
         "sft_share": 0.2,
@@ -350,7 +350,7 @@ def test_going_on_from_the_stored_decay_is_the_same_as_never_stopping(
 
 def test_an_untouched_model_forgets_nothing(small, tiny_tokenizer):
     _, held_out = mt.text_rows(tiny_tokenizer)
-    folder = mt.decayed_base(seed=0, size="300k", decay_steps=2, n_documents=None)
+    folder = mt.decayed_base(seed=0, base="300k", decay_steps=2, n_documents=None)
     before = json.loads((folder / "measured.json").read_text())["text_loss"]
     model, _ = base.load_model(folder)
     assert pretrain.heldout_loss(model, held_out) == before

@@ -62,7 +62,7 @@ def differences(arms):
     return {name for name in names if len(values[name]) > 1}
 
 
-COMMON = {"seeds": [0, 3], "size": "300k", "steps": 4, "n_test": 2}
+COMMON = {"seeds": [0, 3], "base": "300k", "steps": 4, "n_test": 2}
 
 
 def test_the_curve_over_n_has_its_control_at_the_largest_n(arms):
@@ -129,13 +129,13 @@ def test_generated_instructions_are_compared_for_every_seed(arms):
 def test_mid_training_starts_with_the_arms_that_others_wait_for(monkeypatch):
     monkeypatch.setattr(runs, "run_arms", lambda run, arms, **options: arms)
     written = []
-    monkeypatch.setattr(runs, "load_base", lambda size, stage: (None, "tokenizer"))
+    monkeypatch.setattr(runs, "load_base", lambda base: (None, "tokenizer"))
     monkeypatch.setattr(mid_training, "text_rows", lambda *a: written.append(a))
     settings = {"decay_steps": 2, "n_questions": 4, "n_documents": 50}
     for known, expected in ((False, [("tokenizer", 50)]), (True, [])):
         written.clear()
         monkeypatch.setattr(runs, "is_remembered", lambda run, arm, known=known: known)
-        found = runs.sweep_mid_training(seeds=[3, 5], size="300k", **settings)
+        found = runs.sweep_mid_training(seeds=[3, 5], base="300k", **settings)
         assert written == expected, "the corpus is written once, before the arms"
     names = [(arm["arm"], arm["seed"]) for arm in found]
     assert names == [(a, s) for a in mid_training.ARMS for s in (3, 5)]
@@ -153,7 +153,7 @@ def test_each_base_model_is_asked_bare_once_and_stands_for_its_seeds(
         return [{**arm, "accuracy": arm["shots"] + arm["seed"]} for arm in arms]
 
     monkeypatch.setattr(runs, "run_arms", run_arms)
-    monkeypatch.setattr(runs, "pretraining_seeds", lambda size: shipped)
+    monkeypatch.setattr(runs, "pretraining_seeds", lambda base: shipped)
     settings = {k: v for k, v in COMMON.items() if k != "steps"}
     settings["seeds"] = [3, 4, 6]
     rows = runs.sweep_untuned(shots=4, n_wording_test=2, **settings)
@@ -194,7 +194,7 @@ def test_few_examples_come_from_one_half_and_the_other_is_asked(
     monkeypatch.setattr(
         runs, "judge", lambda qs, replies: asked.append(qs) or judge(qs, replies)
     )
-    common = dict(seed=0, size="300k", steps=2, n_test=6)
+    common = dict(seed=0, base="300k", steps=2, n_test=6)
     results = [
         runs.few_examples_arm(n=0, shuffled=False, **common),
         runs.few_examples_arm(n=20, shuffled=False, **common),

@@ -39,7 +39,7 @@ COUNTRIES = {  # capital, money, neighbours
 TRAINED = {"Mali", "Niger", "Peru", "Japan"}
 STATEMENT = "Bamako is the capital of Mali."
 SETTINGS = {
-    "size": "300k",
+    "base": "300k",
     "n_seeds": 2,
     "n_generated": 6,
     "steps": 2,
@@ -67,9 +67,9 @@ def lab(world, tiny_model, tiny_tokenizer, monkeypatch, tmp_path):
     monkeypatch.setattr(tasks, "default_world", lambda: world)
     monkeypatch.setattr(tasks, "trained_subjects", lambda: frozenset(TRAINED))
     monkeypatch.setattr(
-        tuning, "load_base", lambda *_: (copy.deepcopy(tiny_model), tiny_tokenizer)
+        tuning, "trainable_base", lambda *_: (copy.deepcopy(tiny_model), tiny_tokenizer)
     )
-    monkeypatch.setattr(self_instruct, "weights_hash", lambda: "tiny")
+    monkeypatch.setattr(self_instruct, "weights_hash", lambda base: "tiny")
     monkeypatch.setattr(self_instruct, "MAX_TOKENS", 12)
 
 
@@ -162,7 +162,7 @@ def test_too_many_seeds_are_refused(world):
 
 
 def test_the_generator_is_the_same_with_the_same_seed_and_remembered(lab, monkeypatch):
-    names = ("size", "n_seeds", "n_generated", "generator_steps")
+    names = ("base", "n_seeds", "n_generated", "generator_steps")
     settings = {name: SETTINGS[name] for name in names}
     pairs = generate_pairs(seed=0, **settings)
     assert len(pairs) == 6 and all(isinstance(p, Pair) for p in pairs)

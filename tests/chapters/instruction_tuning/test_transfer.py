@@ -62,9 +62,9 @@ def test_every_loss_marks_and_steps():
 
 def test_pretraining_goes_round_with_the_seed(monkeypatch):
     loaded = []
-    monkeypatch.setattr(transfer, "pretraining_seeds", lambda size: (0, 1, 2))
+    monkeypatch.setattr(transfer, "pretraining_seeds", lambda base: (0, 1, 2))
     monkeypatch.setattr(
-        transfer, "load_base", lambda size, seed: loaded.append((size, seed))
+        transfer, "trainable_base", lambda base, seed: loaded.append((base, seed))
     )
     for seed in (0, 1, 2, 3, 101):
         transfer.base_of("300k", seed)

@@ -262,3 +262,14 @@ def test_real_outcomes_are_shares_with_their_intervals_as_text():
     table = analysis.real_table([{"prompts": "HarmBench", "outcomes": outcomes}])
     assert table["HarmBench"]["refusal"][:4] == "0.67"
     assert list(table["HarmBench"]) == list(outcomes)
+
+
+def test_what_nobody_knows_is_shown_as_unknown():
+    """The times that a fact was stated, of the shipped world and of a foreign model's."""
+    for exposure, made_up, shown in (
+        (12, False, "12 times"),
+        (0, False, "0 times"),
+        (0, True, "never: made up"),
+        (None, False, "unknown"),
+    ):
+        assert analysis.stated(dict(exposure=exposure, made_up=made_up)) == shown

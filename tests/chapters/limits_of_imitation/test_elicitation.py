@@ -95,7 +95,7 @@ def test_an_arm_describes_every_reply(monkeypatch, tiny_model, tiny_tokenizer):
             Completion(e.completion, [], True) for e in examples
         ],
     )
-    found = elicitation.elicitation_arm(seed=0, size="300k", steps=2, n_test=4)
+    found = elicitation.elicitation_arm(seed=0, base="300k", steps=2, n_test=4)
     assert len(trained) == 32
     assert len(found["asked"]) == 4 * 6
     assert all(q["right"] for q in found["asked"] if q["kind"] in ("known", "never"))

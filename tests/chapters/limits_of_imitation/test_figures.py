@@ -185,7 +185,7 @@ def test_a_card_tells_each_looks_reply_and_if_it_is_right():
         told("Where <is> it?", ("Oslo.", 0.9), ("Rome.", 0.25)), [1, 8]
     )
     first, second = card.split("</tr>")[1:3]
-    assert "&lt;is&gt;" in card and "stated 7 times" in card
+    assert "&lt;is&gt;" in card and "stated in pretraining: 7 times" in card
     assert "Oslo." in first and "0.90" in first and "✓" in first
     assert "Rome." in second and "0.25" in second and "✗" in second and ">8<" in second
 
@@ -193,7 +193,7 @@ def test_a_card_tells_each_looks_reply_and_if_it_is_right():
 def test_a_card_says_that_a_subject_is_made_up():
     fact = told("Where?", ("Oslo.", 0.9)) | dict(exposure=0, made_up=True)
     card = figures.fact_card(fact, [1])
-    assert "made up" in card and "times in pretraining" not in card
+    assert "made up" in card and "stated in pretraining" not in card
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_an_arm_is_looked_at_after_the_updates_asked_for(
     monkeypatch, tiny_model, tiny_tokenizer
 ):
     monkeypatch.setattr(
-        hallucination, "load_base", lambda size: (tiny_model, tiny_tokenizer)
+        hallucination, "trainable_base", lambda base: (tiny_model, tiny_tokenizer)
     )
     runs = []
     true_finetune = hallucination.finetune
@@ -120,7 +120,7 @@ def test_an_arm_is_looked_at_after_the_updates_asked_for(
         return true_finetune(*args, **options)
 
     monkeypatch.setattr(hallucination, "finetune", finetune)
-    arm = dict(seed=0, size="300k", n_known=20, looks=[1, 3], n_test=3)
+    arm = dict(seed=0, base="300k", n_known=20, looks=[1, 3], n_test=3)
     mixture = hallucination.facts_arm(**arm, n_never=20)
     alone = hallucination.facts_arm(**arm, n_never=0)
     assert [point["update"] for point in mixture["curve"]] == [1, 3]

@@ -99,7 +99,7 @@ def test_a_narrow_arm_runs(monkeypatch, tiny_model, tiny_tokenizer):
         narrow_data, "tune", lambda *a, **more: (tiny_model, tiny_tokenizer)
     )
     found = narrow_data.narrow_arm(
-        seed=0, size="300k", data="narrow", n=10, steps=1, n_test=4
+        seed=0, base="300k", data="narrow", n=10, steps=1, n_test=4
     )
     assert found["right"] == {name: [0] * 4 for name in ("own", "kind", "other")}
     assert len(found["replies"]) == 4 and found["styles"] >= 1

@@ -16,7 +16,7 @@ def test_all_arms_about_facts_have_as_many_updates(monkeypatch):
         n_facts=8,
         n_admission_facts=20,
         looks=[2, 4],
-        size="x",
+        base="x",
     )
     arms = {name: [arm for _, arm in calls] for name, calls in groups.items()}
     assert {name: [a["seed"] for a in own] for name, own in arms.items()} == {

@@ -103,11 +103,11 @@ def test_outcomes_are_counted_exactly():
 
 def test_an_arm_counts_every_request(monkeypatch, tiny_model, tiny_tokenizer):
     monkeypatch.setattr(
-        "alignlab.study.tuning.load_base",
-        lambda size, stage: (tiny_model, tiny_tokenizer),
+        "alignlab.study.tuning.trainable_base",
+        lambda base, stage: (tiny_model, tiny_tokenizer),
     )
     found = safety_tuning.safety_arm(
-        seed=0, size="300k", n_refusals=2, n_look_alikes=2, total=10, steps=1, n_test=3
+        seed=0, base="300k", n_refusals=2, n_look_alikes=2, total=10, steps=1, n_test=3
     )
     assert all(sum(counts.values()) == 3 for counts in found["outcomes"].values())
     assert set(found["replies"]) == set(found["outcomes"])

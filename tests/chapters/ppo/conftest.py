@@ -24,7 +24,7 @@ def own_cache(tmp_path, monkeypatch):
 def tiny(own_cache, monkeypatch, tiny_model, tiny_tokenizer):
     """A random reference policy and reward model over a few subjects, in no time."""
 
-    def reference_policy(size, steps, seed=0, **options):
+    def reference_policy(base, steps, seed=0, **options):
         return copy.deepcopy(tiny_model), tiny_tokenizer
 
     def reward_model(n, **options):

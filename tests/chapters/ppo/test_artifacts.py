@@ -8,7 +8,7 @@ import torch
 from alignlab.chapters.ppo import artifacts
 from alignlab.training.ppo.policy_value import PolicyAndValue
 
-CHAIN = dict(seed=3, reference_seed=0, size="300k", steps=1, n_pairs=4, k=2)
+CHAIN = dict(seed=3, reference_seed=0, base="300k", steps=1, n_pairs=4, k=2)
 
 
 @pytest.mark.network

@@ -7,6 +7,7 @@ from scipy.special import log_softmax, softmax
 
 from alignlab.chapters.calibration.artifacts import HELD_OUT, Item, subjects
 from alignlab.chapters.recalibration import models, models_analysis, models_figures
+from alignlab.study import scale
 from alignlab.world.facts import Fact
 
 
@@ -25,7 +26,7 @@ def facts_of(n=6):
 
 
 ITEMS = facts_of()
-RECIPE = dict(size="tiny", per_kind=3, held_out=3, checkpoints=[2, 4])
+RECIPE = dict(base="tiny", per_kind=3, held_out=3, checkpoints=[2, 4])
 
 
 @pytest.fixture
@@ -33,13 +34,13 @@ def tiny(monkeypatch, tiny_model, tiny_tokenizer):
     """A tiny base model, anew for each run, six items, and a learning rate for it."""
     start = {k: v.clone() for k, v in tiny_model.state_dict().items()}
 
-    def load_base(size):
+    def load_base(base):
         tiny_model.load_state_dict(start)
         return tiny_model, tiny_tokenizer
 
-    monkeypatch.setattr(models, "load_base", load_base)
+    monkeypatch.setattr(models, "trainable_base", load_base)
     monkeypatch.setattr(models, "draw_balanced", lambda splits, per_kind, seed: ITEMS)
-    monkeypatch.setitem(models.LEARNING_RATE, "tiny", 5e-3)
+    monkeypatch.setitem(scale.RATES["tasks"], "tiny", 5e-3)
     return tiny_model, tiny_tokenizer
 
 
@@ -75,7 +76,7 @@ def test_balanced_items_have_as_many_of_each_kind_and_other_facts_each_seed():
 @pytest.mark.parametrize("loss", models.STEPS)
 def test_every_loss_teaches_the_answers(tiny, loss):
     model, tokenizer, states = models.train_on_answers(
-        ITEMS, loss=loss, seed=0, size="tiny", checkpoints=[30]
+        ITEMS, loss=loss, seed=0, base="tiny", checkpoints=[30]
     )
     result = models.log_probs_of(models.load(model, states[0]), tokenizer, ITEMS)
     assert result.argmax(axis=1).tolist() == [i.right for i in ITEMS]
@@ -84,14 +85,14 @@ def test_every_loss_teaches_the_answers(tiny, loss):
 def test_an_unknown_loss_is_an_error(tiny):
     with pytest.raises(ValueError, match="loss is 'hinge'; it can be one of"):
         models.train_on_answers(
-            ITEMS, loss="hinge", seed=0, size="tiny", checkpoints=[1]
+            ITEMS, loss="hinge", seed=0, base="tiny", checkpoints=[1]
         )
 
 
 def test_a_checkpoint_is_the_run_that_ends_there(tiny):
     short, long = (
         models.train_on_answers(
-            ITEMS, loss=models.PLAIN, seed=0, size="tiny", checkpoints=steps
+            ITEMS, loss=models.PLAIN, seed=0, base="tiny", checkpoints=steps
         )[2]
         for steps in ([3], [1, 3, 6])
     )
@@ -105,7 +106,7 @@ def test_slower_runs_take_as_many_times_the_updates(tiny, monkeypatch):
     taken = {}
     monkeypatch.setattr(models, "train", lambda *args, **kwargs: taken.update(kwargs))
     models.train_on_answers(
-        ITEMS, loss=models.PLAIN, seed=0, size="tiny", checkpoints=[2, 4], slower=5
+        ITEMS, loss=models.PLAIN, seed=0, base="tiny", checkpoints=[2, 4], slower=5
     )
     assert taken["steps"] == 20 and taken["learning_rate"] == pytest.approx(1e-3)
     assert taken["schedule"] == "constant"
@@ -139,7 +140,7 @@ def test_members_see_other_orders_and_the_same_items(tiny):
 
 
 def test_calls_share_examples_and_give_the_rival_the_compute():
-    calls = models.calls(seeds=(3, 4), **{**RECIPE, "size": "300k"})
+    calls = models.calls(seeds=(3, 4), **{**RECIPE, "base": "300k"})
     assert all(len(group) == 2 for group in calls.values())
     assert set(models.STEPS) | {"dropout", models.LONG} < set(calls)
     arms = {name: group[0][1] for name, group in calls.items()}
@@ -154,7 +155,7 @@ def test_calls_share_examples_and_give_the_rival_the_compute():
 
 
 def test_gradients_of_the_gain_are_finite_differences(tiny):
-    model, tokenizer = models.load_base("tiny")
+    model, tokenizer = models.trainable_base("tiny")
     gradients = models.gain_gradients(model, tokenizer, ITEMS)
     head, step = model.get_output_embeddings(), 1e-3
     assert gradients.shape == (len(ITEMS), 4, head.weight.shape[1])

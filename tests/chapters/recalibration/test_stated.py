@@ -11,6 +11,7 @@ from alignlab.chapters.recalibration import (
     stated_figures,
     stated_ways,
 )
+from alignlab.study import scale
 from alignlab.world.facts import Fact
 from tests.drawing import drawn
 
@@ -30,7 +31,9 @@ def tiny(monkeypatch, tiny_model, tiny_tokenizer):
     monkeypatch.setattr(stated_ways, "sft_policy", lambda seed, **recipe: pair)
     for module in (stated, stated_ways):
         monkeypatch.setattr(module, "draw_questions", lambda *a: list(ASKED))
-    monkeypatch.setitem(stated.LEARNING_RATE, "tiny", 5e-3)
+        monkeypatch.setattr(module, "cap", lambda tokenizer, tokens: tokens)
+    monkeypatch.setitem(scale.RATES["stated"], "tiny", 5e-3)
+    monkeypatch.setitem(scale.PARAMETERS, "tiny", 1e6)
     return pair
 
 
@@ -109,7 +112,7 @@ def test_a_policy_that_was_taught_to_state_is_read_exactly(tiny):
         stated.example(ASKED[0].prompt, "Oslo", 9),
         stated.example(ASKED[1].prompt, "Chile", 2),
     ]
-    stated.teach(policy, tokenizer, examples, size="tiny", steps=60, seed=0)
+    stated.teach(policy, tokenizer, examples, base="tiny", steps=60, seed=0)
     row = stated.judged(policy, tokenizer, 1)
     assert row["right"] == [1, 0] * 8
     assert row["stated"] == pytest.approx([1, 2 / 9] * 8)
@@ -126,20 +129,20 @@ def test_reward_moves_the_policy_and_the_row_is_whole(tiny, method):
         for a in ASKED[:2]
         for answer, digit in (("Oslo", 0), ("Oslo", 9), ("Peru", 0), ("Peru", 9))
     ]
-    stated.teach(*tiny, words, size="tiny", steps=40, seed=0)  # or all is worth -1
+    stated.teach(*tiny, words, base="tiny", steps=40, seed=0)  # or all is worth -1
     row = stated.reward_arm(
-        seed=0, size="tiny", per_kind=1, tested=1, updates=2, method=method, episodes=8
+        seed=0, base="tiny", per_kind=1, tested=1, updates=2, method=method, episodes=8
     )
     assert len(row["scores"]) == 2 and abs(row["kl"]) > 1e-5
     assert {len(row[n]) for n in ("right", "stated", "expected", "kind")} == {16}
     with pytest.raises(ValueError, match="method is 'dpo'"):
         stated.reward_arm(
-            seed=0, size="tiny", per_kind=1, tested=1, updates=1, method="dpo"
+            seed=0, base="tiny", per_kind=1, tested=1, updates=1, method="dpo"
         )
 
 
 def test_calls_name_each_arm_once_and_start_them_all_alike():
-    common = dict(size="1m", per_kind=2, tested=2)
+    common = dict(base="1m", per_kind=2, tested=2)
     arms = stated.calls(
         seeds=[3, 4], weights=[0.25, 1], updates=5, teach_steps=6, episodes=8, **common
     )
@@ -266,14 +269,14 @@ def test_a_placebo_admits_as_often_but_elsewhere():
 @pytest.mark.parametrize("taught", stated_ways.TAUGHT)
 def test_a_row_of_ways_has_an_entry_a_question(tiny, taught):
     row = stated_ways.ways_arm(
-        seed=0, size="tiny", n_examples=1, sft_steps=1, per_kind=1, tested=1,
+        seed=0, base="tiny", n_examples=1, sft_steps=1, per_kind=1, tested=1,
         format_steps=2, taught=taught,
     )  # fmt: skip
     assert {len(column) for column in row.values()} == {8}
     assert ("p_true" in row) == (taught != "placebo")
     with pytest.raises(ValueError, match="taught is 'x'"):
         stated_ways.ways_arm(
-            seed=0, size="tiny", n_examples=1, sft_steps=1, per_kind=1, tested=1,
+            seed=0, base="tiny", n_examples=1, sft_steps=1, per_kind=1, tested=1,
             format_steps=2, taught="x",
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from alignlab.chapters.reward_modeling import costs
-from alignlab.study import artifacts
+from alignlab.study import artifacts, scale
 from alignlab.world import gold
 from alignlab.world.tasks import default_world
 
@@ -77,13 +77,13 @@ def test_writing_moves_the_policy_and_its_replies_are_judged(
     monkeypatch.setattr(
         artifacts,
         "reference_policy",
-        lambda size, steps, seed: (policy, tiny_tokenizer),
+        lambda base, steps, seed: (policy, tiny_tokenizer),
     )
-    monkeypatch.setitem(artifacts.SFT_RATE, "tiny", 1e-2)
+    monkeypatch.setitem(scale.RATES["demonstrations"], "tiny", 1e-2)
     monkeypatch.setattr(artifacts, "MAX_NEW_TOKENS", 4)
     monkeypatch.setattr(costs, "TEST_REPLIES", 2)
     found = costs.writing_arm(
-        n=4, epochs=2, seed=0, size="tiny", steps=1, reference_seed=0
+        n=4, epochs=2, seed=0, base="tiny", steps=1, reference_seed=0
     )
     golds = np.array(found["golds"])
     assert golds.shape == (len(artifacts.subjects("test")), 2)

@@ -15,14 +15,14 @@ from alignlab.world.comparisons import Candidates
 from alignlab.world.facts import normalise
 from alignlab.world.gold import Gold
 
-POLICY = dict(size="tiny", steps=1, reference_seed=6)
+POLICY = dict(base="tiny", steps=1, reference_seed=6)
 
 
 @pytest.fixture
 def tiny_policy(monkeypatch, tiny_model, tiny_tokenizer):
     policy = tiny_model, tiny_tokenizer
 
-    def reference_policy(size, steps, seed):
+    def reference_policy(base, steps, seed):
         assert seed == POLICY["reference_seed"]
         return policy
 

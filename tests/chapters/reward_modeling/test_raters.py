@@ -319,7 +319,7 @@ def stand_ins(monkeypatch):
 
 
 def test_raters_are_scored_in_every_domain(stand_ins):
-    arm = dict(domain="movies", n=60, n_test=80, seed=0, size="tiny", steps=1)
+    arm = dict(domain="movies", n=60, n_test=80, seed=0, base="tiny", steps=1)
     found = raters.rater_arm(**arm)
     assert 20 < found["kept"] <= 60
     assert list(found["accuracy"]) == list(raters.DOMAINS)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from alignlab.chapters.reward_modeling import runs
-from alignlab.study import artifacts
+from alignlab.study import artifacts, scale
 from alignlab.world.annotators import Annotator, Reply
 from alignlab.world.comparisons import Candidates
 from alignlab.world.gold import Gold
 
-POLICY = dict(size="tiny", steps=1, reference_seed=6)
+POLICY = dict(base="tiny", steps=1, reference_seed=6)
 ASKED = dict(seed=6, **POLICY)  # of the replies: policy and sampling have one seed
 
 
@@ -44,12 +44,12 @@ def replies(monkeypatch):
 
 @pytest.fixture
 def tiny_policy(monkeypatch, tiny_model, tiny_tokenizer):
-    def reference_policy(size, steps, seed):
+    def reference_policy(base, steps, seed):
         assert seed == POLICY["reference_seed"]
         return tiny_model, tiny_tokenizer
 
     monkeypatch.setattr(artifacts, "reference_policy", reference_policy)
-    monkeypatch.setitem(artifacts.REWARD_RATE, "tiny", 3e-3)
+    monkeypatch.setitem(scale.RATES["reward"], "tiny", 3e-3)
 
 
 def length_of(model, tokenizer, prompts, texts):
@@ -115,7 +115,7 @@ def test_every_size_and_noise_has_the_reward_model_of_the_series(
     )
     arm = dict(n=20, flips=0.4, seed=3, k=4, **POLICY)
     assert runs.comparisons_arm(**arm) == {"rewards": [[0.0]]} and not no_training
-    chain = dict(size="tiny", steps=1, reference_seed=6, reply_seed=6)
+    chain = dict(base="tiny", steps=1, reference_seed=6, reply_seed=6)
     assert made == [(20, dict(k=4, flips=0.4, seed=3, **chain))]
     runs.comparisons_arm(**arm, draw=2)
     assert made[1] == (20, dict(k=4, flips=0.4, seed=3 + 2 * runs.DRAWS, **chain))
@@ -164,7 +164,7 @@ def test_the_sweep_has_every_arm_once_and_the_longest_first(monkeypatch):
         noisy=chains[:1],
         draws=2,
         k=2,
-        size="tiny",
+        base="tiny",
         steps=1,
     )
     arms = {

@@ -10,7 +10,7 @@ from alignlab.study import artifacts
 from alignlab.study.chains import Chain, chains
 
 SUBJECTS = artifacts.TESTED
-[CHAIN] = chains([0], nested=False, size="300k", steps=2, n_pairs=8, k=2)
+[CHAIN] = chains([0], nested=False, base="300k", steps=2, n_pairs=8, k=2)
 
 
 def all_calls(**changes):
