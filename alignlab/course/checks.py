@@ -7,38 +7,46 @@ name the mistake. Each chapter's exercises.py holds its cases and known mistakes
 import functools
 import html
 import importlib
-import math
 import re
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import alignlab
+from alignlab.course.diagnosis import Attempt, fault_of
+from alignlab.course.exercise import Case, Exercise, Misfit, copied
+from alignlab.course.running import (
+    Borrowed,
+    Raised,
+    Runner,
+    capped_output,
+    exception_at,
+)
 from alignlab.errors import AlignlabError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-TOLERANCE = 1e-5  # of the right answer's mean size: float32 passes, zeros never do
 
 
 @dataclass(frozen=True)
 class CheckResult:
     """What a check found: a box in a notebook, plain text in a terminal.
 
-    ``score`` is the share of the exercise's cases that the answer got right, 0 to 1;
-    ``hint`` is empty if it got all of them.
+    ``right`` of the exercise's ``cases`` were right; where later cells need more than
+    the values, such as a gradient, that is a case as well. ``hint`` is empty if the
+    answer passed.
     """
 
     exercise: str
     passed: bool
-    score: float
+    right: int
+    cases: int
     message: str
     hint: str = ""
+
+    @property
+    def score(self) -> float:
+        """The share of the cases that are right, 0 to 1: for partial credit."""
+        return self.right / self.cases
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -101,252 +109,102 @@ def grade(exercise: str, answer: Callable) -> CheckResult:
         AlignlabError: if there is no such exercise.
     """
     task = find_exercise(exercise)
+    cases = task.cases()
+    count = len(cases) + bool(task.also) + bool(task.tensor_for)
     if not callable(answer):
         name = task.call.partition("(")[0]
         message = (
             f'pass the function itself: check("{exercise}", {name}), not its value'
         )
-        return CheckResult(exercise, False, 0.0, message, task.hint)
-    tried = [try_case(task, answer, case) for case in task.cases()]
-    right = [attempt.right for attempt in tried]
-    fault = "" if all(right) else _fault(task, tried)
-    if task.also:
-        fault = fault or _guarded(task.also, answer)
-        right.append(not fault)
-    if all(right):
-        return CheckResult(exercise, True, 1.0, f"Right: {task.praise}.")
-    return CheckResult(exercise, False, sum(right) / len(right), fault, task.hint)
+        return CheckResult(exercise, False, 0, count, message, task.hint)
+    run = Runner(answer, task.library, list(cases[0].args))
+    with capped_output():
+        right, fault = _graded(task, run, cases)
+    if fault:
+        return CheckResult(exercise, False, right, count, fault, task.hint)
+    return CheckResult(exercise, True, count, count, f"Right: {task.praise}.")
 
 
-# --- Running an answer ------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Case:
-    """Arguments in the order of the signature, and the right output."""
-
-    args: dict[str, Any]
-    expected: "Tensor"
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """An answer's output for a case, or why there is none to compare."""
-
-    case: Case
-    output: "Tensor | None" = None
-    right: bool = False
-    unanswered: bool = False
-    misfit: str = ""  # why it is not the kind of thing that the exercise wants
-    raised: str = ""
-
-
-class Misfit(Exception):
-    """An output that is not the kind of thing the exercise wants; says why."""
-
-
-def try_case(task: "Exercise", answer: Callable, case: Case) -> Attempt:
-    """Call an answer on copies of a case's arguments and compare its output."""
-    given = {name: _copy(value) for name, value in case.args.items()}
-    try:
-        output = answer(*given.values())
-    except NotImplementedError:
-        return Attempt(case, unanswered=True)
-    except Exception as error:
-        return Attempt(case, raised=f"{_where(error, answer)}, with {_sizes(given)}")
-    try:
-        if output is None:
-            raise Misfit("returns nothing: is there a `return` on its last line?")
-        for name, value in given.items():
-            if not _same(value, case.args[name]):
-                raise Misfit(
-                    f"changes its input: {name} is not what it was before the call; "
-                    "make a new tensor instead of writing into it"
-                )
-        output = task.read(output, **case.args)
-    except Misfit as misfit:
-        return Attempt(case, misfit=str(misfit))
-    return Attempt(case, output, right=task.agrees(output, case.expected))
-
-
-def _fault(task: "Exercise", tried: list[Attempt]) -> str:
-    """The most helpful message about attempts of which at least one is wrong."""
-    if any(attempt.unanswered for attempt in tried):
-        return f"not answered yet: write {task.call}, then run the check again"
-    given = [attempt for attempt in tried if attempt.output is not None]
-    misfits = [attempt.misfit for attempt in tried if attempt.misfit]
-    raised = [attempt.raised for attempt in tried if attempt.raised]
-    wrong = [attempt for attempt in given if not attempt.right]
-    mistake = _mistake(task, given) if wrong else ""
-    if misfits or mistake or raised:
-        return (misfits or [mistake] * bool(mistake) or raised)[0]
-    return _difference(wrong[0])
-
-
-def _mistake(task: "Exercise", given: list[Attempt]) -> str:
-    """The first known mistake that explains all outputs of the cases it applies to."""
-    tables = [task.mistakes(attempt.case) for attempt in given]
-    for message in dict.fromkeys(message for table in tables for message in table):
-        if all(
-            any(task.agrees(attempt.output, wrong) for wrong in table[message])
-            for attempt, table in zip(given, tables)
-            if message in table
-        ):
-            return message
-    return ""
-
-
-def _difference(attempt: Attempt) -> str:
-    import torch
-
-    got, expected = attempt.output, attempt.case.expected
-    error = (got - expected).abs().nan_to_num(nan=math.inf)
-    place = [int(i) for i in torch.unravel_index(error.argmax(), error.shape)]
-    at = f" at {place}" if place else ""
-    return (
-        f"not the right values: {got[tuple(place)]:.4g} where "
-        f"{expected[tuple(place)]:.4g} is right{at}, with {_sizes(attempt.case.args)}"
+def _graded(task: Exercise, run: Runner, cases: list[Case]) -> tuple[int, str]:
+    """How many cases are right, and what is wrong ("" if nothing)."""
+    tried = [try_case(task, run, case) for case in cases]
+    right = sum(attempt.right for attempt in tried)
+    if right < len(cases):
+        borrowed = any(isinstance(attempt.fault, Borrowed) for attempt in tried)
+        again = functools.partial(try_case, task, run)
+        return 0 if borrowed else right, fault_of(task, tried, again)
+    is_tensor = _all_tensors(tried)
+    no_tensor = (
+        f"right, but no tensor: {task.tensor_for}; `torch.tensor` or `torch.stack` "
+        "makes one of numbers or of tensors"
     )
+    also = _guarded(task.also, run) if task.also else ""
+    right += (bool(task.also) and not also) + (bool(task.tensor_for) and is_tensor)
+    return right, also or (no_tensor if task.tensor_for and not is_tensor else "")
 
 
-def _guarded(also: Callable[[Callable], str], answer: Callable) -> str:
+def _all_tensors(tried: list[Attempt]) -> bool:
+    import torch
+
+    return all(issubclass(attempt.kind, torch.Tensor) for attempt in tried)
+
+
+# --- Trying a case ----------------------------------------------------------------
+
+
+def try_case(task: Exercise, run: Runner, case: Case) -> Attempt:
+    """Call an answer on copies of a case's arguments and compare its output."""
     try:
-        return also(answer)
-    except Exception as error:
-        return _where(error, answer)
+        return _tried(task, run, case)
+    except Misfit as misfit:
+        return Attempt(case, fault=misfit)
 
 
-def _where(error: Exception, answer: Callable) -> str:
-    """The exception, and the line of the answer that raised it."""
-    text = f"raised {type(error).__name__}: {error}"
-    file = getattr(getattr(answer, "__code__", None), "co_filename", None)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == file]
-    return f"{text} in line {own[-1].lineno}: `{own[-1].line}`" if own else text
-
-
-def _sizes(args: Mapping[str, Any]) -> str:
-    """Shapes and types of tensors, values of numbers and collections."""
-
-    def size(value) -> str:
-        if hasattr(value, "shape"):
-            return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-        return str(value) if isinstance(value, (int, float, dict, list)) else "given"
-
-    return ", ".join(f"{name} {size(value)}" for name, value in args.items())
-
-
-def _copy(value):
-    if hasattr(value, "clone"):
-        return value.clone()
-    return value.copy() if isinstance(value, (dict, list)) else value
-
-
-def _same(value, before) -> bool:
-    if hasattr(value, "shape"):
-        return value.shape == before.shape and bool((value == before).all())
-    return value == before
-
-
-def close(got: "Tensor", expected: "Tensor") -> bool:
-    """Whether values agree up to ``TOLERANCE`` of the expected values' mean size; NaN
-    never agrees."""
-    return bool((got - expected).abs().max() <= TOLERANCE * expected.abs().mean())
-
-
-def tensor(output, shape: tuple, notes: Mapping[tuple, str] | None = None) -> "Tensor":
-    """The output as float64 numbers of this shape.
-
-    Raises:
-        Misfit: if it has another shape, in the words that ``notes`` has for it, or is
-            no numbers at all.
-    """
-    import torch
-
+def _tried(task: Exercise, run: Runner, case: Case) -> Attempt:
+    given = copied(case.args)
+    output = run(*given.values())
+    if output is None:
+        raise Misfit("returns nothing: is there a `return` on its last line?")
+    for name, value in given.items():
+        if not _same(value, case.args[name], _spared(task, name, case)):
+            raise Misfit(
+                f"changes its input: {name} is not what it was before the call; "
+                "make a new tensor instead of writing into it"
+            )
     try:
-        numbers = torch.as_tensor(output).detach().to(torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        kind = type(output).__name__
-        message = f"returns a {kind}; it must return numbers of shape {shape}"
-        raise Misfit(message) from None
-    if numbers.shape != shape:
-        found = tuple(numbers.shape)
-        note = (notes or {}).get(found, f"returns shape {found}, not {shape}")
-        raise Misfit(note)
-    return numbers
+        with run.limited():
+            numbers = task.read(output, **case.args)
+    except (Misfit, KeyboardInterrupt):
+        raise
+    except BaseException:  # whatever an object does when it is made numbers
+        raise Misfit(f"returns a {type(output).__name__} that is no numbers") from None
+    right = task.is_right(numbers, case.expected)
+    return Attempt(case, numbers, right, type(output))
 
 
-def scalar(output, shapes: Iterable[tuple], advice: str = "") -> "Tensor":
-    """The output as one number; ``shapes`` are those of numbers not yet reduced, and
-    ``advice`` says how to reduce them.
-
-    Raises:
-        Misfit: if it is not one number.
-    """
-    note = "not reduced to one number: returns shape {}"
-    note += f"; {advice}" if advice else ""
-    return tensor(output, (), {shape: note.format(shape) for shape in shapes})
+def _spared(task: Exercise, name: str, case: Case):
+    """Where an argument may be overwritten, or None."""
+    return case.args["mask"] == 0 if name in task.padded else None
 
 
-def normal(seed: int, *shape: int) -> "Tensor":
-    """Standard normal numbers in float64, the same for the same seed."""
-    import torch
-
-    return torch.randn(*shape, dtype=torch.float64, generator=generator(seed))
-
-
-def generator(seed: int):
-    """A torch generator with this seed."""
-    import torch
-
-    return torch.Generator().manual_seed(seed)
+def _same(value, before, spared=None) -> bool:
+    if not hasattr(value, "shape"):
+        return value == before
+    if value.shape != before.shape:
+        return False
+    same = value == before
+    return bool((same if spared is None else same | spared).all())
 
 
-def random_texts(seed: int, batch: int, time: int, vocabulary: int):
-    """Logits (B, T, V) and token ids (B, T)."""
-    import torch
-
-    random = generator(seed)
-    shape = batch, time, vocabulary
-    logits = torch.randn(*shape, dtype=torch.float64, generator=random).mul(2)
-    return logits, torch.randint(vocabulary, (batch, time), generator=random)
-
-
-def unshift(logits: "Tensor", *others: "Tensor") -> list["Tensor"]:
-    """Logits (B, T, V) and tokens (B, T), longer by one so that the library's functions
-    score each token by the logits at its own position."""
-    import torch
-
-    doubled = [torch.cat([x[:, :1], x], dim=1) for x in others]
-    return [torch.cat([logits, logits[:, -1:]], dim=1), *doubled]
-
-
-def gradient_fault(
-    answer: Callable, right: Callable, case: Case, inputs: Sequence[str] = ()
-) -> str:
-    """What is wrong with the gradient of a loss whose value is right; "" if nothing.
-
-    Args:
-        answer, right: the loss to check and the correct one.
-        case: the arguments to call both with.
-        inputs: which of them the loss must have a gradient for; all if empty.
-    """
-    import torch
-
-    args = {name: _copy(value) for name, value in case.args.items()}
-    leaves = [args[name].requires_grad_() for name in inputs or args]
-    loss = answer(*args.values())
-    if not getattr(loss, "requires_grad", False):
-        names = " and ".join(inputs or args)
-        return (
-            f"no gradient: the value is right but cut off from {names}, so nothing can "
-            "be learnt; leave out `.item()`, `.detach()`, `float()`, `no_grad`"
-        )
-    found = torch.autograd.grad(loss, leaves, allow_unused=True)
-    expected = torch.autograd.grad(right(*args.values()), leaves)
-    if all(f is not None and close(f, e) for f, e in zip(found, expected)):
-        return ""
-    return "wrong gradient: the value is right, but part of its inputs is detached"
+def _guarded(also: Callable[[Callable], str], run: Runner) -> str:
+    try:
+        return also(run)
+    except Raised as raised:
+        return f"{raised}: the values are right, but not what comes after"
+    except Misfit as misfit:
+        return str(misfit)
+    except Exception as error:  # of the gradient, which is not taken by the answer
+        return f"{exception_at(error, also)} when its gradient is taken"
 
 
 # --- Showing a result -------------------------------------------------------------
@@ -366,30 +224,6 @@ def _as_html(text: str) -> str:
 
 
 # --- Finding the exercises --------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """One exercise of a notebook.
-
-    Attributes:
-        call: the signature that the answer must have.
-        cases: the arguments to try, with the right outputs.
-        read: turns an output and the case's arguments into a tensor, or raises Misfit.
-        mistakes: for a case, what each known mistake gives, by the words that name it.
-        praise, hint: what a right and a wrong answer are told.
-        agrees: whether an output is the expected one.
-        also: a last check once all values are right; returns what is wrong, or "".
-    """
-
-    call: str
-    cases: Callable[[], list[Case]]
-    read: Callable[..., "Tensor"]
-    mistakes: Callable[[Case], dict[str, list["Tensor"]]]
-    praise: str
-    hint: str
-    agrees: Callable[["Tensor", "Tensor"], bool] = close
-    also: Callable[[Callable], str] | None = None
 
 
 @functools.cache

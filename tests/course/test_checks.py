@@ -1,5 +1,6 @@
 """The engine of the checks: what a reader meets, whatever the exercise."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from alignlab.course.checks import (
     find_exercise,
     grade,
 )
+from alignlab.course.running import code_of
 from alignlab.errors import AlignlabError
+from alignlab.objectives import sft_loss
 from alignlab.runs.profiles import chapter_folders
 
 
@@ -45,10 +48,13 @@ def test_a_failed_check_raises_an_assertion_error_that_says_why():
 
 
 def test_the_score_is_the_share_of_cases_that_are_right():
-    # Wrong where the first token is masked in, right in the two other cases, and the
+    # Wrong where the first token is masked in, right in the three other cases, and the
     # gradient is not asked for before the values are right.
-    assert grade("01.3", lambda z, x, m: total(z, x, m) / m.sum()).score == 2 / 4
-    assert grade("01.3", lambda z, x, m: loss_of(z, x, m).item()).score == 3 / 4
+    result = grade("01.3", lambda z, x, m: total(z, x, m) / m.sum())
+    assert (result.right, result.cases, result.score) == (3, 5, 3 / 5)
+    assert grade("01.3", lambda z, x, m: loss_of(z, x, m).item()).score == 4 / 5
+    assert grade("01.3", loss_of).score == 1
+    assert grade("01.3", sft_loss).score == 0  # right, but not the reader's own
 
 
 def test_an_exception_is_told_with_its_line_and_the_shapes():
@@ -88,13 +94,13 @@ def test_an_unknown_exercise_is_an_error_with_suggestions(wrong, near):
 
 
 def test_results_are_text_html_and_json():
-    result = CheckResult("00.1", False, 0.5, "a < b, see `mask[:, 1:]`", "shift")
+    result = CheckResult("00.1", False, 1, 4, "a < b, see `mask[:, 1:]`", "shift")
     assert repr(result) == (
         "\u2717 Exercise 00.1: a < b, see `mask[:, 1:]`\n  Hint: shift"
     )
     assert "a &lt; b, see <code>mask[:, 1:]</code>" in result._repr_html_()
     assert CheckResult(**json.loads(json.dumps(result.to_dict()))) == result
-    assert "Hint" not in CheckResult("00.1", True, 1.0, "Right.")._repr_html_()
+    assert "Hint" not in CheckResult("00.1", True, 4, 4, "Right.")._repr_html_()
 
 
 def test_a_notebook_shows_a_box_and_one_line_for_a_traceback():
@@ -128,3 +134,36 @@ def test_the_exercises_of_every_chapter_are_found_by_their_number():
             find_exercise(name) is task for name, task in module.EXERCISES.items()
         )
         assert {name[:2] for name in module.EXERCISES} == {number}
+
+
+# --- What a message is made of ----------------------------------------------------
+
+
+def stub(*args):
+    raise NotImplementedError()
+
+
+@pytest.mark.parametrize("number", all_exercises())
+def test_an_exercise_that_is_not_answered_says_what_to_write(number):
+    result = grade(number, stub)
+    assert result.message.startswith("not answered yet: write my_")
+    assert result.score == 0 and not result.passed
+
+
+def test_the_cases_tell_every_two_known_mistakes_apart():
+    """No two known mistakes of an exercise give the same outputs wherever both show."""
+    alike = []
+    for number, task in all_exercises().items():
+        tables = [task.mistakes(case) for case in task.cases()]
+        names = dict.fromkeys(name for table in tables for name in table)
+        for one, other in itertools.combinations(names, 2):
+            both = [table for table in tables if one in table and other in table]
+            if both and all(task.is_right(t[one][0], t[other][0]) for t in both):
+                alike.append((number, one, other))
+    assert not alike
+
+
+@pytest.mark.parametrize("number", all_exercises())
+def test_the_library_functions_that_an_answer_may_not_call_are_there(number):
+    for name in all_exercises()[number].library:
+        assert code_of(name).co_name == name.rpartition(".")[2]

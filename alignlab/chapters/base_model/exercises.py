@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import (
+from alignlab.course.exercise import (
     Case,
     Exercise,
     Misfit,
+    generator,
     random_texts,
     tensor,
+    told_apart,
     unshift,
 )
 
@@ -25,13 +27,17 @@ FALSE_ALARM = 1e-6  # how often a right sampler may look wrong by chance
 def _token_cases() -> list[Case]:
     from alignlab.objectives import token_log_probs
 
-    texts = [
-        random_texts(*size) for size in ((0, 3, 7, 11), (1, 2, 3, 5), (2, 5, 4, 9))
-    ]
-    return [
-        Case({"logits": logits, "input_ids": ids}, token_log_probs(logits, ids))
-        for logits, ids in texts
-    ]
+    cases = []
+    for size, about in (
+        ((0, 3, 7, 11), "several rows"),
+        ((1, 1, 6, 5), "a batch of one row"),
+        ((2, 5, 4, 9), "several rows"),
+        ((3, 2, 2, 7), "texts of two tokens"),
+    ):
+        logits, ids = random_texts(*size)
+        args = {"logits": logits, "input_ids": ids}
+        cases.append(Case(args, token_log_probs(logits, ids), about))
+    return cases
 
 
 def _read_tokens(output, logits, input_ids) -> "Tensor":
@@ -58,7 +64,7 @@ def _token_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     rows = raw - before.logsumexp(0).gather(1, next_ids.T).T
     # Rolled by one, the "next" token is the logits' own.
     own = token_log_probs(*unshift(logits, ids))  # (B, T)
-    return {
+    mistakes = {
         "off by one (no shift): each token is scored by the logits of its own "
         "position, which have already seen it; the logits at t predict token t+1": [
             own[:, :-1],
@@ -79,7 +85,19 @@ def _token_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             torch.zeros_like(right)
         ],
         "ones everywhere: a log-probability is never above 0": [torch.ones_like(right)],
+        "of the likeliest token, not of the one that came: input_ids say which": [
+            before.log_softmax(2).amax(2)
+        ],
+        "the whole distribution's entropy: pick one token's log-probability": [
+            torch.distributions.Categorical(logits=before).entropy(),
+            -torch.distributions.Categorical(logits=before).entropy(),
+        ],
+        "a mean over the vocabulary: pick the column of the token that follows": [
+            before.log_softmax(2).mean(2)
+        ],
+        "the largest logit taken off, not the log-sum-exp": [raw - before.amax(2)],
     }
+    return told_apart(mistakes, case)
 
 
 # --- 00.2: sampling a token -------------------------------------------------------
@@ -88,18 +106,19 @@ def _token_mistakes(case: Case) -> dict[str, list["Tensor"]]:
 def _sample_cases() -> list[Case]:
     import torch
 
-    random = torch.Generator().manual_seed(0)
-    rows = torch.rand(3, 6, dtype=torch.float64, generator=random).mul(3)  # (K, V)
+    rows = torch.rand(3, 6, dtype=torch.float64, generator=generator(0)).mul(
+        3
+    )  # (K, V)
     cases = []
     for seed, temperature in enumerate((0.5, 1.0, 2.0, 0.0)):
         args = {
             "logits": rows.repeat(DRAWS, 1),  # (B, V), row by row in turn
             "temperature": temperature,
-            "generator": torch.Generator().manual_seed(seed),
+            "generator": generator(seed),
         }
         likeliest = torch.eye(6, dtype=torch.float64)[rows.argmax(1)]
         right = (rows / temperature).softmax(1) if temperature else likeliest
-        cases.append(Case(args, right))
+        cases.append(Case(args, right, f"temperature {temperature:g}"))
     return cases
 
 
@@ -121,6 +140,8 @@ def _read_sample(output, logits, temperature, generator) -> "Tensor":
         raise Misfit(
             f"returns {wrong:g}, which is no token: they are 0 to {vocabulary - 1}"
         )
+    if temperature and (tokens == tokens[0]).all():
+        raise Misfit("the same token in every row: draw for each row by itself")
     drawn = torch.nn.functional.one_hot(tokens.long(), vocabulary).double()
     return drawn.view(DRAWS, -1, vocabulary).mean(0)
 
@@ -140,6 +161,7 @@ def _sample_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     import torch
 
     temperature, rows = case.args["temperature"], case.args["logits"][:3]
+    softened = rows / (temperature or 1)
     greedy = (
         "temperature 0 is not greedy: it means the likeliest token; dividing by 0 does "
         "not give it, so treat 0 by itself"
@@ -162,19 +184,43 @@ def _sample_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "uses one row for all: each row of logits has a distribution of its own": [
             (row / temperature).softmax(0).expand_as(rows) for row in rows
         ],
+        "no softmax: a token's weight is the exponential of its logit": [
+            softened / softened.sum(1, keepdim=True)
+        ],
+        "softmax over the rows: the vocabulary is the last axis": [
+            softened.softmax(0) / softened.softmax(0).sum(1, keepdim=True)
+        ],
+        "the temperature counts twice: divide by it once": [
+            (rows / temperature**2).softmax(1)
+        ],
+        "the root of the temperature: divide by the temperature itself": [
+            (rows / temperature**0.5).softmax(1)
+        ],
+        "sign flipped: a higher logit is likelier": [(-softened).softmax(1)],
+        "never the likeliest token: it has to be drawn as well": [
+            _without_likeliest(softened)
+        ],
     }
+
+
+def _without_likeliest(logits: "Tensor") -> "Tensor":
+    return logits.masked_fill(logits == logits.amax(1, keepdim=True), -1e9).softmax(1)
 
 
 def _sample_follows_generator(answer: Callable) -> str:
     import torch
 
     logits = torch.zeros(64, 6, dtype=torch.float64)
-    first, again, other = (
-        torch.as_tensor(
-            answer(logits.clone(), 1.0, torch.Generator().manual_seed(seed))
-        )
-        for seed in (1, 1, 2)
+    random = generator(1)
+    first, second, again, other = (
+        tensor(answer(logits.clone(), 1.0, given), (64,))
+        for given in (random, random, generator(1), generator(2))
     )
+    if torch.equal(first, second):
+        return (
+            "reseeds at every call: two draws in a row are the same; only draw from "
+            "the generator, and leave its seed alone"
+        )
     if torch.equal(first, again) and not torch.equal(first, other):
         return ""
     how = (
@@ -197,6 +243,7 @@ EXERCISES: dict[str, Exercise] = {
         "the same log-probabilities as `alignlab.objectives.token_log_probs`",
         "the logits at t have seen tokens 0 to t and predict token t+1; normalise "
         "them over the vocabulary, then pick that token's entry.",
+        library=("alignlab.objectives.token_log_probs",),
     ),
     "00.2": Exercise(
         "my_sample(logits, temperature, generator)",
@@ -209,5 +256,6 @@ EXERCISES: dict[str, Exercise] = {
         "likeliest token.",
         _same_distribution,
         _sample_follows_generator,
+        library=("alignlab.models.sampler._choose",),
     ),
 }

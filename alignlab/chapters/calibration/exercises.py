@@ -3,48 +3,51 @@ probabilities, and the loss that trains it."""
 
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import (
+from alignlab.course.exercise import (
     Case,
     Exercise,
-    close,
     generator,
     gradient_fault,
     normal,
     scalar,
     tensor,
+    told_apart,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _told_apart(mistakes: dict[str, list["Tensor"]], case: Case):
-    """Without the mistakes that happen to be right in this case."""
-    return {
-        message: outputs
-        for message, outputs in mistakes.items()
-        if not close(outputs[0], case.expected)
-    }
-
-
 # --- 07.1: expected calibration error ---------------------------------------------
 
 
 def _ece_cases() -> list[Case]:
-    """Confidences that also lie on the edges, and at 0 and 1."""
+    """Confidences inside the bins, at 0 and 1, and on edges: there only where every
+    float type holds an edge exactly, as it does 1/4, and not 1/10."""
     import torch
 
     cases = []
-    for seed, n, bins in ((0, 40, 10), (1, 60, 5), (2, 25, 4)):
+    for seed, n, bins, about in (
+        (0, 40, 10, "ten bins"),
+        (1, 60, 4, "confidences on the edges of bins, at 0 and at 1"),
+        (2, 50, 8, "confidences on the edges of bins, at 0 and at 1"),
+        (3, 6, 5, "empty bins (the mean of no items is NaN; leave these bins out)"),
+        (4, 12, 1, "a single bin"),
+    ):
         random = generator(seed)
         confidence = torch.rand(n, dtype=torch.float64, generator=random)
-        confidence[:bins] = torch.arange(bins) / bins  # 0 and inner edges
-        confidence[bins : bins + 4] = 1.0
-        # Surer than right, but for the edges, which are right.
+        inside = (confidence * bins) % 1 * 0.8 + 0.1
+        confidence = ((confidence * bins).floor() + inside) / bins
+        if bins == 5:
+            confidence = confidence / 5 + 0.4  # in the middle bin alone
         right = torch.rand(n, dtype=torch.float64, generator=random) < 0.7 * confidence
-        right[:bins], right[bins + 2] = True, True
+        if bins in (4, 8):
+            confidence[:bins] = torch.arange(bins).double() / bins
+            confidence[bins : bins + 4] = 1.0
+            # Surer than right, but for the edges, which are right.
+            right[:bins], right[bins + 2] = True, True
         args = dict(confidence=confidence, correct=right.long(), n_bins=bins)
-        cases.append(Case(args, torch.tensor(_ece(**args), dtype=torch.float64)))
+        cases.append(Case(args, torch.tensor(_ece(**args), dtype=torch.float64), about))
     return cases
 
 
@@ -55,7 +58,10 @@ def _ece(confidence, correct, n_bins: int) -> float:
 
 
 def _read_ece(output, confidence, correct, n_bins) -> "Tensor":
-    return scalar(output, {tuple(confidence.shape), (1,), (n_bins,)})
+    shapes = {tuple(confidence.shape), (1,), (n_bins,)} - {()}
+    advice = "add up the bins, each weighted by its share of the items"
+    empty = "an empty bin has no mean: leave it out"
+    return scalar(output, shapes, advice, empty)
 
 
 def _ece_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -105,8 +111,60 @@ def _ece_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         ],
         "not divided by the number of predictions": [sums.abs().sum()],
         "zero: that would be a calibrated model": [torch.zeros_like(case.expected)],
+        "the number of predictions in a bin is left out: each weighs by its share": [
+            each.sum()
+        ],
+        "bins of equal size: they are of equal width, (b/B, (b+1)/B]": [
+            _of_equal_size(confidence, gap, bins)
+        ],
+        "accuracy left out: the distance is between it and the confidence": [
+            confidence.mean(),
+            summed(of=confidence).sum() / len(size) / n,
+        ],
+        "the middle of a bin, not its mean confidence": [
+            (
+                summed(of=(here.clamp(max=bins - 1) + 0.5) / bins - correct.double())
+                .abs()
+                .sum()
+                / n
+            )
+        ],
+        "the lower or the upper edge of a bin, not its mean confidence": [
+            summed(of=edge_of / bins - correct.double()).abs().sum() / n
+            for edge_of in (here, here + 1)
+        ],
+        "in percent: ECE is from 0 to 1": [100 * case.expected],
+        "only where it is too sure: both signs count": [
+            sums.clamp(min=0).sum() / n,
+            (-sums).clamp(min=0).sum() / n,
+        ],
+        "one bin too many or too few: there are B": [
+            _ece_with(case, bins + 1),
+            _ece_with(case, max(bins - 1, 1)),
+        ],
+        "the last bin is left out: bins are numbered 0 to B - 1": [
+            summed(of=gap * (here < bins - 1)).abs().sum() / n
+        ],
+        "the first bin is left out: bins are numbered 0 to B - 1": [
+            summed(of=gap * (here > 0)).abs().sum() / n
+        ],
+        "the Brier score: ECE compares bins, not items": [
+            (confidence - correct.double()).square().mean()
+        ],
+        "ten bins, whatever n_bins": [_ece_with(case, 10)],
     }
-    return _told_apart(mistakes, case)
+    return told_apart(mistakes, case)
+
+
+def _ece_with(case: Case, n_bins: int) -> "Tensor":
+    import torch
+
+    return torch.tensor(_ece(**case.args | dict(n_bins=n_bins)), dtype=torch.float64)
+
+
+def _of_equal_size(confidence, gap, bins: int) -> "Tensor":
+    parts = gap[confidence.argsort()].tensor_split(bins)
+    return sum(part.sum().abs() for part in parts) / len(gap)
 
 
 # --- 07.2: what a reward makes of probabilities -----------------------------------
@@ -116,17 +174,27 @@ def _optimum_cases() -> list[Case]:
     import torch
 
     cases = []
-    for seed, n, k, beta in ((0, 3, 4, 0.5), (1, 5, 3, 0.1), (2, 2, 6, 1.5)):
+    for seed, n, k, beta, about in (
+        (0, 3, 4, 0.5, "several items"),
+        (1, 5, 3, 0.1, "a low β"),
+        (2, 2, 6, 1.5, "a β above 1"),
+        (3, 1, 4, 0.4, "a single item"),
+    ):
         random = generator(seed)
         logits = torch.randn(n, k, dtype=torch.float64, generator=random)
         p = (1.5 * logits).softmax(1)
         right = (p.log() + p / beta).softmax(1)
-        cases.append(Case(dict(p=p, beta=beta), right))
+        cases.append(Case(dict(p=p, beta=beta), right, about))
     return cases
 
 
 def _read_optimum(output, p, beta) -> "Tensor":
-    return tensor(output, tuple(p.shape))
+    notes = {
+        (): "one number: return a probability for each option of each item",
+        (len(p),): "one number an item: each option has a probability",
+        tuple(p.shape[::-1]): "rows and columns exchanged: each row is an item",
+    }
+    return tensor(output, tuple(p.shape), notes)
 
 
 def _optimum_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -134,7 +202,7 @@ def _optimum_mistakes(case: Case) -> dict[str, list["Tensor"]]:
 
     p, beta = case.args.values()
     raw = p * (p / beta).exp()
-    return {
+    mistakes = {
         "not normalised: the probabilities of an item's options sum to 1": [raw],
         "normalised over the items: each row sums to 1": [raw / raw.sum(0)],
         "normalised over everything: each row sums to 1": [raw / raw.sum()],
@@ -157,7 +225,38 @@ def _optimum_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "all on the likeliest option: that is the limit for β = 0": [
             torch.nn.functional.one_hot(p.argmax(1), p.shape[1]).double()
         ],
+        "all alike: a likelier option stays likelier": [
+            torch.full_like(p, 1 / p.shape[1])
+        ],
+        "β takes part in the reference: it divides the reward only": [
+            ((p.log() + p) / beta).softmax(1),
+            (p.log() / beta + p).softmax(1),
+            (p.log() * beta + p).softmax(1),
+        ],
+        "added, not multiplied: π is proportional to p times the exponential": [
+            (p + (p / beta).exp()) / (p + (p / beta).exp()).sum(1, keepdim=True),
+            (p + (p / beta).softmax(1)) / 2,
+        ],
+        "no exponential: p is multiplied by e^(p/β)": [
+            p * p / (p * p).sum(1, keepdim=True),
+            p * (1 + p / beta) / (p * (1 + p / beta)).sum(1, keepdim=True),
+        ],
+        "divided by the largest: each row sums to 1": [raw / raw.amax(1, keepdim=True)],
+        "divided by the sum without p: each row sums to 1": [
+            raw / (p / beta).exp().sum(1, keepdim=True)
+        ],
+        "divided by the number of options: divide by the sum of each row": [
+            raw / p.shape[1]
+        ],
+        "the softmax of a softmax: probabilities are exponentiated again": [
+            case.expected.softmax(1),
+            raw.softmax(1),
+        ],
+        "to base 2: the exponential is e^(p/β)": [
+            (p * 2 ** (p / beta)) / (p * 2 ** (p / beta)).sum(1, keepdim=True)
+        ],
     }
+    return told_apart(mistakes, case)
 
 
 # --- 07.3: a reward over options, exactly ------------------------------------------
@@ -166,7 +265,12 @@ def _optimum_mistakes(case: Case) -> dict[str, list["Tensor"]]:
 def _loss_cases() -> list[Case]:
     """Log-probabilities up to a constant a row, and rewards that are probabilities."""
     cases = []
-    for seed, n, k, beta in ((0, 3, 4, 0.5), (1, 5, 3, 0.1), (2, 2, 4, 2.0)):
+    for seed, n, k, beta, about in (
+        (0, 3, 4, 0.5, "several items"),
+        (1, 5, 3, 0.1, "a low β"),
+        (2, 2, 4, 2.0, "a β above 1"),
+        (3, 1, 4, 0.7, "a single item"),
+    ):
         log_probs, reference, logits = normal(seed, 3, n, k)
         args = dict(
             log_probs=log_probs - 6,
@@ -174,7 +278,7 @@ def _loss_cases() -> list[Case]:
             reference=reference - 4,
             beta=beta,
         )
-        cases.append(Case(args, _reward_loss(**args)))
+        cases.append(Case(args, _reward_loss(**args), about))
     return cases
 
 
@@ -185,7 +289,8 @@ def _reward_loss(log_probs, reward, reference, beta):
 
 
 def _read_loss(output, log_probs, reward, reference, beta) -> "Tensor":
-    return scalar(output, {tuple(log_probs.shape), (len(log_probs),)})
+    shapes = {tuple(log_probs.shape), (len(log_probs),), (1,)}
+    return scalar(output, shapes, "sum over options, then take the mean over items")
 
 
 def _loss_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -227,12 +332,41 @@ def _loss_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             (beta * (policy - start).sum(1) - earned).mean()
         ],
         "zero: nothing can be learnt": [torch.zeros_like(case.expected)],
+        "the reference is not normalised: take a log-softmax over each row": [
+            (beta * (p * (policy - reference)).sum(1) - earned).mean()
+        ],
+        "the policy is not normalised: take a log-softmax over each row": [
+            (beta * (raw * (log_probs - start)).sum(1) - (raw * reward).sum(1)).mean()
+        ],
+        "the log-softmax over the items: options are in a row": [
+            _loss_of(log_probs.log_softmax(0), reward, reference.log_softmax(0), beta)
+        ],
+        "an entropy in place of the KL: the reference has to be in it": [
+            (beta * (p * policy).sum(1) - earned).mean(),
+            (-beta * (p * policy).sum(1) - earned).mean(),
+        ],
+        "the reference's rewards: the policy earns with its own probabilities": [
+            (beta * kl - (q * reward).sum(1)).mean()
+        ],
+        "the likeliest option's reward: all options earn, by their probability": [
+            (beta * kl - reward.gather(1, p.argmax(1)[:, None])[:, 0]).mean(),
+        ],
+        "KL only: the reward comes off": [beta * kl.mean(), kl.mean()],
+        "divided by β: it is the price of KL": [(kl / beta - earned).mean()],
+        "KL squared": [(beta * kl.square() - earned).mean()],
+        "probabilities in the KL, not their logarithms": [
+            (beta * (p * (p - q)).sum(1) - earned).mean()
+        ],
     }
-    return _told_apart(mistakes, case)
+    return told_apart(mistakes, case)
+
+
+def _loss_of(policy, reward, start, beta) -> "Tensor":
+    return (policy.exp() * (beta * (policy - start) - reward)).sum(1).mean()
 
 
 def _loss_teaches(answer) -> str:
-    return gradient_fault(answer, _reward_loss, _loss_cases()[0], ("log_probs",))
+    return gradient_fault(answer, _reward_loss, _loss_cases(), ("log_probs",))
 
 
 # --- The exercises ----------------------------------------------------------------
@@ -247,6 +381,10 @@ EXERCISES: dict[str, Exercise] = {
         "bin b is (b/B, (b+1)/B], the first also holds 0. In each: mean confidence "
         "less share that is right, its absolute value, weighted by the bin's share of "
         "the items.",
+        library=(
+            "alignlab.calibration.metrics.expected_calibration_error",
+            "alignlab.calibration.metrics.reliability_curve",
+        ),
     ),
     "07.2": Exercise(
         "my_optimum(p, beta)",
@@ -255,6 +393,11 @@ EXERCISES: dict[str, Exercise] = {
         _optimum_mistakes,
         "the policy that earns most at this price of KL",
         "multiply each probability by exp(p / β), then divide each row by its sum.",
+        library=(
+            "alignlab.evaluation.exact.optimal_policy",
+            "alignlab.chapters.calibration.analysis.optimal_answers",
+        ),
+        tensor_for="the next cell calls `.numpy()` on a column",
     ),
     "07.3": Exercise(
         "my_reward_loss(log_probs, reward, reference, beta)",
@@ -265,5 +408,6 @@ EXERCISES: dict[str, Exercise] = {
         "log_softmax both over the options; β times the sum of π (log π − log π₀) less "
         "the sum of π r; then the mean over items.",
         also=_loss_teaches,
+        library=("alignlab.chapters.calibration.tuning.reward_loss",),
     ),
 }

@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import (
+from alignlab.course.exercise import (
     Case,
     Exercise,
-    close,
     gradient_fault,
     normal,
     scalar,
     tensor,
+    told_apart,
 )
 
 if TYPE_CHECKING:
@@ -26,22 +26,26 @@ def _optimum_cases() -> list[Case]:
     from alignlab.evaluation.exact import optimal_policy
 
     cases = []
-    for seed, count, beta, size in (
-        (0, 6, 0.5, 1.0),
-        (1, 3, 2.0, 1.0),
-        (2, 9, 0.1, 0.5),
-        (3, 5, 0.01, 20.0),
+    for seed, count, beta, size, about in (
+        (0, 6, 0.5, 1.0, "a β below 1"),
+        (1, 3, 2.0, 1.0, "a β above 1"),
+        (2, 9, 0.1, 0.5, "a low β"),
+        (3, 5, 0.01, 20.0, "rewards of hundreds of β"),
     ):
         logits, reward = normal(seed, 2, count)
         args = dict(reference=logits.softmax(0), reward=size * reward, beta=beta)
-        cases.append(Case(args, optimal_policy(**args)))
+        cases.append(Case(args, optimal_policy(**args), about))
     return cases
 
 
 def _read_optimum(output, reference, reward, beta) -> "Tensor":
     shape = tuple(reference.shape)
     notes = {(): "one number: return a probability for every completion"}
-    return tensor(output, shape, notes)
+    remedy = (
+        "exp(r/β) is infinite where r is hundreds of β; a softmax of log π_ref + r/β "
+        "is not"
+    )
+    return tensor(output, shape, notes, remedy)
 
 
 def _optimum_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -68,16 +72,47 @@ def _optimum_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         ],
         "log-probabilities: take their exponential": [case.expected.log()],
         "the reference itself: that is the limit of an infinite β": [reference],
+        "all alike: that takes no account of reference and reward": [
+            torch.full_like(reference, 1 / len(reference))
+        ],
+        "divided by the number of completions: divide by the sum Z": [
+            tilted / len(reference)
+        ],
+        "Z without the reference: sum up π_ref times the exponential": [
+            tilted / (reward / beta).exp().sum()
+        ],
+        "divided by the largest: divide by the sum Z": [tilted / tilted.max()],
+        "added up, not multiplied: π_ref is tilted by a factor": [
+            (reference + (reward / beta).exp()) / (1 + (reward / beta).exp().sum()),
+            (reference + (reward / beta).softmax(0)) / 2,
+            reference + reward / beta,
+        ],
+        "no exponential: π_ref is multiplied by e^(r/β)": [
+            reference * reward / beta / (reference * reward / beta).sum(),
+            reference * (1 + reward / beta) / (reference * (1 + reward / beta)).sum(),
+        ],
+        "β in the reference's power: it divides the reward only": [
+            ((reference.log() + reward) / beta).softmax(0),
+            (reference.log() / beta + reward).softmax(0),
+            (reference.log() * beta + reward).softmax(0),
+        ],
+        "the better completions only: every one keeps some probability": [
+            (reference * (reward >= reward.mean()))
+            / (reference * (reward >= reward.mean())).sum()
+        ],
+        "the softmax of a softmax: probabilities are exponentiated again": [
+            case.expected.softmax(0)
+        ],
     }
-    # A case in which a mistake is right, or has no finite answer, says nothing of it.
-    return {
-        message: outputs
-        for message, outputs in mistakes.items()
-        if outputs[0].isfinite().all() and not close(outputs[0], case.expected)
-    }
+    return told_apart(mistakes, case)
 
 
 # --- 05.2: the loss ---------------------------------------------------------------
+
+HOPELESS = (
+    "a margin of -900 (a clamp, an epsilon or `nan_to_num` only hides that sigmoid is "
+    "0 there)"
+)
 
 
 def _dpo_cases() -> list[Case]:
@@ -88,20 +123,26 @@ def _dpo_cases() -> list[Case]:
     from alignlab.objectives import dpo_loss
 
     cases = []
-    for seed, pairs, beta, spread in ((0, 5, 0.1, 8.0), (1, 3, 0.5, 3.0), (2, 4, 1, 2)):
+    for seed, pairs, beta, spread, about in (
+        (0, 5, 0.1, 8.0, "several pairs"),
+        (1, 3, 0.5, 3.0, "several pairs"),
+        (2, 4, 1, 2, HOPELESS),
+        (3, 1, 0.2, 4.0, "a single pair"),
+    ):
         reference = -normal(seed, 2, pairs).abs() * 10 - 5
         policy = reference + spread * normal(seed + 50, 2, pairs)
         if seed == 2:
             policy = policy + torch.tensor([[-900.0, 0, 0, 0], [0, 0, 0, 0]])
         args = dict(policy_chosen=policy[0], policy_rejected=policy[1])
         args |= dict(ref_chosen=reference[0], ref_rejected=reference[1], beta=beta)
-        cases.append(Case(args, dpo_loss(**args).mean()))
+        cases.append(Case(args, dpo_loss(**args).mean(), about))
     return cases
 
 
 def _read_dpo(output, policy_chosen, **others) -> "Tensor":
     shapes = [tuple(policy_chosen.shape), (1,)]
-    return scalar(output, shapes, "take the mean over pairs")
+    remedy = "log(sigmoid) is minus infinity at -900; `F.logsigmoid` is not"
+    return scalar(output, shapes, "take the mean over pairs", remedy)
 
 
 def _dpo_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -115,7 +156,8 @@ def _dpo_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     def loss(h):
         return -logsigmoid(h).mean()
 
-    return {
+    log_odds = torch.logit(chosen.exp()) - torch.logit(rejected.exp())
+    mistakes = {
         "sign flipped: a loss is minus the log-likelihood": [-right],
         "chosen and rejected exchanged: the chosen one's log-ratio comes first": [
             loss(-beta * margin)
@@ -126,7 +168,8 @@ def _dpo_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "policy and reference exchanged for the rejected one": [
             loss(beta * ((chosen - ref_chosen) + (rejected - ref_rejected)))
         ],
-        "the reference is added: π over π_ref is a difference of logarithms": [
+        "the reference is added, or the two references are exchanged: π over π_ref is "
+        "a difference of logarithms": [
             loss(beta * ((chosen + ref_chosen) - (rejected + ref_rejected)))
         ],
         "β left out: it multiplies the margin": [loss(margin)],
@@ -145,7 +188,47 @@ def _dpo_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "sum, not mean: divide by the number of pairs": [right * len(chosen)],
         "in bits: natural logarithms give nats": [right / math.log(2)],
         "zero: nothing can be learnt": [torch.zeros_like(right)],
+        "the chosen reply only: the margin is its log-ratio less the other's": [
+            loss(beta * (chosen - ref_chosen)),
+            -(chosen - ref_chosen).mean(),
+            -chosen.mean(),
+        ],
+        "each reply by itself: only the difference of the two is compared": [
+            loss(beta * (chosen - ref_chosen)) + loss(-beta * (rejected - ref_rejected))
+        ],
+        "squared: that is IPO's loss": [
+            (margin - 1 / (2 * beta)).square().mean(),
+            (beta * margin - 1).square().mean(),
+        ],
+        "a hinge: max(0, 1 - βh) is another loss": [(1 - beta * margin).relu().mean()],
+        "β on the policy only: it multiplies the whole margin": [
+            loss(beta * (chosen - rejected) - (ref_chosen - ref_rejected))
+        ],
+        "ratios of log-probabilities: subtract them": [
+            loss(beta * (chosen / ref_chosen - rejected / ref_rejected))
+        ],
+        "probabilities of whole replies: use their logarithms": [
+            loss(
+                beta
+                * (
+                    (chosen - ref_chosen).exp().nan_to_num(posinf=1e9)
+                    - (rejected - ref_rejected).exp().nan_to_num(posinf=1e9)
+                )
+            ),
+            loss(beta * log_odds),
+        ],
+        "every chosen reply against every rejected one: a pair is of one prompt": [
+            loss(
+                beta
+                * ((chosen - ref_chosen)[:, None] - (rejected - ref_rejected)[None])
+            )
+        ],
+        "a share of the pairs, not a likelihood: it has no gradient": [
+            (margin < 0).double().mean(),
+            (margin > 0).double().mean(),
+        ],
     }
+    return told_apart(mistakes, case)
 
 
 def _dpo_teaches(answer: Callable) -> str:
@@ -155,7 +238,7 @@ def _dpo_teaches(answer: Callable) -> str:
         return dpo_loss(*args).mean()
 
     inputs = ("policy_chosen", "policy_rejected")
-    return gradient_fault(answer, mean_loss, _dpo_cases()[0], inputs)
+    return gradient_fault(answer, mean_loss, _dpo_cases(), inputs)
 
 
 # --- 05.3: how hard each pair pulls -----------------------------------------------
@@ -167,13 +250,18 @@ def _weight_cases() -> list[Case]:
     from alignlab.objectives import dpo_loss
 
     cases = []
-    for seed, pairs, beta in ((0, 5, 0.1), (1, 3, 0.5), (2, 7, 2.0)):
+    for seed, pairs, beta, about in (
+        (0, 5, 0.1, "a low β"),
+        (1, 3, 0.5, "a β below 1"),
+        (2, 7, 2.0, "a β above 1"),
+        (3, 1, 0.2, "a single pair"),
+    ):
         margin = 4 * normal(seed, pairs)
         h = margin.clone().requires_grad_()
         nothing = torch.zeros_like(h)
         losses = dpo_loss(h, nothing, nothing, nothing, beta)
         (slope,) = torch.autograd.grad(losses.sum(), h)
-        cases.append(Case(dict(margin=margin, beta=beta), -slope))
+        cases.append(Case(dict(margin=margin, beta=beta), -slope, about))
     return cases
 
 
@@ -187,7 +275,7 @@ def _weight_mistakes(case: Case) -> dict[str, list["Tensor"]]:
 
     margin, beta = case.args.values()
     right = case.expected
-    return {
+    mistakes = {
         "the wrong way round: a pair in order by far weighs nothing": [
             beta * torch.sigmoid(beta * margin)
         ],
@@ -209,7 +297,41 @@ def _weight_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             (-beta * margin).softmax(0),
         ],
         "zeros everywhere: then nothing is learnt": [torch.zeros_like(margin)],
+        "divided by β: it is β σ(-β h)": [
+            torch.sigmoid(-beta * margin) / beta,
+            beta * torch.sigmoid(-margin / beta),
+        ],
+        "β counts twice: it is β σ(-β h)": [beta**2 * torch.sigmoid(-beta * margin)],
+        "the logarithm of it: leave the log-sigmoid to the loss": [
+            beta * torch.nn.functional.logsigmoid(-beta * margin),
+            torch.nn.functional.logsigmoid(-beta * margin),
+            beta * torch.nn.functional.logsigmoid(beta * margin),
+        ],
+        "0 or 1: the weight falls off smoothly": [
+            beta * (margin < 0),
+            beta * (margin < 1 / beta),
+        ],
+        "an exponential: the slope of a log-sigmoid is a sigmoid": [
+            beta * (-beta * margin).exp()
+        ],
+        "a tanh: the slope of a log-sigmoid is a sigmoid": [
+            beta * torch.tanh(-beta * margin)
+        ],
+        "the loss times β: return its slope": [
+            beta * torch.nn.functional.softplus(-beta * margin)
+        ],
+        "times the margin: that is the slope in β": [
+            margin * torch.sigmoid(-beta * margin),
+            beta * margin * torch.sigmoid(-beta * margin),
+        ],
+        "divided by the number of pairs: a pair's weight is its own": [
+            right / len(margin)
+        ],
+        "absolute margins: a pair in order and one out of order differ": [
+            beta * torch.sigmoid(-beta * margin.abs())
+        ],
     }
+    return told_apart(mistakes, case)
 
 
 # --- The exercises ----------------------------------------------------------------
@@ -223,6 +345,8 @@ EXERCISES: dict[str, Exercise] = {
         "the same policy as `alignlab.evaluation.exact.optimal_policy`, also where "
         "exp(r/β) would overflow",
         "log π_ref + r/β, and a softmax: it divides by Z and cannot overflow.",
+        library=("alignlab.evaluation.exact.optimal_policy",),
+        tensor_for="the next cell mixes it with other policies",
     ),
     "05.2": Exercise(
         "my_dpo_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta)",
@@ -234,6 +358,7 @@ EXERCISES: dict[str, Exercise] = {
         "log π - log π_ref of the chosen reply, minus that of the rejected one, times "
         "β; then minus the log-sigmoid (`F.logsigmoid`), and the mean.",
         also=_dpo_teaches,
+        library=("alignlab.objectives.dpo_loss",),
     ),
     "05.3": Exercise(
         "my_weight(margin, beta)",

@@ -1,10 +1,11 @@
 """Exercises of notebook 01: the completion mask, mixture weights, the loss of SFT."""
 
+import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import (
+from alignlab.course.exercise import (
     Case,
     Exercise,
     Misfit,
@@ -12,6 +13,7 @@ from alignlab.course.checks import (
     random_texts,
     scalar,
     tensor,
+    told_apart,
     unshift,
 )
 
@@ -29,7 +31,12 @@ def _mask_cases() -> list[Case]:
     import torch
 
     draw, cases = random.Random(0), []
-    for prompt_length, reply_length in ((5, 3), (3, 0), (9, 1), (2, 8)):
+    for prompt_length, reply_length, about in (
+        (5, 3, "replies of several words"),
+        (3, 0, "an empty reply"),
+        (9, 1, "a reply of one word"),
+        (2, 8, "replies of several words"),
+    ):
         words = [draw.randrange(5, 2048) for _ in range(prompt_length)]
         reply = [
             draw.choice([*words, draw.randrange(5, 2048)]) for _ in range(reply_length)
@@ -39,7 +46,8 @@ def _mask_cases() -> list[Case]:
         whole = [*prompt, *reply, END]
         mask = torch.zeros(len(whole), dtype=torch.float64)
         mask[len(prompt) :] = 1
-        cases.append(Case({"prompt_ids": prompt, "input_ids": whole}, mask))
+        args = {"prompt_ids": prompt, "input_ids": whole}
+        cases.append(Case(args, mask, about))
     return cases
 
 
@@ -51,6 +59,8 @@ def _read_mask(output, prompt_ids, input_ids) -> "Tensor":
         (
             learnt,
         ): "covers the completion only: the prompt's tokens get an entry too, 0",
+        (): "one number: the mask has an entry for each token",
+        (2 * length - learnt,): "too long: input_ids hold the prompt already",
     }
     return tensor(output, (length,), notes)
 
@@ -83,6 +93,24 @@ def _mask_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "is learnt": [right.maximum(ends)],
         "looks at the tokens, not at their places: a reply may repeat words of its "
         "prompt": [1 - torch.isin(whole, torch.tensor(prompt)).double()],
+        "the end token alone: the words of the completion are learnt as well": [
+            from_token(len(whole) - 1),
+            ends,
+        ],
+        "the first token alone: the whole completion is learnt": [
+            from_token(start) - from_token(start + 1)
+        ],
+        "not 0 and 1: whole numbers other than these weigh tokens": [
+            2 * right,
+            right * whole,
+            right * whole - 100 * (1 - right),
+        ],
+        "normalised: the loss divides by the number of ones itself": [
+            right / right.sum()
+        ],
+        "counted from the end of a reply as long as the prompt": [
+            from_token(len(whole) - len(prompt))
+        ],
     }
 
 
@@ -96,7 +124,8 @@ def _mixture_cases() -> list[Case]:
     cases = []
     for have, temperature in settings:
         args = {"sizes": have, "temperature": temperature}
-        cases.append(Case(args, _mixture("temperature", have, temperature)))
+        about = f"temperature {temperature:g}"
+        cases.append(Case(args, _mixture("temperature", have, temperature), about))
     return cases
 
 
@@ -110,13 +139,13 @@ def _mixture(scheme: str, sizes: dict[str, int], temperature: float = 1.0) -> "T
 
 
 def _read_mixture(output, sizes, temperature) -> "Tensor":
-    if not isinstance(output, Mapping):
+    if not hasattr(output, "keys"):
         kind = type(output).__name__
         raise Misfit(f"returns a {kind}: return a dictionary from name to weight")
-    if set(output) != set(sizes):
-        names = f"{list(output)} where {list(sizes)} is right"
+    if set(output.keys()) != set(sizes):
+        names = f"{list(output.keys())} where {list(sizes)} is right"
         raise Misfit(f"has other names than sizes: {names}")
-    return tensor([float(output[name]) for name in sizes], (len(sizes),))
+    return tensor([output[name] for name in sizes], (len(sizes),))
 
 
 def _mixture_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -147,6 +176,26 @@ def _mixture_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             shares.softmax(0),
             (shares / temperature).softmax(0),
         ],
+        "divided by the temperature: take the power 1/T of each size": [
+            shares / temperature
+        ],
+        "relative to the largest: divide by the sum, so that they sum to 1": [
+            (sizes / sizes.max()) ** (1 / temperature),
+            sizes / sizes.max(),
+        ],
+        "logarithms in place of powers: take size^(1/T)": [
+            sizes.log() / sizes.log().sum(),
+            (sizes.log() / temperature).softmax(0).log(),
+        ],
+        "the square root, whatever the temperature: take the power 1/T": [
+            sizes.sqrt() / sizes.sqrt().sum()
+        ],
+        "the other way round: a larger family weighs more": [
+            sizes ** (-1 / temperature) / (sizes ** (-1 / temperature)).sum()
+        ],
+        "capped: that is another scheme; take the power 1/T": [
+            sizes.clamp(max=cap) / sizes.clamp(max=cap).sum() for cap in (50, 100, 200)
+        ],
     }
 
 
@@ -159,37 +208,43 @@ def _loss_cases() -> list[Case]:
 
     from alignlab.objectives import sft_loss
 
-    spans = [[(3, 4), (2, 9), (6, 9)], [(4, 5), (1, 10)], [(0, 10), (5, 7)]]
+    spans = (
+        ([(3, 4), (2, 9), (6, 9)], "rows of unequal length"),
+        ([(4, 5), (1, 10)], "rows of unequal length"),
+        ([(0, 10), (5, 7)], "a mask of 1 on the first token, which nothing predicts"),
+        ([(2, 6)], "a batch of one row"),
+    )
     cases = []
-    for seed, rows in enumerate(spans):
+    for seed, (rows, about) in enumerate(spans):
         logits, ids = random_texts(seed, len(rows), 10, 13)
         mask = torch.zeros_like(ids)
         for row, (start, stop) in enumerate(rows):
             mask[row, start:stop] = 1
         args = {"logits": logits, "input_ids": ids, "mask": mask}
-        cases.append(Case(args, sft_loss(logits, ids, mask)))
+        cases.append(Case(args, sft_loss(logits, ids, mask), about))
     return cases
 
 
 def _read_loss(output, logits, input_ids, mask) -> "Tensor":
     batch, time = mask.shape
-    shapes = [(batch,), (batch, time), (batch, time - 1), (1,)]
+    shapes = [(batch,), (batch, time), (batch, time - 1)]
     return scalar(output, shapes, "a loss is a scalar")
 
 
 def _loss_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     import torch
 
-    from alignlab.objectives import sequence_log_probs, sft_loss
+    from alignlab.objectives import sequence_log_probs, sft_loss, token_log_probs
 
     logits, ids, mask = case.args.values()
     right, everything = case.expected, torch.ones_like(mask)
+    own = logits[:, :-1].gather(2, ids[:, 1:, None])[..., 0]
     rows = -sequence_log_probs(logits, ids, mask)  # (B,)
     means = -sequence_log_probs(logits, ids, mask, reduction="mean")
     late = -sequence_log_probs(logits, ids, mask.roll(1, dims=1)).sum()
     counts = [x.sum() for x in (mask[:, :-1], mask[:, 1:], mask)]
     until_padding = (mask.flip(1).cumsum(1).flip(1) > 0).long()
-    return {
+    mistakes = {
         "mean of row means: each row counts the same, so a token of a short completion "
         "weighs more; divide the sum over all tokens by their number": [means.mean()],
         "sum, not mean: divide by the number of masked tokens": [rows.sum()],
@@ -212,13 +267,26 @@ def _loss_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         ],
         "counts the first token: nothing predicts it, so it is in the sum never and "
         "must not be in the number either": [rows.sum() / mask.sum()],
+        "probabilities, not their logarithms": [
+            -(token_log_probs(logits, ids).exp() * mask[:, 1:]).sum()
+            / mask[:, 1:].sum()
+        ],
+        "no softmax: the loss takes log-probabilities, not logits": [
+            -(own * mask[:, 1:]).sum() / mask[:, 1:].sum()
+        ],
+        "inverted: the mask is 1 on what is learnt": [sft_loss(logits, ids, 1 - mask)]
+        if (1 - mask)[:, 1:].any()
+        else [],
+        "perplexity: take the logarithm": [right.exp()],
+        "in bits: natural logarithms give nats": [right / math.log(2)],
     }
+    return told_apart(mistakes, case)
 
 
 def _loss_teaches(answer: Callable) -> str:
     from alignlab.objectives import sft_loss
 
-    return gradient_fault(answer, sft_loss, _loss_cases()[0], ["logits"])
+    return gradient_fault(answer, sft_loss, _loss_cases(), ["logits"])
 
 
 # --- The exercises ----------------------------------------------------------------
@@ -240,6 +308,7 @@ EXERCISES: dict[str, Exercise] = {
         "the same weights as `alignlab.world.tasks.mixture_weights`",
         "temperature 1 is proportional to size, a very high one nearly equal, and the "
         "weights always sum to 1.",
+        library=("alignlab.world.tasks.mixture_weights",),
     ),
     "01.3": Exercise(
         "my_sft_loss(logits, input_ids, mask)",
@@ -250,5 +319,6 @@ EXERCISES: dict[str, Exercise] = {
         "one mean over all masked tokens of the batch, of minus the log-probability "
         "that exercise 00.1 computes.",
         also=_loss_teaches,
+        library=("alignlab.objectives.sft_loss",),
     ),
 }

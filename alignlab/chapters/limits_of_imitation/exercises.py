@@ -4,11 +4,15 @@ of a rate."""
 import math
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import (
+from alignlab.course.exercise import (
     Case,
     Exercise,
-    Misfit,
+    close,
+    generator,
+    normal,
+    scalar,
     tensor,
+    told_apart,
 )
 
 if TYPE_CHECKING:
@@ -27,11 +31,22 @@ def _wilson_cases() -> list[Case]:
     from alignlab.evaluation.intervals import wilson_interval
 
     cases = []
-    for correct, n in ((3, 10), (0, 12), (47, 50)):
+    for correct, n, about in (
+        (3, 10, "rates inside"),
+        (0, 12, "a rate of 0"),
+        (47, 50, "rates inside"),
+        (8, 8, "a rate of 1"),
+        (350, 1000, "many trials"),
+    ):
         _, low, high = wilson_interval(correct, n)
         limits = torch.tensor([low, high], dtype=torch.float64)
-        cases.append(Case({"correct": correct, "n": n}, limits))
+        cases.append(Case({"correct": correct, "n": n}, limits, about))
     return cases
+
+
+def _to_three_digits(got: "Tensor", expected: "Tensor") -> bool:
+    """Also with z = 1.96, but not with 1.95 or 2."""
+    return close(got, expected, tolerance=1e-4)
 
 
 def _read_limits(output, correct, n) -> "Tensor":
@@ -59,13 +74,49 @@ def _wilson_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     middle = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
     wald = Z * math.sqrt(rate * (1 - rate) / n)
     right = case.expected
-    return {
+    mistakes = {
         "the normal interval: it has no width at 0 of n, and leaves [0, 1] near it": [
             limits(rate, wald),
             limits(rate, wald).clamp(0, 1),
         ],
         "90%, not 95%: z is 1.96, as 2.5% are left out on either side": [
             wilson(1.6448536)
+        ],
+        "99%, not 95%: z is 1.96, as 2.5% are left out on either side": [
+            wilson(2.5758293)
+        ],
+        "z is 2: that is a rule of thumb, 1.96 leaves out 2.5% on either side": [
+            wilson(2.0)
+        ],
+        "z not squared: z²/n and z²/4n² have squares": [
+            limits(
+                (rate + Z / (2 * n)) / (1 + Z / n),
+                Z * math.sqrt(rate * (1 - rate) / n + Z / (4 * n**2)) / (1 + Z / n),
+            )
+        ],
+        "4n, not 4n², under the root": [
+            limits(
+                middle,
+                Z * math.sqrt(rate * (1 - rate) / n + Z**2 / (4 * n)) / (1 + Z**2 / n),
+            )
+        ],
+        "divided by n - 1: the variance of a rate is p(1-p)/n": [
+            wilson(spread=rate * (1 - rate) / (n - 1))
+        ],
+        "the root left out: it is over p(1-p)/n + z²/4n²": [
+            limits(
+                middle,
+                Z * (rate * (1 - rate) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n),
+            )
+        ],
+        "cut off at 0 and 1 around the rate: the centre moves to the middle": [
+            limits(rate, float(right[1] - right[0]) / 2).clamp(0, 1)
+        ],
+        "centre and half width: return centre less and centre plus half": [
+            torch.tensor([middle, float(right[1] - middle)]).double()
+        ],
+        "Agresti and Coull's interval: the same centre, but another width": [
+            limits(middle, Z * math.sqrt(middle * (1 - middle) / (n + Z**2)))
         ],
         "z left out: this is one standard error": [wilson(1.0)],
         "not pulled to the middle: the interval's centre is (p + z²/2n)/(1 + z²/n)": [
@@ -85,6 +136,7 @@ def _wilson_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "in percent: rates are shares from 0 to 1": [100 * right],
         "zeros: an interval is never empty": [torch.zeros_like(right)],
     }
+    return told_apart(mistakes, case)
 
 
 # --- 02.1: the probability of a whole reply ---------------------------------------
@@ -95,16 +147,20 @@ def _sure_cases() -> list[Case]:
     import torch
 
     cases = []
-    for seed, masks in (
-        (0, [[0, 0, 1, 1, 1, 0], [0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]]),
-        (1, [[1, 1, 1, 1], [0, 0, 1, 0]]),
-        (2, [[0, 1, 1, 1, 1, 0, 0]]),
+    for seed, masks, about in (
+        (
+            0,
+            [[0, 0, 1, 1, 1, 0], [0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]],
+            "replies of unequal length",
+        ),
+        (1, [[1, 1, 1, 1], [0, 0, 1, 0]], "replies of unequal length"),
+        (2, [[0, 1, 1, 1, 1, 0, 0]], "a batch of one row"),
     ):
-        random = torch.Generator().manual_seed(seed)
+        random = generator(seed)
         mask = torch.tensor(masks)
         log_probs = -torch.rand(mask.shape, dtype=torch.float64, generator=random) - 0.1
         args = dict(log_probs=log_probs, mask=mask)
-        cases.append(Case(args, (log_probs * mask).sum(1).exp()))
+        cases.append(Case(args, (log_probs * mask).sum(1).exp(), about))
     return cases
 
 
@@ -124,7 +180,8 @@ def _sure_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     right, length = case.expected, mask.sum(1)
     mean = (log_probs * mask).sum(1) / length
     tokens = log_probs.exp() * mask
-    return {
+    last = (mask * torch.arange(mask.shape[1])).argmax(1)
+    mistakes = {
         "prompt and padding count: only tokens with mask 1 are the reply": [
             log_probs.sum(1).exp()
         ],
@@ -144,7 +201,34 @@ def _sure_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         ],
         "one minus it: that is how unsure the model was": [1 - right],
         "zeros: no reply that was given has probability 0": [torch.zeros_like(right)],
+        "inverted: the mask is 1 on the reply": [(log_probs * (1 - mask)).sum(1).exp()],
+        "the exponential comes last: masked tokens have probability 1, not 0": [
+            (log_probs.exp() * mask).prod(1)
+        ],
+        "the surest token: the others have to come as well": [tokens.amax(1)],
+        "one token only: a reply's tokens have to come together": [
+            log_probs[torch.arange(len(mask)), mask.argmax(1)].exp(),
+            log_probs[:, -1].exp(),
+            log_probs[torch.arange(len(mask)), last].exp(),
+        ],
+        "divided by all columns: this is a mean, of tokens and of padding": [
+            (log_probs * mask).mean(1).exp()
+        ],
+        "the batch multiplied up: each row is a reply of its own": [
+            right.prod().expand_as(right),
+            (log_probs * mask).sum(0)[: len(right)].exp()
+            if mask.shape[1] >= len(right) > 1
+            else right * math.nan,
+        ],
+        "normalised over the batch: each row is a reply of its own": [
+            right / right.sum()
+        ],
+        "the mask is moved by one: here token and log-probability share a column": [
+            (log_probs[:, :-1] * mask[:, 1:]).sum(1).exp(),
+            (log_probs[:, 1:] * mask[:, :-1]).sum(1).exp(),
+        ],
     }
+    return told_apart(mistakes, case)
 
 
 # --- 02.2: early stopping without hindsight ---------------------------------------
@@ -156,18 +240,23 @@ def _stop_cases() -> list[Case]:
     import torch
 
     cases = []
-    for seed, looks, questions in ((0, 5, 40), (1, 7, 30), (2, 4, 60)):
-        random = torch.Generator().manual_seed(seed)
+    for seed, looks, questions, about in (
+        (0, 5, 40, "two looks that are equally good"),
+        (1, 7, 30, "looks that differ"),
+        (2, 4, 60, "looks that differ"),
+        (3, 6, 21, "an odd number of questions"),
+    ):
+        random = generator(seed)
         right = (torch.rand(looks, questions, generator=random) < 0.5).long()
-        right[1, ::2] = (torch.rand(questions // 2, generator=random) < 0.8).long()
-        right[2, 1::2] = (torch.rand(questions // 2, generator=random) < 0.8).long()
+        good = (torch.rand(questions, generator=random) < 0.8).long()
+        right[1, ::2], right[2, 1::2] = good[::2], good[1::2]
         right[-1, 1::2] = 0
         right[-1, 1:6:2] = 1
         right[0, ::2] = 0
         if seed == 0:
             right[3, ::2] = right[1, ::2]
             right[3, 1::2] = 1 - right[1, 1::2]
-        cases.append(Case({"right": right}, _stop(right)))
+        cases.append(Case({"right": right}, _stop(right), about))
     return cases
 
 
@@ -183,9 +272,8 @@ def _stop(right, picks=slice(0, None, 2), measures=slice(1, None, 2)) -> "Tensor
 
 
 def _read_stop(output, right) -> "Tensor":
-    if not isinstance(output, tuple):
-        raise Misfit("return a pair, (look, drop)")
-    return tensor(output, (2,))
+    wanted = "return a pair, (look, drop)"
+    return tensor(output, (2,), {(): wanted, (len(right),): wanted, (3,): wanted})
 
 
 def _stop_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -195,6 +283,8 @@ def _stop_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     even, odd, every = slice(0, None, 2), slice(1, None, 2), slice(None)
     expected, accuracy = case.expected, right.double()
     one = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    look, n, measured = int(expected[0]), right.shape[1], accuracy[:, odd].mean(1)
+    worst = accuracy[:, even].mean(1).argmin()
     peak = accuracy[:, odd].mean(1).amax() - accuracy[-1, odd].mean()
     last = len(right) - 1 - int(accuracy[:, even].mean(1).flip(0).argmax())
     later = accuracy[last, odd].mean() - accuracy[-1, odd].mean()
@@ -219,13 +309,46 @@ def _stop_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "zeros: something is lost between the peak and the end": [
             torch.zeros_like(expected)
         ],
+        "the halves of the table: questions 0, 2, 4 ... pick, not the first half": [
+            _stop(right, slice(0, n // 2), slice(n // 2, None))
+        ],
+        "measured on all questions: those that picked have been lucky already": [
+            _stop(right, even, every)
+        ],
+        "counts, not accuracies: divide by the number of questions": [
+            expected * torch.tensor([1.0, accuracy[0, odd].numel()])
+        ],
+        "divided by all questions: only the odd ones are measured": [
+            expected * torch.tensor([1.0, accuracy[0, odd].numel() / n])
+        ],
+        "less than the first look: the drop is what is lost from there to the end": [
+            torch.stack(
+                [expected[0], accuracy[look, odd].mean() - accuracy[0, odd].mean()]
+            )
+        ],
+        "the accuracy at the stop: take off that of the last epoch": [
+            torch.stack([expected[0], accuracy[look, odd].mean()])
+        ],
+        "the end on other questions: both accuracies are of questions 1, 3, 5 ...": [
+            torch.stack(
+                [expected[0], accuracy[look, odd].mean() - accuracy[-1, even].mean()]
+            ),
+            torch.stack(
+                [expected[0], accuracy[look, odd].mean() - accuracy[-1].mean()]
+            ),
+        ],
+        "the drop comes second: return (look, drop)": [expected.flip(0)],
+        "the worst look: take that with the highest accuracy": [
+            torch.stack([worst.double(), measured[worst] - measured[-1]])
+        ],
+        "questions and looks exchanged: each row is a look": [
+            _stop(right.T.contiguous())
+        ],
+        "in percent: accuracies are shares from 0 to 1": [
+            expected * torch.tensor([1.0, 100.0])
+        ],
     }
-    # A case in which a mistake happens to be right says nothing of it.
-    return {
-        message: outputs
-        for message, outputs in mistakes.items()
-        if not torch.allclose(outputs[0], expected)
-    }
+    return told_apart(mistakes, case)
 
 
 # --- 02.4: the area under an ROC curve --------------------------------------------
@@ -236,14 +359,21 @@ def _auc_cases() -> list[Case]:
     import torch
 
     cases = []
-    for seed, (n, m), shift in ((0, (6, 4), 2), (1, (5, 9), 1), (2, (7, 5), 3)):
-        random = torch.Generator().manual_seed(seed)
+    for seed, (n, m), shift, about in (
+        (0, (6, 4), 2, "ties"),
+        (1, (5, 9), 1, "ties"),
+        (2, (7, 5), 3, "ties"),
+        (3, (1, 4), 2, "a single harmful request"),
+    ):
+        random = generator(seed)
         benign = torch.randint(-8, 0, (m,), generator=random).double()
         harmful = torch.randint(-8, 0, (n,), generator=random).double() + shift
         harmful[0] = benign[0]  # a tie, whatever was drawn
         args = dict(harmful=harmful, benign=benign)
-        cases.append(Case(args, _auc(harmful, benign, 0.5)))
-    return cases
+        cases.append(Case(args, _auc(harmful, benign, 0.5), about))
+    harmful, benign = normal(4, 6) + 1, normal(5, 8)
+    args = dict(harmful=harmful, benign=benign)
+    return [*cases, Case(args, _auc(harmful, benign, 0.5), "scores without ties")]
 
 
 def _auc(harmful, benign, tie: float) -> "Tensor":
@@ -252,11 +382,8 @@ def _auc(harmful, benign, tie: float) -> "Tensor":
 
 
 def _read_auc(output, harmful, benign) -> "Tensor":
-    notes = {
-        (len(harmful), len(benign)): "a number a pair: take the mean over all pairs",
-        (len(harmful),): "one number a harmful request: take the mean over them, too",
-    }
-    return tensor(output, (), notes)
+    shapes = [(len(harmful), len(benign)), (len(harmful),), (len(benign),)]
+    return scalar(output, shapes, "take the mean over all pairs")
 
 
 def _auc_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -264,7 +391,7 @@ def _auc_mistakes(case: Case) -> dict[str, list["Tensor"]]:
 
     harmful, benign = case.args.values()
     right, pairs = case.expected, len(harmful) * len(benign)
-    n = min(len(harmful), len(benign))
+    n, both = min(len(harmful), len(benign)), torch.cat([harmful, benign])
     mistakes = {
         "ties count nothing: they count half": [_auc(harmful, benign, 0.0)],
         "ties count in full: they count half": [_auc(harmful, benign, 1.0)],
@@ -281,12 +408,37 @@ def _auc_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             + 0.5 * (harmful[:n] == benign[:n]).double().mean()
         ],
         "zeros: some harmful request has the higher score": [torch.zeros_like(right)],
+        "from -1 to 1: a pair the wrong way round counts 0, not -1": [2 * right - 1],
+        "only the means are compared: compare every pair": [
+            (harmful.mean() > benign.mean()).double()
+        ],
+        "all against all: a pair is one harmful and one benign request": [
+            _auc(both, both, 0.5),
+            _auc(harmful, both, 0.5),
+        ],
+        "against the median of the others: compare every pair": [
+            (harmful > benign.median()).double().mean(),
+            (harmful > benign.mean()).double().mean(),
+        ],
+        "against the best or the worst only: compare every pair": [
+            (harmful > benign.max()).double().mean(),
+            (harmful > benign.min()).double().mean(),
+            (harmful >= benign.max()).double().mean(),
+        ],
+        "divided by the wrong number: there are H x B pairs": [
+            right * pairs / len(harmful) ** 2,
+            right * pairs / len(both) ** 2,
+            right * pairs / len(harmful),
+            right * pairs / len(benign),
+        ],
+        "the size of the differences: only which of two scores is higher counts": [
+            (harmful[:, None] - benign).sigmoid().mean(),
+            (harmful[:, None] - benign).relu().mean(),
+        ],
+        "odds: it is a share of all pairs": [right / (1 - right)],
+        "the distance from chance: 0.5 is what a coin has": [right - 0.5],
     }
-    return {
-        message: outputs
-        for message, outputs in mistakes.items()
-        if not torch.allclose(outputs[0], right)
-    }
+    return told_apart(mistakes, case)
 
 
 # --- The exercises ----------------------------------------------------------------
@@ -309,6 +461,7 @@ EXERCISES: dict[str, Exercise] = {
         "the same look and drop as the library's `early_stop` finds",
         "`right[:, ::2].mean(1)` picks the look; `right[:, 1::2].mean(1)`, there less "
         "what it is at the end, is the drop.",
+        library=("alignlab.chapters.limits_of_imitation.analysis.early_stop",),
     ),
     "02.3": Exercise(
         "my_wilson_interval(correct, n)",
@@ -317,7 +470,9 @@ EXERCISES: dict[str, Exercise] = {
         _wilson_mistakes,
         "the same limits as `alignlab.evaluation.intervals.wilson_interval`",
         "centre (p + z²/2n)/(1 + z²/n), half width z √(p(1-p)/n + z²/4n²)/(1 + z²/n), "
-        "with z = 1.96 (`statistics.NormalDist().inv_cdf(0.975)` has more digits).",
+        "with z = 1.96.",
+        agrees=_to_three_digits,
+        library=("alignlab.evaluation.intervals.wilson_interval",),
     ),
     "02.4": Exercise(
         "my_auc(harmful, benign)",
@@ -327,5 +482,9 @@ EXERCISES: dict[str, Exercise] = {
         "the same area as the library's `area_under_roc`",
         "`harmful[:, None] - benign[None, :]` has the difference of every pair: above "
         "0 counts 1, 0 counts one half; then the mean.",
+        library=(
+            "alignlab.chapters.limits_of_imitation.analysis.area_under_roc",
+            "alignlab.calibration.metrics.auroc",
+        ),
     ),
 }

@@ -5,19 +5,21 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import (
+from alignlab.course.exercise import (
     Case,
     Exercise,
-    Misfit,
-    close,
     gradient_fault,
     normal,
     scalar,
     tensor,
+    told_apart,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+PADDED, ALONE = "rows of unequal length", "a batch of one row"
 
 
 def _ends_at(lengths: list[int], time: int) -> "Tensor":
@@ -35,32 +37,31 @@ def _gae_cases() -> list[Case]:
     from alignlab.objectives import generalized_advantage_estimate
 
     cases = []
-    for seed, lengths, time, gamma, lam in (
-        (0, [6, 3, 5], 6, 1.0, 0.95),
-        (1, [4, 7], 7, 0.9, 0.6),
-        (2, [5], 5, 1.0, 0.0),
-        (3, [2, 8, 1], 8, 0.97, 1.0),
+    for seed, lengths, time, gamma, lam, about in (
+        (0, [6, 3, 5], 6, 1.0, 0.95, PADDED),
+        (1, [4, 7], 7, 0.9, 0.6, PADDED),
+        (2, [5], 5, 1.0, 0.0, "λ = 0"),
+        (3, [2, 8, 1], 8, 0.97, 1.0, "λ = 1"),
+        (4, [4], 4, 0.9, 0.8, ALONE),
     ):
         rewards, values = normal(seed, 2, len(lengths), time)
         args = dict(rewards=rewards, values=values, mask=_ends_at(lengths, time))
         args |= dict(gamma=gamma, lam=lam)
         advantages, _ = generalized_advantage_estimate(**args)
-        cases.append(Case(args, advantages))
+        cases.append(Case(args, advantages, about))
     return cases
 
 
 def _read_gae(output, rewards, values, mask, gamma, lam) -> "Tensor":
-    if isinstance(output, tuple):
-        raise Misfit("returns several things: return the advantages alone")
     shape = tuple(rewards.shape)
     notes = {
+        (2, *shape): "returns several things: return the advantages alone",
         shape[:1]: "one number a row: every token has an advantage of its own",
         (shape[0], shape[1] - 1): "one column too few: the last token has an advantage "
         "as well; behind it the value is 0",
     }
     # Values in the padding do not matter, unless they are NaN or infinite.
-    found = tensor(output, shape, notes)
-    return found.where(mask.bool() | ~found.isfinite(), 0.0)
+    return tensor(output, shape, notes).where(mask.bool(), 0.0)
 
 
 def _gae_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -93,6 +94,8 @@ def _gae_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     delta = rewards + gamma * torch.cat(
         [(values * real)[:, 1:], torch.zeros_like(values[:, :1])], dim=1
     )
+    next_real = real.roll(-1, dims=1)
+    next_real[:, -1] = 0
     mistakes = {
         "padding counts: a row is over after its last real token; there the value is "
         "0, and no advantage comes from behind": [
@@ -125,13 +128,38 @@ def _gae_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "goes on after the end: behind a row's last column the value is 0, not its "
         "own again": [bootstrapped],
         "zeros everywhere: then nothing is learnt": [torch.zeros_like(rewards)],
+        "whitened already: mean 0 and variance 1 come later": [
+            _whitened(case.expected, real),
+            (case.expected - (case.expected * real).sum() / real.sum()) * real,
+        ],
+        "γ + λ in place of γλ: the sum of later δ shrinks by their product": [
+            _backwards(delta * real - values * real, real, gamma + lam),
+        ],
+        "γ only once: it discounts the next value, and shrinks the sum as well": [
+            _backwards(delta * real - values * real, real, lam)
+        ],
+        "the reward of the token after: δ has its own": [
+            _backwards(
+                (rewards.roll(-1, 1) * next_real - rewards + delta - values) * real,
+                real,
+                gamma * lam,
+            )
+        ],
+        "the reward less the value: what follows is left out altogether": [
+            (rewards - values) * real
+        ],
+        "the rewards themselves: the value of what follows, less its own, is added": [
+            rewards * real,
+            _backwards(rewards * real, real, gamma),
+        ],
     }
-    # A case in which a mistake happens to be right says nothing of it.
-    return {
-        message: outputs
-        for message, outputs in mistakes.items()
-        if not close(outputs[0], case.expected)
-    }
+    return told_apart(mistakes, case)
+
+
+def _whitened(advantages: "Tensor", real: "Tensor") -> "Tensor":
+    from alignlab.objectives import whiten
+
+    return whiten(advantages, real) * real
 
 
 def _backwards(terms: "Tensor", real: "Tensor", factor: float) -> "Tensor":
@@ -157,17 +185,18 @@ def _clip_cases() -> list[Case]:
     from alignlab.objectives import ppo_policy_loss
 
     cases = []
-    for seed, lengths, time, clip_range, spread in (
-        (0, [6, 3, 5], 6, 0.2, 0.4),
-        (1, [4, 7], 7, 0.1, 0.2),
-        (2, [9, 8, 2, 5], 9, 0.3, 0.8),
+    for seed, lengths, time, clip_range, spread, about in (
+        (0, [6, 3, 5], 6, 0.2, 0.4, PADDED),
+        (1, [4, 7], 7, 0.1, 0.2, PADDED),
+        (2, [9, 8, 2, 5], 9, 0.3, 0.8, PADDED),
+        (3, [7], 7, 0.2, 0.4, ALONE),
     ):
         old, advantages, moved = normal(seed, 3, len(lengths), time)
         old = -old.abs() - 1
         args = dict(log_probs=old + spread * moved, old_log_probs=old)
         args |= dict(advantages=advantages + 0.3, mask=_ends_at(lengths, time))
         args |= dict(clip_range=clip_range)
-        cases.append(Case(args, ppo_policy_loss(**args)))
+        cases.append(Case(args, ppo_policy_loss(**args), about))
     return cases
 
 
@@ -189,7 +218,7 @@ def _clip_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     ratio, right = (log_probs - old).exp(), case.expected
     near = ratio.clamp(1 - clip_range, 1 + clip_range)
     each = -torch.minimum(ratio * advantages, near * advantages) * real
-    return {
+    mistakes = {
         "sign flipped: a loss goes down as the objective goes up": [-right],
         "maximum, not minimum: the pessimistic one of the two counts": [
             loss(ratio, torch.maximum)
@@ -230,13 +259,53 @@ def _clip_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             )[real].mean()
         ],
         "zero: nothing can be learnt": [torch.zeros_like(right)],
-    }
+        "one side only: the ratio is kept between 1 - ε and 1 + ε": [
+            loss(ratio, lambda plain, _: torch.minimum(
+                plain, ratio.clamp(max=1 + clip_range) * advantages)),
+            loss(ratio, lambda plain, _: torch.minimum(
+                plain, ratio.clamp(min=1 - clip_range) * advantages)),
+        ],
+        "the advantages are not used: they say which tokens were good": [
+            -torch.minimum(ratio, near)[real].mean(), -ratio[real].mean(),
+            -near[real].mean(),
+        ],
+        "absolute advantages: a bad token is to become less likely": [
+            loss(ratio, advantages=advantages.abs())
+        ],
+        "the smaller ratio, not the smaller product: with a bad token it is the other "
+        "one": [-(torch.minimum(ratio, near) * advantages)[real].mean()],
+        "log-probabilities are clipped, not their ratio": [
+            loss((log_probs - old).clamp(-clip_range, clip_range).exp())
+        ],
+        "whitened advantages: take them as they are": [
+            loss(ratio, advantages=_whitened(advantages, real.double())),
+            loss(ratio, advantages=(advantages - advantages.mean()) / advantages.std()),
+        ],
+        "the plain policy gradient: the ratio is left out": [
+            -(log_probs * advantages)[real].mean()
+        ],
+        "the product's parts are averaged by themselves": [
+            -ratio[real].mean() * advantages[real].mean()
+        ],
+        "the range is ε in all, not ε on either side": [
+            _clipped_by(case, clip_range / 2)
+        ],
+        "the range is twice ε on either side": [_clipped_by(case, 2 * clip_range)],
+        "0.2, whatever the range: take clip_range": [_clipped_by(case, 0.2)],
+    }  # fmt: skip
+    return told_apart(mistakes, case)
+
+
+def _clipped_by(case: Case, clip_range: float) -> "Tensor":
+    from alignlab.objectives import ppo_policy_loss
+
+    return ppo_policy_loss(**case.args | dict(clip_range=clip_range))
 
 
 def _clip_teaches(answer: Callable) -> str:
     from alignlab.objectives import ppo_policy_loss
 
-    return gradient_fault(answer, ppo_policy_loss, _clip_cases()[0], ["log_probs"])
+    return gradient_fault(answer, ppo_policy_loss, _clip_cases(), ["log_probs"])
 
 
 # --- 04.3: the value loss ---------------------------------------------------------
@@ -247,15 +316,16 @@ def _value_cases() -> list[Case]:
     from alignlab.objectives import ppo_value_loss
 
     cases = []
-    for seed, lengths, time, clip_range, spread in (
-        (0, [6, 3, 5], 6, 0.2, 0.4),
-        (1, [4, 7], 7, 0.5, 0.6),
-        (2, [9, 8, 2, 5], 9, 0.1, 0.3),
+    for seed, lengths, time, clip_range, spread, about in (
+        (0, [6, 3, 5], 6, 0.2, 0.4, PADDED),
+        (1, [4, 7], 7, 0.5, 0.6, PADDED),
+        (2, [9, 8, 2, 5], 9, 0.1, 0.3, PADDED),
+        (3, [6], 6, 0.2, 0.4, ALONE),
     ):
         old, returns, moved = normal(seed, 3, len(lengths), time)
         args = dict(values=old + spread * moved, old_values=old, returns=returns)
         args |= dict(mask=_ends_at(lengths, time), clip_range=clip_range)
-        cases.append(Case(args, ppo_value_loss(**args)))
+        cases.append(Case(args, ppo_value_loss(**args), about))
     return cases
 
 
@@ -274,7 +344,14 @@ def _value_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     around_0 = (values.clamp(-clip_range, clip_range) - returns).square()
     each = torch.maximum(plain, held) * real
     right = case.expected
-    return {
+
+    moved = (returns - old).clamp(-clip_range, clip_range)
+    held_back = (values - old - moved).square()
+
+    def larger(near) -> "Tensor":
+        return torch.maximum(plain, (near - returns).square())[real].mean() / 2
+
+    mistakes = {
         "half forgotten: the loss is half the squared error": [2 * right],
         "sign flipped: an error is to become smaller": [-right],
         "minimum, not maximum: the larger of the two errors counts": [
@@ -305,13 +382,50 @@ def _value_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         ],
         "sum, not mean: divide by the number of real tokens": [each.sum() / 2],
         "zero: nothing can be learnt": [torch.zeros_like(right)],
+        "divides by the number of rows: divide by the number of real tokens": [
+            each.sum(1).mean() / 2
+        ],
+        "the root of it: half the squared error, without a root": [
+            (2 * right).sqrt(),
+            right.sqrt(),
+        ],
+        "both errors added: the larger of the two counts": [
+            (plain + held)[real].mean() / 2,
+            (plain + held)[real].mean() / 4,
+        ],
+        "clips by a factor: the value may move by ε, not by a share of itself": [
+            larger(old * (values / old).clamp(1 - clip_range, 1 + clip_range))
+        ],
+        "one side only: a value is kept near the old value in both directions": [
+            larger(values.minimum(old + clip_range)),
+            larger(values.maximum(old - clip_range)),
+        ],
+        "clips the returns: it is the new value that is kept near the old": [
+            torch.maximum(plain, held_back)[real].mean() / 2
+        ],
+        "clips the error: the value is kept near the old one": [
+            (values - returns).clamp(-clip_range, clip_range).square()[real].mean() / 2
+        ],
+        "the difference is not added to the old value": [
+            larger((values - old).clamp(-clip_range, clip_range))
+        ],
+        "the range is ε in all, not ε on either side": [
+            larger(old + (values - old).clamp(-clip_range / 2, clip_range / 2))
+        ],
+        "the range is twice ε on either side": [
+            larger(old + (values - old).clamp(-2 * clip_range, 2 * clip_range))
+        ],
+        "0.2, whatever the range: take clip_range": [
+            larger(old + (values - old).clamp(-0.2, 0.2))
+        ],
     }
+    return told_apart(mistakes, case)
 
 
 def _value_teaches(answer: Callable) -> str:
     from alignlab.objectives import ppo_value_loss
 
-    return gradient_fault(answer, ppo_value_loss, _value_cases()[0], ["values"])
+    return gradient_fault(answer, ppo_value_loss, _value_cases(), ["values"])
 
 
 # --- 04.4: an estimate of KL ------------------------------------------------------
@@ -321,18 +435,23 @@ def _kl_cases() -> list[Case]:
     from alignlab.objectives import kl_estimate
 
     cases = []
-    for seed, shape, spread in ((0, (3, 6), 0.5), (1, (2, 4), 1.5), (2, (1, 9), 0.1)):
+    for seed, shape, spread, about in (
+        (0, (3, 6), 0.5, "several rows"),
+        (1, (2, 4), 1.5, "policies that are far apart"),
+        (2, (1, 9), 0.1, ALONE),
+    ):
         reference, moved = normal(seed, 2, *shape)
         reference = -reference.abs() - 1
         args = dict(log_probs=reference + spread * moved, ref_log_probs=reference)
-        cases.append(Case(args, kl_estimate(**args, estimator="k3")))
+        cases.append(Case(args, kl_estimate(**args, estimator="k3"), about))
     return cases
 
 
 def _read_kl(output, log_probs, ref_log_probs) -> "Tensor":
     shape = tuple(log_probs.shape)
     summed = "summed up: return one estimate per token, of shape {}"
-    notes = {wrong: summed.format(shape) for wrong in ((), shape[:1], shape[1:])}
+    wrong = ((), (1,), shape[:1], shape[1:])
+    notes = {found: summed.format(shape) for found in wrong}
     return tensor(output, shape, notes)
 
 
@@ -341,7 +460,7 @@ def _kl_mistakes(case: Case) -> dict[str, list["Tensor"]]:
 
     d = case.args["log_probs"] - case.args["ref_log_probs"]
     right = case.expected
-    return {
+    mistakes = {
         "policy and reference exchanged: with samples of the policy, the exponential "
         "is of log π_ref - log π": [torch.expm1(d) - d],
         "k1: its mean is right, but it can be negative and varies more; k3 adds what "
@@ -359,7 +478,26 @@ def _kl_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "in bits: natural logarithms give nats": [right / math.log(2)],
         "sign flipped: a KL is never negative": [-right],
         "zeros everywhere: that would be no distance at all": [torch.zeros_like(d)],
+        "k1 and k3 mixed: the sign of d in the exponential is minus": [
+            torch.expm1(d) + d
+        ],
+        "weighed by the policy: its samples are weighed already": [
+            case.args["log_probs"].exp() * right,
+            case.args["log_probs"].exp() * d,
+        ],
+        "half of k3": [right / 2],
+        "clipped at 0: k1 is cut off, which is biased; k3 is never negative": [
+            d.clamp(min=0)
+        ],
+        "2 taken off, or 1 twice: e^-d - 1 + d": [right - 1],
+        "the root of k2's distance: |d| over √2": [d.abs() / 2**0.5],
+        "the ratio itself: π over π_ref": [d.exp(), (-d).exp()],
+        "the exponential of probabilities: subtract the log-probabilities": [
+            case.args["log_probs"].exp() - case.args["ref_log_probs"].exp(),
+            (case.args["log_probs"].exp() - case.args["ref_log_probs"].exp()).abs(),
+        ],
     }
+    return told_apart(mistakes, case)
 
 
 # --- The exercises ----------------------------------------------------------------
@@ -373,6 +511,9 @@ EXERCISES: dict[str, Exercise] = {
         "the same advantages as `alignlab.objectives.generalized_advantage_estimate`",
         "go from the last column to the first: δ = r + γ V(next) - V, A = δ + γλ A of "
         "the next; multiply by the mask, so that padding passes nothing on.",
+        library=("alignlab.objectives.generalized_advantage_estimate",),
+        tensor_for="the update below adds the values to it",
+        padded=("rewards", "values"),
     ),
     "04.2": Exercise(
         "my_ppo_loss(log_probs, old_log_probs, advantages, mask, clip_range)",
@@ -383,6 +524,7 @@ EXERCISES: dict[str, Exercise] = {
         "ratio = exp(new - old); the smaller of ratio x A and clipped ratio x A; minus "
         "its mean over the tokens whose mask is 1.",
         also=_clip_teaches,
+        library=("alignlab.objectives.ppo_policy_loss",),
     ),
     "04.3": Exercise(
         "my_value_loss(values, old_values, returns, mask, clip_range)",
@@ -394,6 +536,7 @@ EXERCISES: dict[str, Exercise] = {
         "squared errors, of value and of near; the mean over the tokens whose mask is "
         "1.",
         also=_value_teaches,
+        library=("alignlab.objectives.ppo_value_loss",),
     ),
     "04.4": Exercise(
         "my_kl_estimate(log_probs, ref_log_probs)",
@@ -402,5 +545,7 @@ EXERCISES: dict[str, Exercise] = {
         _kl_mistakes,
         "the same as `alignlab.objectives.kl_estimate(..., estimator='k3')`",
         "with d = log π - log π_ref: e^(-d) - 1 + d, token by token.",
+        library=("alignlab.objectives.kl_estimate",),
+        tensor_for="the next cell multiplies it by the mask",
     ),
 }

@@ -6,13 +6,15 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import (
+from alignlab.course.exercise import (
     Case,
     Exercise,
-    Misfit,
+    generator,
     gradient_fault,
+    normal,
     scalar,
     tensor,
+    told_apart,
 )
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 # --- 03.1: the Bradley-Terry loss -------------------------------------------------
 
+HIDDEN = "a clamp, an epsilon or `nan_to_num` only hides that sigmoid is 0 there"
+
 
 def _comparison_cases() -> list[Case]:
     """Rewards of several sizes; the last differences are beyond what exp can take."""
@@ -28,29 +32,30 @@ def _comparison_cases() -> list[Case]:
 
     from alignlab.objectives.reward import bradley_terry_loss
 
-    random = torch.Generator().manual_seed(0)
     cases = []
-    for pairs, size in ((7, 1.0), (1, 2.0), (5, 0.2)):
-        chosen, rejected = torch.randn(
-            2, pairs, dtype=torch.float64, generator=random
-        ).mul(size)
-        cases.append((chosen + 0.4, rejected))
+    for seed, pairs, size, about in (
+        (0, 7, 1.0, "several pairs"),
+        (1, 1, 2.0, "a single pair"),
+        (2, 5, 0.2, "small differences"),
+    ):
+        chosen, rejected = size * normal(seed, 2, pairs)
+        cases.append((chosen + 0.4, rejected, about))
     chosen = torch.tensor([-900.0, 3.0, 0.0, 800.0], dtype=torch.float64)
-    cases.append((chosen, torch.tensor([300.0, -1.0, 0.5, -400.0]).double()))
+    rejected = torch.tensor([300.0, -1.0, 0.5, -400.0], dtype=torch.float64)
+    cases.append((chosen, rejected, f"a difference of -1,200 ({HIDDEN})"))
     return [
-        Case({"chosen": c, "rejected": r}, bradley_terry_loss(c, r)) for c, r in cases
+        Case({"chosen": c, "rejected": r}, bradley_terry_loss(c, r), about)
+        for c, r, about in cases
     ]
 
 
 def _read_comparisons(output, chosen, rejected) -> "Tensor":
     shapes = [tuple(chosen.shape), (1,), (len(chosen), len(chosen))]
-    value = scalar(output, shapes, "take the mean over pairs")
-    if not value.isfinite():
-        raise Misfit(
-            "overflows: a difference of -1,200 gives log(0); `torch.nn.functional."
-            "logsigmoid` computes the logarithm of a sigmoid safely"
-        )
-    return value
+    safe = (
+        "a difference of -1,200 gives log(0); `torch.nn.functional.logsigmoid` "
+        "computes the logarithm of a sigmoid safely"
+    )
+    return scalar(output, shapes, "take the mean over pairs", safe)
 
 
 def _comparison_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -59,7 +64,7 @@ def _comparison_mistakes(case: Case) -> dict[str, list["Tensor"]]:
 
     chosen, rejected = case.args.values()
     d, right = chosen - rejected, case.expected
-    return {
+    mistakes = {
         "chosen and rejected exchanged: the loss must fall as the chosen reply's "
         "reward rises above the other": [-F.logsigmoid(-d).mean()],
         "sign flipped: a loss is minus the log-likelihood, and goes down as the labels "
@@ -88,13 +93,40 @@ def _comparison_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             -F.logsigmoid(d.mean())
         ],
         "zero: nothing can be learnt": [torch.zeros_like(right)],
+        "in bits: natural logarithms give nats": [right / math.log(2)],
+        "the sigmoid twice: logsigmoid takes the difference itself": [
+            -F.logsigmoid(d.sigmoid()).mean()
+        ],
+        "both orders counted: only the one that was seen is made likely": [
+            -(F.logsigmoid(d) + F.logsigmoid(-d)).mean(),
+            -(F.logsigmoid(d) + F.logsigmoid(-d)).mean() / 2,
+        ],
+        "every chosen reply against every rejected one: a pair is of one prompt": [
+            F.softplus(rejected[None] - chosen[:, None]).mean()
+        ],
+        "a share of the pairs, not a likelihood: it has no gradient": [
+            (d < 0).double().mean(),
+            (d > 0).double().mean(),
+        ],
+        "a ratio of the rewards: only their difference means something": [
+            -(chosen / (chosen + rejected)).log().mean(),
+            -F.logsigmoid(chosen / rejected).mean(),
+        ],
+        "absolute differences: it matters which of the two is higher": [
+            -F.logsigmoid(d.abs()).mean()
+        ],
+        "the worst or the middle pair: take the mean over pairs": [
+            F.softplus(-d).max(),
+            F.softplus(-d).median(),
+        ],
     }
+    return told_apart(mistakes, case)
 
 
 def _comparison_teaches(answer: Callable) -> str:
     from alignlab.objectives.reward import bradley_terry_loss
 
-    return gradient_fault(answer, bradley_terry_loss, _comparison_cases()[0])
+    return gradient_fault(answer, bradley_terry_loss, _comparison_cases())
 
 
 # --- 03.2: what the best forecasts score ------------------------------------------
@@ -104,14 +136,16 @@ def _floor_cases() -> list[Case]:
     """Probabilities on both sides of one half; in the last, some are certain."""
     import torch
 
-    random = torch.Generator().manual_seed(0)
-    given = [
-        torch.rand(9, dtype=torch.float64, generator=random).mul(0.5),
-        torch.rand(6, dtype=torch.float64, generator=random),
-        torch.tensor([0.75, 0.25, 0.75, 0.5], dtype=torch.float64),
-        torch.tensor([0.0, 1.0, 0.9, 0.6], dtype=torch.float64),
-    ]
-    return [Case({"probability": p}, _floors(p)) for p in given]
+    random = generator(0)
+    given = (
+        (torch.rand(9, generator=random) / 2, "probabilities below one half"),
+        (torch.rand(6, generator=random), "probabilities on both sides of one half"),
+        (torch.tensor([0.75, 0.25, 0.75, 0.5]), "probabilities around one half"),
+        (torch.tensor([0.0, 1.0, 0.9, 0.6]), "probabilities of 0 and 1"),
+        (torch.tensor([0.2]), "a single pair"),
+    )
+    cases = [(p.double(), about) for p, about in given]
+    return [Case({"probability": p}, _floors(p), about) for p, about in cases]
 
 
 def _floors(probability: "Tensor") -> "Tensor":
@@ -124,20 +158,16 @@ def _floors(probability: "Tensor") -> "Tensor":
 
 
 def _read_floors(output, probability) -> "Tensor":
-    import torch
-
-    if isinstance(output, (tuple, list)):
-        if len(output) != 2:
-            raise Misfit(f"returns {len(output)} things: return (brier, nll)")
-        notes = {tuple(probability.shape): "one number for each pair: take the mean"}
-        output = torch.stack([tensor(value, (), notes) for value in output])
-    floors = tensor(output, (2,))
-    if floors[1].isnan():
-        raise Misfit(
-            "gives NaN where a probability is 0 or 1: 0 log 0 is 0 here, and "
-            "`torch.xlogy` does that"
-        )
-    return floors
+    count = len(probability)
+    notes = {
+        (): "returns one number: return two, (brier, nll)",
+        (3,): "returns 3 things: return (brier, nll)",
+        (2, count): "one number for each pair: take the mean",
+        (count, 2): "one number for each pair: take the mean",
+        (count,): "one number for each pair: take the mean, and return (brier, nll)",
+    }
+    remedy = "0 log 0 is 0 here, and `torch.xlogy` does that"
+    return tensor(output, (2,), notes, remedy)
 
 
 def _floor_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -157,7 +187,7 @@ def _floor_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     luck = torch.minimum(p**2, (1 - p) ** 2).mean()
     lucky = -likelier.log().mean()
     once, one_off = p.mean(), entropies(p.mean())
-    return {
+    mistakes = {
         "the likelier label only: that is the score when what is likelier comes; with "
         "probability p it does, and otherwise the other label does": [
             both(luck, lucky),
@@ -181,31 +211,61 @@ def _floor_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "both sides counted: p(1 - p) is the floor of one forecast per pair; twice as "
         "much is that of the score over both labels": [both(2 * brier, nll)],
         "zeros: that would need forecasts that know every label": [both(0.0, 0.0)],
+        "a coin's score: the best forecast is p, not one half": [
+            both(0.25, math.log(2)),
+            both(0.25, nll),
+            both(brier, math.log(2)),
+        ],
+        "the share of errors: that is the floor of accuracy": [
+            both((1 - likelier).mean(), nll),
+            both((1 - likelier).mean(), lucky),
+        ],
+        "the probability itself, not what is expected of its score": [
+            both(once, nll),
+            both((p**2).mean(), nll),
+            both(((1 - p) ** 2).mean(), nll),
+            both(brier, -p.log().mean()),
+            both(brier, once),
+        ],
+        "the root of the Brier score: squares stay squares": [
+            both(brier.sqrt(), nll),
+            both((p * (1 - p)).sqrt().mean(), nll),
+        ],
+        "half of the Brier score: p(1 - p) is all of it": [both(brier / 2, nll)],
+        "a cross-entropy with one half: the best forecast is p": [
+            both(brier, -(0.5 * p.log() + 0.5 * (1 - p).log()).mean())
+        ],
+        "the spread of the probabilities, not of the labels": [
+            both(((p - once) ** 2).mean(), nll)
+        ],
     }
+    return told_apart(mistakes, case)
 
 
 # --- 03.3: the Plackett-Luce loss -------------------------------------------------
 
 
 def _ranking_cases() -> list[Case]:
-    import torch
 
     from alignlab.objectives.reward import plackett_luce_loss
 
-    random = torch.Generator().manual_seed(0)
     cases = []
-    for rankings, replies, size in ((3, 4, 1.0), (2, 2, 2.0), (4, 6, 0.5)):
-        rewards = torch.randn(
-            rankings, replies, dtype=torch.float64, generator=random
-        ).mul(size)
-        cases.append(Case({"rewards": rewards}, plackett_luce_loss(rewards)))
+    for seed, rankings, replies, size, about in (
+        (0, 3, 4, 1.0, "several rankings"),
+        (1, 2, 2, 2.0, "rankings of two"),
+        (2, 4, 6, 0.5, "several rankings"),
+        (3, 1, 5, 1.0, "a single ranking"),
+    ):
+        rewards = size * normal(seed, rankings, replies)
+        cases.append(Case({"rewards": rewards}, plackett_luce_loss(rewards), about))
     return cases
 
 
 def _read_ranking(output, rewards) -> "Tensor":
     shapes = [(len(rewards),), tuple(rewards.shape), (1,)]
     advice = "sum over the replies of a ranking, then take the mean over rankings"
-    return scalar(output, shapes, advice)
+    remedy = "`logsumexp` takes the logarithm of a sum of exponentials safely"
+    return scalar(output, shapes, advice, remedy)
 
 
 def _ranking_mistakes(case: Case) -> dict[str, list["Tensor"]]:
@@ -219,9 +279,9 @@ def _ranking_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     pairs = replies * (replies - 1) // 2
     behind = rewards.flip(1).logcumsumexp(1).flip(1)[:, 1:]  # (N, K-1)
     neighbours = torch.nn.functional.softplus(rewards[:, 1:] - rewards[:, :-1])
-    if replies == 2:
-        return {}  # a ranking of two is a pair, of which half of these are right
-    return {
+    remaining = rewards.flip(1).logcumsumexp(1).flip(1)
+    sums = rewards.flip(1).cumsum(1).flip(1)
+    mistakes = {
         "ranked the wrong way: the best reply comes first in each row": [
             plackett_luce_loss(rewards.flip(1))
         ],
@@ -247,13 +307,36 @@ def _ranking_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             neighbours.mean(),
         ],
         "sum over rankings: take their mean": [right * rankings],
+        "in bits: natural logarithms give nats": [right / math.log(2)],
+        "no logarithm: the loss is minus the logarithm of a product": [
+            -(rewards - remaining).sum(1).exp().mean(),
+            (rewards - remaining).sum(1).exp().mean(),
+            -(rewards - remaining).exp().sum(1).mean(),
+        ],
+        "the wrong axis: the replies of a ranking are in a row": [
+            (rewards.flip(0).logcumsumexp(0).flip(0) - rewards).sum(0).mean(),
+            (rewards.flip(0).logcumsumexp(0).flip(0) - rewards).sum(1).mean(),
+        ],
+        "no exponentials: the rivals' rewards enter as e^r": [
+            (sums - rewards).sum(1).mean(),
+            -(rewards / sums).abs().log().sum(1).mean(),
+        ],
+        "the first two only: every place of the ranking counts": [
+            (remaining - rewards)[:, :2].sum(1).mean(),
+            torch.nn.functional.softplus(rewards[:, 1] - rewards[:, 0]).mean(),
+            torch.nn.functional.softplus(rewards[:, -1] - rewards[:, 0]).mean(),
+        ],
+        "the first place left out: the best reply is chosen among all": [
+            (remaining - rewards)[:, 1:].sum(1).mean()
+        ],
     }
+    return told_apart(mistakes, case)
 
 
 def _ranking_teaches(answer: Callable) -> str:
     from alignlab.objectives.reward import plackett_luce_loss
 
-    return gradient_fault(answer, plackett_luce_loss, _ranking_cases()[0])
+    return gradient_fault(answer, plackett_luce_loss, _ranking_cases())
 
 
 # --- The exercises ----------------------------------------------------------------
@@ -268,6 +351,11 @@ EXERCISES: dict[str, Exercise] = {
         "minus the logarithm of the probability that the chosen reply wins, which is "
         "the sigmoid of the difference of the two rewards; then the mean.",
         also=_comparison_teaches,
+        library=(
+            "alignlab.objectives.bradley_terry_loss",
+            "alignlab.objectives.plackett_luce_loss",
+            "alignlab.objectives.all_pairs_loss",
+        ),
     ),
     "03.2": Exercise(
         "my_floors(probability)",
@@ -277,6 +365,10 @@ EXERCISES: dict[str, Exercise] = {
         "the same floors as `alignlab.world.ceilings` computes",
         "the best forecast of a pair is its p. Score it if the label comes (with "
         "probability p) and if the other one does, weigh the two, take the mean.",
+        library=(
+            "alignlab.world.ceilings.brier_floor",
+            "alignlab.world.ceilings.nll_floor",
+        ),
     ),
     "03.3": Exercise(
         "my_plackett_luce_loss(rewards)",
@@ -286,5 +378,6 @@ EXERCISES: dict[str, Exercise] = {
         "the same loss and gradient as `alignlab.objectives.plackett_luce_loss`",
         "for place k: log-sum-exp of the rewards from k on, minus the reward at k.",
         also=_ranking_teaches,
+        library=("alignlab.objectives.plackett_luce_loss",),
     ),
 }

@@ -5,24 +5,32 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import (
+from alignlab.course.exercise import (
     Case,
     Exercise,
-    Misfit,
+    generator,
     normal,
-    tensor,
+    scalar,
+    told_apart,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _number(output, **given) -> "Tensor":
-    """One number, as a tensor of one, so that a mean size is never that of nothing."""
-    shape = getattr(output, "shape", ())
-    if tuple(shape):
-        raise Misfit(f"returns numbers of shape {tuple(shape)}: one number is right")
-    return tensor(output, ())
+def _read_best(output, proxies, golds, n) -> "Tensor":
+    shapes = [tuple(golds.shape), (n,), (1,), (math.comb(len(golds), n),)]
+    return scalar(output, shapes, "take the mean over all ways to choose n")
+
+
+def _read_entropy(output, logits, mask) -> "Tensor":
+    shapes = [tuple(mask.shape), (len(mask),), (int(mask.sum()),), (1,)]
+    shapes += [tuple(logits.shape)]
+    return scalar(output, shapes, "take the mean over the real tokens")
+
+
+def _read_distinct(output, replies, n, vocabulary) -> "Tensor":
+    return scalar(output, [(len(replies),), (1,)], "take all replies together")
 
 
 # --- 06.1: best of n without a draw -----------------------------------------------
@@ -34,11 +42,19 @@ def _best_cases() -> list[Case]:
     from alignlab.evaluation.best_of_n import best_of_n_values
 
     cases = []
-    for seed, count, n in ((0, 6, 2), (1, 9, 4), (2, 5, 5), (3, 8, 1)):
+    for seed, count, n, about in (
+        (0, 6, 2, "two of a pool"),
+        (1, 9, 4, "four of a pool"),
+        (2, 5, 5, "n = N, all of the pool"),
+        (3, 8, 1, "n = 1"),
+        (4, 2, 2, "a pool of two"),
+        (5, 40, 3, "a large pool"),
+    ):
         proxies, golds = normal(seed, 2, count)
         [value] = best_of_n_values(proxies[None].numpy(), golds[None].numpy(), n)
         args = dict(proxies=proxies, golds=golds, n=n)
-        cases.append(Case(args, torch.tensor(float(value), dtype=torch.float64)))
+        right = torch.tensor(float(value), dtype=torch.float64)
+        cases.append(Case(args, right, about))
     return cases
 
 
@@ -89,14 +105,25 @@ def _best_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         ],
         "the plain mean: that is n = 1": [golds.mean()],
         "zeros: that would be no reply at all": [golds.sum() * 0],
+        "the best gold of all: the proxy picks": [golds.max()],
+        "the n best by proxy of all: only the best one of n is taken": [
+            proxies.topk(n).values.mean(), golds.topk(n).values.mean(),
+        ],
+        "a quantile: the best of n is an average over ranks": [
+            ranked[min(int(count * n / (n + 1)), count - 1)], ranked.median(),
+        ],
+        "weighted by the proxy: only its order counts": [
+            (proxies.softmax(0) * golds).sum(), (proxies * golds).mean(),
+        ],
+        "more than the mean: return the gold itself": [case.expected - golds.mean()],
+        "the last n samples: average over all ways to choose n": [
+            golds[-n:][proxies[-n:].argmax()]
+        ],
+        "the proxies add up: weights belong to ranks": [
+            (golds * proxies).sum() / proxies.sum()
+        ],
     }  # fmt: skip
-    return {name: wrong for name, wrong in mistakes.items() if _wrong(case, wrong)}
-
-
-def _wrong(case: Case, values: list["Tensor"]) -> bool:
-    """Whether the mistake shows in this case: at n = 1 or n = N some do not."""
-    size = case.expected.abs().mean()
-    return all((value - case.expected).abs() > 1e-3 * size for value in values)
+    return told_apart(mistakes, case)
 
 
 # --- 06.2: entropy of real tokens -------------------------------------------------
@@ -108,20 +135,23 @@ def _entropy_cases() -> list[Case]:
     from alignlab.evaluation.diversity import token_entropy
 
     cases = []
-    for seed, lengths, time, size in (
-        (0, [2, 5, 3], 5, 7),
-        (1, [4, 1], 6, 3),
-        (2, [6], 6, 11),
+    for seed, lengths, time, size, about in (
+        (0, [2, 5, 3], 5, 7, "replies of unequal length"),
+        (1, [4, 1], 6, 3, "replies of unequal length"),
+        (2, [6], 6, 11, "a batch of one row"),
     ):
         logits = 2 * normal(seed, len(lengths), time, size)
         mask = (torch.arange(time) < torch.tensor(lengths)[:, None]).long()
         args = dict(logits=logits, mask=mask)
         value = token_entropy(logits, mask)
-        cases.append(Case(args, torch.tensor(value, dtype=torch.float64)))
+        right = torch.tensor(value, dtype=torch.float64)
+        cases.append(Case(args, right, about))
     return cases
 
 
 def _entropy_mistakes(case: Case) -> dict[str, list["Tensor"]]:
+    import torch
+
     logits, mask = case.args.values()
     log_p, real = logits.log_softmax(-1), mask.double()
     p = log_p.exp()
@@ -155,9 +185,47 @@ def _entropy_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             (-log_p.mean(-1) * real).sum() / count
         ],
         "zeros: nothing would be left to chance": [right * 0],
+        "perplexity: take the logarithm, or leave the exponential out": [
+            right.exp(), (every.exp() * real).sum() / count,
+        ],
+        "no logarithm: the sum of squared probabilities": [
+            ((p * p).sum(-1) * real).sum() / count,
+            (1 - (p * p).sum(-1))[real > 0].mean(),
+        ],
+        "the padding alone: the mask is 1 on real tokens": [
+            (every * (1 - real)).sum() / (1 - real).sum()
+        ],
+        "of the mean distribution: entropy first, then the mean over tokens": [
+            _entropy_of((p * real[..., None]).sum((0, 1)) / count),
+            _entropy_of(p.mean((0, 1))),
+        ],
+        "the last token only: every real token counts": [
+            every[:, -1].mean(),
+            every[torch.arange(len(mask)), mask.sum(1) - 1].mean(),
+        ],
+        "the mask on the logits: it leaves a uniform guess in the padding": [
+            _entropies(logits * real[..., None]).mean(),
+            _entropies(logits * real[..., None]).sum() / count,
+        ],
+        "divided by the number of rows and columns that are there: only the mask "
+        "counts": [(every * real).sum() / logits.shape[1]],
+        "a median: take the mean": [every[real > 0].median()],
+        "the largest or the smallest: take the mean": [
+            every[real > 0].max(), every[real > 0].min(),
+        ],
     }  # fmt: skip
     shown = {name: wrong for name, wrong in mistakes.items() if wrong}
-    return {name: wrong for name, wrong in shown.items() if _wrong(case, wrong)}
+    return told_apart(shown, case)
+
+
+def _entropies(logits: "Tensor") -> "Tensor":
+    return _entropy_over(logits, -1)
+
+
+def _entropy_of(p: "Tensor") -> "Tensor":
+    import torch
+
+    return -torch.xlogy(p, p).sum()
 
 
 def _entropy_over(logits, dim: int) -> "Tensor":
@@ -174,20 +242,21 @@ def _distinct_cases() -> list[Case]:
     from alignlab.evaluation.diversity import adjusted_distinct_n
 
     cases = []
-    for seed, lengths, vocabulary, n in (
-        (0, [7, 9, 4], 6, 1),
-        (1, [12, 5], 4, 2),
-        (2, [30], 9, 1),
-        (3, [3, 8, 6], 3, 3),
+    for seed, lengths, vocabulary, n, about in (
+        (0, [7, 9, 4], 6, 1, "single tokens"),
+        (1, [12, 5], 4, 2, "pairs of tokens"),
+        (2, [30], 9, 1, "a single reply"),
+        (3, [3, 8, 6], 3, 3, "n-grams of three"),
+        (4, [1, 6, 0, 9], 5, 2, "replies shorter than n"),
     ):
-        random = torch.Generator().manual_seed(seed)
+        random = generator(seed)
         replies = [
             torch.randint(vocabulary, (length,), generator=random).tolist()
             for length in lengths
         ]
         value = adjusted_distinct_n(replies, n, vocabulary)
         args = dict(replies=replies, n=n, vocabulary=vocabulary)
-        cases.append(Case(args, torch.tensor(value, dtype=torch.float64)))
+        cases.append(Case(args, torch.tensor(value, dtype=torch.float64), about))
     return cases
 
 
@@ -205,6 +274,10 @@ def _distinct_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     grams = grams_of(replies)
     different, count, possible = len(set(grams)), len(grams), vocabulary**n
     joined = grams_of([list(itertools.chain(*replies))])
+    expected = possible * (1 - (1 - 1 / possible) ** count)
+    tokens = sum(map(len, replies))
+    apart = [tuple(r[i : i + n]) for r in replies for i in range(0, len(r) - n + 1, n)]
+    short = [g for r in replies for g in grams_of([r])[:-1]]
     each = [adjusted(grams_of([r]), possible) for r in replies if len(r) >= n]
     mistakes = {
         "not adjusted: divided by the number of n-grams, so that long replies look "
@@ -235,13 +308,55 @@ def _distinct_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         ],
         "the number of different ones: divide by the number expected": [different],
         "zeros: the replies are not empty": [0.0],
+        "every n-gram counts: only different ones do": [
+            count / (possible * (1 - (1 - 1 / possible) ** count))
+        ],
+        "as many draws as tokens: C is the number of n-grams": (
+            [different / (possible * (1 - (1 - 1 / possible) ** tokens))]
+            if n > 1
+            else []
+        ),
+        "as many draws as replies: C is the number of n-grams": [
+            different / (possible * (1 - (1 - 1 / possible) ** len(replies)))
+        ],
+        "V times n n-grams: there are V^n": (
+            [adjusted(grams, vocabulary * n), adjusted(grams, n**vocabulary)]
+            if n > 1
+            else []
+        ),
+        "the words in use, not the vocabulary: M = V^n": [
+            adjusted(grams, len({t for r in replies for t in r}) ** n)
+        ],
+        "n-grams do not overlap: each token begins one, but the last n - 1": (
+            [adjusted(apart, possible), len(set(apart)) / expected] if n > 1 else []
+        ),
+        "one n-gram too few: the last one counts as well": [adjusted(short, possible)],
+        "n-grams of another length: they have n tokens": [
+            adjusted(grams_of(replies, n + 1), vocabulary ** (n + 1)),
+            adjusted(grams_of(replies, n + 1), possible),
+        ],
+        "the order is lost: an n-gram is a sequence": (
+            [
+                len({tuple(sorted(g)) for g in grams}) / expected,
+                len({frozenset(g) for g in grams}) / expected,
+            ]
+            if n > 1
+            else []
+        ),
+        "(1 - 1/M) times C: it is to the power C": [
+            different / (possible * (1 - (1 - 1 / possible) * count))
+        ],
+        "how many are missing: divide those found by those expected": [
+            expected - different,
+            1 - different / expected,
+        ],
     }
     tensors = {
         name: [torch.tensor(float(value), dtype=torch.float64) for value in values]
         for name, values in mistakes.items()
         if values
     }
-    return {name: wrong for name, wrong in tensors.items() if _wrong(case, wrong)}
+    return told_apart(tensors, case)
 
 
 # --- The exercises ----------------------------------------------------------------
@@ -250,29 +365,38 @@ EXERCISES: dict[str, Exercise] = {
     "06.1": Exercise(
         "my_best_of_n(proxies, golds, n)",
         _best_cases,
-        _number,
+        _read_best,
         _best_mistakes,
         "the mean over all ways to choose n, as "
         "`alignlab.evaluation.best_of_n.best_of_n_values` has it",
         "sort gold by proxy; the sample with i others below it is the best of n in "
         "`math.comb(i, n - 1)` of the `math.comb(N, n)` ways to choose them.",
+        library=(
+            "alignlab.evaluation.best_of_n.best_of_n_values",
+            "alignlab.evaluation.best_of_n.best_of_n_probabilities",
+        ),
     ),
     "06.2": Exercise(
         "my_token_entropy(logits, mask)",
         _entropy_cases,
-        _number,
+        _read_entropy,
         _entropy_mistakes,
         "the same as `alignlab.evaluation.diversity.token_entropy`",
         "-Σ p log p over the vocabulary gives (B, T); add up where the mask is 1 and "
         "divide by the number of ones.",
+        library=(
+            "alignlab.evaluation.diversity.token_entropy",
+            "alignlab.objectives.entropy",
+        ),
     ),
     "06.3": Exercise(
         "my_adjusted_distinct(replies, n, vocabulary)",
         _distinct_cases,
-        _number,
+        _read_distinct,
         _distinct_mistakes,
         "the same as `alignlab.evaluation.diversity.adjusted_distinct_n`",
         "with M = V^n possible n-grams and C of them drawn, M (1 - (1 - 1/M)^C) "
         "different ones are expected; divide the number found by that.",
+        library=("alignlab.evaluation.diversity.adjusted_distinct_n",),
     ),
 }
