@@ -158,6 +158,18 @@ def test_every_folder_of_code_is_a_package():
     assert not lacking, f"no __init__.py, so a wheel would leave them out: {lacking}"
 
 
+def test_a_wheel_holds_the_notebooks(tmp_path):
+    """They lie outside the package; setup.py copies them in."""
+    command = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base"]
+    command += [str(tmp_path), "build_py", "--build-lib", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    built = tmp_path / "alignlab" / "notebooks"
+    for folder in ("", "exercises"):
+        ours = {path.name for path in (ROOT / "notebooks" / folder).glob("*.ipynb")}
+        assert ours and ours == {path.name for path in (built / folder).glob("*.ipynb")}
+
+
 def test_changelog_tells_of_this_version():
     version = re.search(
         r'^__version__ = "(.+)"', (PACKAGE / "__init__.py").read_text("utf-8"), re.M

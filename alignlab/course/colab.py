@@ -1,5 +1,6 @@
 """What the set-up cell of a notebook calls on Google Colab, behind the installation."""
 
+import importlib
 import os
 from pathlib import Path
 
@@ -39,7 +40,6 @@ def set_up(version: str, drive: str = "") -> None:
 
 
 def _keep_on_drive(folder: str) -> None:
-    from google.colab import drive
-
-    drive.mount(str(DRIVE))
+    colab = importlib.import_module("google.colab")  # of no package one could install
+    colab.drive.mount(str(DRIVE))
     os.environ["ALIGNLAB_CACHE"] = str(DRIVE / "MyDrive" / folder)
