@@ -1113,8 +1113,8 @@ runs.show_verdicts()
 # ## What the big labs do that we left out
 #
 # * **Size.** A reward model of 135 million parameters from some hundred ratings, and a
-#   handful of updates of sixteen replies. There, both are a thousand times as large and more;
-#   profile `gpu` takes a step in that direction.
+#   handful of updates of sixteen replies. There, both are a thousand times as large and
+#   more; profile `gpu` takes a step in that direction.
 # * **People who rate what the policy writes**, again and again. Our raters saw sentences
 #   of professional critics, long before; the policy's own never met one of them.
 # * **A task that matters.** To please in one sentence about a film is a toy, though a
