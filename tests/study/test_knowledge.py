@@ -196,7 +196,7 @@ def unread(monkeypatch):
     tasks.use_world(None)
 
 
-def facts_known(seed: int) -> dict:
+def facts_known(seed: int, place: str) -> dict:
     world = tasks.default_world()
     return {"known": sum(f.known for f in world.facts), "facts": len(world.facts)}
 
@@ -226,6 +226,8 @@ def test_a_process_has_the_world_of_its_base_model(unread, folder):
 
 def test_the_processes_of_arms_have_it_too(unread, folder):
     knowledge.use_base(folder)
-    here = facts_known(0)
-    rows = run_arms(facts_known, [dict(seed=0), dict(seed=1)], jobs=2)
+    here = facts_known(0, folder)
+    rows = run_arms(
+        facts_known, [dict(seed=seed, place=folder) for seed in (0, 1)], jobs=2
+    )
     assert [{k: row[k] for k in here} for row in rows] == [here] * 2
