@@ -191,9 +191,9 @@ def test_weights_depend_on_the_seed(tiny_tokenizer):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"size": "2m"}, "'2m'; the sizes are 300k, 1m, 3m"),
-        ({"size": "2m", "stage": "stable"}, "'2m'; the sizes are 300k, 1m, 3m"),
-        ({"size": "3m"}, "shipped; available: 1m, 1m-stable, 300k, 300k-seed1"),
+        ({"base": "2m"}, "'2m'; the sizes are 300k, 1m, 3m"),
+        ({"base": "2m", "stage": "stable"}, "'2m'; the sizes are 300k, 1m, 3m"),
+        ({"base": "3m"}, "shipped; available: 1m, 1m-stable, 300k, 300k-seed1"),
         ({"stage": "early"}, "stage='early', seed=0 is shipped; available: 1m"),
         ({"seed": 7}, "seed=7 is shipped; available: 1m"),
     ],
@@ -337,7 +337,10 @@ def test_large_models_are_in_bfloat16_on_a_gpu_alone(foreign, monkeypatch):
     assert base.usual_dtype(foreign) == "float32"
 
 
-def test_what_a_tokenizer_lacks_is_given(foreign):
+def test_what_a_tokenizer_lacks_is_given(tmp_path):
+    foreign = tmp_path
+    model = tiny_models.model("llama")  # Qwen's tokenizer would have a padding token
+    base.save_model(model, tiny_models.tokenizer("chatml"), foreign)
     path = foreign / "tokenizer_config.json"
     config = json.loads(path.read_text())
     (foreign / "chat_template.jinja").unlink()

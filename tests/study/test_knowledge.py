@@ -74,7 +74,7 @@ def scripted(monkeypatch, tmp_path, tiny_model, tiny_tokenizer):
     monkeypatch.setattr(
         knowledge, "load_base", lambda base: (tiny_model, tiny_tokenizer)
     )
-    monkeypatch.setattr(knowledge, "weights_hash", str)
+    monkeypatch.setattr(knowledge, "weights_hash", lambda name: f"{name} {tmp_path}")
     return script
 
 
@@ -108,9 +108,9 @@ def test_a_model_is_asked_once(scripted):
 
 
 def test_worked_examples_make_room_for_the_question(scripted, monkeypatch):
-    monkeypatch.setattr(knowledge, "context_length", lambda model: 60)
+    monkeypatch.setattr(knowledge, "context_length", lambda model: 120)
     monkeypatch.setattr(knowledge, "cap", lambda tokenizer, tokens: tokens)
-    knowledge.ask("short", replace(FEW, samples=0))
+    knowledge.ask("short", replace(FEW, samples=1))
     assert {p.count("Question: ") for p in scripted.prompts} <= {1, 2}
     monkeypatch.setattr(knowledge, "context_length", lambda model: 14)
     with pytest.raises(AlignlabError, match="too few for a question"):
@@ -196,15 +196,14 @@ def unread(monkeypatch):
     tasks.use_world(None)
 
 
-def facts_known(seed: int) -> dict:
+def facts_known(seed: int, place: str) -> dict:
     world = tasks.default_world()
     return {"known": sum(f.known for f in world.facts), "facts": len(world.facts)}
 
 
 @pytest.fixture
-def folder(tmp_path, tiny_model, tiny_tokenizer, monkeypatch):
+def folder(tmp_path, tiny_model, tiny_tokenizer):
     save_model(tiny_model, tiny_tokenizer, tmp_path / "model")
-    monkeypatch.setattr(knowledge, "BRIEF", Asking(3, 1, 0, 0))
     return str(tmp_path / "model")
 
 
@@ -227,6 +226,8 @@ def test_a_process_has_the_world_of_its_base_model(unread, folder):
 
 def test_the_processes_of_arms_have_it_too(unread, folder):
     knowledge.use_base(folder)
-    here = facts_known(0)
-    rows = run_arms(facts_known, [dict(seed=0), dict(seed=1)], jobs=2)
+    here = facts_known(0, folder)
+    rows = run_arms(
+        facts_known, [dict(seed=seed, place=folder) for seed in (0, 1)], jobs=2
+    )
     assert [{k: row[k] for k in here} for row in rows] == [here] * 2
