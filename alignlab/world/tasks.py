@@ -327,6 +327,9 @@ def mixture(
     draw = partial(examples, split=split, phrasing=phrasing, facts=facts)
     if isinstance(weights, str):
         have = sizes(names, split=split, facts=facts)
+        if families is None:  # somebody else's model may know nothing of a family
+            names = [name for name in names if have[name]]
+            have = {name: have[name] for name in names}
         weights = mixture_weights(have, weights, cap, temperature)
     if set(weights) != set(names):
         raise ValueError(f"weights are for {sorted(weights)}, families are {names}")

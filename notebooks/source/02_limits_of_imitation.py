@@ -431,9 +431,11 @@ fewer = runs.record(
 on_known = analysis.at_end(admitting, "known", "answered")
 selective = np.subtract(on_known, theirs.mean(axis=1))
 selective = runs.record("admission_selectivity", selective.mean(), seeds=selective)
-on_real = analysis.answer_rates(admitting)["never"]
-real = np.subtract(on_known, on_real)
-runs.record("admission_selectivity_real_subjects", real.mean(), seeds=real)
+on_real, apart = analysis.answer_rates(admitting).get("never"), ""
+if on_real is not None:  # some never-shown facts are about real subjects
+    real = np.subtract(on_known, on_real)
+    real = runs.record("admission_selectivity_real_subjects", real.mean(), seeds=real)
+    apart = f" ({real:+.2f} if made-up subjects are left out)"
 kept = analysis.at_end(admitting, "known")
 lost_too = np.subtract(analysis.at_end(answering, "known"), kept)
 runs.record("answering_minus_admitting_known_accuracy", lost_too.mean(), seeds=lost_too)
@@ -446,8 +448,7 @@ runs.say(
     "trained to admit, {admitted:.0%}: a difference of "
     "{answering_minus_admitting_answer_rate:+.2f}{so}. The admitting model answers "
     "{known:.0%} of the known facts, {admission_selectivity:+.2f} against never-shown "
-    "ones ({admission_selectivity_real_subjects:+.2f} if made-up subjects are left "
-    "out): {selective}. Of the known facts it answers "
+    "ones{apart}: {selective}. Of the known facts it answers "
     "{answering_minus_admitting_known_accuracy:.2f} fewer rightly than the answering "
     "model. Wrong answers to never-shown facts have a mean probability of "
     "{answering_confidence_of_wrong:.2f} in the one and "
@@ -455,6 +456,7 @@ runs.say(
     answered=ours.mean(),
     admitted=theirs.mean(),
     known=np.mean(on_known),
+    apart=apart,
     so=reading(
         fewer,
         ". What SFT says to unknown facts decides how much is made up",

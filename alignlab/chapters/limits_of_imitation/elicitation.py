@@ -112,9 +112,11 @@ def guess_rates(made_up: bool = False) -> dict[str, float]:
     subject is spelt.
 
     Args:
-        made_up: about made-up subjects, else about real ones.
+        made_up: about made-up subjects, else about real ones. Of somebody else's model
+            those alone were never shown, and are taken for both.
     """
     world = tasks.default_world()
+    made_up |= all(f.exposure or f.made_up for f in world.facts)
     facts = tuple(f for f in world.facts if f.exposure or f.made_up == made_up)
     asked = {f.relation for f in facts if not f.exposure}
     guessed = replace(world, facts=facts)
@@ -124,4 +126,5 @@ def guess_rates(made_up: bool = False) -> dict[str, float]:
 def guess_rate(asked: Sequence[dict]) -> float:
     """Expected accuracy of the best guess about these questions of
     :func:`elicitation_arm`."""
-    return float(np.mean([guess_rates(q["made_up"])[q["relation"]] for q in asked]))
+    rates = [guess_rates(q["made_up"]).get(q["relation"], np.nan) for q in asked]
+    return float(np.nanmean(rates)) if rates else float("nan")

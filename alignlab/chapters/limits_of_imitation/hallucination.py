@@ -108,8 +108,15 @@ def training_facts(
     n_known: int, n_never: int, seed: int, labels: str = "true"
 ) -> tuple[list[Example], list[Example]]:
     """One question about each of some known and never-shown facts, the latter with the
-    labels asked for. A lower number gives the first of them."""
+    labels asked for. A lower number gives the first of them. Somebody else's model may
+    know fewer facts: then it gets as many of both kinds as there are of the rarer."""
     world, (subjects, _) = tasks.default_world(), three_quarters()
+    if any(fact.knowledge for fact in world.facts):
+        most = min(
+            len(tasks.world_questions(world, subjects, facts=kind))
+            for kind in ("known", "never")
+        )
+        n_known, n_never = min(n_known, most), min(n_never, most)
     examples = {}
     for kind, n in (("known", n_known), ("never", n_never)):
         drawn = tasks.world_questions(world, subjects, facts=kind, seed=seed, n=n)

@@ -82,7 +82,8 @@ def narrow_arm(
 
 def training_sentences(data: str, n: int, seed: int) -> list[Example]:
     """n questions about known facts of the training half of the subjects, answered in
-    whole sentences.
+    whole sentences; of somebody else's model, which may know fewer, as many of either
+    kind as there are of the rarer.
 
     Raises:
         ValueError: if ``data`` is neither "narrow" nor "diverse", or there are fewer
@@ -90,6 +91,8 @@ def training_sentences(data: str, n: int, seed: int) -> list[Example]:
     """
     world, rng = tasks.default_world(), stream(seed, "narrow data")
     facts = known_facts(data, 0)
+    if any(fact.knowledge for fact in world.facts):
+        n = min(n, *(len(known_facts(kind, 0)) for kind in ("narrow", "diverse")))
     if len(facts) < n:
         raise ValueError(f"n is {n}, and there are {len(facts)} facts for {data} data")
     examples = []

@@ -265,7 +265,7 @@ def test_real_outcomes_are_shares_with_their_intervals_as_text():
 
 
 def test_what_nobody_knows_is_shown_as_unknown():
-    """The times that a fact was stated, of the shipped world and of a foreign model's."""
+    """How often a fact was stated, to a model that ships and to any other."""
     for exposure, made_up, shown in (
         (12, False, "12 times"),
         (0, False, "0 times"),
