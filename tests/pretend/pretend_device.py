@@ -274,7 +274,8 @@ _expected: list = []
 
 
 class Generator(torch._C.Generator):
-    """torch's generators, and those of the device, which draw what the CPU's would."""
+    """torch's generators, and those of the device, which draw what the CPU's would. Not
+    shown is that the CPU refuses one of the device."""
 
     def __new__(cls, device="cpu"):
         device = torch.device(device)
