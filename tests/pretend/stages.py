@@ -196,7 +196,8 @@ def refusals() -> dict:
 
 
 STAGES = (
-    sft, sampler, reward_model, ppo, ppo_lora, grpo, dpo, kto, elicitation, planted, refusals
+    sft, sampler, reward_model, ppo, ppo_lora, grpo, dpo, kto, elicitation, planted,
+    refusals,
 )  # fmt: skip
 
 
