@@ -59,6 +59,11 @@ bench: .venv/.installed ## compare with other libraries (benchmarks/)
 	@ls benchmarks/*.py >/dev/null 2>&1 || { echo "benchmarks/ holds none yet"; exit 1; }
 	for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
 
+.PHONY: site
+site: .venv/.installed ## build the site from the executed notebooks: build/site/index.html
+	@$(call pip_install,-e '.[site]')
+	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/site
+
 .PHONY: build
 build: .venv/.installed ## make the notebooks from notebooks/source
 	$(BIN)/alignlab build

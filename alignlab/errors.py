@@ -1,6 +1,7 @@
 """Errors a person can act on: what went wrong, with which value, and the remedy."""
 
 import errno
+import importlib.util
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,19 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     close = get_close_matches(str(name), known, n=1, cutoff=0.5)
     listed = f"Known: {', '.join(known)}." if known else "There are none."
     return f"Did you mean {close[0]!r}? {listed}" if close else listed
+
+
+def needs_extra(module: str, extra: str) -> None:
+    """Check that a module is there which only one of alignlab's extras brings.
+
+    Raises:
+        AlignlabError: if it is not; it names the extra.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise AlignlabError(
+            f"This needs {module}, which is not installed.",
+            f"Install it: python -m pip install 'alignlab[{extra}]'",
+        )
 
 
 @contextmanager

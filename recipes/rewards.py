@@ -11,6 +11,6 @@ def brevity(completions: list[str]) -> list[float]:
 
 
 def names_subject(completions: list[str], subject: list[str]) -> list[float]:
-    """How often a completion names its subject, a column of the data, at most thrice."""
+    """How often, up to thrice, a completion names its subject, a column of the data."""
     pairs = zip(completions, subject, strict=True)
     return [min(text.count(name), 3) / 3 for text, name in pairs]

@@ -14,7 +14,7 @@ from alignlab import cache, cli
 from alignlab.errors import AlignlabError
 
 ROOT = Path(alignlab.__file__).parents[1]
-COMMANDS = "run check compare report claims pretrain build doctor lab".split()
+COMMANDS = "run check compare report claims pretrain build notebooks doctor lab".split()
 
 
 def alignlab_command(*arguments, cwd=ROOT):
@@ -53,6 +53,7 @@ def test_help_imports_nothing_heavy():
         *([name] for name in COMMANDS),
         *(["data", x] for x in ("list", "pull", "verify")),
         *(["cache", x] for x in ("list", "prune")),
+        *(["course", x] for x in ("new", "grade", "otter")),
     ],
 )
 def test_every_commands_help_gives_an_example(command):

@@ -52,7 +52,7 @@ LAYERS = (
     {"evaluation", "calibration"},
     {"study", "plots", "course"},
     {"chapters"},
-    {"runs", "train", "cli", "__main__"},
+    {"runs", "train", "cli", "course_cli", "__main__"},
 )
 STANDS_ALONE = ({"objectives"}, {"calibration.metrics", "calibration.checks"})
 
@@ -110,10 +110,12 @@ def test_conda_environment_adds_no_requirements_of_its_own():
     assert len(conda_pip_lines()) == 2
 
 
-def test_dev_is_lab_test_and_bench_together():
+def test_dev_is_every_extra_and_all_is_what_a_reader_may_need():
     extras = PYPROJECT["project"]["optional-dependencies"]
-    parts = [requirements(extra) for extra in extras if extra != "dev"]
-    assert set(requirements("dev")) == set().union(*parts)
+    parts = {extra: set(requirements(extra)) for extra in extras}
+    assert parts["dev"] == set().union(*parts.values())
+    assert parts["dev"] == parts["all"] | parts["test"] | parts["bench"]
+    assert parts["all"] >= PROMISED - set(requirements())
 
 
 def test_every_requirement_has_a_tested_version_above_its_lower_bound():
@@ -154,6 +156,18 @@ def test_every_folder_of_code_is_a_package():
     folders = {path.parent for path in PACKAGE.rglob("*.py")}
     lacking = [folder for folder in folders if not (folder / "__init__.py").exists()]
     assert not lacking, f"no __init__.py, so a wheel would leave them out: {lacking}"
+
+
+def test_a_wheel_holds_the_notebooks(tmp_path):
+    """They lie outside the package; setup.py copies them in."""
+    command = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base"]
+    command += [str(tmp_path), "build_py", "--build-lib", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    built = tmp_path / "alignlab" / "notebooks"
+    for folder in ("", "exercises"):
+        ours = {path.name for path in (ROOT / "notebooks" / folder).glob("*.ipynb")}
+        assert ours and ours == {path.name for path in (built / folder).glob("*.ipynb")}
 
 
 def test_changelog_tells_of_this_version():

@@ -75,6 +75,13 @@ def test_unknown_keys(run):
     assert "Did you mean 'lora_alpha'" in run("sft", "lora.lora_alfa=8")
 
 
+def test_keys_in_the_wrong_place(run):
+    said = run("sft", "args.model_init_kwargs={dtype: bfloat16}")
+    assert "at the top of the recipe: `dtype`" in said
+    assert "at the top of the recipe" in run("ppo", "args.dtype=bfloat16")
+    assert "`push_to_hub: owner/name`" in run("dpo", "args.push_to_hub=true")
+
+
 def test_a_config_that_trl_refuses(run):
     assert "Did you mean 'nll'" in run("sft", "args.loss_type=nlll")
     said = run("dpo", "args.loss_type=[exo_pair]")

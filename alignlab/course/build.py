@@ -14,7 +14,8 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from alignlab.course.notebooks import assigned_names, notebooks_folder
-from alignlab.errors import AlignlabError
+from alignlab.course.opening import is_generated, read_repository, with_opening
+from alignlab.errors import AlignlabError, needs_extra
 from alignlab.files import write_text
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
@@ -50,8 +51,7 @@ def build_all(
     """
     written, executed = [], executed or {}
     for source in sources(folder):
-        complete = read_source(source)
-        exercise = student_version(complete)
+        complete, exercise = versions(source)
         place, exercises = _targets(source)
         if source.stem in executed:
             outputs = _read_executed(executed[source.stem])
@@ -67,15 +67,25 @@ def check_all(folder: Path | None = None) -> list[str]:
     with the sources themselves. Outputs do not count."""
     problems = []
     for source in sources(folder):
-        notebook = read_source(source)
-        problems += [f"{source.name}: {fault}" for fault in lint(notebook)]
-        versions = notebook, student_version(notebook)
-        for expected, place in zip(versions, _targets(source)):
+        problems += [f"{source.name}: {fault}" for fault in lint(read_source(source))]
+        for expected, place in zip(versions(source), _targets(source)):
             drifted = _drift(expected, _read(place))
             if drifted:
                 remedy = "run `alignlab build`"
                 problems.append(f"{_name(place)}: {drifted}; {remedy}")
     return problems
+
+
+def versions(source: Path) -> tuple[NotebookNode, NotebookNode]:
+    """The complete notebook of a source and its exercise, with badges and set-up."""
+    repository = read_repository(source.parent)
+    complete = read_source(source)
+    return tuple(
+        with_opening(notebook, _name(place), repository)
+        for notebook, place in zip(
+            (complete, student_version(complete)), _targets(source)
+        )
+    )
 
 
 # --- Where things are -------------------------------------------------------------
@@ -135,6 +145,7 @@ def read_source(source: Path) -> NotebookNode:
     Raises:
         AlignlabError: if markers do not pair up, or two cells have the same grade_id.
     """
+    needs_extra("jupytext", "run")
     import jupytext
 
     notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
@@ -296,12 +307,8 @@ def with_outputs(
         required: whether different code in the copy is an error; otherwise the notebook
             is left without outputs.
     """
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    ran = (
-        [cell for cell in executed.cells if cell.cell_type == "code"]
-        if executed
-        else []
-    )
+    code = _own_code(notebook)
+    ran = _own_code(executed) if executed else []
     if [cell.source for cell in code] != [cell.source for cell in ran]:
         if required:
             raise AlignlabError(
@@ -320,6 +327,15 @@ def with_outputs(
             if output.output_type == "execute_result":
                 output.execution_count = cell.execution_count
     return notebook
+
+
+def _own_code(notebook: NotebookNode) -> list[NotebookNode]:
+    """The code cells of its source; the others may be newer than a recorded run."""
+    return [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and not is_generated(cell)
+    ]
 
 
 def _lasts(output: NotebookNode) -> bool:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 from pathlib import Path
 
 import alignlab
@@ -28,7 +29,8 @@ def notebooks_folder(given: Path | None = None) -> Path:
                 return candidate
     raise AlignlabError(
         f"No notebooks were found in {here}/notebooks.",
-        "Run it inside a checkout, or say where they are with --notebooks.",
+        "Copy them there with `alignlab notebooks .`, or say where they are with "
+        "--notebooks.",
     )
 
 
@@ -57,6 +59,39 @@ def find_notebooks(folder: Path) -> dict[str, Path]:
             f"{folder} holds no notebooks.", "They are named like 00_name.ipynb."
         )
     return found
+
+
+def shipped_notebooks() -> Path:
+    """The folder of the built notebooks that belong to this release: the checkout's or,
+    if alignlab was installed from a wheel, one inside the package.
+
+    Raises:
+        AlignlabError: if the package came without them.
+    """
+    package = Path(alignlab.__file__).parent
+    for folder in (package / "notebooks", package.parent / "notebooks"):
+        if _numbered(folder):
+            return folder
+    raise AlignlabError(
+        f"{package} came without notebooks.",
+        "Install alignlab from its repository or a wheel, or run `alignlab build`.",
+    )
+
+
+def copy_notebooks(target: Path) -> tuple[list[Path], list[Path]]:
+    """Copy notebooks, and exercises/ below them, into a folder: ``(copied, kept)``.
+    What is there already may hold somebody's work, so it is kept."""
+    source = shipped_notebooks()
+    copied, kept = [], []
+    for notebook in _numbered(source) + _numbered(source / "exercises"):
+        place = target / notebook.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists():
+            kept.append(place)
+        else:
+            shutil.copyfile(notebook, place)
+            copied.append(place)
+    return copied, kept
 
 
 def assigned_names(source: str) -> list[str]:

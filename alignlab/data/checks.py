@@ -45,7 +45,7 @@ class Report(NamedTuple):
         several_turns: with a completion of more than one turn.
         unanswered: conversations whose last turn is not the assistant's.
         prompts_with_markers: whose prompt, or text, holds marks of a chat template
-            ("<|im_start|>", "[INST]", "### Instruction", "Human:"), or, with a
+            (``<|im_start|>``, "[INST]", "### Instruction", "Human:"), or, with a
             tokenizer, its special tokens: the template writes its own around them.
         completions_with_markers: the same of completions.
         duplicates: that repeat the prompt and completions of an earlier row.

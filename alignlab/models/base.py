@@ -404,10 +404,14 @@ def weights_hash(base: str | Path = "1m") -> str:
     is another artifact.
 
     It covers weights, configuration, tokenizer and chat template; of the models that
-    ship, those of all together; of one from the Hub it is the commit. Model cards and
-    pictures do not count.
+    ship, those of all together; of one from the Hub it is the commit; of adapters it
+    also has that of their base model. Model cards and pictures do not count.
     """
-    return _shipped_hash() if is_shipped(base) else contents_hash(base)
+    if is_shipped(base):
+        return _shipped_hash()
+    under = adapters_base(base_path(base))
+    own = contents_hash(base)
+    return f"{own}-{weights_hash(under)}" if under else own
 
 
 @functools.cache

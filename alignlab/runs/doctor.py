@@ -17,6 +17,7 @@ from alignlab.runs.benchmark import matrix_gflops
 from alignlab.runs.profiles import load_profiles
 
 LIBRARIES = "torch transformers trl peft accelerate datasets papermill".split()
+EXTRAS = {"trl": "[trl]", "papermill": "[run]"}  # the others come with alignlab itself
 GB = 1e9
 
 
@@ -53,7 +54,8 @@ def _library(name: str) -> Line:
     try:
         found = version(name)
     except PackageNotFoundError:
-        return Line(name, "missing", False, "python -m pip install alignlab")
+        remedy = f"python -m pip install 'alignlab{EXTRAS.get(name, '')}'"
+        return Line(name, "missing", False, remedy)
     oldest, tested = oldest_versions().get(name, "0"), tested_versions().get(name)
     if _as_numbers(found) < _as_numbers(oldest):
         remedy = f"python -m pip install --upgrade '{name}>={oldest}'"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignlab.errors import AlignlabError
+from alignlab.errors import AlignlabError, needs_extra
 from alignlab.runs.watch import Watch
 
 
@@ -51,8 +51,9 @@ def execute(
     Raises:
         NotebookFailed: if a cell raised, the time was up, the kernel died, or the
             notebook left before its last cell.
-        AlignlabError: if there is no kernel to run it in.
+        AlignlabError: if papermill is missing, or a kernel to run it in.
     """
+    needs_extra("papermill", "run")
     # Papermill's import takes a second, which `alignlab --help` should not.
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel

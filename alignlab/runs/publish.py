@@ -154,14 +154,14 @@ def _row(verdict: Verdict, adjusted: float | None) -> str:
     cells = (
         f"{SIGNS[verdict.verdict]} **{verdict.verdict}**",
         claim,
-        "<br>".join(_measured(finding) for finding in verdict.findings),
+        "<br>".join(measured(finding) for finding in verdict.findings),
         show_power(verdict.power),
         show_p(adjusted),
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _measured(finding: Finding) -> str:
+def measured(finding: Finding) -> str:
     name = finding.condition.metric.replace("_", " ")
     control = " (control)" if finding.condition.control else ""
     value = "–" if finding.value is None else f"{finding.value:.3f}"

@@ -57,6 +57,7 @@ LIBRARIES = "torch transformers trl datasets numpy scipy scikit-learn".split()
 NOT_IN_FINGERPRINT = (
     "cli.py",
     "course/build.py",
+    "course_cli.py",
     "runs/compare.py",
     "runs/doctor.py",
     "runs/ledger.py",

@@ -22,7 +22,14 @@ from alignlab.models.text import context_length
 from alignlab.seeds import stream, torch_seed
 from alignlab.study.scale import cap
 from alignlab.world import tasks
-from alignlab.world.facts import Fact, World, build_world, is_right, split_subjects
+from alignlab.world.facts import (
+    Fact,
+    World,
+    build_world,
+    is_right,
+    read_relations,
+    split_subjects,
+)
 
 CLASSES = ("HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown")
 # What takes the place of a fact's exposure: a number in the band whose part the class
@@ -213,7 +220,7 @@ def _with_shots(facts: Sequence[Fact], n: int, shots: int) -> Iterator[list[str]
 
 def _prompt(fact: Fact, shown: Sequence[Fact], number: int) -> str:
     """A question behind all of the others that are shown but itself and the last."""
-    questions = build_world(0).relations[fact.relation].questions
+    questions = read_relations()[fact.relation].questions
     question = questions[number % len(questions)]
     others = [other for other in shown if other.subject != fact.subject]
     parts = [

@@ -11,6 +11,7 @@ import warnings
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from alignlab.errors import AlignlabError, needs_extra
 from alignlab.models.text import as_messages, pad_token_id
 from alignlab.training import pairs as preference_pairs
 from alignlab.training import reward
@@ -28,6 +29,16 @@ TRL_NAMES = {
 }
 
 
+def has_trl() -> bool:
+    """Whether TRL is installed; if not, it is said how to have it."""
+    try:
+        needs_extra("trl", "trl")
+    except AlignlabError as error:
+        print(f"Left out: {error}")
+        return False
+    return True
+
+
 # --- SFT ------------------------------------------------------------------------------
 
 
@@ -40,6 +51,7 @@ def compare_sft_losses(
     Args:
         examples: see :func:`alignlab.training.sft.encode`.
     """
+    needs_extra("trl", "trl")
     from trl import SFTConfig, SFTTrainer
 
     batch = collate(encode(tokenizer, examples), pad_token_id(tokenizer))
@@ -78,6 +90,7 @@ def compare_reward_losses(
         pairs: with a prompt column; see :func:`alignlab.training.reward.encode`.
         center_rewards_coefficient: higher ties the rewards of a pair closer to 0.
     """
+    needs_extra("trl", "trl")
     from trl import RewardConfig, RewardTrainer
 
     comparisons = reward.encode(tokenizer, pairs)
@@ -127,6 +140,7 @@ def compare_dpo_losses(
     Raises:
         ValueError: if TRL has no such loss.
     """
+    needs_extra("trl", "trl")
     from trl import DPOConfig, DPOTrainer
 
     if loss_type not in TRL_NAMES:

@@ -26,7 +26,7 @@
 # | **you need** | Python and curiosity; a little probability helps |
 # | **look at first** | the completions in section 1, the figures in 5 and 6 |
 # | **sweeps worth trying** | `model="300k"`, `shots`, `reader_steps` in section 6 |
-# | **on Colab** | run the two set-up lines of the README in a first cell |
+# | **on Colab** | run the set-up cell below first |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure

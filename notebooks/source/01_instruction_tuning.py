@@ -26,7 +26,7 @@
 # | **you need** | notebook 00 (it runs alone: what is missing is built) |
 # | **look at first** | your own training run in section 3, the two curves in section 5 |
 # | **worth changing** | `hand_steps`, `n_examples`; `run.settings` shows all settings |
-# | **on Colab** | run the two set-up lines of the README in a first cell |
+# | **on Colab** | run the set-up cell below first |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
@@ -1132,11 +1132,14 @@ runs.say(
 
 # %%
 batch = [{"prompt": q.prompt, "completion": q.completion} for q in questions]
-ours, theirs = trl_parity.compare_sft_losses(policy, tokenizer, batch)
-runs.record("trl_loss_difference", abs(ours - theirs), unit="nats per token")
-runs.say(
-    "Ours: {ours:.6f} nats per token; TRL's: {theirs:.6f}.", ours=ours, theirs=theirs
-)
+if trl_parity.has_trl():
+    ours, theirs = trl_parity.compare_sft_losses(policy, tokenizer, batch)
+    runs.record("trl_loss_difference", abs(ours - theirs), unit="nats per token")
+    runs.say(
+        "Ours: {ours:.6f} nats per token; TRL's: {theirs:.6f}.",
+        ours=ours,
+        theirs=theirs,
+    )
 
 # %% [markdown]
 # ## 14 · Verdicts

@@ -25,7 +25,7 @@
 # | **you need** | notebook 01 (it runs alone, too) |
 # | **look at first** | the replies in section 1, the two rates in section 7 |
 # | **sweeps worth trying** | `n_facts`, `looks`, `n_most`; `run.settings` shows all |
-# | **on Colab** | run the two set-up lines of the README in a first cell |
+# | **on Colab** | run the set-up cell below first |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure

@@ -26,7 +26,7 @@
 # | **you need** | notebook 01 (it runs alone: what is missing is built, once) |
 # | **look at first** | the loop in section 2, the three panels in section 4 |
 # | **sweeps worth trying** | `n_reward`, `flips`, `n_length`; `run.settings` has all |
-# | **on Colab** | run the two set-up lines of the README in a first cell |
+# | **on Colab** | run the set-up cell below first |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
@@ -1492,14 +1492,15 @@ runs.say("**A simulated rater:** {summary}", summary=simulated.summary())
 # mathematics: one batch, both losses.
 
 # %%
-ours, theirs = trl_parity.compare_reward_losses(model, tokenizer, shown[:16])
-runs.record("trl_loss_difference", abs(ours - theirs), unit="nats per pair")
-runs.say(
-    "Ours: {ours:.6f} nats per pair; TRL's: {theirs:.6f}; they {agree}.",
-    ours=ours,
-    theirs=theirs,
-    agree="agree" if abs(ours - theirs) < 1e-4 else "**do not agree**",
-)
+if trl_parity.has_trl():
+    ours, theirs = trl_parity.compare_reward_losses(model, tokenizer, shown[:16])
+    runs.record("trl_loss_difference", abs(ours - theirs), unit="nats per pair")
+    runs.say(
+        "Ours: {ours:.6f} nats per pair; TRL's: {theirs:.6f}; they {agree}.",
+        ours=ours,
+        theirs=theirs,
+        agree="agree" if abs(ours - theirs) < 1e-4 else "**do not agree**",
+    )
 
 # %% [markdown]
 # ## 14 · Verdicts

@@ -26,7 +26,7 @@
 # | **you need** | notebook 03 (it runs alone: what is missing is built, once) |
 # | **look at first** | the replies in section 1, your own update in section 6 |
 # | **sweeps worth trying** | `updates`, `betas`, `tries`; `run.settings` has all |
-# | **on Colab** | run the two set-up lines of the README in a first cell |
+# | **on Colab** | run the set-up cell below first |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure

@@ -27,7 +27,7 @@
 # | **you need** | notebooks 03 and 04 (it runs alone: what is missing is built) |
 # | **look at first** | your own loop in section 3, the log-ratios in section 5 |
 # | **sweeps worth trying** | `family_used`, `close_used`; `run.settings` has all |
-# | **on Colab** | run the two set-up lines of the README in a first cell |
+# | **on Colab** | run the set-up cell below first |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
@@ -61,9 +61,9 @@ from alignlab.study.chains import Chain
 from alignlab.study.chains import chains as make_chains
 from alignlab.study.optimising import DPO_RECIPE, gold_of
 from alignlab.study.scale import cap
+from alignlab.training import trl_parity
 from alignlab.training.pairs import encode_pairs, log_probs_of
 from alignlab.training.sft import collate, encode
-from alignlab.training.trl_parity import compare_dpo_losses
 from alignlab.world import gold
 
 use_style()
@@ -1118,13 +1118,16 @@ runs.say(
 # `label_smoothing`, which in ours makes cDPO.
 
 # %%
-ours, theirs = compare_dpo_losses(
-    policy, tokenizer, pairs[:16], reference, beta=arms.FAMILY["DPO"]["beta"]
-)
-runs.record("trl_dpo_loss_difference", abs(ours - theirs), unit="nats per pair")
-runs.say(
-    "Ours: {ours:.6f} nats per pair; TRL's: {theirs:.6f}.", ours=ours, theirs=theirs
-)
+if trl_parity.has_trl():
+    ours, theirs = trl_parity.compare_dpo_losses(
+        policy, tokenizer, pairs[:16], reference, beta=arms.FAMILY["DPO"]["beta"]
+    )
+    runs.record("trl_dpo_loss_difference", abs(ours - theirs), unit="nats per pair")
+    runs.say(
+        "Ours: {ours:.6f} nats per pair; TRL's: {theirs:.6f}.",
+        ours=ours,
+        theirs=theirs,
+    )
 
 # %% [markdown]
 # ## 13 · Verdicts

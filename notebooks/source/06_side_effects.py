@@ -25,7 +25,7 @@
 # | **you need** | notebooks 03 and 04 (it runs alone: what is missing is built) |
 # | **look at first** | the replies in section 1, rise and fall in section 2 |
 # | **sweeps worth trying** | `at`, `temperatures`; `run.settings` shows all |
-# | **on Colab** | run the two set-up lines of the README in a first cell |
+# | **on Colab** | run the set-up cell below first |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure

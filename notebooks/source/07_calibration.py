@@ -27,7 +27,7 @@
 # | **you need** | notebook 01 (it runs alone: what is missing is built) |
 # | **look at first** | the earnings in section 2, the three panels of section 5 |
 # | **sweeps worth trying** | `betas`, `steps`, `model`; `run.settings` shows all settings |
-# | **on Colab** | run the two set-up lines of the README in a first cell |
+# | **on Colab** | run the set-up cell below first |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure

@@ -27,7 +27,7 @@
 # | **you need** | notebook 07, for its policies (it runs alone: what is missing is built) |
 # | **look at first** | section 2, and the frontier of section 6 |
 # | **sweeps worth trying** | `ns`, `weights`; `run.settings` shows all settings |
-# | **on Colab** | run the two set-up lines of the README in a first cell |
+# | **on Colab** | run the set-up cell below first |
 
 # %% tags=["parameters"]
 profile = "cpu"  # smoke, cpu, full or gpu: how much to measure

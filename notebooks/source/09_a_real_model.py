@@ -1016,6 +1016,14 @@ knows = record("right_minus_guessing", lead)
 cured = record("squared_error_mended_by_temperature", raw - mended)
 record("squared_error_as_it_comes", raw)
 left = record("share_of_squared_error_left", mended / raw)
+
+
+def warmth(temperatures):
+    """The median of temperatures in words: without bound where nothing beats guessing."""
+    median = np.median(temperatures)
+    return f"{median:.1f}" if median < 100 else "more than 100, which is to guess,"
+
+
 fits = {
     name: [analysis.fitted_temperature(row, name) for row in rows[START]]
     for name in sets
@@ -1031,9 +1039,7 @@ runs.say(
         "**worse than guessing**",
         "which these seeds do not tell from nothing",
     ),
-    fits=", ".join(
-        f"{np.median(values):.1f} ({name})" for name, values in fits.items()
-    ),
+    fits=", ".join(f"{warmth(values)} ({name})" for name, values in fits.items()),
     cured=reading(
         cured,
         "so one number mends most of it"
@@ -1106,9 +1112,9 @@ runs.show_verdicts()
 # %% [markdown]
 # ## What the big labs do that we left out
 #
-# * **Size.** A reward model of 135 million parameters from a few hundred ratings, and a
-#   dozen updates of sixteen replies. There, both are a thousand times as large and more;
-#   profile `gpu` takes a step in that direction.
+# * **Size.** A reward model of 135 million parameters from some hundred ratings, and a
+#   handful of updates of sixteen replies. There, both are a thousand times as large and
+#   more; profile `gpu` takes a step in that direction.
 # * **People who rate what the policy writes**, again and again. Our raters saw sentences
 #   of professional critics, long before; the policy's own never met one of them.
 # * **A task that matters.** To please in one sentence about a film is a toy, though a

@@ -9,13 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import datasets
-import evaluate
-import numpy as np
-from evaluate.naming import camelcase_to_snakecase
+from alignlab.errors import needs_extra
 
-from alignlab import calibration
-from alignlab.calibration.checks import as_array, in_full_precision, is_half
+needs_extra("evaluate", "evaluate")
+
+import datasets  # noqa: E402
+import evaluate  # noqa: E402
+import numpy as np  # noqa: E402
+from evaluate.naming import camelcase_to_snakecase  # noqa: E402
+
+from alignlab import calibration  # noqa: E402
+from alignlab.calibration.checks import as_array, in_full_precision, is_half  # noqa: E402
 
 FOLDER = Path(__file__).parent
 

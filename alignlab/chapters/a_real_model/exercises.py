@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from alignlab.course.checks import Case, Exercise, tensor
+from alignlab.course.exercise import Case, Exercise, tensor
 
 if TYPE_CHECKING:
     from torch import Tensor

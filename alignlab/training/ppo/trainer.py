@@ -514,7 +514,7 @@ class PPOTrainer(Trainer):
 
         Returns:
             score, reward/NAME, kl, kl_exact, entropy, completion_length and eos_rate,
-            as in the training rows, each with the prefix "eval_"; ``eval_completions``
+            as in the training rows, each with the prefix ``eval_``; ``eval_completions``
             holds the texts.
         """
         prompts, args, clock = self.eval_dataset, self.args, Clock()

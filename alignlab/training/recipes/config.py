@@ -227,6 +227,7 @@ _OF = {
     "use_cpu": ": `device: cpu`",
     "push_to_hub": ": `push_to_hub: owner/name`",
     "hub_model_id": ": `push_to_hub: owner/name`",
+    "model_init_kwargs": ": `dtype`, `attn_implementation`",
 }
 
 
@@ -305,7 +306,13 @@ def _is_odd(value: object, allowed: tuple[type, ...]) -> bool:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number, as everyone but YAML 1.1 does, and no key twice."""
+    """YAML as people write it: 1e-4 is a number and `no` a word, which in YAML 1.1 they
+    are not, and no key is there twice."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, regex) for tag, regex in kinds if not tag.endswith(":bool")]
+        for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -317,6 +324,11 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool",
+    re.compile(r"^(true|True|TRUE|false|False|FALSE)$"),
+    list("tTfF"),
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),

@@ -54,8 +54,8 @@ def training_arguments(recipe: Recipe) -> tuple[object, list[str]]:
         values |= ours
         if ours:
             notes.append(
-                f"On a CPU {' and '.join(ours)} {'are' if len(ours) > 1 else 'is'} off "
-                "unless args says otherwise; TRL has them on."
+                f"Off on a CPU unless args says otherwise: {', '.join(ours)}. TRL has "
+                "them on."
             )
     values.setdefault("ddp_find_unused_parameters", False)  # there are none
     for name in _as_list(values.get("report_to")):
@@ -72,6 +72,7 @@ def training_arguments(recipe: Recipe) -> tuple[object, list[str]]:
         use_cpu=recipe.device == "cpu",
         push_to_hub=False,  # at the end, with our card
         hub_model_id=None,
+        **({"dtype": recipe.dtype} if recipe.stage == "ppo" else OF_LOADING),
     )
     if recipe.device not in (None, args.device.type):
         raise AlignlabError(
@@ -85,6 +86,9 @@ def training_arguments(recipe: Recipe) -> tuple[object, list[str]]:
             "it counts, though args has neither bf16 nor fp16."
         )
     return args, notes
+
+
+OF_LOADING = {"model_init_kwargs": None}  # TRL would ignore them
 
 
 def _require_device(device: str | None) -> str:

@@ -80,6 +80,8 @@ def test_numbers_are_read_as_people_write_them(file):
     assert read_recipe("dpo", file(TEXT)).args == {"learning_rate": 1e-5}
     made = read_recipe("dpo", file(TEXT), ["args.beta=5E-2", "args.max_length=null"])
     assert made.args == {"learning_rate": 1e-5, "beta": 0.05, "max_length": None}
+    made = read_recipe("dpo", file(TEXT), ["args.save_strategy=no", "args.bf16=true"])
+    assert made.args["save_strategy"] == "no" and made.args["bf16"] is True
 
 
 def test_overrides_reach_what_is_nested_or_not_there_yet(file):
