@@ -187,8 +187,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate(step)
 
+            weights = [weigh(part) for part in parts] if len(parts) > 1 else [1]
             compute = partial(_gradient, model, loss_fn, device=device, dtype=autocast)
-            loss, logs = compute(parts, [weigh(part) for part in parts])
+            loss, logs = compute(parts, weights)
             grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
             unread.append({"loss": loss, "grad_norm": grad_norm, **logs})
             last = step + 1 == steps

@@ -152,7 +152,7 @@ def _kernel(op, *args, **kwargs):
     host_args = to_host(args)
     host_kwargs = {name: to_host(x) for name, x in kwargs.items()}
     if on_cpu and pairs:
-        _require_one_device(op, on_cpu)
+        _require_one_device(op, args, on_cpu)
     if op in _WAITS:
         _count(_WAITS[op])
     result = op(*host_args, **host_kwargs)
@@ -186,7 +186,22 @@ def _follow(tensor: Tensor, host: Tensor, known: dict) -> None:
         known[host.untyped_storage().data_ptr()] = tensor.untyped_storage()
 
 
-def _require_one_device(op, on_cpu: list[Tensor]) -> None:
+# A GPU's tensor may be indexed by tensors of the CPU, which are copied.
+_INDEXING = {
+    _aten.index,
+    _aten.index_put,
+    _aten.index_put_,
+    _aten._index_put_impl_,
+    _aten._unsafe_index,
+}
+
+
+def _require_one_device(op, args: tuple, on_cpu: list[Tensor]) -> None:
+    if op.overloadpacket in _INDEXING and args[0].device.type == NAME:
+        indices = {id(x) for x in args[1]}
+        for _ in indices & {id(x) for x in on_cpu}:
+            _count("copy")
+        on_cpu = [x for x in on_cpu if id(x) not in indices]
     if any(x.dim() for x in on_cpu):
         raise RuntimeError(
             f"Expected all tensors to be on the same device, but found at least two "
@@ -259,7 +274,8 @@ _expected: list = []
 
 
 class Generator(torch._C.Generator):
-    """torch's generators, and those of the device, which draw what the CPU's would."""
+    """torch's generators, and those of the device, which draw what the CPU's would. Not
+    shown is that the CPU refuses one of the device."""
 
     def __new__(cls, device="cpu"):
         device = torch.device(device)

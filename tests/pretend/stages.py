@@ -174,8 +174,30 @@ def planted() -> dict:
     return {}
 
 
+def refusals() -> dict:
+    """What a GPU refuses, each with the first words of its error."""
+    numbers = torch.arange(3.0, device=pretend_device.NAME)
+    refused = {
+        "numpy": numbers.numpy,
+        "two devices": lambda: numbers + torch.ones(3),
+        "generator": lambda: torch.rand(
+            3, device=pretend_device.NAME, generator=torch.Generator("cpu")
+        ),
+        "index": lambda: torch.ones(3)[numbers.long()],
+    }
+    errors = {}
+    for name, call in refused.items():
+        try:
+            call()
+        except (RuntimeError, TypeError) as error:
+            errors[name] = str(error)[:60]
+    allowed = numbers[torch.tensor([2])] * torch.tensor(2.0)
+    return {"errors": errors, "allowed": allowed.tolist()}
+
+
 STAGES = (
-    sft, sampler, reward_model, ppo, ppo_lora, grpo, dpo, kto, elicitation, planted
+    sft, sampler, reward_model, ppo, ppo_lora, grpo, dpo, kto, elicitation, planted,
+    refusals,
 )  # fmt: skip
 
 

@@ -42,6 +42,12 @@ def test_a_tensor_left_on_the_cpu_is_refused(stages):
     assert "two devices, pretend:0 and cpu" in stages["planted"]["error"]
 
 
+def test_the_device_refuses_what_a_gpu_refuses(stages):
+    errors = stages["refusals"]["errors"]
+    assert list(errors) == ["numpy", "two devices", "generator", "index"]
+    assert stages["refusals"]["allowed"] == [4.0]  # by an index and a number of the CPU
+
+
 def test_ppo_computes_on_the_device(stages):
     assert stages["ppo"]["device"].startswith("pretend")
 

@@ -372,6 +372,17 @@ def test_memory_that_has_run_out_says_what_to_change(error):
     assert "\n" not in raised.value.message
 
 
+def test_a_batch_may_be_empty():
+    """Where the loss function has its data by itself."""
+    own = next(rows())
+
+    def full_batch(model, batch):
+        assert batch == {}
+        return copying(model, own)
+
+    assert len(run(Toy(), itertools.repeat({}), full_batch, steps=2)) == 2
+
+
 def test_other_errors_pass():
     def broken(model, batch):
         raise RuntimeError("something else")
