@@ -265,7 +265,7 @@ def test_imports_go_down(path):
         ("calibration/metrics.py", "from ..objectives import sft_loss"),
         ("calibration/checks.py", "from alignlab.errors import AlignlabError"),
         ("models/base.py", "def f():\n    from alignlab.world import gold"),
-        ("models/base.py", "from .. import data"),
+        ("models/base.py", "from .. import world"),
         ("data/__init__.py", "from ..training.sft import finetune"),
         ("models/base.py", "import alignlab.training.loop"),
         ("training/ppo/update.py", "from alignlab import evaluation"),

@@ -44,7 +44,8 @@ def subjects(split: str) -> tuple[str, ...]:
     """Subjects of a split, "train" or "test": always the same ones.
 
     They are the countries and elements with at least one known fact. A model of this
-    size cannot repeat names it has seldom read, so cities and words are left out.
+    size cannot repeat names it has seldom read, so cities and words are left out. In a
+    world as another model knows it (``study.knowledge``) all real ones count.
 
     Raises:
         ValueError: if the split is neither "train" nor "test".
@@ -52,7 +53,7 @@ def subjects(split: str) -> tuple[str, ...]:
     if split not in ("train", "test"):
         raise ValueError(f'split is {split!r}; it can be "train" or "test"')
     world = tasks.default_world()
-    known = {fact.subject for fact in world.facts if fact.known}
+    known = {fact.subject for fact in world.facts if fact.known or fact.knowledge}
     names = [s for kind in KINDS for s in world.subjects(kind) if s in known]
     order = stream(0, "subjects to test on").permutation(len(names))
     tested = min(TESTED, len(names) // 2)

@@ -22,7 +22,14 @@ from alignlab.models.text import context_length
 from alignlab.seeds import stream, torch_seed
 from alignlab.study.scale import cap
 from alignlab.world import tasks
-from alignlab.world.facts import Fact, World, build_world, is_right, split_subjects
+from alignlab.world.facts import (
+    Fact,
+    World,
+    build_world,
+    is_right,
+    read_relations,
+    split_subjects,
+)
 
 CLASSES = ("HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown")
 # What takes the place of a fact's exposure: a number in the band whose part the class
@@ -43,8 +50,8 @@ class Asking:
         facts: of each relation that are kept in the world; 0 keeps all.
         prompts: different sets of worked examples, each asked greedily.
         shots: worked examples; fewer where the model's context is short.
-        samples: answers with each set to a question that was never right greedily. More
-            of any tell the classes apart better, and take longer.
+        samples: answers to each question that was never answered rightly so. More of
+            any tell the classes apart better, and take longer.
     """
 
     facts: int
@@ -53,8 +60,8 @@ class Asking:
     samples: int
 
 
-THOROUGH = Asking(facts=0, prompts=5, shots=4, samples=4)  # on a GPU
-BRIEF = Asking(facts=40, prompts=2, shots=2, samples=1)
+THOROUGH = Asking(facts=0, prompts=5, shots=4, samples=16)  # on a GPU
+BRIEF = Asking(facts=30, prompts=2, shots=2, samples=1)
 
 # --- The base model of a process ------------------------------------------------------
 
@@ -148,7 +155,7 @@ def _shares_right(
         model,
         tokenizer,
         [facts[number] for number in doubtful],
-        [prompts[number] * asking.samples for number in doubtful],
+        [prompts[number][:1] * asking.samples for number in doubtful],
         temperature=TEMPERATURE,
         seed=torch_seed(0, "what a model knows"),
     )
@@ -163,7 +170,7 @@ def _right(
     """Of each fact the share of its prompts that the model goes on rightly with."""
     flat = [prompt for own in prompts for prompt in own]
     longest = cap(tokenizer, ANSWER)
-    options |= dict(chat=False, batch_size=64)
+    options |= dict(chat=False, batch_size=128)
     replies = iter(complete(model, tokenizer, flat, longest, **options))
     shares = []
     for fact, own in zip(facts, prompts, strict=True):
@@ -213,7 +220,7 @@ def _with_shots(facts: Sequence[Fact], n: int, shots: int) -> Iterator[list[str]
 
 def _prompt(fact: Fact, shown: Sequence[Fact], number: int) -> str:
     """A question behind all of the others that are shown but itself and the last."""
-    questions = build_world(0).relations[fact.relation].questions
+    questions = read_relations()[fact.relation].questions
     question = questions[number % len(questions)]
     others = [other for other in shown if other.subject != fact.subject]
     parts = [
