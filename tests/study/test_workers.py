@@ -80,7 +80,7 @@ def lab(tmp_path_factory):
         with distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=50,
             env=own,  # also of a worker that is started again
         ) as cluster:
@@ -225,8 +225,7 @@ def scheduler(monkeypatch):
 
     def start(n_workers, threads=1):
         options = dict(n_workers=n_workers, threads_per_worker=threads)
-        options |= dict(processes=False, dashboard_address=None, silence_logs=50)
-        options["scheduler_kwargs"] = {"dashboard": False}
+        options |= dict(processes=False, dashboard_address=":0", silence_logs=50)
         clusters.append(distributed.LocalCluster(protocol="tcp://", **options))
         return clusters[-1].scheduler_address
 
