@@ -5,6 +5,7 @@ whatever changes a result also changes its name.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from types import ModuleType
 import platformdirs
 from filelock import FileLock, Timeout
 
-from alignlab import provenance
+from alignlab import provenance, store
 from alignlab.errors import AlignlabError, explained_if_full
 
 META = ".artifact.json"  # in each artifact: what made it, and the hash of every file
@@ -62,7 +63,8 @@ def artifact(
     ``build`` writes into a temporary folder that is renamed when it returns, so a
     killed build leaves nothing that looks complete. If two processes ask at once, one
     builds and the other waits. An artifact whose files have changed since is reported
-    in a warning and built again.
+    in a warning and built again. Where a store is named (:mod:`alignlab.store`), it is
+    asked first and given what was built.
 
     Args:
         kind: a short name for people who look into the cache ("sft", "tasks").
@@ -84,8 +86,10 @@ def artifact(
         if damage:
             warnings.warn(f"{damage}; {kind} is built again.", stacklevel=2)
             shutil.rmtree(path)
-        if not path.exists():
+        if not path.exists() and not _fetched(path):
             _build(build, path, kind, key, code)
+            if store.store_url():
+                store.put(_stored_name(path), path)
     return path
 
 
@@ -131,9 +135,37 @@ def _build(build: Callable, path: Path, kind: str, key: Mapping, code: Code) -> 
                 for name, (size, _) in _files(unfinished).items()
             }
             (unfinished / META).write_text(json.dumps(meta), encoding="utf-8")
-            os.replace(unfinished, path)
+            _move_into_place(unfinished, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _move_into_place(unfinished: Path, path: Path) -> None:
+    """Rename a finished artifact. In a folder on a network another machine may have
+    been first although the lock was ours and the path did not show; theirs stays."""
+    try:
+        os.replace(unfinished, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def _fetched(path: Path) -> bool:
+    """Whether the store had the artifact, whole; the caller holds the path's lock."""
+    unfinished = path.with_name(UNFINISHED + path.name)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    if not store.store_url() or not store.fetch(_stored_name(path), unfinished):
+        return False
+    if damage := _damage(unfinished):
+        warnings.warn(f"In the store, {damage}; it is built again.", stacklevel=3)
+        shutil.rmtree(unfinished)
+        return False
+    _move_into_place(unfinished, path)
+    return True
+
+
+def _stored_name(path: Path) -> str:
+    return path.relative_to(cache_dir() / "artifacts").as_posix()
 
 
 @contextlib.contextmanager
@@ -156,12 +188,16 @@ def _locked(path: Path, wait: bool = True) -> Iterator[bool]:
 
     The lock file is removed afterwards. Lock files are opened and removed only under
     the lock ``all.lock``, so nobody can hold one that was removed.
+
+    Raises:
+        AlignlabError: if the file system has no locks, as some on networks.
     """
     folder = cache_dir() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{path.name.removeprefix(UNFINISHED)}.lock")
-    while not (acquired := _acquired(lock, folder)) and wait:
-        time.sleep(0.05)
+    with _explained_if_lockless(folder):
+        while not (acquired := _acquired(lock, folder)) and wait:
+            time.sleep(0.05)
     if not acquired:
         yield False
         return
@@ -171,6 +207,23 @@ def _locked(path: Path, wait: bool = True) -> Iterator[bool]:
         with FileLock(folder / "all.lock"):
             lock.release()
             Path(lock.lock_file).unlink(missing_ok=True)
+
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextlib.contextmanager
+def _explained_if_lockless(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, NotImplementedError) as error:  # the latter: filelock, of ENOSYS
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        raise AlignlabError(
+            f"The file system of {folder} has no locks: {error}.",
+            "Mount it with locks (NFS 4, or `flock` for Lustre), or give each machine "
+            "an ALIGNLAB_CACHE of its own and all of them one --store URL.",
+        ) from error
 
 
 def _acquired(lock: FileLock, folder: Path) -> bool:

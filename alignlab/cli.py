@@ -125,6 +125,20 @@ def run(
         Path | None,
         typer.Option("--notebooks", help="Their folder; in a checkout it is found."),
     ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="dask: arms run on a cluster's workers; by default here."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Its scheduler, such as tcp://HOST:8786."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Where machines leave artifacts for each other."
+        ),
+    ] = None,
 ) -> None:
     """Execute the notebooks and write a report.
 
@@ -137,20 +151,23 @@ def run(
     - `alignlab run 00 03-05 --profile smoke` — some of them, in seconds
     - `alignlab run 01 --param seed=7 --param seeds=5` — other seeds, and more of them
     - `alignlab run --resume` — continue the latest run, keeping what is finished
+    - `alignlab run --backend dask --address tcp://HOST:8786` — on many machines
     """
     from alignlab.runs.folders import resume_command, short_path
     from alignlab.runs.runner import run_series
+    from alignlab.study.workers import engaged
 
-    result = run_series(
-        notebooks or (),
-        profile=profile,
-        params=param or (),
-        out=out,
-        resume=resume,
-        timeout=timeout,
-        keep_going=keep_going,
-        notebooks=folder,
-    )
+    with engaged(backend, address, store):
+        result = run_series(
+            notebooks or (),
+            profile=profile,
+            params=param or (),
+            out=out,
+            resume=resume,
+            timeout=timeout,
+            keep_going=keep_going,
+            notebooks=folder,
+        )
     console = Console(stderr=True)
     for failure in result.failures:
         kept = short_path(result.folder / f"{failure.notebook}.failed.ipynb")

@@ -32,6 +32,7 @@ PASSIVE = {
     "alignlab.files",
     "alignlab.imported",
     "alignlab.provenance",
+    "alignlab.store",
     "alignlab.study.arms",
 }
 

@@ -252,3 +252,54 @@ def judge(name: str = "llama", seed: int = 1, size: float = 20.0):
     with torch.no_grad():
         made.score.weight.mul_(size)
     return made.eval()
+
+
+# --- A base model as people keep one in a folder --------------------------------------
+
+QWEN_TURNS = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\n"
+    "You are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def qwen2_folder(folder, texts, seed: int = 0):
+    """Write a random model to a folder, like Qwen2 in all but its size: byte-level BPE,
+    ChatML with a system prompt of its own, EOS that ends turns beside another token for
+    padding, no BOS token, and more embeddings than tokens. Returns the folder.
+
+    Args:
+        texts: to learn the vocabulary of 1,000 tokens from.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    made = transformers.Qwen2TokenizerFast(
+        tokenizer_object=bpe,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        unk_token=None,
+        bos_token=None,
+    )
+    made.chat_template = QWEN_TURNS
+    torch.manual_seed(seed)
+    config = transformers.Qwen2Config(
+        **SMALL | dict(vocab_size=1024, max_position_embeddings=1024),
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=made.eos_token_id,
+        pad_token_id=made.pad_token_id,
+    )
+    transformers.Qwen2ForCausalLM(config).save_pretrained(folder)
+    made.save_pretrained(folder)
+    return folder

@@ -275,7 +275,8 @@ def load_weights(auto_class, name_or_path: str | Path, dtype="float32", **option
 
     adapters = PeftConfig.from_pretrained(name_or_path)
     try:
-        model = auto_class.from_pretrained(base, dtype=dtype, **options)
+        with _no_report():  # of a head that comes with the adapters
+            model = auto_class.from_pretrained(base, dtype=dtype, **options)
     except (OSError, ValueError) as error:
         raise AlignlabError(
             f"{name_or_path} holds adapters for {base!r}, which cannot be loaded: "
@@ -288,6 +289,18 @@ def load_weights(auto_class, name_or_path: str | Path, dtype="float32", **option
     model = PeftModel.from_pretrained(model, name_or_path, is_trainable=trainable)
     freeze_coarse(model)
     return model
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    from transformers.utils import logging
+
+    usual = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(usual)
 
 
 def freeze_coarse(model) -> None:
@@ -387,10 +400,14 @@ def weights_hash(base: str | Path = "1m") -> str:
     is another artifact.
 
     It covers weights, configuration, tokenizer and chat template; of the models that
-    ship, those of all together; of one from the Hub it is the commit. Model cards and
-    pictures do not count.
+    ship, those of all together; of one from the Hub it is the commit; of adapters it
+    also has that of their base model. Model cards and pictures do not count.
     """
-    return _shipped_hash() if is_shipped(base) else contents_hash(base)
+    if is_shipped(base):
+        return _shipped_hash()
+    under = adapters_base(base_path(base))
+    own = contents_hash(base)
+    return f"{own}-{weights_hash(under)}" if under else own
 
 
 @functools.cache

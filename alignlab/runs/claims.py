@@ -66,6 +66,9 @@ class Claim:
         measured_as, control, reference: prose.
         conditions: effects and controls.
         min_seeds: with fewer there is no verdict.
+        needs_known_pretraining: what of its model's pretraining it rests on, such as
+            "how often each fact was stated". Where a model of other people's is run
+            nobody knows that, and there is no verdict. Empty if any model will do.
         chosen_by_looking: what was chosen after a pilot had been seen.
         former: the claims that it replaces.
     """
@@ -78,6 +81,7 @@ class Claim:
     reference: str
     conditions: tuple[Condition, ...]
     min_seeds: int
+    needs_known_pretraining: str = ""
     chosen_by_looking: str = ""
     former: tuple[Former, ...] = ()
 

@@ -21,6 +21,7 @@ from alignlab.evaluation.intervals import (
     mean_of_seeds_and_items,
 )
 from alignlab.files import read_json, write_atomically, write_json
+from alignlab.models.base import is_shipped
 from alignlab.runs.claims import load_claims
 from alignlab.runs.judging import Verdict, VerdictTable, judge_notebook
 from alignlab.runs.profiles import notebook_settings
@@ -29,6 +30,14 @@ from alignlab.study.arms import quiet_empty_replies
 # The settings that `alignlab run --param` overrides, left here for the notebook.
 SETTINGS_FILE = "settings.json"
 METRICS_FILE = "metrics.json"
+
+# What every notebook says of a base model that does not ship.
+FOREIGN = (
+    "**Base model: {model}.** What it was pretrained on is not known, and it has not "
+    "read this world's text. So *known* are the facts that it gives when it is asked "
+    "for them, *never shown* are those about made-up subjects alone, and how often it "
+    "has read a fact is unknown. Claims that rest on that have no verdict here."
+)
 
 _current: "Run | None" = None
 
@@ -102,6 +111,8 @@ def start(
         notebook, profile, seeds, SimpleNamespace(**settings), device, folder
     )
     _save()
+    if "model" in settings and not is_shipped(settings["model"]):
+        _show(FOREIGN.format(model=settings["model"]))
     return _current
 
 
@@ -304,7 +315,8 @@ def verdicts(notebook: str | None = None) -> list[Verdict]:
         notebook: two digits; by default the open run's notebook.
     """
     run = current()
-    return judge_notebook((notebook or run.notebook)[:2], run.metrics)
+    number, model = (notebook or run.notebook)[:2], vars(run.settings).get("model")
+    return judge_notebook(number, run.metrics, model)
 
 
 def show_verdicts() -> VerdictTable:

@@ -19,6 +19,7 @@ The verdict on a claim is the first row that fits; "any" and "all" are of condit
 =================== ================= ========================= ======================
 verdict             controls          effects                   note
 =================== ================= ========================= ======================
+pretraining unknown whatever          whatever                  what the claim rests on
 not measured        any missing       any missing
 needs profile full  too few seeds     too few seeds             fewer than ``min_seeds``
 uninformative       any not repr.     whatever                  nothing is learnt
@@ -47,6 +48,7 @@ from alignlab.evaluation.intervals import (
     mean_of_seeds,
     t_interval,
 )
+from alignlab.models.base import is_shipped
 from alignlab.runs.claims import Claim, Condition, load_claims
 
 REPRODUCED = "reproduced"
@@ -55,6 +57,7 @@ NOT_REPRODUCED = "not reproduced"
 INCONCLUSIVE = "inconclusive"
 UNINFORMATIVE = "uninformative"
 NEEDS_FULL = "needs profile full"
+PRETRAINING_UNKNOWN = "pretraining unknown"
 NOT_MEASURED = "not measured"
 
 SIGNS = {
@@ -64,6 +67,7 @@ SIGNS = {
     INCONCLUSIVE: "≈",
     UNINFORMATIVE: "∅",
     NEEDS_FULL: "…",
+    PRETRAINING_UNKNOWN: "?",
     NOT_MEASURED: "–",
 }
 
@@ -74,6 +78,7 @@ LEGEND = {
     INCONCLUSIVE: "an interval is too wide to say",
     UNINFORMATIVE: "a control failed, so the measurement shows nothing",
     NEEDS_FULL: "measured on too few seeds for a verdict",
+    PRETRAINING_UNKNOWN: "it needs a model whose pretraining is known",
     NOT_MEASURED: "no run has recorded it",
 }
 
@@ -135,7 +140,7 @@ class Verdict:
     def p(self) -> float | None:
         """The largest p-value of its conditions: that of the claim as a whole. None
         without a verdict."""
-        if self.verdict in (NOT_MEASURED, NEEDS_FULL):
+        if self.verdict in (NOT_MEASURED, NEEDS_FULL, PRETRAINING_UNKNOWN):
             return None
         return max(finding.p for finding in self.findings)
 
@@ -146,7 +151,9 @@ class Verdict:
         return min(powers, default=None)
 
 
-def judge_claim(claim: Claim, metrics: Mapping[str, Mapping]) -> Verdict:
+def judge_claim(
+    claim: Claim, metrics: Mapping[str, Mapping], model: str | None = None
+) -> Verdict:
     """The verdict on a claim, from the metrics that a notebook recorded.
 
     A metric without values per seed counts as one seed; one that was recorded for a
@@ -155,10 +162,20 @@ def judge_claim(claim: Claim, metrics: Mapping[str, Mapping]) -> Verdict:
     Args:
         claim: with its conditions, including controls.
         metrics: what ``record`` wrote, by name: value, low, high, seeds, claim.
+        model: the base model that was run, by default one that ships. Of any other the
+            pretraining is not known: a claim that rests on it has no verdict, nor have
+            its conditions, whose values are shown all the same.
     """
     findings = _with_results(
         _find(item, _metric_of(claim, item, metrics)) for item in claim.conditions
     )
+    if claim.needs_known_pretraining and model is not None and not is_shipped(model):
+        unjudged = tuple(replace(f, result=None, power=None) for f in findings)
+        reason = (
+            f"nobody knows {' '.join(claim.needs_known_pretraining.split())} in the "
+            f"pretraining of {model}; the models that ship can show it"
+        )
+        return Verdict(claim, PRETRAINING_UNKNOWN, reason, unjudged)
     verdict, at_fault = _decide(claim, findings)
     return Verdict(claim, verdict, "; ".join(map(str, at_fault)), findings)
 
@@ -302,10 +319,17 @@ def _decide(claim: Claim, findings: tuple[Finding, ...]) -> tuple[str, list[Find
     return REPRODUCED, everything
 
 
-def judge_notebook(number: str, metrics: Mapping[str, Mapping]) -> list[Verdict]:
-    """Verdicts on every claim of one notebook, in the order of claims.yaml."""
+def judge_notebook(
+    number: str, metrics: Mapping[str, Mapping], model: str | None = None
+) -> list[Verdict]:
+    """Verdicts on every claim of one notebook, in the order of claims.yaml.
+
+    Args:
+        number: the notebook's two digits.
+        metrics, model: as for :func:`judge_claim`.
+    """
     return [
-        judge_claim(claim, metrics)
+        judge_claim(claim, metrics, model)
         for claim in load_claims().values()
         if claim.notebook == number
     ]
@@ -315,14 +339,22 @@ def judge_recorded(notebooks: Mapping[str, Mapping]) -> list[Verdict]:
     """Verdicts on all claims, in the order of the chapters.
 
     Args:
-        notebooks: recorded sections by name, each with its ``metrics``; the claims of a
-            notebook that is not among them are not measured.
+        notebooks: recorded sections by name, each with its ``metrics`` and
+            ``settings``; the claims of a notebook that is not among them are not
+            measured.
     """
     sections = {name[:2]: section for name, section in notebooks.items()}
     return [
-        judge_claim(claim, sections.get(claim.notebook, {}).get("metrics", {}))
+        judge_claim(claim, section.get("metrics", {}), model_of(section))
         for claim in load_claims().values()
+        for section in [sections.get(claim.notebook, {})]
     ]
+
+
+def model_of(section: Mapping) -> str | None:
+    """The base model of a recorded section; None if its settings name none, as before
+    there was a choice."""
+    return section.get("settings", {}).get("model")
 
 
 def holm_over(verdicts: Iterable[Verdict]) -> dict[str, float]:
@@ -362,6 +394,8 @@ class VerdictTable(list):
             sign = SIGNS[item.verdict]
             lines.append(f"{sign} {item.verdict:18} {item.claim.id}{power}")
             lines += [f"    {_marked(finding)}" for finding in item.findings]
+            if item.verdict == PRETRAINING_UNKNOWN:
+                lines.append(f"    {item.reason}")
             if item.claim.chosen_by_looking:
                 looked = item.claim.chosen_by_looking.strip()
                 lines.append(f"    chosen by looking: {looked}")
@@ -402,6 +436,8 @@ def _html_rows(verdict: Verdict) -> Iterable[str]:
     """A row for each condition; the verdict and the claim span them all."""
     claim = verdict.claim
     described = f"<code>{claim.id}</code><br>{html.escape(claim.claim)}"
+    if verdict.verdict == PRETRAINING_UNKNOWN:
+        described += f"<br><i>No verdict:</i> {html.escape(verdict.reason)}"
     if claim.chosen_by_looking:
         looked = html.escape(claim.chosen_by_looking)
         described += f"<br><i>Chosen by looking:</i> {looked}"

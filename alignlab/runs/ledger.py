@@ -65,6 +65,9 @@ def explain(verdict: Verdict) -> str:
         f"At least {claim.min_seeds} seeds; power {show_power(verdict.power)}, the "
         "least of its conditions.",
     ]
+    if claim.needs_known_pretraining:
+        rests_on = _plain(claim.needs_known_pretraining)
+        lines.append(f"Needs to be known of the pretraining: {rests_on}.")
     for finding in verdict.findings:
         lines += ["", *_explain_finding(finding)]
     if claim.chosen_by_looking:

@@ -14,6 +14,7 @@ from alignlab.runs.profiles import notebook_settings
 
 # Set by the runner itself, so they cannot come through --param.
 OWN_PARAMETERS = {"profile": "--profile NAME", "out_dir": "--out FOLDER"}
+RENAMED = {"size": "model"}  # what a setting was called before
 
 
 def select_notebooks(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
@@ -49,7 +50,8 @@ def read_parameters(pairs: Iterable[str]) -> dict[str, object]:
     neither.
 
     Raises:
-        AlignlabError: if an item is not NAME=VALUE, or sets what has its own option.
+        AlignlabError: if an item is not NAME=VALUE, sets what has its own option, or
+            has a name of former times.
     """
     parameters = {}
     for pair in pairs:
@@ -62,6 +64,11 @@ def read_parameters(pairs: Iterable[str]) -> dict[str, object]:
         if name in OWN_PARAMETERS:
             raise AlignlabError(
                 f"--param cannot set {name}.", f"Use {OWN_PARAMETERS[name]}."
+            )
+        if name in RENAMED:
+            raise AlignlabError(
+                f"--param {pair}: {name!r} is called {RENAMED[name]!r} now.",
+                f"Write --param {RENAMED[name]}={value}.",
             )
         parameters[name] = _literal(value)
     return parameters

@@ -64,9 +64,10 @@ def notebook_settings(number: str, profile: str, **overrides) -> dict:
     check_profile(profile)
     profiles = load_profiles()
     own = profiles["notebooks"].get(number, {}).get("settings") or {}
+    defaults = profiles["defaults"]
     settings = {
-        name: _in_profile(value, profile)
-        for name, value in {**profiles["defaults"], **own}.items()
+        name: _in_profile(value, profile, defaults.get(name))
+        for name, value in {**defaults, **own}.items()
     }
     for name, value in overrides.items():
         if name not in settings:
@@ -90,9 +91,12 @@ def budget_seconds(number: str, profile: str) -> float | None:
     return budgets.get(profile)
 
 
-def _in_profile(value: object, profile: str) -> object:
-    """A setting has one value per profile, or a single one for all of them."""
-    return value[profile] if isinstance(value, dict) else value
+def _in_profile(value: object, profile: str, default: object = None) -> object:
+    """A setting has one value per profile, or a single one for all of them. A chapter's
+    own may leave profiles out, in which it is the default one."""
+    if not isinstance(value, dict):
+        return value
+    return value[profile] if profile in value else default[profile]
 
 
 def _check_type(name: str, value: object, default: object) -> None:
@@ -100,6 +104,11 @@ def _check_type(name: str, value: object, default: object) -> None:
         raise AlignlabError(
             f"The setting {name!r} is a number; got {value!r}.",
             f"Give a number, for example {name}={default}.",
+        )
+    if isinstance(default, str) and not isinstance(value, str):
+        raise AlignlabError(
+            f"The setting {name!r} is text; got {value!r}.",
+            f"Give it in quotes: {name}=\"'{value}'\".",
         )
 
 

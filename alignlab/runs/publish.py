@@ -15,6 +15,7 @@ from alignlab.runs.folders import FINISHED
 from alignlab.runs.judging import (
     LEGEND,
     POWER_MEANS,
+    PRETRAINING_UNKNOWN,
     SIGNS,
     Finding,
     Verdict,
@@ -101,15 +102,17 @@ def results_table(recorded: dict) -> str:
             "Every recorded number: "
             f"[figures/{RECORDED}](figures/{RECORDED}).",
             "",
-            *_legend(),
+            *_legend({item.verdict for item in verdicts}),
             *_changes(),
         ]
     )
 
 
-def _legend() -> list[str]:
+def _legend(given: set[str]) -> list[str]:
     signs = "; ".join(
-        f"{SIGNS[verdict]} {verdict}: {text}" for verdict, text in LEGEND.items()
+        f"{SIGNS[verdict]} {verdict}: {text}"
+        for verdict, text in LEGEND.items()
+        if verdict != PRETRAINING_UNKNOWN or verdict in given
     )
     return [
         f"{signs}. Null: the value of no effect. {POWER_MEANS} Holm: the claim's "

@@ -16,6 +16,7 @@ from alignlab.runs.judging import (
     Finding,
     holm_over,
     judge_notebook,
+    model_of,
     show_p,
     show_power,
 )
@@ -67,7 +68,7 @@ def _section(folder: Path, run: dict, name: str) -> dict:
         "figures": recorded.get("figures", []),
         "settings": recorded.get("settings", {}),
         "seeds": recorded.get("seeds", []),
-        "verdicts": judge_notebook(name[:2], metrics),
+        "verdicts": judge_notebook(name[:2], metrics, model_of(recorded)),
         "page": _readable_copy(folder, name),
         "budget": budget_seconds(name[:2], run["profile"]),
         "reference_seconds": None if took is None else took * scale,

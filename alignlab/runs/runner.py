@@ -157,12 +157,38 @@ def _jobs(notebooks: Sequence[Path], profile: str, params: Sequence[str]) -> lis
             from alignlab.models.base import require_device
 
             require_device(parameters["device"])
+        overrides = _with_whole_path(overrides)
         settings = notebook_settings(notebook.name[:2], profile, **overrides)
-        inputs = [_sources(notebook), parameters, settings, package, _versions()]
+        model = _contents_of(settings["model"])
+        inputs = [_sources(notebook), parameters, settings, model, package, _versions()]
         text = json.dumps(inputs, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()
         jobs.append(Job(notebook, parameters, overrides, digest))
     return jobs
+
+
+def _with_whole_path(overrides: dict) -> dict:
+    """Settings whose ``model``, where it is a folder, has its whole path: a kernel runs
+    in another folder than the command."""
+    from alignlab.models.base import is_shipped
+
+    model = overrides.get("model")
+    if model is None or is_shipped(model) or not Path(model).expanduser().exists():
+        return overrides
+    return {**overrides, "model": str(Path(model).expanduser().resolve())}
+
+
+def _contents_of(model: str) -> str:
+    """A hash of the base model, which has to be there before a kernel starts; of those
+    that ship nothing, as the package's own hash covers them.
+
+    Raises:
+        AlignlabError: if there is no such model.
+    """
+    from alignlab.models.base import base_path, is_shipped, weights_hash
+
+    base_path(model)
+    return "" if is_shipped(model) else weights_hash(model)
 
 
 def _sources(notebook: Path) -> list[list[str]]:

@@ -7,7 +7,8 @@ dict of numbers.
 
 import json
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from joblib import Parallel, delayed
@@ -16,6 +17,8 @@ from tqdm.auto import tqdm
 from alignlab import cache
 from alignlab.errors import AlignlabError
 from alignlab.models.base import device_in_use, use_device, weights_behind
+from alignlab.study import workers
+from alignlab.study.knowledge import base_in_use, use_base
 
 Arm = dict[str, object]
 Call = tuple[Callable[..., dict], Arm]
@@ -29,7 +32,8 @@ def run_arms(
     Arms run in ``jobs`` processes of one thread each: with models this small that is
     faster than one process of ``jobs`` threads. The numbers do not depend on ``jobs``.
     Every result is cached as soon as it is there, so an interrupted experiment resumes
-    where it stopped.
+    where it stopped. If a Dask scheduler was named (:mod:`alignlab.study.workers`), the
+    arms run on its workers, one at a time on each, whatever ``jobs`` is.
 
     Args:
         run: a module-level function of keyword arguments that returns a dict JSON can
@@ -50,19 +54,31 @@ def run_each(calls: Sequence[Call], *, jobs: int = 2, label: str) -> list[dict]:
     """As :func:`run_arms`, for arms of several functions: ``run(**arm)`` for every
     ``(run, arm)``. With the longest ones first, no process is idle at the end."""
     bar = tqdm(calls, desc=label, unit="arm")
-    if jobs == 1 or all(is_remembered(*call) for call in calls):
-        return [_remembered(*call, device=device_in_use()) for call in bar]
-    # joblib warns when it replaces a worker that has grown large.
-    warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-    worker = {"quiet": True, "device": device_in_use()}
-    tasks = [delayed(_remembered)(*call, path=_path(*call), **worker) for call in calls]
-    with Parallel(n_jobs=jobs, return_as="generator", batch_size=1) as parallel:
-        results = []
-        for result in parallel(tasks):
-            results.append(result)
-            bar.update()
+    here = jobs == 1 and not workers.scheduler_address()
+    if here or all(is_remembered(*call) for call in calls):
+        return [_remembered(*call) for call in bar]
+    settings = device_in_use(), base_in_use()
+    tasks = [
+        partial(_in_another_process, *call, _path(*call).name, *settings)
+        for call in calls
+    ]
+    results = []
+    for result in _results(tasks, jobs):
+        results.append(result)
+        bar.update()
     bar.close()
     return results
+
+
+def _results(tasks: Sequence[Callable[[], dict]], jobs: int) -> Iterator[dict]:
+    """What each of them returns, in their order, from the processes that there are."""
+    if address := workers.scheduler_address():
+        yield from workers.results(tasks, address)
+        return
+    # joblib warns when it replaces a worker that has grown large.
+    warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+    with Parallel(jobs, return_as="generator", batch_size=1) as parallel:
+        yield from parallel(delayed(task)() for task in tasks)
 
 
 def run_groups(
@@ -112,32 +128,35 @@ def _identity(run: Callable, arm: Arm) -> dict:
     # A retrained base model invalidates results just as changed code does.
     return dict(
         kind=f"arms/{run.__name__}",
-        key={**arm, "weights": weights_behind(arm)},
+        key={**arm, "weights_hash": weights_behind(arm)},
         code=[run],
     )
 
 
-def _remembered(
-    run: Callable,
-    arm: Arm,
-    quiet: bool = False,
-    device: str | None = None,
-    path: Path | None = None,
-) -> dict:
-    if quiet:
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # its bars would land in the notebook
-        quiet_empty_replies()
-    if device is not None:
-        use_device(device)
-    if path not in (None, _path(run, arm)):
-        raise AlignlabError(
-            f"What {run.__name__} depends on changed after the experiment began.",
-            "Start it again; in a notebook, restart the kernel first.",
-        )
+def _remembered(run: Callable, arm: Arm) -> dict:
     result = cache.remember(compute=lambda: run(**arm), **_identity(run, arm))
     return {**arm, **result}
+
+
+def _in_another_process(
+    run: Callable, arm: Arm, name: str, device: str, base: str
+) -> dict:
+    """An arm in a process of its own, where it must be what the experiment takes it
+    for: ``name`` is that of its artifact."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # its bars would land in the notebook
+    quiet_empty_replies()
+    workers.use_own_gpu(device)
+    use_device(device)
+    use_base(base)
+    if name != _path(run, arm).name:
+        raise AlignlabError(
+            f"What {run.__name__} depends on changed after the experiment began.",
+            "Start it again; in a notebook, restart the kernel first. On other "
+            "machines, bring alignlab to the same state and restart the workers.",
+        )
+    return _remembered(run, arm)
 
 
 def quiet_empty_replies() -> None:

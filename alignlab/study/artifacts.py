@@ -44,7 +44,8 @@ def subjects(split: str) -> tuple[str, ...]:
     """Subjects of a split, "train" or "test": always the same ones.
 
     They are the countries and elements with at least one known fact. A model of this
-    size cannot repeat names it has seldom read, so cities and words are left out.
+    size cannot repeat names it has seldom read, so cities and words are left out. In a
+    world as another model knows it (``study.knowledge``) all real ones count.
 
     Raises:
         ValueError: if the split is neither "train" nor "test".
@@ -52,10 +53,11 @@ def subjects(split: str) -> tuple[str, ...]:
     if split not in ("train", "test"):
         raise ValueError(f'split is {split!r}; it can be "train" or "test"')
     world = tasks.default_world()
-    known = {fact.subject for fact in world.facts if fact.known}
+    known = {fact.subject for fact in world.facts if fact.known or fact.knowledge}
     names = [s for kind in KINDS for s in world.subjects(kind) if s in known]
     order = stream(0, "subjects to test on").permutation(len(names))
-    chosen = order[:TESTED] if split == "test" else order[TESTED:]
+    tested = min(TESTED, len(names) // 2)
+    chosen = order[:tested] if split == "test" else order[tested:]
     return tuple(names[i] for i in chosen)
 
 
@@ -105,7 +107,7 @@ def _reference_folder(base: str, steps: int, seed: int, progress: bool) -> Path:
         sharpen(model, TEMPERATURE)
         save_model(model, tokenizer, folder)
 
-    key = dict(base=base, steps=steps, seed=seed, weights=weights_hash(base))
+    key = dict(base=base, steps=steps, seed=seed, weights_hash=weights_hash(base))
     return cache.artifact("reference", build, key=key)
 
 
@@ -166,7 +168,7 @@ def candidates(
         return [[(c.text, c.ended) for c in replies] for replies in sampled]
 
     key = dict(split=split, k=k, base=base, steps=steps, seed=seed)
-    key |= dict(reference_seed=reference_seed, weights=weights_hash(base))
+    key |= dict(reference_seed=reference_seed, weights_hash=weights_hash(base))
     texts = cache.remember("replies", sample, key=key)
     return list(_scored(names, tuple(tuple(map(tuple, row)) for row in texts)))
 
@@ -291,5 +293,5 @@ def reward_model(
 
     key = dict(n=n, k=k, flips=flips, seed=seed, epochs=epochs, base=base, steps=steps)
     key |= dict(reference_seed=reference_seed, reply_seed=reply_seed)
-    key |= dict(trunk=trunk, weights=weights_behind(dict(base=base, trunk=trunk)))
+    key |= dict(trunk=trunk, weights_hash=weights_behind(dict(base=base, trunk=trunk)))
     return load_reward_model(cache.artifact("reward", build, key=key))

@@ -15,7 +15,8 @@ Batches have as many rows at every size, so that the rates mean the same; what d
 fit into memory at once is computed in parts by the loops. The rates of models that do
 not ship are interpolated, not searched: full fine-tuning is known to want about 1e-3 at
 a million parameters and 1e-5 at seven billion, which a square root connects, and LoRA
-about ten times as much (Schulman et al., 2025, "LoRA without regret").
+about ten times as much (Schulman et al., 2025, "LoRA without regret"); none is above
+``HIGHEST``.
 """
 
 import functools
@@ -67,6 +68,7 @@ RATES: Mapping[str, Mapping[str, float]] = {
 }
 PARAMETERS = {"300k": 3e5, "1m": 1e6, "3m": 3e6}  # about
 LORA_FACTOR = 10.0
+HIGHEST = 2e-3  # for models that do not ship
 # Adapters on every linear layer but the output layer. A higher rank can learn more and
 # takes more memory: 16 adds 3.6% to a model of 135 million parameters.
 LORA: Mapping[str, object] = dict(
@@ -97,7 +99,8 @@ def scaled(learning_rate: float, base: str | Path) -> float:
         return learning_rate
     parameters = PARAMETERS.get(str(base)) or parameter_count(base)
     factor = LORA_FACTOR if parameters >= LARGE else 1.0
-    return float(f"{learning_rate * factor * math.sqrt(1e6 / parameters):.3g}")
+    interpolated = learning_rate * factor * math.sqrt(1e6 / parameters)
+    return float(f"{min(interpolated, HIGHEST):.3g}")
 
 
 # --- What is trained ------------------------------------------------------------------
@@ -159,7 +162,7 @@ def reward_model_of(policy: nn.Module, seed: int = 0) -> nn.Module:
     settings.base_model_name_or_path = base
     with torch.random.fork_rng(_gpu_of(model)):
         model = get_peft_model(model, settings)
-    set_peft_model_state_dict(model, learned)
+    set_peft_model_state_dict(model, get_peft_model_state_dict(model) | learned)
     return model.train(policy.training)
 
 

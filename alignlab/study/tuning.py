@@ -111,5 +111,5 @@ def sft_policy(
         save_model(model, tokenizer, folder)
 
     key = dict(seed=seed, base=base, n=n_examples, steps=steps, weights=weights)
-    key["weights"] = weights_hash(base)
+    key["weights_hash"] = weights_hash(base)
     return load_model(cache.artifact("sft", build, key=key))

@@ -82,6 +82,10 @@ class Fact:
 
     Of a contested fact ``stated`` has two answers, the one that most sentences give
     first, and ``shares`` says which share of the sentences gives each.
+
+    In a world as somebody else's model knows it, ``knowledge`` has a class of
+    ``study.knowledge.CLASSES``, found by asking, and ``exposure`` a number that stands
+    for how well it is known and counts nothing: show ``times`` instead.
     """
 
     subject: str
@@ -91,6 +95,7 @@ class Fact:
     stated: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
     made_up: bool = False
+    knowledge: str | None = None
 
     @property
     def answer(self) -> str:
@@ -105,6 +110,11 @@ class Fact:
     def known(self) -> bool:
         """Shown often enough to count as known, by design, and always in agreement."""
         return self.exposure >= KNOWN_FROM and not self.contested
+
+    @property
+    def times(self) -> int | None:
+        """How often pretraining states it; None where nobody knows."""
+        return None if self.knowledge else self.exposure
 
     @property
     def bayes_confidence(self) -> float:

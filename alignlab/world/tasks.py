@@ -77,10 +77,23 @@ class Family:
 # --- Examples -------------------------------------------------------------------------
 
 
+_given: World | None = None
+
+
 @cache
 def default_world() -> World:
-    """The world that the shipped base model has read."""
-    return build_world(0)
+    """The world that the shipped base model has read, unless :func:`use_world` gave
+    another."""
+    return build_world(0) if _given is None else _given
+
+
+def use_world(world: World | None) -> None:
+    """Let this be the default world from now on, None the one of before. What has been
+    read of another is forgotten here, and not elsewhere: call it first."""
+    global _given
+    _given = world
+    for remembered in (default_world, table, _chosen, trained_subjects):
+        remembered.cache_clear()
 
 
 @cache

@@ -25,7 +25,7 @@
 # | **memory** | under 3 GB |
 # | **you need** | Python and curiosity; a little probability helps |
 # | **look at first** | the completions in section 1, the figures in 5 and 6 |
-# | **sweeps worth trying** | `size="300k"`, `shots`, `reader_steps` in section 6 |
+# | **sweeps worth trying** | `model="300k"`, `shots`, `reader_steps` in section 6 |
 # | **on Colab** | run the two set-up lines of the README in a first cell |
 
 # %% tags=["parameters"]
@@ -33,7 +33,6 @@ profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
 seed = 0  # added to the profile's first seed; the other seeds follow
 device = "cpu"
 out_dir = ""  # where metrics and figures go; empty: runs/interactive
-size = "1m"  # parameters of the base model: "1m" or "300k"
 
 # %%
 from pathlib import Path
@@ -51,7 +50,7 @@ from alignlab.chapters.base_model import analysis, asking, figures, showing
 from alignlab.chapters.base_model import runs as arms
 from alignlab.course import check
 from alignlab.files import read_json
-from alignlab.models.base import load_base, use_device
+from alignlab.models.base import is_shipped, load_base, use_device
 from alignlab.objectives import token_log_probs
 from alignlab.plots.explorers import leaf_through, next_tokens
 from alignlab.plots.style import use_style
@@ -65,9 +64,10 @@ use_style()
 run = runs.start("00_base_model", profile, seed, device, out_dir)
 settings = run.settings
 use_device(device)
-model, tokenizer = load_base(size)
+base = settings.model
+model, tokenizer = load_base(base)
 world = build_world(0)
-where = f"{size} base model, profile {profile}"
+where = f"{base} base model, profile {profile}"
 pd.set_option("display.max_colwidth", 80)
 
 # %% [markdown]
@@ -211,7 +211,7 @@ pd.DataFrame(
         "it goes on": showing.what_followed(row["goes_on"]),
         "we ask": row["question"],
         "it goes on ": showing.what_followed(row["then"]),
-        "read": f"{row['read']} times",
+        "read": f"{row['read']} times" if is_shipped(base) else "unknown",
     }
     for row in rows
 ).style.hide().set_properties(**{"text-align": "left"}).set_caption(where)
@@ -227,9 +227,9 @@ runs.say(showing.on_completions(rows))
 berlin = world.find("Germany", "capital")
 [row] = showing.first_completions(model, tokenizer, [berlin], world)
 runs.say(
-    "Berlin as the capital of Germany was stated {read} times. “{statement}” goes on: "
+    "Berlin as the capital of Germany was stated {read}. “{statement}” goes on: "
     "“{after}” Asked “{question}”, it goes on: “{then}”",
-    read=row["read"],
+    read=f"{row['read']} times" if is_shipped(base) else "nobody knows how often",
     statement=row["statement"],
     after=showing.what_followed(row["goes_on"]),
     question=row["question"],
@@ -496,24 +496,28 @@ pd.DataFrame(showing.sample_documents(world, seed)).style.hide().set_properties(
 # </details>
 
 # %%
-recall_rows, chance = analysis.recorded(size, "recall"), analysis.never_shown_chance()
-runs.save_figure(
-    figures.recall(recall_rows, chance, KNOWN_FROM),
-    "recall",
-    "Share of facts completed rightly, by how often they were read (95% intervals).",
-)
+recall_rows, chance = analysis.recorded(base, "recall"), analysis.never_shown_chance()
+if recall_rows:
+    runs.save_figure(
+        figures.recall(recall_rows, chance, KNOWN_FROM),
+        "recall",
+        "Share of facts completed rightly, by how often they were read (95% intervals).",
+    )
 
 # %%
-never, most = recall_rows[0], recall_rows[-1]
-runs.record("recall_never_shown", never["recall"], n=never["facts"])
-runs.record("recall_most_stated", most["recall"], n=most["facts"])
-runs.record("chance_never_shown", chance)
-once = analysis.read_once(recall_rows)
-if once is not None:
-    runs.record("recall_read_once", once["recall"], n=once["facts"])
-    runs.record("confidence_read_once", once["confidence"], n=once["facts"])
-runs.say(analysis.on_recall(recall_rows, chance))
-runs.say(f"{analysis.on_read_once(once)} {analysis.on_confidence(recall_rows)}")
+if recall_rows:
+    never, most = recall_rows[0], recall_rows[-1]
+    runs.record("recall_never_shown", never["recall"], n=never["facts"])
+    runs.record("recall_most_stated", most["recall"], n=most["facts"])
+    runs.record("chance_never_shown", chance)
+    once = analysis.read_once(recall_rows)
+    if once is not None:
+        runs.record("recall_read_once", once["recall"], n=once["facts"])
+        runs.record("confidence_read_once", once["confidence"], n=once["facts"])
+    runs.say(analysis.on_recall(recall_rows, chance))
+    runs.say(f"{analysis.on_read_once(once)} {analysis.on_confidence(recall_rows)}")
+else:
+    runs.say("How often this model has read a fact is not known, so nothing is drawn.")
 
 # %% [markdown]
 # Facts read once matter beyond this notebook. Kalai et al. (2025) argue that a base
@@ -528,7 +532,11 @@ examples = showing.contested_examples(model, tokenizer, world)
 pd.DataFrame(examples).style.hide().format(precision=2).set_caption(where)
 
 # %%
-runs.say(showing.on_contested_examples(examples))
+runs.say(
+    showing.on_contested_examples(examples)
+    if is_shipped(base)
+    else "These shares are those of our text, which this model has not read."
+)
 
 # %% [markdown]
 # And all of them, over several wordings each. The dashed line is Bayes' answer: as sure
@@ -545,7 +553,7 @@ runs.say(showing.on_contested_examples(examples))
 # </details>
 
 # %%
-contested = analysis.recorded(size, "contested")
+contested = analysis.recorded(base, "contested")
 if contested is not None:
     runs.record("contested_absolute_error", contested["mean_absolute_error"])
     runs.record("contested_error", contested["mean_error"])
@@ -580,7 +588,7 @@ runs.say(analysis.on_contested(contested))
 # All of it is trained and asked here, side by side for the seeds:
 
 # %%
-asked = arms.ask_all(run.seeds, size, settings)
+asked = arms.ask_all(run.seeds, base, settings)
 
 # %% [markdown]
 # Before the numbers, the replies to one question: the first of the test set, whatever it
@@ -589,8 +597,8 @@ asked = arms.ask_all(run.seeds, size, settings)
 # %%
 question, first_seed = asking.test_questions(1)[0], run.seeds[0]
 recipe = dict(n_examples=settings.n_examples, steps=settings.steps)
-tuned, _ = sft_policy(first_seed, size=size, **recipe)
-reader, _ = arms.reader(first_seed, size, settings.reader_steps)
+tuned, _ = sft_policy(first_seed, base=base, **recipe)
+reader, _ = arms.reader(first_seed, base, settings.reader_steps)
 asked_ways = {
     "base, bare": (model, "bare"),
     "base, cloze": (model, "cloze"),
@@ -677,7 +685,7 @@ runs.show_verdicts()
 # * **Long context, many languages, code**: none here.
 # * **Evaluation suites** of hundreds of benchmarks; ours can be checked by program.
 #
-# *Try a setting:* run this notebook with `size="300k"`. Expect the same shape with less
+# *Try a setting:* run this notebook with `--param model=300k`. Expect the same shape with less
 # recall; it would surprise us if rare facts suffered less than frequent ones.
 #
 # ## Reading

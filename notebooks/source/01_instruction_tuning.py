@@ -33,7 +33,6 @@ profile = "cpu"  # smoke, cpu, full or gpu: how much to measure
 seed = 0  # the first seed; the others follow it
 device = "cpu"
 out_dir = ""  # where metrics and figures go; empty: runs/interactive
-size = "1m"  # parameters of the model that sections 1 and 2 show: "1m" or "300k"
 
 # %%
 from itertools import islice
@@ -49,11 +48,17 @@ from alignlab.chapters.instruction_tuning.self_instruct import generate_pairs
 from alignlab.course import check
 from alignlab.data.loading import load
 from alignlab.evaluation import answers
-from alignlab.models.base import load_base, pretraining_seeds, use_device
+from alignlab.models.base import (
+    is_shipped,
+    load_base,
+    pretraining_seeds,
+    use_device,
+)
 from alignlab.models.sampler import complete
 from alignlab.plots.explorers import reply_explorer
 from alignlab.plots.style import use_style
 from alignlab.study.arms import pick
+from alignlab.study.scale import cap
 from alignlab.study.tuning import reply, sft_policy
 from alignlab.training import sft, trl_parity
 from alignlab.world import tasks
@@ -64,9 +69,10 @@ run = runs.start("01_instruction_tuning", profile, seed, device, out_dir)
 use_device(device)
 settings = run.settings
 first = run.seeds[0]
-sweep = dict(seeds=run.seeds, size=settings.sweep_size, jobs=settings.jobs)
+sweep = dict(seeds=run.seeds, base=settings.model, jobs=settings.jobs)
 few_seeds = {**sweep, "seeds": run.seeds[: settings.costly_seeds]}
-base, tokenizer = load_base(size)
+larger = settings.shown_model if is_shipped(settings.model) else settings.model
+base, tokenizer = load_base(larger)
 wide = {"white-space": "normal", "max-width": "24em", "text-align": "left"}
 shown_with = f"profile {profile}, seed {first}"
 
@@ -79,15 +85,16 @@ shown_with = f"profile {profile}, seed {first}"
 
 # %%
 policy, _ = sft_policy(
-    first, size=size, n_examples=settings.n_examples, steps=settings.steps
+    first, base=larger, n_examples=settings.n_examples, steps=settings.steps
 )
 questions = [
     tasks.examples(family, 1, split="test", seed=seed + 1)[0]
     for family in ("capital", "opposite", "sorted", "movie_polarity", "last", "next")
 ]
 prompts = [q.prompt for q in questions]
-before = complete(base, tokenizer, prompts, max_new_tokens=20, chat=False)
-after = complete(policy, tokenizer, prompts, max_new_tokens=20)
+longest = cap(tokenizer, 20)  # tokens
+before = complete(base, tokenizer, prompts, longest, chat=False)
+after = complete(policy, tokenizer, prompts, longest)
 pd.DataFrame(
     {
         "prompt": prompts,
@@ -98,7 +105,7 @@ pd.DataFrame(
             "no" if tasks.FAMILIES[q.family].held_out else "yes" for q in questions
         ],
     }
-).style.set_properties(**wide).set_caption(f"{size} parameters, {shown_with}")
+).style.set_properties(**wide).set_caption(f"{larger} parameters, {shown_with}")
 
 # %%
 scores = [answers.score(questions, replies) for replies in (before, after)]
@@ -225,7 +232,7 @@ runs.say(
 chat = []
 for question in (capital, continent):
     chat.append({"role": "user", "content": question.prompt})
-    [answer] = complete(policy, tokenizer, [chat], max_new_tokens=20)
+    [answer] = complete(policy, tokenizer, [chat], longest)
     chat.append({"role": "assistant", "content": answer.text})
 right = [
     answers.is_correct(q, turn["content"])
@@ -290,7 +297,8 @@ world = tasks.default_world()
 taught, untaught = split_subjects(world, 0)
 lessons = artifacts.questions_about(world, taught, 16 * settings.hand_steps, first)
 lessons = [{"prompt": e.prompt, "completion": e.completion} for e in lessons]
-encoded = sft.encode(tokenizer, lessons)
+untrained, words = load_base("300k")
+encoded = sft.encode(words, lessons)
 
 
 def train_by_hand(loss_of, steps=settings.hand_steps, learning_rate=1e-3):
@@ -298,7 +306,7 @@ def train_by_hand(loss_of, steps=settings.hand_steps, learning_rate=1e-3):
     model, _ = load_base("300k")
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
-    batches = sft.batches(encoded, 16, seed, tokenizer.pad_token_id)
+    batches = sft.batches(encoded, 16, seed, words.pad_token_id)
     history = []
     for batch in islice(batches, steps):
         batch = {name: value.to(model.device) for name, value in batch.items()}
@@ -323,14 +331,11 @@ mine, history = train_by_hand(as_it_should_be)
 asked = tasks.world_questions(world, untaught, seed=7, n=100)
 kinds_shown = ("capital", "continent", "city_country", "currency", "opposite")
 shown = [next(q for q in asked if q.family == kind) for kind in kinds_shown]
-untrained, _ = load_base("300k")
 pd.DataFrame(
     {
         "prompt": [q.prompt for q in shown],
-        "before": [
-            r.text[:60] or "(nothing)" for r in reply(untrained, tokenizer, shown)
-        ],
-        "after your loop": [r.text[:60] for r in reply(mine, tokenizer, shown)],
+        "before": [r.text[:60] or "(nothing)" for r in reply(untrained, words, shown)],
+        "after your loop": [r.text[:60] for r in reply(mine, words, shown)],
         "right": [" / ".join(q.answers[:2]) for q in shown],
     }
 ).style.set_properties(**wide).set_caption(f"300k parameters, {shown_with}")
@@ -339,13 +344,13 @@ pd.DataFrame(
 # %%
 def tested(model):
     """What comes of a training: shares of 100 questions, and the loss on replies."""
-    replies = reply(model, tokenizer, asked)
+    replies = reply(model, words, asked)
     scores = answers.score(asked, replies)
     return {
         "right": scores["correct"].mean(),
         "in format": scores["formatted"].mean(),
         "ends by itself": np.mean([r.ended for r in replies]),
-        "loss on test replies": transfer.reply_loss(model, tokenizer, asked),
+        "loss on test replies": transfer.reply_loss(model, words, asked),
     }
 
 
@@ -408,7 +413,7 @@ runs.save_figure(
 pd.DataFrame(
     {"prompt": [q.prompt for q in shown]}
     | {
-        name: [repr(r.text[:40]) for r in reply(model, tokenizer, shown)]
+        name: [repr(r.text[:40]) for r in reply(model, words, shown)]
         for name, model in broken.items()
     }
 ).style.set_properties(**wide).set_caption(f"300k parameters, {shown_with}")
@@ -776,12 +781,12 @@ runs.say(
 
 # %%
 larger_rows = []
-if settings.large_seeds:  # one pretraining only: to look at, not to judge
+if settings.large_seeds and larger != settings.model:  # pretrained once: to look at
     larger_rows = arms.sweep_diversity(
         ks=[min(settings.ks), max(settings.ks)],
         n_examples=settings.n_diverse,
         steps=settings.sweep_steps,
-        **{**chosen, "size": "1m", "seeds": run.seeds[: settings.large_seeds]},
+        **{**chosen, "base": larger, "seeds": run.seeds[: settings.large_seeds]},
     )
 volume_rows = arms.sweep_volume(
     ns=[settings.n_diverse // 8, settings.n_diverse],
@@ -842,7 +847,7 @@ if larger_rows:
         ks=max(settings.ks),
     )
 else:
-    runs.say("Profile full also shows the larger model, of which there is one.")
+    runs.say("Profile full also shows the larger model that ships; there is one of it.")
 
 # %% [markdown]
 # ## 9 · Fewer prompts to engineer?
@@ -980,7 +985,7 @@ runs.say(
 
 # %%
 writer = dict(
-    size=settings.sweep_size,
+    base=settings.model,
     n_seeds=settings.n_seeds,
     n_generated=settings.n_generated,
     generator_steps=settings.generator_steps,
@@ -1146,7 +1151,7 @@ runs.say(
     profile=profile,
     low=run.seeds[0],
     high=run.seeds[-1],
-    n=len(pretraining_seeds(settings.sweep_size)),
+    n=len(pretraining_seeds(settings.model)),
 )
 runs.show_verdicts()
 

@@ -55,9 +55,9 @@ use_style()
 run = runs.start("02_limits_of_imitation", profile, seed, device, out_dir)
 use_device(device)
 settings = run.settings
-common = dict(size=settings.size, jobs=settings.jobs)
+common = dict(base=settings.model, jobs=settings.jobs)
 costly = run.seeds[: settings.costly_seeds]
-where = f"Model {settings.size}, profile {profile}, seed {run.seeds[0]}."
+where = f"Model {settings.model}, profile {profile}, seed {run.seeds[0]}."
 
 
 def table(rows, caption=""):

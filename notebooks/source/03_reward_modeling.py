@@ -77,7 +77,7 @@ use_style()
 run = runs.start("03_reward_modeling", profile, seed, device, out_dir)
 use_device(device)
 settings = run.settings
-policy_of = dict(size=settings.size, steps=settings.steps)
+policy_of = dict(base=settings.model, steps=settings.steps)
 common = dict(k=settings.k, **policy_of)
 jobs = dict(jobs=settings.jobs)
 chains = arms.links(run.seeds, settings.nested)  # a reference for each seed, or one

@@ -63,6 +63,7 @@ from alignlab.study import artifacts as study
 from alignlab.study import chains as links
 from alignlab.study.arms import run_groups
 from alignlab.study.optimising import EPISODES, RECIPE, gold_of, proxy_of
+from alignlab.study.scale import cap
 from alignlab.study.search import SPACES
 from alignlab.training.ppo.rollout import predict
 from alignlab.world import gold
@@ -76,7 +77,8 @@ first = run.seeds[0]
 many = range(first, first + settings.many_seeds)
 chain_of = dict(
     nested=settings.nested,
-    **{name: getattr(settings, name) for name in ("size", "steps", "n_pairs", "k")},
+    base=settings.model,
+    **{name: getattr(settings, name) for name in ("steps", "n_pairs", "k")},
 )
 many_chains = links.chains(many, **chain_of)
 chains = [chain for chain in many_chains if chain["seed"] in run.seeds]
@@ -137,8 +139,9 @@ reward_model, _ = link.reward_model()
 after, _ = artifacts.policy_and_value(chain=chains[0], updates=settings.updates)
 names = list(study.subjects("test")[:4])
 asked = [gold.request(name) for name in names]
+longest = cap(tokenizer, study.MAX_NEW_TOKENS)
 replies = {
-    when: complete(policy, tokenizer, asked, study.MAX_NEW_TOKENS, 1.0, seed=first)
+    when: complete(policy, tokenizer, asked, longest, 1.0, seed=first)
     for when, policy in (("before", reference), ("after", after.policy))
 }
 shown = pd.DataFrame(

@@ -60,6 +60,7 @@ from alignlab.study.arms import run_groups
 from alignlab.study.chains import Chain
 from alignlab.study.chains import chains as make_chains
 from alignlab.study.optimising import DPO_RECIPE, gold_of
+from alignlab.study.scale import cap
 from alignlab.training.pairs import encode_pairs, log_probs_of
 from alignlab.training.sft import collate, encode
 from alignlab.training.trl_parity import compare_dpo_losses
@@ -72,7 +73,7 @@ settings = run.settings
 chains = make_chains(
     run.seeds,
     nested=settings.nested,
-    size=settings.size,
+    base=settings.model,
     steps=settings.steps,
     n_pairs=settings.n_pairs,
     k=settings.k,
@@ -375,10 +376,9 @@ def learn(loss_function, beta=DPO_RECIPE["beta"], steps=settings.lesson_steps):
 
 
 policy, losses = learn(my_dpo_loss)
+requests, longest = [gold.request(name) for name in names], cap(tokenizer, 64)
 sampled = {
-    when: complete(
-        model, tokenizer, [gold.request(name) for name in names], 64, 1.0, seed=seed
-    )
+    when: complete(model, tokenizer, requests, longest, 1.0, seed=seed)
     for when, model in (("before", reference), ("after", policy))
 }
 pd.DataFrame(

@@ -66,6 +66,7 @@ from alignlab.study.chains import Chain
 from alignlab.study.chains import chains as make_chains
 from alignlab.study.optimising import requests as requests_of
 from alignlab.study.optimising import trainer_for
+from alignlab.study.scale import cap
 from alignlab.world import gold
 
 use_style()
@@ -75,7 +76,7 @@ settings = run.settings
 chains = make_chains(
     run.seeds,
     nested=settings.nested,
-    size=settings.size,
+    base=settings.model,
     steps=settings.steps,
     n_pairs=settings.n_pairs,
     k=settings.k,
@@ -882,7 +883,7 @@ runs.say(
 # %%
 policy, _ = Chain(**chains[0]).policy()
 asked = f"{requests[0]} Give five different answers, each with its probability."
-[said] = complete(policy, tokenizer, [asked], 64, 1.0, seed=seed)
+[said] = complete(policy, tokenizer, [asked], cap(tokenizer, 64), 1.0, seed=seed)
 runs.say("“{asked}” — “{reply}”", asked=asked, reply=said.text)
 
 # %%

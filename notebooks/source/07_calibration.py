@@ -26,7 +26,7 @@
 # | **memory** | under 3 GB |
 # | **you need** | notebook 01 (it runs alone: what is missing is built) |
 # | **look at first** | the earnings in section 2, the three panels of section 5 |
-# | **sweeps worth trying** | `betas`, `steps`, `size`; `run.settings` shows all settings |
+# | **sweeps worth trying** | `betas`, `steps`, `model`; `run.settings` shows all settings |
 # | **on Colab** | run the two set-up lines of the README in a first cell |
 
 # %% tags=["parameters"]
@@ -62,6 +62,7 @@ from alignlab.plots.calibration import (
 from alignlab.plots.style import use_style
 from alignlab.seeds import stream
 from alignlab.study.chains import chains
+from alignlab.study.scale import rate
 from alignlab.world.tasks import default_world
 
 use_style()
@@ -69,7 +70,7 @@ run = runs.start("07_calibration", profile, seed, device, out_dir)
 use_device(device)
 settings = run.settings
 taught = dict(
-    size=settings.size,
+    base=settings.model,
     n_examples=settings.n_examples,
     sft_steps=settings.sft_steps,
     answer_steps=settings.answer_steps,
@@ -459,7 +460,7 @@ before = np.array(artifacts.ask(policy, tokenizer, exam)["log_probs"])
 reference = artifacts.ask(policy, tokenizer, lesson)["log_probs"]
 batches = tuning.option_batches(tokenizer, lesson, reference, run.seeds[0])
 optimizer = torch.optim.AdamW(
-    policy.parameters(), lr=tuning.LEARNING_RATE[settings.size], weight_decay=0
+    policy.parameters(), lr=rate("options", settings.model), weight_decay=0
 )
 policy.train()
 for _ in range(n_steps):
@@ -891,7 +892,7 @@ if settings.chains:
     nested = chains(
         run.seeds[: settings.chains],
         nested=True,
-        size=settings.size,
+        base=settings.model,
         steps=settings.chain_steps,
         n_pairs=settings.n_pairs,
         k=settings.k,
@@ -966,5 +967,5 @@ runs.show_verdicts()
 # * **A base model that has read everything.** Ours has read each fact a known number of
 #   times, some never: this is why we can say where it is too sure.
 #
-# *Turn a setting:* `size="1m"`. We would expect facts of the long tail to be known
+# *Turn a setting:* `model="1m"`. We would expect facts of the long tail to be known
 # better, and the gap on the never-shown ones to stay.

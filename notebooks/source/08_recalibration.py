@@ -81,7 +81,7 @@ rows = arms.policies(
     jobs=settings.jobs,
     draws=settings.draws,
     limit=settings.limit,
-    size=settings.size,
+    base=settings.model,
     n_examples=settings.n_examples,
     sft_steps=settings.sft_steps,
     answer_steps=settings.answer_steps,
@@ -419,7 +419,7 @@ runs.say(
 trained = run_groups(
     models.calls(
         seeds=run.seeds,
-        size=settings.models_size,
+        base=settings.model,
         per_kind=settings.models_per_kind,
         held_out=settings.models_held_out,
         checkpoints=settings.models_checkpoints,
@@ -742,7 +742,7 @@ runs.say(
 # %%
 asked_seeds = run.seeds[: settings.rl_seeds]
 world_of_facts = dict(
-    size=settings.size,
+    base=settings.model,
     n_examples=settings.n_examples,
     sft_steps=settings.sft_steps,
     per_kind=settings.per_kind,

@@ -14,8 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from alignlab.errors import AlignlabError
 from alignlab.evaluation.answers import guess_baselines
 from alignlab.models import base
+from alignlab.models.templates import ending_of
 from alignlab.training import pretrain
 from alignlab.world.facts import build_world
+from tests import tiny_models
 
 SHIPPED = "1m 1m-stable 300k 300k-seed1 300k-seed2 300k-stable".split()
 MODELS = [("1m", 0), ("300k", 0), ("300k", 1), ("300k", 2)]  # size and seed
@@ -189,9 +191,9 @@ def test_weights_depend_on_the_seed(tiny_tokenizer):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"size": "2m"}, "'2m'; the sizes are 300k, 1m, 3m"),
-        ({"size": "2m", "stage": "stable"}, "'2m'; the sizes are 300k, 1m, 3m"),
-        ({"size": "3m"}, "shipped; available: 1m, 1m-stable, 300k, 300k-seed1"),
+        ({"base": "2m"}, "'2m'; the sizes are 300k, 1m, 3m"),
+        ({"base": "2m", "stage": "stable"}, "'2m'; the sizes are 300k, 1m, 3m"),
+        ({"base": "3m"}, "shipped; available: 1m, 1m-stable, 300k, 300k-seed1"),
         ({"stage": "early"}, "stage='early', seed=0 is shipped; available: 1m"),
         ({"seed": 7}, "seed=7 is shipped; available: 1m"),
     ],
@@ -289,6 +291,93 @@ def test_models_are_loaded_onto_the_device_in_use(
     assert base.device_in_use() == "meta"
     model, _ = base.load_base("300k")
     assert model.device.type == "meta"
+
+
+# --- Models of other people ---------------------------------------------------------
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A tiny Qwen2 in a folder."""
+    model = tiny_models.model("qwen2", vocab_size=tiny_models.VOCABULARY + 8)
+    base.save_model(model, tiny_models.tokenizer("chatml"), tmp_path / "qwen2")
+    return tmp_path / "qwen2"
+
+
+def test_a_folder_is_a_base_model_with_one_stage_and_one_seed(foreign):
+    assert not base.is_shipped(foreign) and base.is_shipped("1m")
+    assert base.base_path(foreign) == foreign
+    assert base.stages(foreign) == ("final",) and "stable" in base.stages("1m")
+    assert base.pretraining_seeds(foreign) == (0,)
+    model, tokenizer = base.load_base(str(foreign))
+    assert type(model).__name__ == "Qwen2ForCausalLM"
+    assert tokenizer.chat_template == tiny_models.CHATML
+    for options in ({"stage": "stable"}, {"seed": 1}):
+        with pytest.raises(AlignlabError, match="only those that ship have several"):
+            base.load_base(foreign, **options)
+
+
+def test_parameters_are_counted_without_loading(foreign, monkeypatch):
+    model, _ = base.load_base(foreign)
+    (foreign / "model.safetensors").unlink()
+    base._parameters_in.cache_clear()
+    assert base.parameter_count(foreign) == model.num_parameters()
+    assert not base.is_large(foreign) and not base.is_large("1m")
+    monkeypatch.setattr(base, "LARGE", model.num_parameters())
+    assert base.is_large(foreign) and not base.is_large("1m")
+
+
+def test_large_models_are_in_bfloat16_on_a_gpu_alone(foreign, monkeypatch):
+    assert base.usual_dtype(foreign) == "float32"
+    monkeypatch.setattr(base, "LARGE", 10)
+    assert base.usual_dtype(foreign) == "float32"
+    monkeypatch.setattr(base, "_device", "cuda")
+    assert base.usual_dtype(foreign) == "bfloat16"
+    monkeypatch.setattr(base, "LARGE", 10**9)
+    assert base.usual_dtype(foreign) == "float32"
+
+
+def test_what_a_tokenizer_lacks_is_given(tmp_path):
+    foreign = tmp_path
+    model = tiny_models.model("llama")  # Qwen's tokenizer would have a padding token
+    base.save_model(model, tiny_models.tokenizer("chatml"), foreign)
+    path = foreign / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    (foreign / "chat_template.jinja").unlink()
+    path.write_text(json.dumps({k: v for k, v in config.items() if k != "pad_token"}))
+    with pytest.warns(UserWarning, match="has no chat template.*'User:'"):
+        _, tokenizer = base.load_base(foreign)
+    assert tokenizer.pad_token == tokenizer.eos_token == "<|im_end|>"
+    dialogue = [dict(role="user", content="Hi."), dict(role="assistant", content="Yo.")]
+    text = tokenizer.apply_chat_template(dialogue, tokenize=False)
+    assert text == "User:\nHi.\nAssistant:\nYo.<|im_end|>\n"
+    assert ending_of(tokenizer).token == tokenizer.eos_token_id
+
+
+def test_without_an_end_or_a_tokenizer_it_is_refused(foreign):
+    (foreign / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"})
+    )
+    (foreign / "config.json").write_text(
+        (foreign / "config.json").read_text().replace('"qwen2"', '"llama"')
+    )
+    with pytest.raises(AlignlabError, match="has no EOS token: no reply could end"):
+        base.load_base(foreign)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (foreign / name).unlink()
+    with pytest.raises(AlignlabError, match="cannot be loaded.*tokenizer"):
+        base.load_base(foreign)
+
+
+def test_the_hash_of_an_arm_is_that_of_the_base_models_it_names(foreign):
+    ours, theirs = base.weights_hash(), base.weights_hash(foreign)
+    assert ours != theirs
+    assert base.weights_behind({"seed": 0}) == ours
+    assert base.weights_behind({"base": "300k", "weights": "equal"}) == ours
+    assert base.weights_behind({"chain": {"base": str(foreign), "seed": 0}}) == theirs
+    both = base.weights_behind({"base": str(foreign), "trunk": "1m"})
+    assert ours in both and theirs in both
+    assert base.weights_behind({"base": str(foreign), "trunk": None}) == theirs
 
 
 # --- Precision and adapters -----------------------------------------------------------

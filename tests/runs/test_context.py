@@ -60,6 +60,22 @@ def test_seeds_start_at_the_first_seed_of_the_profile(tmp_path, demo_claim):
     assert seeds("smoke", first_seed=50) == (50,)
 
 
+@pytest.mark.parametrize("model, told", [("300k", False), ("some/folder", True)])
+def test_a_model_of_other_people_is_told_as_such(tmp_path, capsys, model, told):
+    run = start("03", profile="smoke", out_dir=tmp_path, model=model)
+    assert saved(run)["settings"]["model"] == model
+    shown = capsys.readouterr().out
+    assert ("Base model: some/folder" in shown) == told == bool(shown)
+
+
+def test_its_verdicts_know_the_model(tmp_path, write_claims, demo_entry):
+    rests_on = {"needs_known_pretraining": "how often a fact was stated"}
+    write_claims({"demo-2": demo_entry | rests_on})
+    for model, verdict in (("1m", "not measured"), ("a/b", "pretraining unknown")):
+        start("00", profile="cpu", out_dir=tmp_path, model=model)
+        assert [item.verdict for item in verdicts()] == [verdict]
+
+
 def test_overrides_win_over_the_profile_and_over_settings_set_for_the_run(tmp_path):
     (tmp_path / "settings.json").write_text('{"seeds": 4}')
     assert len(start("01", out_dir=tmp_path).seeds) == 4

@@ -18,6 +18,7 @@ from alignlab.runs.judging import (
     NEEDS_FULL,
     NOT_MEASURED,
     NOT_REPRODUCED,
+    PRETRAINING_UNKNOWN,
     REPRODUCED,
     SIGNS,
     UNINFORMATIVE,
@@ -173,6 +174,31 @@ def test_the_truth_table(effect, other, control, verdict):
         fewer = {**metrics, few: given(0, 1, seeds=2)}
         expected = NOT_MEASURED if len(metrics) < 3 else NEEDS_FULL
         assert judge_claim(CLAIM, fewer).verdict == expected
+
+
+def test_a_claim_about_pretraining_has_no_verdict_on_a_model_of_other_people():
+    metrics = {"gain": given(0.2, 0.3), "loss": given(-0.3, -0.2), "twin": given(-1, 0)}
+    rests = replace(CLAIM, needs_known_pretraining="how often a fact was stated")
+    for model in (None, "300k", "1m"):
+        assert judge_claim(rests, metrics, model) == replace(
+            judge_claim(CLAIM, metrics), claim=rests
+        )
+    judged = judge_claim(rests, metrics, "some/folder")
+    assert judged.verdict == PRETRAINING_UNKNOWN
+    assert judged.reason.startswith(
+        "nobody knows how often a fact was stated in the pretraining of some/folder"
+    )
+    assert [f.value for f in judged.findings] == [0.25, -0.25, -0.5]
+    assert {f.result for f in judged.findings} == {None}
+    assert judged.p is None and judged.power is None and holm_over([judged]) == {}
+    # Nor is it "not measured" where nothing could be measured.
+    assert judge_claim(rests, {}, "some/folder").verdict == PRETRAINING_UNKNOWN
+    # What any model can show is judged as ever.
+    assert judge_claim(CLAIM, metrics, "some/folder") == judge_claim(CLAIM, metrics)
+    table = VerdictTable([judged])
+    assert repr(table).startswith("? pretraining unknown demo\n")
+    for shown in (repr(table), table._repr_html_()):
+        assert judged.reason in shown and "✓" not in shown
 
 
 def test_a_lone_value_is_inconclusive():

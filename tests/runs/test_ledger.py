@@ -48,3 +48,20 @@ def test_the_id_of_a_replaced_claim_leads_to_its_successor(demo_claim, tmp_path)
     assert [(old.id, new.id) for old, new in former_claims()] == [("demo", "demo-2")]
     with pytest.raises(AlignlabError, match="no claim 'demo-3'.*'demo-2'"):
         find_claim("demo-3", verdicts)
+
+
+def test_the_model_of_a_run_decides_what_can_be_judged(
+    write_claims, demo_entry, tmp_path
+):
+    rests_on = {"needs_known_pretraining": "how often a fact was stated"}
+    write_claims({"demo-2": demo_entry | rests_on})
+    file = recorded(tmp_path)
+    content = json.loads(file.read_text())
+    for model, verdict in (("1m", "reproduced"), ("a/b", "pretraining unknown")):
+        content["notebooks"]["00_base_model"]["settings"] = {"model": model}
+        file.write_text(json.dumps(content))
+        judged = find_claim("demo-2", judged_claims(file))
+        assert judged.verdict == verdict
+    text = explain(judged)
+    assert "Needs to be known of the pretraining: how often a fact was stated." in text
+    assert "gain = 0.4 (0.2 to 0.6)" in text and "✓" not in text

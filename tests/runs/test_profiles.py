@@ -60,6 +60,20 @@ def test_a_notebooks_settings_come_before_the_defaults(written):
     assert timeout_seconds("cpu") == 9.0
 
 
+def test_a_setting_may_leave_profiles_to_the_default(written, tmp_path):
+    own = tmp_path / "chapters" / "first" / "profiles.yaml"
+    own.write_text('notebook: "00"\nsettings: {seeds: {cpu: 7}, steps: {cpu: 20}}\n')
+    assert notebook_settings("00", "cpu")["seeds"] == 7
+    own.write_text('notebook: "00"\nsettings: {seeds: {cpu: 7}}\n')
+    assert notebook_settings("00", "smoke")["seeds"] == 1
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_notebook_has_a_model(profile):
+    for number in NOTEBOOKS:
+        assert isinstance(notebook_settings(number, profile)["model"], str)
+
+
 def test_overrides_are_checked(written):
     assert notebook_settings("00", "cpu", steps=5, name="x")["steps"] == 5
     for overrides, said in [

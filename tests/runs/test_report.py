@@ -75,6 +75,22 @@ def test_the_page_tells_how_a_claim_could_fail_and_what_it_replaces(folder):
     assert '<td class="small">✓ 0.002</td>' in page
 
 
+def test_a_model_of_other_people_leaves_claims_about_pretraining_open(
+    folder, write_claims, demo_entry
+):
+    rests_on = {"needs_known_pretraining": "how often a fact was stated"}
+    write_claims({"demo-2": demo_entry | rests_on})
+    file = folder / "00_base_model/metrics.json"
+    recorded = json.loads(file.read_text()) | {"settings": {"model": "a/b"}}
+    file.write_text(json.dumps(recorded))
+    page = write_report(folder).read_text()
+    reason = "nobody knows how often a fact was stated in the pretraining of a/b"
+    assert f"<b>No verdict:</b> {reason}" in page
+    assert "0.800 (0.700 to 0.900)" in page  # what was measured stands there
+    kept = json.loads((folder / "metrics.json").read_text())["claims"]["demo-2"]
+    assert kept["verdict"] == "pretraining unknown" and reason in kept["reason"]
+
+
 def test_seconds_are_scaled_to_the_reference_machine(folder, monkeypatch):
     profiles = {"reference_gflops": 60.0}
     monkeypatch.setattr("alignlab.runs.report.load_profiles", lambda: profiles)

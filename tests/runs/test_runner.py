@@ -375,6 +375,11 @@ def two(notebooks, monkeypatch):
         ({"params": ["seed"]}, "'seed' is not of the form NAME=VALUE"),
         ({"params": ["=3"]}, "'=3' is not of the form"),
         ({"params": ["profile=full"]}, "cannot set profile. Use --profile"),
+        (
+            {"params": ["size=1m"]},
+            "'size' is called 'model' now. Write --param model=1m",
+        ),
+        ({"params": ["model=5"]}, "'model' is text; got 5"),
         ({"params": ["seeds=many"]}, "'seeds' is a number; got 'many'"),
     ],
 )
@@ -383,6 +388,36 @@ def test_wrong_arguments_are_named_with_the_remedy(two, tmp_path, arguments, sai
     with pytest.raises(AlignlabError, match=said.replace("(", r"\(")):
         run_series(**{"out": out, "notebooks": two, **arguments})
     assert not out.exists()
+
+
+def test_a_model_has_to_be_there_before_a_kernel_starts(two, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for model, said in (
+        ("./nowhere", "'./nowhere' is not there.*Pass a folder with config.json"),
+        ("empty", "'.*empty' is no model: it has no config.json.*save_pretrained"),
+    ):
+        with pytest.raises(AlignlabError, match=said):
+            run_series(params=[f"model={model}"], out=tmp_path / "run", notebooks=two)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_models_folder_is_found_from_any_kernel(two, tmp_path, monkeypatch):
+    """And a run is resumed only as long as the folder holds the same model."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    jobs = runner._jobs([two / "00_first.ipynb"], "smoke", ["model=mine"])
+    assert jobs[0].settings == {"model": str(tmp_path / "mine")}
+    same = runner._jobs([two / "00_first.ipynb"], "smoke", ["model=./mine"])
+    assert same[0].fingerprint == jobs[0].fingerprint
+    (tmp_path / "mine" / "config.json").write_text('{"other": 1}')
+    other = runner._jobs([two / "00_first.ipynb"], "smoke", ["model=mine"])
+    assert other[0].fingerprint != jobs[0].fingerprint
+    # A size that ships is never taken for a folder.
+    (tmp_path / "1m").mkdir()
+    shipped = runner._jobs([two / "00_first.ipynb"], "smoke", ["model=1m"])
+    assert shipped[0].settings == {"model": "1m"}
 
 
 def test_a_folder_in_use_is_not_written_to(two, tmp_path):

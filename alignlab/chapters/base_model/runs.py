@@ -134,7 +134,7 @@ def reader(seed: int, base: str, steps: int):
         )
         save_model(model, tokenizer, folder)
 
-    key = dict(seed=seed, base=base, steps=steps, weights=weights_hash(base))
+    key = dict(seed=seed, base=base, steps=steps, weights_hash=weights_hash(base))
     return load_model(cache.artifact("reader", build, key=key))
 
 

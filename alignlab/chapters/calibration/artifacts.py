@@ -345,7 +345,7 @@ def taught_policy(
         save_model(policy, tokenizer, folder)
 
     key = dict(seed=seed, base=base, n=n_examples, sft=sft_steps, answers=answer_steps)
-    key |= dict(limit=limit, weights=weights_hash(base))
+    key |= dict(limit=limit, weights_hash=weights_hash(base))
     return load_model(artifact("answers", build, key=key))
 
 

@@ -23,7 +23,7 @@ from alignlab.study.tuning import (
     tune,
 )
 from alignlab.world import tasks
-from alignlab.world.facts import World, build_world, split_subjects
+from alignlab.world.facts import World, split_subjects
 from alignlab.world.tasks import Example
 
 # --- Questions of every task family, to a tuned and to an untuned model --------------
@@ -157,7 +157,7 @@ def elicitation_arm(*, seed: int, base: str, steps: int, n_test: int) -> dict:
         facts; ``chance``, the accuracy of the best guess about the never stated ones;
         and ``format`` on the known ones.
     """
-    world = build_world(0)
+    world = tasks.default_world()
     first, second = split_subjects(world, 0)
     n = min(4096, steps * BATCH)  # training reads no more
     examples = questions_about(world, first, n, seed)

@@ -304,7 +304,7 @@ def decayed_base(
         (folder / "measured.json").write_text(json.dumps(measured))
 
     key = dict(seed=seed, base=base, decay_steps=decay_steps, n_documents=n_documents)
-    key["weights"] = weights_hash(base)
+    key["weights_hash"] = weights_hash(base)
     return cache.artifact("decayed", build, key=key)
 
 

@@ -22,7 +22,7 @@ from alignlab.seeds import stream
 from alignlab.study.arms import is_remembered, run_arms
 from alignlab.study.tuning import TEST_SEED, judge, reply, tune
 from alignlab.world import tasks
-from alignlab.world.facts import build_world, split_subjects
+from alignlab.world.facts import split_subjects
 from alignlab.world.tasks import Example
 
 # --- Instruction tuning with one thing changed ----------------------------------------
@@ -126,7 +126,7 @@ def few_examples_arm(
     Returns:
         ``accuracy`` and ``format``.
     """
-    world = build_world(0)
+    world = tasks.default_world()
     first, second = split_subjects(world, 0)
     if n:
         examples = questions_about(world, first, n, seed)

@@ -191,7 +191,7 @@ def generate_pairs(
     rows = cache.remember(
         "self_instruct",
         lambda: [asdict(pair) for pair in _generate(**key)],
-        key=key | {"weights": weights_hash(base)},
+        key=key | {"weights_hash": weights_hash(base)},
     )
     return [Pair(**row) for row in rows]
 

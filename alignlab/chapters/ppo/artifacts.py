@@ -39,7 +39,7 @@ def ppo_folder(*, chain: dict, updates: int, **hyperparameters) -> Path:
         (folder / "history.json").write_text(history, encoding="utf-8")
 
     key = dict(chain=chain, updates=updates, **hyperparameters)
-    key["weights"] = weights_behind(key)
+    key["weights_hash"] = weights_behind(key)
     return cache.artifact("ppo", build, key=key)
 
 

@@ -162,7 +162,7 @@ def formed_policy(
         save_model(policy, tokenizer, folder)
 
     key = dict(seed=seed, base=base, n=n_examples, sft=sft_steps, asked=per_kind)
-    key |= dict(form=form_steps, weights=weights_hash(base))
+    key |= dict(form=form_steps, weights_hash=weights_hash(base))
     return load_model(artifact("stated", build, key=key))
 
 

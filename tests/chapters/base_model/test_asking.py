@@ -62,6 +62,7 @@ def test_only_few_shot_replies_are_cut_at_the_next_question(monkeypatch):
         return [Completion(text, [1], False)]
 
     monkeypatch.setattr(asking, "complete", complete)
+    monkeypatch.setattr(asking, "cap", lambda tokenizer, tokens: tokens)
     replies = {
         way: asking.reply_to(None, None, ["x"], way)[0]
         for way in ("bare", "cloze", "few-shot", "chat")

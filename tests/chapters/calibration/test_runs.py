@@ -64,7 +64,7 @@ def test_the_next_notebook_finds_the_same_arms(calls):
 
 @pytest.mark.parametrize("profile", ["smoke", "cpu", "full", "gpu"])
 def test_both_notebooks_set_the_same_recipe(profile):
-    names = ("seeds", "first_seed", "base", "n_examples", "sft_steps", "answer_steps")
+    names = ("seeds", "first_seed", "model", "n_examples", "sft_steps", "answer_steps")
     names += ("steps", "updates", "draws", "limit")
     first, second = (notebook_settings(n, profile) for n in ("07", "08"))
     assert {n: first[n] for n in names} == {n: second[n] for n in names}

@@ -68,7 +68,7 @@ def chain(monkeypatch, tiny_model, tiny_tokenizer):
         return [dict(prompt=request, chosen=a, rejected=b) for a, b in two]
 
     class TinyChain:
-        n_pairs = 6
+        base, n_pairs = "1m", 6
 
         def __init__(self, *, seed):
             self.seed = seed

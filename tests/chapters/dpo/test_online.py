@@ -39,6 +39,8 @@ def chain(monkeypatch, tiny_model, tiny_tokenizer):
     """A chain of a random policy, and a reward that it can learn in four rounds."""
 
     class TinyChain:
+        base = "1m"
+
         def __init__(self, *, seed):
             self.seed = seed
 

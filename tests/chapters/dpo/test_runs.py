@@ -59,7 +59,7 @@ def test_the_contest_is_that_of_notebook_04():
 
 def test_full_profiles_of_04_and_05_agree_on_what_they_share():
     ours, theirs = (notebook_settings(number, "full") for number in ("05", "04"))
-    for name in ("base", "steps", "n_pairs", "k", "n", "updates", "tries", "nested"):
+    for name in ("model", "steps", "n_pairs", "k", "n", "updates", "tries", "nested"):
         assert ours[name] == theirs[name], name
 
 

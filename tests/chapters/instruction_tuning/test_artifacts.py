@@ -185,9 +185,10 @@ def test_the_base_model_is_asked_bare_and_after_worked_examples(monkeypatch):
     asked = []
     original = artifacts.complete
 
-    def complete(model, tokenizer, prompts, **options):
+    def complete(model, tokenizer, prompts, longest, **options):
+        assert longest == 24
         asked.append((prompts, options["chat"]))
-        return original(model, tokenizer, prompts, **options)
+        return original(model, tokenizer, prompts, longest, **options)
 
     monkeypatch.setattr(artifacts, "complete", complete)
     bare = artifacts.untuned_arm(seed=0, base="300k", n_test=1)

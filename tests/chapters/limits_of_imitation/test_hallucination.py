@@ -93,6 +93,7 @@ def test_each_question_is_measured(monkeypatch):
     sure = np.array([0.5, 1.0, 0.25, 0.75, 0.1, 0.3, 0.1, 0.3])
     completions = [Completion(text, [], True) for text in replies]
     monkeypatch.setattr(hallucination, "complete", lambda *a: completions)
+    monkeypatch.setattr(hallucination, "cap", lambda tokenizer, tokens: tokens)
     monkeypatch.setattr(hallucination, "reply_probabilities", lambda *a: sure)
     measured, shown = hallucination.read_replies(None, None, asked)
     kinds = ("known", "rare", "never")

@@ -106,6 +106,7 @@ def test_an_arm_counts_every_request(monkeypatch, tiny_model, tiny_tokenizer):
         "alignlab.study.tuning.trainable_base",
         lambda base, stage: (tiny_model, tiny_tokenizer),
     )
+    monkeypatch.setattr(safety_tuning, "cap", lambda tokenizer, tokens: tokens)
     found = safety_tuning.safety_arm(
         seed=0, base="300k", n_refusals=2, n_look_alikes=2, total=10, steps=1, n_test=3
     )

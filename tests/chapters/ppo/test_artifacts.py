@@ -24,7 +24,7 @@ def test_a_policy_is_trained_once_and_comes_with_its_value_function(tiny, monkey
     recipe = dict(chain=CHAIN, updates=2, kl_coef=0.3)
     policy, tokenizer = artifacts.ppo_policy(**recipe)
     model, _ = artifacts.policy_and_value(**recipe)
-    assert trained == [dict(seed=3, updates=2, kl_coef=0.3)]
+    assert trained == [dict(base="300k", seed=3, updates=2, kl_coef=0.3)]
     assert isinstance(model, PolicyAndValue)
     assert model.value_head.weight.abs().max() > 0, "the trained value head"
     reference, _ = tiny

@@ -128,7 +128,7 @@ def test_no_arm_runs_twice_and_rows_know_what_they_are_for(rows):
 def test_the_profiles_make_the_recorded_calls():
     settings = notebook_settings("04", "full")
     recorded = dict(
-        first_seed=100, nested=True, base="1m", steps=600, n_pairs=4000, k=16,
+        first_seed=100, nested=True, model="1m", steps=600, n_pairs=4000, k=16,
         updates=8, n=3, tries=8, repeats=3, betas=[0.0, 0.05, 0.2, 0.8],
         many_seeds=10, few_seeds=3, seeds=5, pieces=True, pool=32,
     )  # fmt: skip

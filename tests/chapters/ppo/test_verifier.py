@@ -127,6 +127,7 @@ def test_looks_count_the_answers_of_each_question(monkeypatch):
 
     monkeypatch.setattr(verifier, "complete", complete)
     monkeypatch.setattr(verifier, "kl_and_entropy", kl_and_entropy)
+    monkeypatch.setattr(verifier, "cap", lambda tokenizer, tokens: tokens)
     point = verifier.look(None, None, None, {"test": ASKED}, samples=2, seed=0)
     assert point["test"] == dict(
         right=[2, 1, 0],
@@ -143,6 +144,8 @@ def test_looks_count_the_answers_of_each_question(monkeypatch):
 @pytest.fixture
 def tiny_chain(monkeypatch, tiny_model, tiny_tokenizer):
     class TinyChain:
+        base = "1m"
+
         def __init__(self, *, seed):
             self.seed = seed
 
@@ -155,6 +158,7 @@ def tiny_chain(monkeypatch, tiny_model, tiny_tokenizer):
     monkeypatch.setattr(verifier, "Chain", TinyChain)
     monkeypatch.setattr(verifier, "questions", questions)
     monkeypatch.setattr(verifier, "MAX_NEW_TOKENS", 4)
+    monkeypatch.setattr(verifier, "cap", lambda tokenizer, tokens: tokens)
     small = dict(per_device_train_batch_size=32, max_completion_length=4)
     monkeypatch.setattr(verifier, "VERIFIED", {**verifier.VERIFIED, **small})
     return dict(seed=2)

@@ -31,6 +31,7 @@ def tiny(monkeypatch, tiny_model, tiny_tokenizer):
     monkeypatch.setattr(stated_ways, "sft_policy", lambda seed, **recipe: pair)
     for module in (stated, stated_ways):
         monkeypatch.setattr(module, "draw_questions", lambda *a: list(ASKED))
+        monkeypatch.setattr(module, "cap", lambda tokenizer, tokens: tokens)
     monkeypatch.setitem(scale.RATES["stated"], "tiny", 5e-3)
     monkeypatch.setitem(scale.PARAMETERS, "tiny", 1e6)
     return pair
