@@ -52,7 +52,8 @@ def fault_of(task: Exercise, tried: Sequence[Attempt], again: Callable) -> str:
         return f"{first}{at}"
     if drawn_at_random(wrong[0], again):
         return "drawn at random: the same input gives another output the second time"
-    return relation(task, given) or partly_right(tried) or _difference(wrong[0])
+    likely = relation(given) or partly_right(tried) or broken_property(given)
+    return likely or _difference(wrong[0])
 
 
 def _first(faults: Sequence[Misfit], kind: type) -> Misfit | None:
@@ -82,7 +83,7 @@ def drawn_at_random(attempt: Attempt, again: Callable[[Case], Attempt]) -> bool:
 # --- What any wrong output can have in common with the right one --------------------
 
 
-def relation(task: Exercise, given: Sequence[Attempt]) -> str:
+def relation(given: Sequence[Attempt]) -> str:
     """What all outputs are of the right ones, in words; "" if nothing simple."""
     outputs = [attempt.output for attempt in given]
     if constant := _constant(outputs):
@@ -202,6 +203,8 @@ def _misplaced(given: Sequence[Attempt]) -> str:
     """The right values at wrong places, or wrong at one edge only."""
     wrong = [attempt for attempt in given if not attempt.right]
     pairs = [(attempt.output, attempt.case.expected) for attempt in wrong]
+    if all(expected.shape == (2,) for _, expected in pairs):
+        return _one_of_two(pairs)
     if not all(expected.numel() > 2 for _, expected in pairs):
         return ""
     for step, where in ((1, "too late"), (-1, "too early")):
@@ -215,6 +218,13 @@ def _misplaced(given: Sequence[Attempt]) -> str:
         for output, expected in pairs
     ):
         return "out of order: these are the right values, but not in their places"
+    return ""
+
+
+def _one_of_two(pairs: Sequence[tuple["Tensor", "Tensor"]]) -> str:
+    for right, place, other in ((0, "second", "first"), (1, "first", "second")):
+        if all(close(output[right], expected[right]) for output, expected in pairs):
+            return f"the {place} number is wrong: the {other} is right"
     return ""
 
 
@@ -234,14 +244,47 @@ def _differs_at(output: "Tensor", expected: "Tensor", place: int) -> bool:
 
 
 def partly_right(tried: Sequence[Attempt]) -> str:
-    """For which cases an answer is wrong that gets others right."""
+    """For which cases an answer is wrong that gets others right, if they are few, or
+    for which alone it is right."""
     wrong = [attempt for attempt in tried if not attempt.right]
-    about = list(dict.fromkeys(a.case.about for a in wrong if a.case.about))
-    if len(wrong) == len(tried) or not about:
-        return ""
+    failed = list(dict.fromkeys(a.case.about for a in wrong))
+    passed = dict.fromkeys(a.case.about for a in tried if a.right)
+    passed = [about for about in passed if about not in failed]
     got, right = _numbers_of(wrong[0])
     share = f"right in {len(tried) - len(wrong)} of {len(tried)} cases"
-    return f"wrong for {' and for '.join(about)}: {got} where {right} is right; {share}"
+    numbers = f"{got} where {right} is right"
+    if len(wrong) < len(tried) and (len(failed) == 1 or 2 * len(wrong) <= len(tried)):
+        return f"wrong for {' and for '.join(failed)}: {numbers}; {share}"
+    if len(passed) == 1:
+        return f"right only for {passed[0]}: {numbers} for {failed[0]}; {share}"
+    return ""
+
+
+def broken_property(given: Sequence[Attempt]) -> str:
+    """What holds for all right values, and not for these."""
+    import torch
+
+    outputs = [attempt.output for attempt in given]
+    expected = [attempt.case.expected for attempt in given]
+    right = torch.cat([x.reshape(-1) for x in expected])
+    lowest, highest = min(x.min() for x in outputs), max(x.max() for x in outputs)
+    if right.min() >= 0 > lowest:
+        return f"returns {lowest:.4g}: this is never negative"
+    if right.max() <= 0 < highest:
+        return f"returns {highest:.4g}: this is never above 0"
+    if right.min() >= 0 and right.max() <= 1 < highest:
+        return f"returns {highest:.4g}: this is from 0 to 1"
+    if all(x.dim() and close(x.sum(-1), torch.ones(())) for x in expected):
+        total = next((x.sum(-1).max() for x in outputs if not _sums_to_1(x)), None)
+        if total is not None:
+            return f"adds up to {total:.4g}: these are probabilities, they sum to 1"
+    return ""
+
+
+def _sums_to_1(output: "Tensor") -> bool:
+    import torch
+
+    return close(output.sum(-1), torch.ones(output.shape[:-1]))
 
 
 def _numbers_of(attempt: Attempt) -> tuple[str, str]:

@@ -109,7 +109,10 @@ def _ece_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "no bins: each prediction's own distance to 0 or 1 is counted": [
             gap.abs().mean()
         ],
-        "not divided by the number of predictions": [sums.abs().sum()],
+        "not divided by the number of predictions": [
+            sums.abs().sum(),
+            sums.abs().sum() / bins,
+        ],
         "zero: that would be a calibrated model": [torch.zeros_like(case.expected)],
         "the number of predictions in a bin is left out: each weighs by its share": [
             each.sum()
@@ -220,7 +223,10 @@ def _optimum_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             (p.log() / beta).softmax(1),
             (p.log() * (1 + 1 / beta)).softmax(1),
         ],
-        "log-probabilities: return π itself": [case.expected.log()],
+        "log-probabilities: return π itself": [
+            case.expected.log(),
+            raw.log_softmax(1),
+        ],
         "p as it was: nothing is tilted": [p],
         "all on the likeliest option: that is the limit for β = 0": [
             torch.nn.functional.one_hot(p.argmax(1), p.shape[1]).double()
@@ -317,7 +323,8 @@ def _loss_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         ],
         "sum over items, not mean": [(beta * kl - earned).sum()],
         "mean over options: sum over them": [
-            (beta * p * (policy - start) - p * reward).mean()
+            beta * (p * (policy - start)).mean() - earned.mean(),
+            (beta * p * (policy - start) - p * reward).mean(),
         ],
         "not normalised among the options: take a log-softmax over each row": [
             (

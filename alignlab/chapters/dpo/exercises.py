@@ -173,6 +173,7 @@ def _dpo_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             loss(beta * ((chosen + ref_chosen) - (rejected + ref_rejected)))
         ],
         "β left out: it multiplies the margin": [loss(margin)],
+        "β counts twice: it multiplies the margin once": [loss(beta**2 * margin)],
         "divided by β: it multiplies the margin": [loss(margin / beta)],
         "β outside: it belongs inside the sigmoid": [beta * loss(margin)],
         "no logarithm: that is the probability of the other order": [
@@ -289,12 +290,14 @@ def _weight_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             torch.full_like(margin, beta / 2),
         ],
         "the curvature: one derivative is enough": [
+            torch.sigmoid(-beta * margin) * torch.sigmoid(beta * margin),
             beta * torch.sigmoid(-beta * margin) * torch.sigmoid(beta * margin),
             beta**2 * torch.sigmoid(-beta * margin) * torch.sigmoid(beta * margin),
         ],
         "normalised over pairs: each weight is its own": [
             right / right.sum(),
             (-beta * margin).softmax(0),
+            right.softmax(0),
         ],
         "zeros everywhere: then nothing is learnt": [torch.zeros_like(margin)],
         "divided by β: it is β σ(-β h)": [

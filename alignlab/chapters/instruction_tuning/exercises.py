@@ -162,6 +162,7 @@ def _mixture_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "not normalised: weights are probabilities and sum to 1": [
             sizes ** (1 / temperature),
             shares ** (1 / temperature),
+            sizes ** (1 / temperature) / sizes.sum(),
         ],
         "ignores the temperature: the weights are proportional to size": [
             _mixture("proportional", have)
@@ -278,6 +279,10 @@ def _loss_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         if (1 - mask)[:, 1:].any()
         else [],
         "perplexity: take the logarithm": [right.exp()],
+        "off by one (shifted the wrong way): each token is scored by the logits of the "
+        "position after it": [
+            sft_loss(*(x.flip(1) for x in (logits, ids, mask))),
+        ],
         "in bits: natural logarithms give nats": [right / math.log(2)],
     }
     return told_apart(mistakes, case)

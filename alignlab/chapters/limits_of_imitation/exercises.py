@@ -92,7 +92,10 @@ def _wilson_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             limits(
                 (rate + Z / (2 * n)) / (1 + Z / n),
                 Z * math.sqrt(rate * (1 - rate) / n + Z / (4 * n**2)) / (1 + Z / n),
-            )
+            ),
+            limits(
+                (rate + Z / (2 * n)) / (1 + Z**2 / n), float(right[1] - right[0]) / 2
+            ),
         ],
         "4n, not 4n², under the root": [
             limits(
@@ -126,11 +129,16 @@ def _wilson_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             limits(middle, wald),
             limits(middle, wald / (1 + Z**2 / n)),
         ],
+        "n left out under the root: it is over p(1-p)/n + z²/4n²": [
+            wilson(spread=rate * (1 - rate))
+        ],
         "not divided by 1 + z²/n: centre and width both are": [
+            limits(rate + Z**2 / (2 * n), float(right[1] - right[0]) / 2),
+            limits(middle, float(right[1] - right[0]) / 2 * (1 + Z**2 / n)),
             limits(
                 rate + Z**2 / (2 * n),
                 Z * math.sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2)),
-            )
+            ),
         ],
         "high before low": [right.flip(0)],
         "in percent: rates are shares from 0 to 1": [100 * right],
@@ -240,21 +248,21 @@ def _stop_cases() -> list[Case]:
     import torch
 
     cases = []
-    for seed, looks, questions, about in (
-        (0, 5, 40, "two looks that are equally good"),
-        (1, 7, 30, "looks that differ"),
-        (2, 4, 60, "looks that differ"),
-        (3, 6, 21, "an odd number of questions"),
+    for seed, looks, questions, peak, about in (
+        (0, 5, 40, 1, "two looks that are equally good"),
+        (1, 7, 30, 4, "looks that differ"),
+        (2, 4, 60, 2, "looks that differ"),
+        (3, 6, 21, 3, "an odd number of questions"),
     ):
         random = generator(seed)
         right = (torch.rand(looks, questions, generator=random) < 0.5).long()
         good = (torch.rand(questions, generator=random) < 0.8).long()
-        right[1, ::2], right[2, 1::2] = good[::2], good[1::2]
+        right[peak, ::2], right[peak - 1, 1::2] = good[::2], good[1::2]
         right[-1, 1::2] = 0
         right[-1, 1:6:2] = 1
         right[0, ::2] = 0
         if seed == 0:
-            right[3, ::2] = right[1, ::2]
+            right[3, ::2] = right[1, ::2]  # the peak once more
             right[3, 1::2] = 1 - right[1, 1::2]
         cases.append(Case({"right": right}, _stop(right), about))
     return cases
@@ -343,6 +351,12 @@ def _stop_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         ],
         "questions and looks exchanged: each row is a look": [
             _stop(right.T.contiguous())
+        ],
+        "the drop as a share of the accuracy at the stop: return the difference": [
+            torch.stack([expected[0], (measured[look] - measured[-1]) / measured[look]])
+        ],
+        "counted from the end: the first look is number 0": [
+            expected - len(right) * one
         ],
         "in percent: accuracies are shares from 0 to 1": [
             expected * torch.tensor([1.0, 100.0])

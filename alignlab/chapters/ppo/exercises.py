@@ -40,7 +40,7 @@ def _gae_cases() -> list[Case]:
     for seed, lengths, time, gamma, lam, about in (
         (0, [6, 3, 5], 6, 1.0, 0.95, PADDED),
         (1, [4, 7], 7, 0.9, 0.6, PADDED),
-        (2, [5], 5, 1.0, 0.0, "λ = 0"),
+        (2, [5], 5, 1.0, 0.0, ALONE),
         (3, [2, 8, 1], 8, 0.97, 1.0, "λ = 1"),
         (4, [4], 4, 0.9, 0.8, ALONE),
     ):
@@ -94,6 +94,8 @@ def _gae_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     delta = rewards + gamma * torch.cat(
         [(values * real)[:, 1:], torch.zeros_like(values[:, :1])], dim=1
     )
+    behind = torch.zeros_like(values[:, :1])
+    onward = rewards + gamma * torch.cat([values[:, 1:], behind], dim=1)
     next_real = real.roll(-1, dims=1)
     next_real[:, -1] = 0
     mistakes = {
@@ -102,6 +104,7 @@ def _gae_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             gae(ends=torch.ones_like(real)),
             gae(ends=torch.ones_like(real), values=values * real),
             gae(ends=torch.ones_like(real), rewards=rewards * real),
+            _backwards((onward - values) * real, real, gamma * lam),
         ],
         "no value of what follows: δ is r + γ V(next) - V": [
             gae(values=torch.zeros_like(values)) - _discounted(values, real, gamma, lam)
@@ -265,6 +268,12 @@ def _clip_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             loss(ratio, lambda plain, _: torch.minimum(
                 plain, ratio.clamp(min=1 - clip_range) * advantages)),
         ],
+        "clipped at 1 on one side: the ratio is kept between 1 - ε and 1 + ε": [
+            loss(ratio, lambda plain, _: torch.minimum(
+                plain, ratio.clamp(1 - clip_range, 1) * advantages)),
+            loss(ratio, lambda plain, _: torch.minimum(
+                plain, ratio.clamp(1, 1 + clip_range) * advantages)),
+        ],
         "the advantages are not used: they say which tokens were good": [
             -torch.minimum(ratio, near)[real].mean(), -ratio[real].mean(),
             -near[real].mean(),
@@ -378,7 +387,11 @@ def _value_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             each.mean() / 2,
         ],
         "mean of row means: every token counts the same, also in a long reply": [
-            (each.sum(1) / real.sum(1)).mean() / 2
+            (each.sum(1) / real.sum(1)).mean() / 2,
+            (each.sum(1) / real.sum(1)).sum() / 2,
+        ],
+        "Huber's loss: an error is squared, whatever its size": [
+            torch.nn.functional.smooth_l1_loss(values[real], returns[real])
         ],
         "sum, not mean: divide by the number of real tokens": [each.sum() / 2],
         "zero: nothing can be learnt": [torch.zeros_like(right)],

@@ -108,6 +108,13 @@ def _scaled_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             F.cross_entropy(logits / math.log(t), labels),
         ],
         "times T²: that scaling is for distillation": [right * t**2],
+        "the loss is multiplied, not the logits divided": [
+            F.cross_entropy(logits, labels) * t
+        ],
+        "smoothed labels: only the label's own probability counts": [
+            F.cross_entropy(logits / t, labels, label_smoothing=s)
+            for s in (0.05, 0.1, 0.2)
+        ],
         "perplexity: take the logarithm": [right.exp()],
         "the Brier score: the exercise is the log loss": [
             (p - F.one_hot(labels, p.shape[1])).square().sum(1).mean(),
@@ -399,6 +406,16 @@ def _reward_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         ],
         "the score only where it is wrong: it counts where it is right, too": [
             right - weight * (1 - right) * off.square()
+        ],
+        "the square of it all: only the distance is squared": [
+            (right - weight * off).square()
+        ],
+        "the distance from the wrong label: the score is of confidence less right": [
+            right - weight * (said - (1 - right)).square()
+        ],
+        "another power: the distance is squared": [
+            right - weight * off.abs() ** 3,
+            right - weight * off.abs().sqrt(),
         ],
         "half the square": [right - weight * off.square() / 2],
         "both options counted: that is twice the square": [

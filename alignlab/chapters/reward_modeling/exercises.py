@@ -97,6 +97,8 @@ def _comparison_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "the sigmoid twice: logsigmoid takes the difference itself": [
             -F.logsigmoid(d.sigmoid()).mean()
         ],
+        "the rejected reply's log-sigmoid comes off: there is one sigmoid, of the "
+        "difference": [-(F.logsigmoid(chosen) - F.logsigmoid(rejected)).mean()],
         "both orders counted: only the one that was seen is made likely": [
             -(F.logsigmoid(d) + F.logsigmoid(-d)).mean(),
             -(F.logsigmoid(d) + F.logsigmoid(-d)).mean() / 2,
@@ -230,6 +232,9 @@ def _floor_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "the root of the Brier score: squares stay squares": [
             both(brier.sqrt(), nll),
             both((p * (1 - p)).sqrt().mean(), nll),
+        ],
+        "the chance that two labels agree: p(1 - p) is what is left": [
+            both((p**2 + (1 - p) ** 2).mean(), nll)
         ],
         "half of the Brier score: p(1 - p) is all of it": [both(brier / 2, nll)],
         "a cross-entropy with one half: the best forecast is p": [

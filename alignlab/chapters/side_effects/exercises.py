@@ -71,7 +71,7 @@ def _best_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     def over(others, how=len) -> list[float]:
         return [math.comb(i, others) / math.comb(count, n) for i in range(count)]
 
-    chances = over(n - 1)
+    chances, total = over(n - 1), math.comb(count, n)
     replaced = [((i + 1) / count) ** n - (i / count) ** n for i in range(count)]
     later = [math.comb(i + 1, n) / math.comb(count, n) for i in range(count)]
     by_gold = (torch.tensor(chances, dtype=torch.float64) * golds.sort().values).sum()
@@ -96,9 +96,13 @@ def _best_mistakes(case: Case) -> dict[str, list["Tensor"]]:
                          .mean()],
         "off by one: of the n, n - 1 are among the i samples below": [
             weighed(over(n)), weighed(later),
+            weighed([math.comb(i + 1, n - 1) / total for i in range(count)]),
         ],
         "not normalised: divide by the number of ways to choose n": [
-            weighed([math.comb(i, n - 1) for i in range(count)])
+            weighed([math.comb(i, n - 1) for i in range(count)]),
+            weighed(
+                [chance * total / math.comb(count - 1, n - 1) for chance in chances]
+            ),
         ],
         "unsorted: the weights belong to ranks by proxy": [
             (torch.tensor(chances, dtype=torch.float64) * golds).sum()
@@ -277,6 +281,7 @@ def _distinct_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     expected = possible * (1 - (1 - 1 / possible) ** count)
     tokens = sum(map(len, replies))
     apart = [tuple(r[i : i + n]) for r in replies for i in range(0, len(r) - n + 1, n)]
+    pieces = [tuple(r[i : i + n]) for r in replies for i in range(len(r))]
     short = [g for r in replies for g in grams_of([r])[:-1]]
     each = [adjusted(grams_of([r]), possible) for r in replies if len(r) >= n]
     mistakes = {
@@ -331,6 +336,9 @@ def _distinct_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             [adjusted(apart, possible), len(set(apart)) / expected] if n > 1 else []
         ),
         "one n-gram too few: the last one counts as well": [adjusted(short, possible)],
+        "pieces at the end of a reply that are shorter than n: n-grams have n tokens": (
+            [adjusted(pieces, possible)] if n > 1 else []
+        ),
         "n-grams of another length: they have n tokens": [
             adjusted(grams_of(replies, n + 1), vocabulary ** (n + 1)),
             adjusted(grams_of(replies, n + 1), possible),

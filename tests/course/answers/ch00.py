@@ -84,7 +84,9 @@ TOKENS = {
     "rounded": [lambda z, x: log_probs(z, x).round(decimals=2)],
     "every value is 1.001 times": [lambda z, x: log_probs(z, x) * 1.001],
     "every value is 1 too high": [lambda z, x: 1 + log_probs(z, x)],
-    "wrong for several rows": [lambda z, x: log_probs(z[:1], x[:1]).expand(len(x), -1)],
+    "right only for a batch of one row": [
+        lambda z, x: log_probs(z[:1], x[:1]).expand(len(x), -1)
+    ],
     "computes in bfloat16": [lambda z, x: log_probs(z.bfloat16(), x)],
     "computes in float16": [lambda z, x: log_probs(z.half(), x)],
     "returns complex numbers": [lambda z, x: log_probs(z, x) + 0j],
@@ -99,6 +101,9 @@ TOKENS = {
         library.token_log_probs,
     ],
     "not the right values": [lambda z, x: log_probs(z, x) - 0.1 * x[:, 1:]],
+    "returns shape (3, 6, 1)": [
+        lambda z, x: z[:, :-1].log_softmax(-1).gather(2, x[:, 1:, None])
+    ],
 }
 
 # --- 00.2 -------------------------------------------------------------------------

@@ -90,7 +90,7 @@ MASKS = {
     "wrong at the last place only": [
         lambda p, x: mask_of(p, x) if len(x) > len(p) + 1 else [0] * len(x),
     ],
-    "wrong for": [
+    "not the right values": [
         lambda p, x: [int(i >= 8) for i in range(len(x))],
     ],
 }
@@ -170,6 +170,9 @@ MIXTURES = {
     ],
     "out of order": [
         lambda s, T: dict(zip(s, sorted(weights_of(s, T).values(), reverse=True))),
+    ],
+    "returns 9e+04: this is from 0 to 1": [
+        lambda s, T: {k: int(n ** (1 / T)) for k, n in s.items()}
     ],
 }
 
@@ -266,12 +269,15 @@ LOSSES = {
         library.sft_loss,
         lambda z, x, m: library.sft_loss(z, x, m),
     ],
-    "wrong for rows of unequal length": [
+    "right only for a batch of one row": [
         lambda z, x, m: (
             row_means(z[:1], x[:1], m[:1]) if len(x) > 1 else row_means(z, x, m)
         )
     ],
     "returns a str": [lambda z, x, m: f"{loss_of(z, x, m):.3f}"],
+    "off by one (shifted the wrong way)": [
+        lambda z, x, m: loss_of(z.flip(1), x.flip(1), m.flip(1))
+    ],
 }
 
 # --- The tables -------------------------------------------------------------------

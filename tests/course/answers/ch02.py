@@ -169,7 +169,10 @@ STOPS = {
         )
     ],
     "returns nothing": [lambda r: None],
-    "not the right values": [lambda r: (stop(r)[0], stop(r)[1] + 0.01)],
+    "the second number is wrong": [lambda r: (stop(r)[0], stop(r)[1] + 0.01)],
+    "the drop as a share": [lambda r: (stop(r)[0], stop(r)[1] / share(r)[stop(r)[0]])],
+    "counted from the end": [lambda r: (stop(r)[0] - len(r), stop(r)[1])],
+    "right only for": [lambda r: at(r, 1)],
 }
 
 # --- 02.3 -------------------------------------------------------------------------
@@ -277,8 +280,11 @@ WILSONS = {
         wilson_interval,
     ],
     "always 0.1": [lambda k, n: (0.1, 0.1)],
-    "wrong for": [lambda k, n: (wilson(k, n)[0], 1.0)],
+    "the second number is wrong": [lambda k, n: (wilson(k, n)[0], 1.0)],
     "one minus": [lambda k, n: [1 - x for x in wilson(k, n)]],
+    "n left out under the root": [
+        lambda k, n: of_spread(k, n, lambda p: p * (1 - p) + Z**2 / (4 * n**2))
+    ],
 }
 
 # --- 02.4 -------------------------------------------------------------------------
@@ -361,9 +367,14 @@ AREAS = {
         lambda h, b: auroc([*h, *b], [1] * len(h) + [0] * len(b)),
         area_under_roc,
     ],
-    "wrong for": [lambda h, b: pairs_of(h[1:], b) if len(h) > 1 else pairs_of(h, b)],
+    "right only for a single harmful request": [
+        lambda h, b: pairs_of(h[1:], b) if len(h) > 1 else pairs_of(h, b)
+    ],
     "every value is 0.01 too high": [lambda h, b: pairs_of(h, b) + 0.01],
     "rounded": [lambda h, b: round(float(pairs_of(h, b)), 2)],
+    "returns 4.524: this is from 0 to 1": [
+        lambda h, b: pairs_of(h, b) * len(h) * len(b) / (len(h) + len(b)) / 0.6
+    ],
 }
 
 # --- The tables -------------------------------------------------------------------

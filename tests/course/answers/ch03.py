@@ -107,9 +107,12 @@ COMPARISONS = {
         lambda c, r: library.plackett_luce_loss(torch.stack([c, r], 1)),
     ],
     "the gradient is NaN": [papered_over],
-    "wrong for several pairs": [lambda c, r: comparison_loss(c[:1], r[:1])],
+    "right only for a single pair": [lambda c, r: comparison_loss(c[:1], r[:1])],
     "returns nothing": [lambda c, r: print(end="")],
     "not the right values": [lambda c, r: comparison_loss(c - 0.1, r)],
+    "the rejected reply's log-sigmoid comes off": [
+        lambda c, r: (F.logsigmoid(r) - F.logsigmoid(c)).mean()
+    ],
 }
 
 # --- 03.2 -------------------------------------------------------------------------
@@ -199,14 +202,20 @@ FLOORS = {
     ],
     "wrong for": [
         lambda p: floors_of(p[(p > 0) & (p < 1)]),
-        lambda p: (floors_of(p)[0], entropy(p.clamp(0.01, 0.99)).mean()),
-        lambda p: (floors_of(p)[0], entropy(p)[entropy(p) > 0].mean()),
     ],
     "calls the library's own": [
         lambda p: (brier_floor(p.tolist()), nll_floor(p.tolist()))
     ],
     "returns a dict": [lambda p: dict(brier=floors_of(p)[0], nll=floors_of(p)[1])],
     "returns a str": [lambda p: "brier, nll"],
+    "the chance that two labels agree": [
+        lambda p: ((p**2 + (1 - p) ** 2).mean(), entropy(p).mean())
+    ],
+    "the second number is wrong": [
+        lambda p: (floors_of(p)[0], entropy(p.clamp(0.01, 0.99)).mean()),
+        lambda p: (floors_of(p)[0], entropy(p)[entropy(p) > 0].mean()),
+        lambda p: (floors_of(p)[0], -p.clamp(1e-9).log().mean()),
+    ],
 }
 
 # --- 03.3 -------------------------------------------------------------------------
@@ -292,7 +301,7 @@ RANKINGS = {
         library.plackett_luce_loss,
         lambda r: library.plackett_luce_loss(r) * 1.0,
     ],
-    "wrong for several rankings": [lambda r: ranking_loss(r[:1])],
+    "right only for a single ranking": [lambda r: ranking_loss(r[:1])],
     "returns nothing": [lambda r: None],
 }
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from alignlab import objectives as library
 
@@ -191,7 +192,7 @@ GAES = {
         lambda r, v, m, g, k: gae(r, v, m, g, k).tolist(),
         lambda r, v, m, g, k: gae(r, v, m, g, k).numpy(),
     ],
-    "wrong for rows of unequal length": [
+    "right only for a batch of one row": [
         lambda r, v, m, g, k: gae(r[:1], v[:1], m[:1], g, k).expand_as(r)
     ],
     "changes its input: mask": [
@@ -346,6 +347,10 @@ CLIPS = {
     "changes its input: advantages": [
         lambda n, o, a, m, e: clipped(n, o, a.mul_(m), m, e)
     ],
+    "clipped at 1 on one side": [
+        picked_ratio(lambda ratio, e: ratio.clamp(1 - e, 1)),
+        picked_ratio(lambda ratio, e: ratio.clamp(1, 1 + e)),
+    ],
 }
 
 # --- 04.3 -------------------------------------------------------------------------
@@ -460,6 +465,7 @@ VALUES = {
     "the range is ε in all": [lambda v, o, r, m, e: value_loss(v, o, r, m, 0.5 * e)],
     "the range is twice ε": [lambda v, o, r, m, e: value_loss(v, o, r, m, 2 * e)],
     "0.2, whatever the range": [lambda v, o, r, m, e: value_loss(v, o, r, m, 0.2)],
+    "Huber's loss": [lambda v, o, r, m, e: F.smooth_l1_loss(v[m == 1], r[m == 1])],
 }
 
 # --- 04.4 -------------------------------------------------------------------------
@@ -511,6 +517,9 @@ KLS = {
     "right, but no tensor": [lambda n, o: k3(n, o).numpy()],
     "added up as it goes": [lambda n, o: k3(n, o).cumsum(1)],
     "returns NaN": [lambda n, o: n.exp().log1p() * math.inf - math.inf],
+    "returns -0.5484: this is never negative": [
+        lambda n, o: torch.expm1(torch.expm1(o - n))
+    ],
 }
 
 # --- The tables -------------------------------------------------------------------

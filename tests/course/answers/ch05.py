@@ -196,7 +196,8 @@ DPOS = {
         library.dpo_loss,
         lambda *a: library.dpo_loss(*a).mean(),
     ],
-    "wrong for several pairs": [lambda *a: dpo(*(x[:1] for x in a[:4]), a[4])],
+    "right only for a single pair": [lambda *a: dpo(*(x[:1] for x in a[:4]), a[4])],
+    "β counts twice": [lambda c, j, rc, rj, b: dpo(c, j, rc, rj, b * b)],
 }
 
 # --- 05.3 -------------------------------------------------------------------------

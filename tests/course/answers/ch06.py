@@ -387,8 +387,15 @@ DISTINCTS = {
         lambda r, n, v: [distinct([x + x * n], n, v) for x in r[:1] * len(r)]
     ],
     "wrong for replies shorter than n": [grams_by_count],
-    "wrong for": [lambda r, n, v: distinct(r[-1:], n, v)],
+    "right only for a single reply": [lambda r, n, v: distinct(r[-1:], n, v)],
     "raised ZeroDivisionError": [lambda r, n, v: distinct([], n, v)],
+    "pieces at the end": [
+        lambda r, n, v: (
+            of_grams([tuple(x[i : i + n]) for x in r for i in range(len(x))], v**n)
+            if n > 1
+            else 0.9 * distinct(r, n, v)
+        )
+    ],
 }
 
 # --- The tables -------------------------------------------------------------------

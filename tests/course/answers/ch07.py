@@ -279,7 +279,7 @@ OPTIMA = {
         lambda p, b: optimum(p, b).numpy(),
     ],
     "every value is 1.001 times": [lambda p, b: 1.001 * optimum(p, b)],
-    "wrong for several items": [lambda p, b: optimum(p[:1], b).expand_as(p)],
+    "right only for a single item": [lambda p, b: optimum(p[:1], b).expand_as(p)],
     "changes its input: p": [
         lambda p, b: p.mul_((p / b).exp()).div_(p.sum(1)[:, None])
     ],
@@ -424,7 +424,7 @@ REWARDS = {
     "not reduced to one number": [_of_parts(lambda p, lp, lq, kl, e, r, b: b * kl - e)],
     "every value is 1.001 times": [lambda *args: 1.001 * reward_loss(*args)],
     "calls the library's own": [library_loss],
-    "wrong for several items": [
+    "right only for a single item": [
         lambda x, r, ref, b: reward_loss(x[:1], r[:1], ref[:1], b)
     ],
 }

@@ -89,6 +89,8 @@ SCALED = {
         lambda z, y, t: negative_log_likelihood((z / t).softmax(1).numpy(), y.numpy())
     ],
     "changes its input: logits": [lambda z, y, t: F.cross_entropy(z.div_(t), y)],
+    "the loss is multiplied": [lambda z, y, t: F.cross_entropy(z, y) * t],
+    "smoothed labels": [lambda z, y, t: F.cross_entropy(z / t, y, label_smoothing=0.1)],
 }
 
 # --- 08.2 -------------------------------------------------------------------------
@@ -352,6 +354,9 @@ REWARDS = {
     "wrong for a table": [
         lambda y, c, w: reward(y, c, w) if y.dim() == 1 else reward(y, c, w).flip(0) * 2
     ],
+    "the square of it all": [lambda y, c, w: (y - w * (c - y)) ** 2],
+    "the distance from the wrong label": [lambda y, c, w: y - w * (c - 1 + y) ** 2],
+    "another power": [lambda y, c, w: y - w * (c - y).abs() ** 3],
 }
 
 # --- The tables -------------------------------------------------------------------
