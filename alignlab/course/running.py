@@ -3,8 +3,6 @@ way that it can fail turned into a short message.
 """
 
 import contextlib
-import importlib
-import inspect
 import io
 import re
 import signal
@@ -13,8 +11,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import alignlab
 from alignlab.course.exercise import Misfit
 
 TIME_LIMIT = 30.0  # seconds for all cases of a check; right answers need one
@@ -53,7 +53,7 @@ class Runner:
 
     def __init__(self, answer: Callable, library: Sequence[str], names: Sequence[str]):
         self._answer, self._names = answer, names
-        self._library = {id(code_of(name)): name for name in library}
+        self._library = {place_of(name): name for name in library}
         self._until = time.monotonic() + TIME_LIMIT
 
     def __call__(self, *args) -> Any:
@@ -67,9 +67,7 @@ class Runner:
         try:
             return self._call(args)
         except Raised as raised:
-            if not re.search(
-                r"dtype|scalar type|[Dd]ouble", str(raised)
-            ):
+            if not re.search(r"dtype|scalar type|[Dd]ouble", str(raised)):
                 raise
         return self._call([in_float32(value) for value in args])
 
@@ -128,19 +126,25 @@ def in_float32(value):
     return value.float() if getattr(value, "dtype", "") is torch.float64 else value
 
 
-def code_of(name: str):
-    """The code of a function, by its full name, without its decorators."""
-    module, _, function = name.rpartition(".")
-    return inspect.unwrap(getattr(importlib.import_module(module), function)).__code__
+def place_of(name: str) -> tuple[str, str]:
+    """The file that defines a function of ours, and its name there, from its full name
+    and without importing it."""
+    _, *folders, module, function = name.split(".")
+    package = Path(alignlab.__file__).parent
+    return str(package.joinpath(*folders, f"{module}.py")), function
 
 
 @contextlib.contextmanager
-def _noting_calls(library: Mapping[int, str], called: list[str]) -> Iterator[None]:
+def _noting_calls(
+    library: Mapping[tuple[str, str], str], called: list[str]
+) -> Iterator[None]:
     """Notes which of the functions are called, however they are wrapped."""
 
     def note(frame, event, arg):
-        if event == "call" and id(frame.f_code) in library:
-            called.append(library[id(frame.f_code)])
+        if event == "call":
+            place = frame.f_code.co_filename, frame.f_code.co_name
+            if place in library:
+                called.append(library[place])
 
     before = sys.getprofile()
     sys.setprofile(note)

@@ -1,5 +1,6 @@
 """The engine of the checks: what a reader meets, whatever the exercise."""
 
+import inspect
 import itertools
 import json
 import subprocess
@@ -16,7 +17,7 @@ from alignlab.course.checks import (
     find_exercise,
     grade,
 )
-from alignlab.course.running import code_of
+from alignlab.course.running import place_of
 from alignlab.errors import AlignlabError
 from alignlab.objectives import sft_loss
 from alignlab.runs.profiles import chapter_folders
@@ -166,4 +167,6 @@ def test_the_cases_tell_every_two_known_mistakes_apart():
 @pytest.mark.parametrize("number", all_exercises())
 def test_the_library_functions_that_an_answer_may_not_call_are_there(number):
     for name in all_exercises()[number].library:
-        assert code_of(name).co_name == name.rpartition(".")[2]
+        module, _, function = name.rpartition(".")
+        code = inspect.unwrap(getattr(import_module(module), function)).__code__
+        assert (code.co_filename, code.co_name) == place_of(name)

@@ -195,7 +195,7 @@ def test_the_library_function_is_no_answer_however_it_is_wrapped(answer):
         assert result.message.startswith("returns a map")  # which has not called it
         return
     assert result.message.startswith(
-        "calls the library's own `alignlab.objectives.token_log_probs`"
+        "calls the library's own `alignlab.objectives.log_probs.token_log_probs`"
     )
     assert result.score == 0
 

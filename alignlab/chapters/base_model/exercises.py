@@ -243,7 +243,7 @@ EXERCISES: dict[str, Exercise] = {
         "the same log-probabilities as `alignlab.objectives.token_log_probs`",
         "the logits at t have seen tokens 0 to t and predict token t+1; normalise "
         "them over the vocabulary, then pick that token's entry.",
-        library=("alignlab.objectives.token_log_probs",),
+        library=("alignlab.objectives.log_probs.token_log_probs",),
     ),
     "00.2": Exercise(
         "my_sample(logits, temperature, generator)",

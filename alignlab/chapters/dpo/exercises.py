@@ -358,7 +358,7 @@ EXERCISES: dict[str, Exercise] = {
         "log π - log π_ref of the chosen reply, minus that of the rejected one, times "
         "β; then minus the log-sigmoid (`F.logsigmoid`), and the mean.",
         also=_dpo_teaches,
-        library=("alignlab.objectives.dpo_loss",),
+        library=("alignlab.objectives.preference.dpo_loss",),
     ),
     "05.3": Exercise(
         "my_weight(margin, beta)",

@@ -319,6 +319,6 @@ EXERCISES: dict[str, Exercise] = {
         "one mean over all masked tokens of the batch, of minus the log-probability "
         "that exercise 00.1 computes.",
         also=_loss_teaches,
-        library=("alignlab.objectives.sft_loss",),
+        library=("alignlab.objectives.log_probs.sft_loss",),
     ),
 }

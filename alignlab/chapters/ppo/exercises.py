@@ -511,7 +511,7 @@ EXERCISES: dict[str, Exercise] = {
         "the same advantages as `alignlab.objectives.generalized_advantage_estimate`",
         "go from the last column to the first: δ = r + γ V(next) - V, A = δ + γλ A of "
         "the next; multiply by the mask, so that padding passes nothing on.",
-        library=("alignlab.objectives.generalized_advantage_estimate",),
+        library=("alignlab.objectives.policy.generalized_advantage_estimate",),
         tensor_for="the update below adds the values to it",
         padded=("rewards", "values"),
     ),
@@ -524,7 +524,7 @@ EXERCISES: dict[str, Exercise] = {
         "ratio = exp(new - old); the smaller of ratio x A and clipped ratio x A; minus "
         "its mean over the tokens whose mask is 1.",
         also=_clip_teaches,
-        library=("alignlab.objectives.ppo_policy_loss",),
+        library=("alignlab.objectives.policy.ppo_policy_loss",),
     ),
     "04.3": Exercise(
         "my_value_loss(values, old_values, returns, mask, clip_range)",
@@ -536,7 +536,7 @@ EXERCISES: dict[str, Exercise] = {
         "squared errors, of value and of near; the mean over the tokens whose mask is "
         "1.",
         also=_value_teaches,
-        library=("alignlab.objectives.ppo_value_loss",),
+        library=("alignlab.objectives.policy.ppo_value_loss",),
     ),
     "04.4": Exercise(
         "my_kl_estimate(log_probs, ref_log_probs)",
@@ -545,7 +545,7 @@ EXERCISES: dict[str, Exercise] = {
         _kl_mistakes,
         "the same as `alignlab.objectives.kl_estimate(..., estimator='k3')`",
         "with d = log π - log π_ref: e^(-d) - 1 + d, token by token.",
-        library=("alignlab.objectives.kl_estimate",),
+        library=("alignlab.objectives.policy.kl_estimate",),
         tensor_for="the next cell multiplies it by the mask",
     ),
 }

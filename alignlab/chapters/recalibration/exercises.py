@@ -451,7 +451,7 @@ EXERCISES: dict[str, Exercise] = {
         "with p the label's probability: minus (1 - p) to the power γ times log p; "
         "then the mean over items.",
         also=_focal_teaches,
-        library=("alignlab.objectives.focal_loss",),
+        library=("alignlab.objectives.calibration.focal_loss",),
     ),
     "08.4": Exercise(
         "my_reward(right, confidence, weight)",

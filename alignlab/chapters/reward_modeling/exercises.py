@@ -352,9 +352,9 @@ EXERCISES: dict[str, Exercise] = {
         "the sigmoid of the difference of the two rewards; then the mean.",
         also=_comparison_teaches,
         library=(
-            "alignlab.objectives.bradley_terry_loss",
-            "alignlab.objectives.plackett_luce_loss",
-            "alignlab.objectives.all_pairs_loss",
+            "alignlab.objectives.reward.bradley_terry_loss",
+            "alignlab.objectives.reward.plackett_luce_loss",
+            "alignlab.objectives.reward.all_pairs_loss",
         ),
     ),
     "03.2": Exercise(
@@ -378,6 +378,6 @@ EXERCISES: dict[str, Exercise] = {
         "the same loss and gradient as `alignlab.objectives.plackett_luce_loss`",
         "for place k: log-sum-exp of the rewards from k on, minus the reward at k.",
         also=_ranking_teaches,
-        library=("alignlab.objectives.plackett_luce_loss",),
+        library=("alignlab.objectives.reward.plackett_luce_loss",),
     ),
 }

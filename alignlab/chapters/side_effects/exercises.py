@@ -386,7 +386,7 @@ EXERCISES: dict[str, Exercise] = {
         "divide by the number of ones.",
         library=(
             "alignlab.evaluation.diversity.token_entropy",
-            "alignlab.objectives.entropy",
+            "alignlab.objectives.policy.entropy",
         ),
     ),
     "06.3": Exercise(

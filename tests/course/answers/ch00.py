@@ -223,7 +223,9 @@ SAMPLES = {
         sampler(lambda z, T: (z / (1 if T < 1 else T)).softmax(-1)),
     ],
     "wrong for temperature 2": [sampler(lambda z, T: (z / min(T, 1)).softmax(-1))],
-    "not the right values": [sampler(lambda z, T: (z / (1.15 * T)).softmax(-1))],
+    "wrong for temperature 0.5 and for temperature 1": [
+        sampler(lambda z, T: (z / (1.15 * T)).softmax(-1))
+    ],
 }
 
 # --- The tables -------------------------------------------------------------------
