@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import alignlab
-from alignlab.course_cli import course_app, notebooks
+from alignlab.course_cli import build, course_app, notebooks
 from alignlab.errors import AlignlabError
 from alignlab.train import app as train_app
 
@@ -31,7 +31,6 @@ app.add_typer(train_app, name="train")
 cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(cache_app, name="cache", help="Trained models and results: list, prune.")
 app.add_typer(course_app, name="course", help="For teachers: new, grade, otter.")
-app.command()(notebooks)
 
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run's folder, or 'latest'.")
@@ -507,53 +506,8 @@ def cache_prune(
     typer.echo(f"{freed:.1f} MB {'would be freed' if dry_run else 'freed'}")
 
 
-@app.command()
-def build(
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail if a notebook differs.")
-    ] = False,
-    outputs: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Take the outputs from this run's notebooks."),
-    ] = None,
-    repository: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="For badges and set-up; kept for next time."),
-    ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--notebooks", help="The folder that holds source/."),
-    ] = None,
-) -> None:
-    """Make notebooks and exercises from notebooks/source.
-
-    Each notebooks/source/NN_name.py gives a complete notebook and an exercise, which
-    leaves out what stands between BEGIN SOLUTION and END SOLUTION.
-
-    Examples:
-
-    - `alignlab build` — after changing a source
-    - `alignlab build --outputs runs/full` — with the outputs of a recorded run
-    - `alignlab build --repository https://github.com/OWNER/NAME` — of a fork
-    - `alignlab build --check` — for CI: exits with 1 and says what differs
-    """
-    from alignlab.course.build import build_all, check_all, sources
-    from alignlab.course.opening import set_repository
-    from alignlab.runs.folders import executed_notebooks
-
-    if repository is not None:
-        set_repository(sources(folder)[0].parent, repository)
-
-    if not check:
-        executed = executed_notebooks(_folder(outputs)) if outputs else None
-        for path in build_all(folder, executed):
-            typer.echo(path)
-        return
-    problems = check_all(folder)
-    for problem in problems:
-        typer.echo(problem, err=True)
-    if problems:
-        raise typer.Exit(1)
+app.command()(build)
+app.command()(notebooks)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`alignlab notebooks` and `alignlab course ...`: notebooks for readers and classes.
+"""`alignlab build`, `notebooks` and `course ...`: notebooks for readers and classes.
 
 Like all commands, these import what they need when they run.
 """
@@ -9,6 +9,54 @@ from typing import Annotated
 import typer
 
 course_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+
+
+def build(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail if a notebook differs.")
+    ] = False,
+    outputs: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Take the outputs from this run's notebooks."),
+    ] = None,
+    repository: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="For badges and set-up; kept for next time."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--notebooks", help="The folder that holds source/."),
+    ] = None,
+) -> None:
+    """Make notebooks and exercises from notebooks/source.
+
+    Each notebooks/source/NN_name.py gives a complete notebook and an exercise, which
+    leaves out what stands between BEGIN SOLUTION and END SOLUTION.
+
+    Examples:
+
+    - `alignlab build` — after changing a source
+    - `alignlab build --outputs runs/full` — with the outputs of a recorded run
+    - `alignlab build --repository https://github.com/OWNER/NAME` — of a fork
+    - `alignlab build --check` — for CI: exits with 1 and says what differs
+    """
+    from alignlab.course.build import build_all, check_all, sources
+    from alignlab.course.opening import set_repository
+    from alignlab.runs.folders import executed_notebooks, latest_run
+
+    if repository is not None:
+        set_repository(sources(folder)[0].parent, repository)
+    if not check:
+        run = latest_run() if str(outputs) == "latest" else outputs
+        executed = executed_notebooks(run) if run else None
+        for path in build_all(folder, executed):
+            typer.echo(path)
+        return
+    problems = check_all(folder)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
 
 
 def notebooks(
