@@ -289,11 +289,11 @@ def _reference_columns(
 def _load_reference(name_or_path: str | Path) -> PreTrainedModel:
     try:
         return load_model(name_or_path)[0]
-    except OSError as error:
+    except AlignlabError as error:
         raise AlignlabError(
             f"reference is {str(name_or_path)!r}, which cannot be loaded: "
-            f"{str(error).splitlines()[0]}",
-            "Pass a model, or the folder or Hub id of one.",
+            f"{error.message}",
+            error.remedy,
         ) from error
 
 
