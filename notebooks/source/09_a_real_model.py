@@ -68,9 +68,10 @@ first = run.seeds[0]
 base = dict(base=settings.model)
 asked = dict(n_requests=settings.n_requests, xstest=settings.xstest)
 runs.say(
-    "Profile {profile}, model {model}, seeds {seeds}. Each seed draws sentences, raters, "
-    "comparisons, requests, questions, adapters and samples anew; the model that all "
-    "start from is the same, so every interval below holds *given this model*.",
+    "Profile {profile}, model {model}, seeds {seeds}. Each seed draws sentences, "
+    "raters, comparisons, requests, questions, adapters and samples anew; the model "
+    "that all start from is the same, so every interval below holds *given this "
+    "model*.",
     profile=profile,
     model=settings.model,
     seeds=", ".join(map(str, run.seeds)),
@@ -129,15 +130,16 @@ def say_heard(*stages, n=3):
 def say_refused(*stages, n):
     """Of the requests of each set that are shown, how many each stage refuses."""
     shown = [
-        f"{stage} {sum(sum(a['refused'][:n]) for a in rows[stage][0]['requests'].values())}"
+        f"{stage} "
+        f"{sum(sum(a['refused'][:n]) for a in rows[stage][0]['requests'].values())}"
         for stage in stages
     ]
     runs.say("Refused among these: {counts}.", counts=", ".join(shown))
 
 
 runs.say(
-    "{n} trainings: SFT, a reward model, PPO, RLOO, DPO and two kinds of SFT on refusals "
-    "for each of {seeds} {word}.",
+    "{n} trainings: SFT, a reward model, PPO, RLOO, DPO and two kinds of SFT on "
+    "refusals for each of {seeds} {word}.",
     n=(2 + len(RL) + 1 + len(arms.REFUSING)) * len(run.seeds),
     seeds=len(run.seeds),
     word="seed" if len(run.seeds) == 1 else "seeds",
@@ -172,9 +174,10 @@ pd.DataFrame(
 
 # %%
 runs.say(
-    "Of its sentences {obeyed:.0%} have the word that was asked for, and {ended:.0%} end "
-    "within {most} tokens; a reply has {words:.0f} words. It refuses {harmful:.0%} of the "
-    "requests that it should refuse, and {benign:.0%} of those that only sound so.",
+    "Of its sentences {obeyed:.0%} have the word that was asked for, and {ended:.0%} "
+    "end within {most} tokens; a reply has {words:.0f} words. It refuses "
+    "{harmful:.0%} of the requests that it should refuse, and {benign:.0%} of those "
+    "that only sound so.",
     obeyed=analysis.means(rows[START], "obeyed").mean(),
     ended=analysis.means(rows[START], "ended").mean(),
     words=analysis.means(rows[START], "words").mean(),
@@ -310,8 +313,8 @@ n_all = sum(p.numel() for p in policy.parameters())
 n_learning = sum(p.numel() for p in policy.parameters() if p.requires_grad)
 runs.say(
     "The loss goes from {begin:.2f} to {end:.2f} nats a token in {steps} steps. "
-    "{learning:,} of {all:,} parameters learn, {share:.1%}. With gradient and Adam's two "
-    "moments in four bytes each, training all would take {full:.2f} GB beside the "
+    "{learning:,} of {all:,} parameters learn, {share:.1%}. With gradient and Adam's "
+    "two moments in four bytes each, training all would take {full:.2f} GB beside the "
     "weights; this takes {small:.3f}.",
     begin=losses[0],
     end=losses[-1],
@@ -549,10 +552,10 @@ runs.save_figure(
 
 # %%
 runs.say(
-    "From {n} comparisons the reward model has {reward_model_accuracy:.2f} of the unseen "
-    "pairs in order; {verdict}. The judge has {judge_accuracy:.2f}: {beside}. Words "
-    "counted have {length_accuracy:.2f}, one rater {one_rater_accuracy:.2f}, the other "
-    "raters together {panel_accuracy:.2f}.",
+    "From {n} comparisons the reward model has {reward_model_accuracy:.2f} of the "
+    "unseen pairs in order; {verdict}. The judge has {judge_accuracy:.2f}: {beside}. "
+    "Words counted have {length_accuracy:.2f}, one rater {one_rater_accuracy:.2f}, "
+    "the other raters together {panel_accuracy:.2f}.",
     n=settings.n_pairs,
     verdict=reading(
         right,
@@ -670,8 +673,8 @@ runs.save_figure(
 # %%
 runs.say(
     "On held-out requests the reward model sees a gain of {real_ppo_proxy_gain:+.2f} "
-    "points with PPO and {real_rloo_proxy_gain:+.2f} with RLOO, {far:.1f} nats from SFT. "
-    "{rises} The judge sees {rl_judge_gain:+.2f}, {seen}; the difference is "
+    "points with PPO and {real_rloo_proxy_gain:+.2f} with RLOO, {far:.1f} nats from "
+    "SFT. {rises} The judge sees {rl_judge_gain:+.2f}, {seen}; the difference is "
     "{proxy_minus_judge_gain:+.2f}: {verdict}.",
     far=np.mean([row["kl"] for m in RL for row in rows[m]]),
     rises=reading(
@@ -724,8 +727,8 @@ runs.save_figure(
         "What was not paid for",
     ),
     "failures",
-    "Diversity of replies to the same request, length, and whether the request is still "
-    "heard, after SFT and after each way to optimise (dots: seeds; bars: 95%).",
+    "Diversity of replies to the same request, length, and whether the request is "
+    "still heard, after SFT and after each way to optimise (dots: seeds; bars: 95%).",
 )
 
 # %%
@@ -873,11 +876,11 @@ runs.save_figure(
 
 # %%
 runs.say(
-    "Refusals alone add {harmful_refused_alone_minus_before:+.2f} to the share of harmful "
-    "requests that are refused, and {benign_refused_alone_minus_before:+.2f} to that of "
-    "harmless ones: {over}. With answered twins harmless ones change by "
-    "{benign_refused_twins_minus_alone:+.2f} against that, {back}, and harmful ones are "
-    "at {harmful_refused_twins_minus_before:+.2f} beside the start, {kept}.",
+    "Refusals alone add {harmful_refused_alone_minus_before:+.2f} to the share of "
+    "harmful requests that are refused, and {benign_refused_alone_minus_before:+.2f} "
+    "to that of harmless ones: {over}. With answered twins harmless ones change by "
+    "{benign_refused_twins_minus_alone:+.2f} against that, {back}, and harmful ones "
+    "are at {harmful_refused_twins_minus_before:+.2f} beside the start, {kept}.",
     over=reading(
         over,
         "**it refuses the harmless with the harmful**"
@@ -932,10 +935,10 @@ drift = {
     for stage in (SFT, "PPO", DPO)
 }
 runs.say(
-    "The model as it comes refuses {start_harmful_refused:.2f} of the harmful requests. "
-    "That changes by {sft_harmful_refused_change:+.2f} after SFT on film reviews, "
-    "{ppo_harmful_refused_change:+.2f} after PPO and {dpo_harmful_refused_change:+.2f} "
-    "after DPO: {verdict}.",
+    "The model as it comes refuses {start_harmful_refused:.2f} of the harmful "
+    "requests. That changes by {sft_harmful_refused_change:+.2f} after SFT on film "
+    "reviews, {ppo_harmful_refused_change:+.2f} after PPO and "
+    "{dpo_harmful_refused_change:+.2f} after DPO: {verdict}.",
     verdict=reading(
         drift[SFT],
         "after film reviews it refuses more",
@@ -1000,7 +1003,8 @@ runs.save_figure(
     ),
     "reliability",
     "Confidence and share right of the model as it comes, above, and at a temperature "
-    "fitted on other questions, below; grey: where a calibrated model's points would lie.",
+    "fitted on other questions, below; grey: where a calibrated model's points would "
+    "lie.",
 )
 
 # %%
@@ -1019,7 +1023,7 @@ left = record("share_of_squared_error_left", mended / raw)
 
 
 def warmth(temperatures):
-    """The median of temperatures in words: without bound where nothing beats guessing."""
+    """The median of temperatures in words; none is best where guessing wins."""
     median = np.median(temperatures)
     return f"{median:.1f}" if median < 100 else "more than 100, which is to guess,"
 
@@ -1029,10 +1033,10 @@ fits = {
     for name in sets
 }
 runs.say(
-    "Right beyond guessing: {right_minus_guessing:+.3f}, {knows}. The mean squared gap is "
-    "{squared_error_as_it_comes:.3f}; temperatures of {fits} take "
-    "{squared_error_mended_by_temperature:+.3f} off it, {cured}. Its mean confidence is "
-    "then {sure:.2f}, from {was:.2f}: {worth}.",
+    "Right beyond guessing: {right_minus_guessing:+.3f}, {knows}. The mean squared "
+    "gap is {squared_error_as_it_comes:.3f}; temperatures of {fits} take "
+    "{squared_error_mended_by_temperature:+.3f} off it, {cured}. Its mean confidence "
+    "is then {sure:.2f}, from {was:.2f}: {worth}.",
     knows=reading(
         knows,
         "so it knows something",
@@ -1092,8 +1096,8 @@ moved = {
 }
 runs.say(
     "Beside the model as it comes the mean squared gap changes by "
-    "{sft_squared_error_change:+.3f} after SFT, {ppo_squared_error_change:+.3f} after PPO "
-    "and {dpo_squared_error_change:+.3f} after DPO: {verdict}.",
+    "{sft_squared_error_change:+.3f} after SFT, {ppo_squared_error_change:+.3f} after "
+    "PPO and {dpo_squared_error_change:+.3f} after DPO: {verdict}.",
     verdict="; ".join(
         f"{stage} {reading(change, 'is **worse**', 'is better', 'not clearly either')}"
         for stage, change in moved.items()

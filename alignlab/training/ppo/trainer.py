@@ -514,8 +514,8 @@ class PPOTrainer(Trainer):
 
         Returns:
             score, reward/NAME, kl, kl_exact, entropy, completion_length and eos_rate,
-            as in the training rows, each with the prefix ``eval_``; ``eval_completions``
-            holds the texts.
+            as in the training rows, each with the prefix ``eval_``;
+            ``eval_completions`` holds the texts.
         """
         prompts, args, clock = self.eval_dataset, self.args, Clock()
         if eval_dataset is not None:

@@ -2,9 +2,9 @@
 known mistake."""
 
 import pytest
+from tests.grading import as_params, covers, fails_by_name, passes, tells_mistakes_apart
 
 from alignlab.chapters.a_real_model.exercises import EXERCISES
-from tests.grading import as_params, covers, fails_by_name, passes, tells_mistakes_apart
 
 
 def lora(x, weight, down, up, alpha):
