@@ -501,7 +501,8 @@ if recall_rows:
     runs.save_figure(
         figures.recall(recall_rows, chance, KNOWN_FROM),
         "recall",
-        "Share of facts completed rightly, by how often they were read (95% intervals).",
+        "Share of facts completed rightly, by how often they were read (95% "
+        "intervals).",
     )
 
 # %%

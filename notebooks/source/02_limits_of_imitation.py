@@ -215,10 +215,10 @@ if is_shipped(settings.model):
     runs.record("contested_majority_answered", np.mean(majority), seeds=majority)
     more = runs.record("contested_majority_minus_rival", more.mean(), seeds=more)
     runs.say(
-        "The answer most often stated is given in {contested_majority_answered:.2f} of the "
-        "cases, {contested_majority_minus_rival:+.2f} against its rival{so}. A greedy "
-        "reply does not tell that the texts disagreed; notebook 07 asks whether its "
-        "probability does.",
+        "The answer most often stated is given in {contested_majority_answered:.2f} "
+        "of the cases, {contested_majority_minus_rival:+.2f} against its rival{so}. A "
+        "greedy reply does not tell that the texts disagreed; notebook 07 asks "
+        "whether its probability does.",
         so=reading(
             more,
             ": SFT brings out what most texts say, right or wrong",

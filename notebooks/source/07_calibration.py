@@ -487,9 +487,9 @@ if is_shipped(settings.model):
     ]
     pairs = [analysis.expected_top_label(a) for a in surer]
     runs.say(
-        "{n} steps of your loss at β = {beta}: on {items} contested facts that it was not "
-        "trained on, the policy was {was:.0%} sure and right in {was_right:.0%}; now it is "
-        "{sure:.0%} sure and right in {right:.0%}.",
+        "{n} steps of your loss at β = {beta}: on {items} contested facts that it was "
+        "not trained on, the policy was {was:.0%} sure and right in {was_right:.0%}; "
+        "now it is {sure:.0%} sure and right in {right:.0%}.",
         n=n_steps,
         beta=beta,
         items=len(exam),
@@ -556,10 +556,9 @@ if is_shipped(settings.model):
             }
         ),
         "contested",
-        "Share of the statements that give a contested answer over the probability with "
-        "which it is said, before a reward, after it, and with one temperature (thin "
-        "lines: "
-        "seeds).",
+        "Share of the statements that give a contested answer over the probability "
+        "with which it is said, before a reward, after it, and with one temperature "
+        "(thin lines: seeds).",
     )
 else:
     runs.say("Which texts disagreed is not known of this model: nothing is shown.")
@@ -625,9 +624,10 @@ if is_shipped(settings.model):
     distance = np.abs(np.subtract(measured, predicted)).mean(axis=1)
     runs.record("contested_distance_to_optimum", distance.mean(), seeds=list(distance))
     runs.say(
-        "Measured and predicted over-confidence lie {contested_distance_to_optimum:.3f} "
-        "apart, mean over the prices; at the lowest one they are {measured:.3f} and "
-        "{predicted:.3f}, from {start:.3f} before.",
+        "Measured and predicted over-confidence lie "
+        "{contested_distance_to_optimum:.3f} apart, mean over the prices; at the "
+        "lowest one they are {measured:.3f} and {predicted:.3f}, from {start:.3f} "
+        "before.",
         measured=np.mean(measured, axis=0)[int(np.argmin(betas))],
         predicted=np.mean(predicted, axis=0)[int(np.argmin(betas))],
         start=np.mean(start),

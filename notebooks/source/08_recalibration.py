@@ -1236,9 +1236,9 @@ if is_shipped(settings.model):
         ],
     )
     runs.say(
-        "Mean squared distance from Bayes on contested facts: {was:.3f} after right alone, "
-        "{rlcr_from_bayes:.3f} after RLCR. {verdict}. The correlation of its digits with "
-        "the shares is {rlcr_correlation_with_bayes:+.2f}: {follow}.",
+        "Mean squared distance from Bayes on contested facts: {was:.3f} after right "
+        "alone, {rlcr_from_bayes:.3f} after RLCR. {verdict}. The correlation of its "
+        "digits with the shares is {rlcr_correlation_with_bayes:+.2f}: {follow}.",
         was=np.mean(from_bayes["right_alone"]),
         verdict=reading(
             nearer,
@@ -1250,7 +1250,8 @@ if is_shipped(settings.model):
             follows,
             "they rise with the shares",
             "they fall where the shares rise",
-            "fact by fact they do not follow the shares, as far as these seeds can tell",
+            "fact by fact they do not follow the shares, as far as these seeds can "
+            "tell",
         ),
     )
 else:
