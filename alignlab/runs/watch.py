@@ -1,7 +1,7 @@
 """Watches the processes that a notebook starts: their memory and their time.
 
-A thread looks twice a second. When the time is up it kills the kernel and everything
-it started, so a timeout also works inside compiled code.
+A thread looks twice a second, or less often where that is costly. When the time is up it
+kills the kernel and everything it started, so a timeout also works inside compiled code.
 """
 
 import threading
@@ -15,7 +15,8 @@ class Watch:
 
     Args:
         timeout: seconds until everything is killed.
-        every: seconds between two looks.
+        every: seconds between two looks; more where looking takes long, as it does at
+            gigabytes of memory, so that it has a fiftieth of a processor at most.
 
     Attributes:
         timed_out: whether the time was up and the processes were killed.
@@ -42,11 +43,17 @@ class Watch:
         self._kill()  # a worker that outlived its kernel
 
     def _look_repeatedly(self) -> None:
-        while not self._stop.wait(self._every):
+        pause = self._every
+        while not self._stop.wait(pause):
+            began = time.thread_time()
             self._look()
-            if time.monotonic() > self._deadline:
+            left = self._deadline - time.monotonic()
+            if left < 0:
                 self.timed_out = True
                 self._kill()
+            pause = max(self._every, 50 * (time.thread_time() - began))
+            if left > 0:
+                pause = min(pause, left + self._every)
 
     def _look(self) -> None:
         now = set(psutil.Process().children(recursive=True)) - self._before
