@@ -61,7 +61,6 @@ bench: .venv/.installed ## compare with other libraries (benchmarks/)
 
 .PHONY: site
 site: .venv/.installed ## build the site from the executed notebooks: build/site/index.html
-	@$(call pip_install,-e '.[site]')
 	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/site
 
 .PHONY: build

@@ -258,8 +258,7 @@ class MatrixScaler(_FromLogits):
             over-fits less with little data; infinite is maximum likelihood.
 
     Attributes:
-        coef_: W, (K, K).
-        intercept_: b, (K,).
+        coef_: W, (K, K). ``intercept_``: b, (K,).
         classes_: the labels, in the order of the columns.
 
     Raises:
@@ -369,9 +368,7 @@ class PlattScaler(_FromScore):
     curve for all, and gives a warning.
 
     Attributes:
-        coef_: a.
-        intercept_: b.
-        classes_: the two labels.
+        coef_: a. ``intercept_``: b. ``classes_``: the two labels.
 
     Source: Platt (1999); fitted by scikit-learn's ``LogisticRegression``.
     """
@@ -407,8 +404,7 @@ class BetaCalibrator(_FromConfidence):
         \quad a, b \ge 0
 
     Attributes:
-        a_, b_, c_: the three parameters.
-        classes_: the two labels.
+        a_, b_, c_: the three parameters. ``classes_``: the two labels.
 
     Source: Kull et al. (2017); fitted by scikit-learn's ``LogisticRegression``. A
     negative coefficient is set to 0 and the others are fitted again.
@@ -444,8 +440,7 @@ class IsotonicCalibrator(_FromConfidence):
     the steps and is constant beyond them.
 
     Attributes:
-        isotonic_: the fitted ``IsotonicRegression``.
-        classes_: the two labels.
+        isotonic_: the fitted ``IsotonicRegression``. ``classes_``: the two labels.
 
     Source: Zadrozny & Elkan (2002); computed by scikit-learn (pool adjacent violators).
     """
@@ -467,9 +462,7 @@ class HistogramCalibrator(_FromConfidence):
         strategy: "uniform" for equal widths, "quantile" for equal numbers.
 
     Attributes:
-        edges_: (bins + 1,).
-        accuracy_: (bins,).
-        classes_: the two labels.
+        edges_: (bins + 1,). ``accuracy_``: (bins,). ``classes_``: the two labels.
 
     Source: Zadrozny & Elkan (2001).
     """

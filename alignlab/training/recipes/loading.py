@@ -121,9 +121,8 @@ def _with_scalar_head(place: Path, recipe: Recipe, options: dict):
         )
     if "score.weight" in report["missing_keys"]:
         head = model.score.weight
-        generator = torch.Generator().manual_seed(
-            torch_seed(recipe.seed, "reward head")
-        )
+        generator = torch.Generator()
+        generator.manual_seed(torch_seed(recipe.seed, "reward head"))
         start = torch.randn(head.shape, generator=generator) / (head.shape[1] + 1)
         with torch.no_grad():
             head.copy_(start)
