@@ -9,7 +9,7 @@ import pytest
 from alignlab.course.checks import all_exercises, grade
 from alignlab.course.exercise import Exercise
 
-CHAPTERS = [import_module(f"tests.course.answers.ch{n:02d}") for n in range(9)]
+CHAPTERS = [import_module(f"tests.course.answers.ch{n:02d}") for n in range(10)]
 RIGHT = {number: table for c in CHAPTERS for number, table in c.RIGHT.items()}
 WRONG = {number: table for c in CHAPTERS for number, table in c.WRONG.items()}
 UNNAMED = "not the right values"  # what a message begins with that names no mistake

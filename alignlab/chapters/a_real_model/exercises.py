@@ -119,6 +119,8 @@ EXERCISES: dict[str, Exercise] = {
         "the same output as the library's `lora_output`",
         "`x @ weight.T` is the frozen layer; the adapter goes down to rank r and up "
         "again, and counts alpha / r.",
+        library=("alignlab.chapters.a_real_model.lora.lora_output",),
+        tensor_for="section 2 adds it up with other outputs and differentiates it",
     ),
     "09.2": Exercise(
         "my_merged_weight(weight, down, up, alpha)",
@@ -127,5 +129,6 @@ EXERCISES: dict[str, Exercise] = {
         _merge_mistakes,
         "one plain layer that does what layer and adapter do",
         "x Aᵀ Bᵀ = x (BA)ᵀ: which matrix added to W gives the same output?",
+        library=("alignlab.chapters.a_real_model.lora.merged_weight",),
     ),
 }
