@@ -16,6 +16,8 @@ from alignlab.runs.claims import load_claims
 from alignlab.runs.folders import FINISHED
 from alignlab.runs.judging import PRETRAINING_UNKNOWN
 from alignlab.runs.runner import run_series
+from alignlab.study.artifacts import demonstrations
+from alignlab.training.sft import finetune
 from alignlab.world import tasks
 from tests import tiny_models
 
