@@ -1,7 +1,8 @@
 """Watches the processes that a notebook starts: their memory and their time.
 
-A thread looks twice a second, or less often where that is costly. When the time is up it
-kills the kernel and everything it started, so a timeout also works inside compiled code.
+A thread looks twice a second, or less often where that is costly. When the time is up
+it kills the kernel and everything it started, so a timeout also works inside compiled
+code.
 """
 
 import threading
