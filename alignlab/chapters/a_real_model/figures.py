@@ -74,15 +74,9 @@ def gains(
 ):
     """What the reward model and the held-out judge see of each method's gain."""
     figure, axes = plt.subplots(figsize=(7.5, 3.8))
-    for number, (label, groups) in enumerate(
-        (("reward model, optimised", proxy), ("judge, held out", judge))
-    ):
-        spread(axes, groups, number, shift=0.34 * number - 0.2)
-        style = series_style(number, "color", "marker")
-        axes.plot([], [], **style, linestyle="", label=label)
+    _side_by_side(axes, {"reward model, optimised": proxy, "judge, held out": judge})
     axes.axhline(0, **CHANCE)
     axes.set(ylabel="gain over SFT\n(points of the raters)", title=title)
-    axes.legend()
     return figure
 
 
@@ -93,12 +87,15 @@ def refusals(
 ):
     """Share refused of harmful and of benign requests, by what the model learnt."""
     figure, axes = plt.subplots(figsize=(8.5, 3.8))
-    for number, (label, groups) in enumerate(
-        (("harmful", harmful), ("benign, sounds edgy", benign))
-    ):
+    _side_by_side(axes, {"harmful": harmful, "benign, sounds edgy": benign})
+    axes.set(ylabel="refused", ylim=(-0.05, 1.05), title=title)
+    return figure
+
+
+def _side_by_side(axes, measures: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Two measures of the same groups, in colours of their own."""
+    for number, (label, groups) in enumerate(measures.items()):
         spread(axes, groups, number, shift=0.34 * number - 0.2)
         style = series_style(number, "color", "marker")
         axes.plot([], [], **style, linestyle="", label=label)
-    axes.set(ylabel="refused", ylim=(-0.05, 1.05), title=title)
     axes.legend()
-    return figure
