@@ -639,15 +639,17 @@ runs.say(
 # The mixture has families of six kinds. Some families were held out whole:
 
 # %%
+sizes = tasks.sizes()
+filled = {name: family for name, family in tasks.FAMILIES.items() if sizes[name]}
 pd.DataFrame(
     {
         "kind": family.category,
         "held out": "yes" if family.held_out else "",
-        "examples": tasks.sizes()[name],
+        "examples": sizes[name],
         "for example": tasks.examples(name, 1, seed=seed)[0].prompt[:100],
     }
-    for name, family in tasks.FAMILIES.items()
-).set_axis(list(tasks.FAMILIES)).style.set_properties(**{"text-align": "left"})
+    for name, family in filled.items()
+).set_axis(list(filled)).style.set_properties(**{"text-align": "left"})
 
 # %%
 example_counts = tasks.sizes(tasks.trained_families())

@@ -884,12 +884,11 @@ runs.say(
 
 # %%
 biased = dict(bias=arms.LENGTH_BIAS, **common)
-recovered = [
-    analysis.length_coefficient(
-        arms.length_pairs("biased", settings.n_audit, **biased, **link)
-    )
+audited = [
+    arms.length_pairs("biased", None, **biased, **link)[: settings.n_audit]
     for link in chains
 ]
+recovered = [analysis.length_coefficient(pairs) for pairs in audited]
 holds = [found.low <= arms.LENGTH_BIAS <= found.high for found in recovered]
 runs.record("length_coefficient", *recovered[0], unit="gold per word")
 runs.record("length_coefficient_injected", arms.LENGTH_BIAS, unit="gold per word")
@@ -897,7 +896,7 @@ runs.say(
     "Injected: {length_coefficient_injected.value:.3f} gold per word. Recovered from "
     "{n:,} labels: {length_coefficient:.3f}; the interval holds it with {held} of "
     "{of} seeds.",
-    n=settings.n_audit,
+    n=min(map(len, audited)),
     held=sum(holds),
     of=len(holds),
 )
