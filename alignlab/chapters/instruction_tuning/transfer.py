@@ -229,6 +229,7 @@ def _over_wordings(model, tokenizer, n: int, chat: bool) -> dict:
     tables = {
         name: np.array([[next(scored) for _ in own] for own in wordings])
         for name, wordings in asked.items()
+        if any(wordings)  # a model may know none of the facts that a family asks for
     }  # (wordings, questions, 2)
     right = [table[:, :, 1].mean() for table in tables.values()]
     return {
