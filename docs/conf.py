@@ -81,7 +81,13 @@ def write_notebooks() -> None:
 
 def _relinked(text: str) -> str:
     """Links into the repository become plain text: the site has no such pages."""
-    return re.sub(r"\[([^\]]+)\]\((?:\.\./)+(?:alignlab|figures)[^)]*\)", r"\1", text)
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?:\.\./)+[^)]*\)", r"\1", text)
+
+
+def relink_guide(app, name: str, source: list[str]) -> None:
+    """The guides' links into the repository, which work where the guides are read."""
+    if name != "index":
+        source[0] = _relinked(source[0])
 
 
 def _to_pages(html: str) -> str:
@@ -126,3 +132,4 @@ def setup(app) -> None:
     write_notebooks()
     write_claims()
     app.connect("autodoc-skip-member", skip_borrowed)
+    app.connect("source-read", relink_guide)

@@ -2,6 +2,7 @@
 one."""
 
 import pytest
+import setuptools  # noqa: F401  before anything imports distutils, which it replaces
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
