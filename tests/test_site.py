@@ -37,7 +37,9 @@ def site(tmp_path_factory):
     command += ["-d", folder / "doctrees", ROOT / "docs", folder / "html"]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    return {path: Page(path) for path in (folder / "html").rglob("*.html")}
+    html = folder / "html"
+    pages = [p for p in html.rglob("*.html") if html / "_static" not in p.parents]
+    return {path: Page(path) for path in pages}
 
 
 @pytest.mark.slow
