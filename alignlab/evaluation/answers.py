@@ -123,10 +123,19 @@ def first_answer(text: str) -> str:
 
 def best_guess_rate(world: World, facts: Sequence[Fact]) -> float:
     """Accuracy of the best guess (:func:`guess_baselines`) for the relations of these
-    facts, each relation weighted by how many of them it has."""
+    facts, each relation weighted by how many of them it has.
+
+    Relations of which every fact was shown have no such guess and do not count; where
+    there are no others, the best guess is the most frequent answer to these facts.
+    """
     relations = {fact.relation for fact in facts}
     best = {name: guess_baselines(world, name)["best"] for name in relations}
-    return float(np.mean([best[fact.relation] for fact in facts]))
+    rates = [best[fact.relation] for fact in facts if not np.isnan(best[fact.relation])]
+    if rates:
+        return float(np.mean(rates))
+    counts = Counter((f.relation, answer) for f in facts for answer in f.answers)
+    most = [max(n for (r, _), n in counts.items() if r == name) for name in relations]
+    return sum(most) / len(facts)
 
 
 def guess_baselines(world: World, relation: str) -> dict[str, float]:

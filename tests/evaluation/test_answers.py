@@ -234,6 +234,15 @@ def test_the_best_guess_is_weighted_by_the_facts(monkeypatch):
     assert best_guess_rate(None, facts) == pytest.approx(0.25)
 
 
+def test_where_every_fact_was_shown_the_best_guess_is_the_most_frequent_answer():
+    shown = [(f"{c}land", "continent", "Asia", 9) for c in "abc"]
+    shown += [("dland", "continent", "Europe", 9), ("iron", "symbol", "Fe", 9)]
+    world = a_world(*shown)
+    facts = [f for f in world.facts if f.relation == "continent"]
+    assert best_guess_rate(world, facts) == pytest.approx(3 / 4)
+    assert best_guess_rate(world, list(world.facts)) == pytest.approx(4 / 5)
+
+
 def test_nothing_hidden_has_no_rate_and_unknown_relations_are_named():
     rates = guess_baselines(a_world(("iron", "symbol", "Fe", 9)), "symbol")
     assert rates["n"] == 0 and math.isnan(rates["best"])

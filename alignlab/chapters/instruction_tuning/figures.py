@@ -138,7 +138,8 @@ def mixture(rows: Sequence[dict]):
 
 def wordings(before: Sequence[dict], after: Sequence[dict], names: Sequence[str]):
     """Probability of the right option in every wording of each family, and their mean,
-    before and after SFT; means over seeds."""
+    before and after SFT; means over seeds. Families without a question are left out."""
+    names = [name for name in names if name in before[0]["wordings"]]
     figure, panels = plt.subplots(
         1, 2, figsize=(8.5, 0.28 * len(names) + 1.2), sharey=True
     )
