@@ -134,8 +134,9 @@ def score_by_family(
 
 
 def mean_over(by_family: dict[str, float], families: Sequence[str]) -> float:
-    """Mean accuracy over families, each with the same weight."""
-    return float(np.mean([by_family[name] for name in families]))
+    """Mean accuracy over families, each with the same weight; a family of which a model
+    knows nothing is not asked about, and does not count."""
+    return float(np.mean([by_family[name] for name in families if name in by_family]))
 
 
 # --- What SFT elicits -----------------------------------------------------------------
