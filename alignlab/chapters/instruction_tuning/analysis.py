@@ -103,7 +103,8 @@ def at_chance(
 def small_families() -> tuple[str, ...]:
     """The half of the trained families with the fewest distinct examples."""
     counts = tasks.sizes()
-    ordered = sorted(tasks.trained_families(), key=lambda name: counts[name])
+    known = [name for name in tasks.trained_families() if counts[name]]
+    ordered = sorted(known, key=lambda name: counts[name])
     return tuple(ordered[: round(0.5 * len(ordered))])
 
 
@@ -134,8 +135,11 @@ def _solved_families(rows: Sequence[dict]) -> list[str]:
     schemes = [pick(rows, weights=w) for w in {row["weights"] for row in rows}]
     return [
         name
-        for name in tasks.trained_families()
-        if any(np.mean([r["by_family"][name] for r in arms]) >= 0.5 for arms in schemes)
+        for name in rows[0]["by_family"]
+        if name in tasks.trained_families()
+        and any(
+            np.mean([r["by_family"][name] for r in arms]) >= 0.5 for arms in schemes
+        )
     ]
 
 
