@@ -76,13 +76,16 @@ def notebooks(
         typer.echo(f"kept: {path} was there already")
 
 
+Numbers = Annotated[
+    list[str] | None,
+    typer.Argument(help="Numbers of notebooks: 04 07. By default all."),
+]
+
+
 @course_app.command()
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    notebooks: Annotated[
-        list[str] | None,
-        typer.Argument(help="Numbers of notebooks: 04 07. By default all."),
-    ] = None,
+    notebooks: Numbers = None,
 ) -> None:
     """Start a course for nbgrader: assignments, settings, an example roster.
 
@@ -104,10 +107,7 @@ def new(
 @course_app.command()
 def otter(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    notebooks: Annotated[
-        list[str] | None,
-        typer.Argument(help="Numbers of notebooks: 04 07. By default all."),
-    ] = None,
+    notebooks: Numbers = None,
 ) -> None:
     """Write the notebooks as sources for otter-grader.
 
