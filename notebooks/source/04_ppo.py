@@ -1046,7 +1046,7 @@ runs.record("readable_share", analysis.readable_share(chains[0], pool=settings.p
 runs.say(
     "At the end the sick policy is {kl:.0f} times as far from the reference, its "
     "updates are {step:.0f} times as large, and its training gold is {sick:+.2f} where "
-    "the healthy one has {healthy:+.2f}; its entropy {entropy}. The learnt reward, the "
+    "the healthy one has {healthy:+.2f}; its entropy {entropy}. The proxy reward, the "
     "one number that one is sure to have, stands at {sick_score:+.2f} and "
     "{healthy_score:+.2f}: {tells}.",
     sick_score=lasts["score"][1],

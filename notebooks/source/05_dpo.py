@@ -906,7 +906,7 @@ runs.say(
     "at its end) *online* {fresh} the same with the reference's replies "
     "({online_minus_offline_gold:+.2f} gold), {people} DPO on people's pairs "
     "({online_minus_people_gold:+.2f}) and {ppo} PPO ({online_minus_ppo_gold:+.2f}). A "
-    "run takes {online:.0f} processor seconds, {people_s:.0f} on people's pairs and "
+    "run takes {online:.0f} CPU seconds, {people_s:.0f} on people's pairs and "
     "{ppo_s:.0f} with PPO; the reward model's training is not in these.",
     begin=begin,
     end=end,
@@ -1029,7 +1029,7 @@ if settings.tries:
     runs.save_figure(
         figures.time_to_gold(timed),
         "time_to_gold",
-        "Gold gained against processor seconds, along the best run of each seed.",
+        "Gold gained against CPU seconds, along the best run of each seed.",
     )
     levels = [
         0.9 * min(ours[1].max(), theirs[1].max())
@@ -1063,7 +1063,7 @@ if settings.tries:
 # %% [markdown]
 # ## 11 · What does it cost?
 #
-# Processor seconds on one thread, DPO's with what the reference thinks of the pairs.
+# CPU seconds on one thread, DPO's with what the reference thinks of the pairs.
 # A completion is one that is learnt from: a pair has two, and PPO has to write its own.
 
 # %%

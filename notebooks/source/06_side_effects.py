@@ -451,7 +451,7 @@ if len(ppo) > 1 and all(can_be_fitted(curves["PPO"][1:], form) for form in FORMS
     runs.record("ppo_held_out_error_rl", errors["RL"])
     closest = min(errors, key=errors.get)
     runs.say(
-        "Left-out runs are foretold best by the form “{closest}”, to within "
+        "Left-out runs are predicted best by the form “{closest}”, to within "
         "{error:.2f} gold. By Gao's form for RL the peak is at d* = {peak}.",
         closest=closest,
         error=errors[closest],

@@ -278,7 +278,7 @@ def time_to_gold(groups: Mapping[str, Sequence[tuple]]):
         axes.plot(*means, **style, label=name)
     axes.axhline(0, color="0.4", linewidth=1, linestyle=":")
     axes.set(
-        xlabel="processor seconds, the reward model's training included",
+        xlabel="CPU seconds, the reward model's training included",
         ylabel="gold gained on unseen subjects",
         title="The best run of each seed (thick: mean)",
     )
