@@ -51,11 +51,11 @@ def test_a_failed_check_raises_an_assertion_error_that_says_why():
 def test_the_score_is_the_share_of_cases_that_are_right():
     # Wrong where the first token is masked in, right in the three other cases, and the
     # gradient is not asked for before the values are right.
-    result = grade("01.3", lambda z, x, m: total(z, x, m) / m.sum())
+    result = grade("01.2", lambda z, x, m: total(z, x, m) / m.sum())
     assert (result.right, result.cases, result.score) == (3, 5, 3 / 5)
-    assert grade("01.3", lambda z, x, m: loss_of(z, x, m).item()).score == 4 / 5
-    assert grade("01.3", loss_of).score == 1
-    assert grade("01.3", sft_loss).score == 0  # right, but not the reader's own
+    assert grade("01.2", lambda z, x, m: loss_of(z, x, m).item()).score == 4 / 5
+    assert grade("01.2", loss_of).score == 1
+    assert grade("01.2", sft_loss).score == 0  # right, but not the reader's own
 
 
 def test_an_exception_is_told_with_its_line_and_the_shapes():
@@ -66,7 +66,7 @@ def test_an_exception_is_told_with_its_line_and_the_shapes():
 
 
 def test_an_exception_names_small_arguments_by_value():
-    message = grade("01.2", lambda sizes: sizes).message
+    message = grade("01.5", lambda sizes: sizes).message
     assert "raised TypeError" in message and "'poems': 12" in message
     assert message.endswith("temperature 2.0")
 
@@ -85,11 +85,11 @@ def test_an_interrupt_is_not_an_answer():
         grade("00.1", interrupted)
 
 
-@pytest.mark.parametrize("wrong, near", [("00.01", "00.1"), ("01.03", "01.3")])
+@pytest.mark.parametrize("wrong, near", [("00.01", "00.1"), ("01.03", "01.2")])
 def test_an_unknown_exercise_is_an_error_with_suggestions(wrong, near):
     with pytest.raises(AlignlabError, match=f'"{near}"') as caught:
         check(wrong, log_probs)
-    assert "01.2" in caught.value.remedy
+    assert "01.5" in caught.value.remedy
     with pytest.raises(AlignlabError, match="no exercise 7"):
         check(7, log_probs)
 
