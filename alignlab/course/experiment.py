@@ -127,7 +127,7 @@ def _settings(task: Experiment, given) -> tuple["Tensor | None", str]:
         return None, "settings out of order, or one twice: the lowest comes first"
     first, last = settings[0].item(), settings[-1].item()
     if first < task.lowest or last > task.highest:
-        return settings, (
+        return None, (
             f"settings from {first:g} to {last:g}: try {task.changed} between "
             f"{task.lowest:g} and {task.highest:g}"
         )
@@ -194,10 +194,10 @@ def _invented(task: Experiment, measured: "Tensor") -> str:
             return "measured has a row twice: was the setting really changed?"
     if task.counted:
         return ""
-    if any(len(row.unique()) < len(row) / 2 for row in measured):
-        return "measured has many numbers more than once: hand in what was measured"
     if ((100 * measured).round() - 100 * measured).abs().max() < 1e-9:
         return "measured is rounded: hand in what was measured, with all digits"
+    if any(len(row.unique()) < len(row) / 2 for row in measured):
+        return "measured has many numbers more than once: hand in what was measured"
     if any(_follows(first, second) for first, second in zip(measured, measured[1:])):
         return "measured has a row that was made from another: measure each setting"
     return ""

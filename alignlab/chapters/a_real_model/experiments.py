@@ -3,6 +3,7 @@ weights an adapter of low rank can hold.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 from alignlab.course.exercise import Interpretation
@@ -44,18 +45,22 @@ def with_adapters(rank: int, merged_weight: Callable):
     return before, tokenizer
 
 
-def _compare(ranks: "Tensor", measured: "Tensor") -> str:
-    import torch
-
+@cache
+def expected_at(rank: int) -> "Tensor":
+    """What a right measurement has at a rank: for each statement the mean
+    log-probability of its tokens, (N,)."""
     from alignlab.chapters.a_real_model.lora import merged_weight
     from alignlab.chapters.instruction_tuning.experiments import statement_log_probs
 
+    return statement_log_probs(*with_adapters(rank, merged_weight)).double()
+
+
+def _compare(ranks: "Tensor", measured: "Tensor") -> str:
+    import torch
+
     if (ranks != ranks.round()).any():
         return "settings that are no whole numbers: they are ranks"
-    rows = [
-        statement_log_probs(*with_adapters(int(rank), merged_weight)) for rank in ranks
-    ]
-    right = torch.stack(rows).double()
+    right = torch.stack([expected_at(int(rank)) for rank in ranks])
     if measured.shape != right.shape:
         count = right.shape[1]
         return f"measured has {measured.shape[1]} items, and there are {count}"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 POOL = 256  # replies to each request
 REQUESTS = 100
+JUDGING = 1000  # requests that a report is held against
 
 
 def heavy_tailed_pool(seed: int, requests: int = REQUESTS) -> tuple["Tensor", "Tensor"]:
@@ -30,24 +31,23 @@ def heavy_tailed_pool(seed: int, requests: int = REQUESTS) -> tuple["Tensor", "T
 
 
 @cache
-def _reference() -> tuple["Tensor", "Tensor"]:
-    return heavy_tailed_pool(seed=1, requests=4000)
+def _expected(n: int) -> tuple[float, float]:
+    """Mean and spread, over requests, of the gold of the best of n."""
+    from alignlab.evaluation.best_of_n import best_of_n_values
+
+    proxy, gold = heavy_tailed_pool(seed=1, requests=JUDGING)
+    values = best_of_n_values(proxy.numpy(), gold.numpy(), n)
+    return float(values.mean()), float(values.std())
 
 
 def _compare(ns: "Tensor", measured: "Tensor") -> str:
     import torch
 
-    from alignlab.evaluation.best_of_n import best_of_n_values
-
     if (ns != ns.round()).any():
         return "settings that are no whole numbers: n counts replies"
-    proxy, gold = (x.numpy() for x in _reference())
-    means, slack = [], []
-    for n in ns:
-        ours = torch.tensor(best_of_n_values(proxy, gold, int(n)))
-        means.append(ours.mean())
-        slack.append(5 * ours.std() * (1 / measured.shape[1] + 1 / len(ours)) ** 0.5)
-    return unlike_means(ns, measured, torch.stack(means), torch.stack(slack))
+    means, spreads = torch.tensor([_expected(int(n)) for n in ns]).double().T
+    slack = 5 * spreads * (1 / measured.shape[1] + 1 / JUDGING) ** 0.5
+    return unlike_means(ns, measured, means, slack)
 
 
 EXERCISES = {
