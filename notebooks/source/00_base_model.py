@@ -365,12 +365,13 @@ check("00.2", my_sample)
 # %% [markdown]
 # **Experiment 00.3** · ★★ · 20 minutes · `hint("00.3")`
 #
-# `experiments.known_facts()` gives what a small model expects as the next token after
-# the beginning of a statement ("The capital of France is"), for 48 facts that it has
-# read 100 times or more, and the first token of each right answer. **Write down a
-# prediction first:** from a low temperature to a high one, does the share of right
-# draws rise, fall, or stay? Then draw 32 times or more for each fact with `my_sample`,
-# at three temperatures or more between 0.1 and 5.
+# `experiments.often_and_seldom()` gives what a small model expects as the next token
+# after the beginning of a statement ("The capital of France is"), for 24 facts that it
+# has read 100 times or more and then for 24 that it has read one to five times; and the
+# first token of each right answer. **Write down a prediction first:** from a low
+# temperature to a high one, does the share of right draws rise, fall, or stay? Then
+# draw 32 times or more for each fact with `my_sample`, at three temperatures or more
+# between 0.1 and 5.
 #
 # Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
 # `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
@@ -382,7 +383,7 @@ check("00.2", my_sample)
 my_report = None
 ### BEGIN SOLUTION
 prediction = "falls"  # written down before the run
-logits, right = experiments.known_facts()
+logits, right = experiments.often_and_seldom()
 generator = torch.Generator().manual_seed(seed)
 tried, found = [0.25, 0.5, 1.0, 2.0], []
 for temperature in tried:
@@ -412,8 +413,8 @@ first, last = (np.asarray(my_report["measured"][i]) for i in (0, -1))
 runs.say(
     "From temperature {low:g} to {high:g} the share of right draws goes from "
     "{first:.2f} to {last:.2f} (difference {difference:+.3f}, standard error "
-    "{error:.3f}): it {outcome}. Of {n} facts {better} are drawn rightly more often at "
-    "the higher one.",
+    "{error:.3f}): it {outcome}. At the higher one {often} of {n} facts that were read "
+    "often are told rightly more often, and {seldom} of those that were read seldom.",
     low=my_report["settings"][0],
     high=my_report["settings"][-1],
     first=first.mean(),
@@ -421,8 +422,9 @@ runs.say(
     difference=float(my_report["difference"]),
     error=float(my_report["error"]),
     outcome=my_report["outcome"],
-    n=len(first),
-    better=int((last > first).sum()),
+    n=experiments.OFTEN,
+    often=int((last > first)[: experiments.OFTEN].sum()),
+    seldom=int((last > first)[experiments.OFTEN :].sum()),
 )
 
 # %% [markdown] nbgrader={"grade": false, "grade_id": "nb00-q4", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": true}

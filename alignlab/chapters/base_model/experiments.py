@@ -1,5 +1,5 @@
-"""What a reader of notebook 00 measures and explains: how often a fact that the model
-has read a hundred times is told rightly, at which temperature.
+"""What a reader of notebook 00 measures and explains: how often a fact is told rightly
+at which temperature, if it was read a hundred times, and if it was read once or twice.
 """
 
 from functools import cache
@@ -11,14 +11,15 @@ from alignlab.course.experiment import Experiment, unlike_means
 if TYPE_CHECKING:
     from torch import Tensor
 
-FACTS = 48
+OFTEN, FACTS = 24, 48  # facts that were read often, and all
 DRAWS = 32  # the least that a reader may take of each
 
 
 @cache
-def known_facts() -> tuple["Tensor", "Tensor"]:
+def often_and_seldom() -> tuple["Tensor", "Tensor"]:
     """What the shipped model of 300,000 parameters expects after the beginning of a
-    statement ("The capital of France is"), of facts that it has read 100 times or more.
+    statement ("The capital of France is"), of ``OFTEN`` facts that it has read 100
+    times or more, and then of as many that it has read one to five times.
 
     Returns:
         Logits of the next token, (N, V), and the first token of right answers, (N,).
@@ -28,16 +29,19 @@ def known_facts() -> tuple["Tensor", "Tensor"]:
     from alignlab.models.base import load_base
     from alignlab.world.facts import RELATIONS, build_world
 
-    world = build_world(0)
     model, tokenizer = load_base("300k")
-    facts = [f for f in world.facts if f.known and len(f.answers) == 1]
     ends = {name: r.statements[0].endswith("{a}.") for name, r in RELATIONS.items()}
-    facts = [f for f in facts if ends[f.relation]]
+    facts = [f for f in build_world(0).facts if ends[f.relation] and not f.contested]
+    kinds = [f for f in facts if f.known], [f for f in facts if 1 <= f.exposure <= 5]
+    chosen = [k[i * len(k) // OFTEN] for k in kinds for i in range(OFTEN)]
     logits, right = [], []
-    for fact in (facts[i * len(facts) // FACTS] for i in range(FACTS)):
-        wording = RELATIONS[fact.relation].statements[0]
-        whole = wording.format(s=fact.subject, a=fact.answer)
-        begun = whole.removesuffix(f" {fact.answer}.")
+    for fact in chosen:
+        whole = (
+            RELATIONS[fact.relation]
+            .statements[0]
+            .format(s=fact.subject, a=fact.stated[0])
+        )
+        begun = whole.removesuffix(f" {fact.stated[0]}.")
         ids = tokenizer(begun, return_tensors="pt").input_ids.to(model.device)
         with torch.no_grad():
             logits.append(model(ids).logits[0, -1].float().cpu())
@@ -48,7 +52,7 @@ def known_facts() -> tuple["Tensor", "Tensor"]:
 def _compare(temperatures: "Tensor", measured: "Tensor") -> str:
     import torch
 
-    logits, right = known_facts()
+    logits, right = often_and_seldom()
     if measured.shape[1] != len(right):
         return f"measured has {measured.shape[1]} items, and there are {len(right)}"
     rows = [(logits / t).softmax(1)[torch.arange(FACTS), right] for t in temperatures]

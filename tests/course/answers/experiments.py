@@ -30,7 +30,7 @@ def normal(*shape: int) -> torch.Tensor:
 
 @cache
 def shares_at_temperatures() -> torch.Tensor:
-    logits, right = base_model.known_facts()
+    logits, right = base_model.often_and_seldom()
     generator = torch.Generator().manual_seed(7)
     return torch.stack(
         [
