@@ -438,11 +438,12 @@ runs.say(
 #
 # <!-- === BEGIN MARK SCHEME === -->
 # *Rubric.* **1 point:** the mean falls with the temperature, with the difference and
-# its error named, so chance does make known facts false. **1 point:** it is not all:
-# facts whose likeliest token is wrong are never drawn rightly at 0 and gain by heat;
-# their number is given. A low temperature takes what the model believes most, right or
-# wrong. **1 point:** a choice of temperature with a reason that follows from the two
-# (greedy where one answer is wanted and checked, higher where several drafts are looked
+# its error named, and facts that were read often lose most: chance does make known
+# facts false. **1 point:** it is not all: of facts that were read seldom the likeliest
+# token is mostly wrong, so that a low temperature is never right about them and heat
+# raises their share a little; a low temperature says what the model believes most,
+# right or wrong. **1 point:** a choice of temperature with a reason that follows from
+# the two (greedy where one answer is wanted, higher where several drafts are looked
 # at). Half a point for an idea that no number of theirs supports.
 # <!-- === END MARK SCHEME === -->
 

@@ -453,7 +453,7 @@ check("03.2", my_report)
 noisiest = torch.as_tensor(my_report["measured"][-1])
 runs.say(
     "From {low:.0%} to {high:.0%} wrong labels the mean lead changes by "
-    "{difference:+.2f} (standard error {error:.2f}): it {outcome}. With the most wrong "
+    "{difference:+.3f} (standard error {error:.3f}): it {outcome}. With the most wrong "
     "labels {right:.0%} of {n} unseen pairs are still in order.",
     low=my_report["settings"][0],
     high=my_report["settings"][-1],

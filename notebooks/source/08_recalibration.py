@@ -233,12 +233,12 @@ runs.say(
 #
 # <!-- === BEGIN MARK SCHEME === -->
 # *Rubric.* **1 point:** the two losses are compared with their numbers; the loss at 1/4
-# comes from few items that are sure and wrong, whose loss is four times what it was and
-# has no limit, while at 4 no item loses much more than log 4. **1 point:** the Brier
-# score of an item is at most 2, so sure and wrong items count for less and the two
-# sides are closer. **1 point:** a choice that follows (rather unsure, under log loss),
-# and that it depends on costs: where wrong answers cost nothing one always answers, and
-# the temperature, which keeps the order, changes no answer.
+# comes from few items that are sure and wrong, each of which costs about four times
+# what it cost at 1, without a limit, while at 4 it costs about a quarter. **1 point:**
+# the Brier score of an item is at most 2, so sure and wrong items count for less and
+# the two sides are closer. **1 point:** a choice that follows (rather unsure, under log
+# loss), and that it depends on costs: where wrong answers cost nothing one always
+# answers, and the temperature, which keeps the order, changes no answer.
 # <!-- === END MARK SCHEME === -->
 
 # %% [markdown]
