@@ -42,13 +42,7 @@ import pandas as pd
 import torch
 
 from alignlab import runs
-from alignlab.chapters.instruction_tuning import (
-    analysis,
-    artifacts,
-    experiments,
-    figures,
-    transfer,
-)
+from alignlab.chapters.instruction_tuning import analysis, artifacts, figures, transfer
 from alignlab.chapters.instruction_tuning import runs as arms
 from alignlab.chapters.instruction_tuning.self_instruct import generate_pairs
 from alignlab.course import check, hint
@@ -65,6 +59,7 @@ from alignlab.plots.explorers import reply_explorer
 from alignlab.plots.style import use_style
 from alignlab.study.arms import pick
 from alignlab.study.scale import cap
+from alignlab.study.statements import statement_log_probs
 from alignlab.study.tuning import reply, sft_policy
 from alignlab.training import sft, trl_parity
 from alignlab.world import tasks
@@ -463,7 +458,7 @@ runs.say(
 # **Experiment 01.3** · ★★ · 20 minutes · `hint("01.3")`
 #
 # The loop teaches questions. What becomes of the statements that the model had read
-# before? `experiments.statement_log_probs(model, words)` has the mean log-probability
+# before? `statement_log_probs(model, words)` has the mean log-probability
 # of the tokens of each of 60 of them, about subjects that no training question is
 # about. **Write down a prediction first:** from no training to all of it, does that
 # mean rise, fall, or stay? Then train with your loss for 0 steps, for some and for
@@ -482,7 +477,7 @@ prediction = "falls"  # written down before the run
 tried, found = [0, settings.hand_steps // 3, settings.hand_steps], []
 for n_steps in tried:
     learner, _ = train_by_hand(as_it_should_be, n_steps)
-    found.append(experiments.statement_log_probs(learner, words))
+    found.append(statement_log_probs(learner, words))
 change = found[-1] - found[0]
 error = change.std() / len(change) ** 0.5
 my_report = {

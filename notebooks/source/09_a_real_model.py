@@ -51,7 +51,6 @@ from alignlab.chapters.a_real_model import (
     training,
 )
 from alignlab.chapters.a_real_model import runs as arms
-from alignlab.chapters.instruction_tuning.experiments import statement_log_probs
 from alignlab.course import check, hint
 from alignlab.evaluation.intervals import reading
 from alignlab.models.base import load_base, use_device
@@ -60,6 +59,7 @@ from alignlab.models.sampler import complete
 from alignlab.models.text import pad_token_id
 from alignlab.plots.calibration import reliability_panels
 from alignlab.plots.style import use_style
+from alignlab.study.statements import statement_log_probs
 from alignlab.training import sft
 
 use_style()

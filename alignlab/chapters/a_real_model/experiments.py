@@ -50,7 +50,7 @@ def expected_at(rank: int) -> "Tensor":
     """What a right measurement has at a rank: for each statement the mean
     log-probability of its tokens, (N,)."""
     from alignlab.chapters.a_real_model.lora import merged_weight
-    from alignlab.chapters.instruction_tuning.experiments import statement_log_probs
+    from alignlab.study.statements import statement_log_probs
 
     return statement_log_probs(*with_adapters(rank, merged_weight)).double()
 
