@@ -11,7 +11,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from alignlab.course.award import graded
-from alignlab.course.build import BEGIN, END, STUB
+from alignlab.course.build import BEGIN, END, STUB, without_rubric
 from alignlab.course.teaching import chosen_notebooks, is_check, profile_from_outside
 from alignlab.files import write_text
 
@@ -58,7 +58,7 @@ def for_otter(complete: NotebookNode, name: str) -> NotebookNode:
         if is_check(cell):
             cells += _question(cell)
         else:
-            cell.source = with_otters_markers(cell.source)
+            cell.source = without_rubric(with_otters_markers(cell.source))
             cell.metadata.pop("nbgrader", None)
             cells.append(cell)
     notebook.cells = cells
