@@ -51,6 +51,7 @@ def run(model, tmp_path_factory):
         params=[f"model={model}"],
         out=out,
         keep_going=True,
+        timeout=3600,  # of one notebook: a machine that is busy is no failure
     )
 
 
