@@ -22,6 +22,7 @@ from alignlab.calibration.metrics import (
     reliability_curve,
     top_label,
 )
+from alignlab.plots.explorers import explore
 from alignlab.plots.style import interval_line, series_style
 
 if TYPE_CHECKING:
@@ -315,23 +316,14 @@ def temperature_explorer(
     start: float = 1.0,
     n_bins: int = 10,
 ) -> None:
-    """A slider for the temperature over :func:`temperature_diagram`. The picture at
-    ``start``, the slider's first value, stays where no widget can run."""
+    """A slider for the temperature, which starts at ``start``, over
+    :func:`temperature_diagram`."""
     import ipywidgets
-    from IPython.display import display
 
     slider = ipywidgets.FloatLogSlider(
         start, base=10, min=-0.7, max=1.0, step=0.02, description="T"
     )
-
-    def picture(temperature: float):
-        figure = temperature_diagram(logits, labels, temperature, n_bins)
-        plt.close(figure)  # it is shown once, by display
-        return figure
-
-    display(slider)
-    shown = display(picture(start), display_id=True)
-    slider.observe(lambda change: shown.update(picture(change.new)), "value")
+    explore([slider], lambda: temperature_diagram(logits, labels, slider.value, n_bins))
 
 
 def gap_lines(
