@@ -295,7 +295,7 @@ def temperature_diagram(
         temperature: divides the logits; a higher one is less sure.
         n_bins: as for :func:`reliability_diagram`.
     """
-    figure, axes = plt.subplots(figsize=(6.6, 5.6))
+    figure, axes = plt.subplots(figsize=(7.2, 5.2))
     probabilities = softmax(logits / temperature, axis=1)
     reliability_diagram(
         *top_label(probabilities, labels),
@@ -305,8 +305,7 @@ def temperature_diagram(
         label=f"T = {temperature:.2f}",
         of="top label",
     )
-    axes.set_title("Turn the temperature")
-    axes.get_legend().set_in_layout(True)  # or a tight bounding box cuts it off
+    axes.set(title="Turn the temperature", aspect="auto")  # the legend fits in
     return figure
 
 

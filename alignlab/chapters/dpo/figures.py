@@ -92,7 +92,7 @@ def loss_and_gradient(beta: float = 0.1, margin: float = 0.0, reach: float = 30.
         axes.axvline(margin, color="0.6", linewidth=1)
         axes.set_xlabel("margin h (nats)")
     panels[0].set(ylabel="loss over its slope at 0", ylim=(-reach, 2 * reach))
-    panels[0].set_title(f"Loss, β = {beta:g}")
+    panels[0].set_title(f"Loss, β = {beta:.2g}")
     panels[1].set(ylabel="pull on the margin (1 at h = 0)", ylim=(-1, 3))
     panels[1].axhline(0, color="0.6", linewidth=1)
     panels[1].set_title("How hard a pair pulls")
@@ -105,7 +105,7 @@ def margin_story(beta: float, margin: float) -> str:
     preferred = 1 / (1 + np.exp(-beta * margin))
     target = 1 / (2 * beta)
     return (
-        f"At β = {beta:g} a margin of {margin:+.1f} nats means the chosen reply is "
+        f"At β = {beta:.2g} a margin of {margin:+.1f} nats means the chosen reply is "
         f"preferred with probability {preferred:.2f}. DPO's weight is "
         f"{1 - preferred:.2f} (0.50 at the start); IPO aims at a margin of "
         f"{target:.1f} and pulls {'on' if margin < target else 'back'}."
@@ -155,7 +155,7 @@ def two_replies(preferred: float, reference: float, beta: float):
         "labels for the first": -preferred * log_expit(beta * h),
         "labels for the second": -(1 - preferred) * log_expit(-beta * h),
     }
-    for number, (name, loss) in enumerate(parts.items(), start=1):
+    for number, (name, loss) in enumerate(parts.items(), start=2):
         style = series_style(number, "color", "linestyle")
         left.plot(expit(log_odds), loss, **style, linewidth=1.5, label=name)
     left.plot(expit(log_odds), sum(parts.values()), color=PALETTE[0], label="the loss")
@@ -170,12 +170,12 @@ def two_replies(preferred: float, reference: float, beta: float):
         right.plot(betas, expit(logit(reference) + h), **style, label=name)
         mark = expit(logit(reference) + margins(preferred, beta)[name])
         right.plot(beta, mark, **series_style(number, "color", "marker"), markersize=9)
-    right.axhline(reference, color="0.4", linestyle=":")
+    right.axhline(reference, color="0.4", linestyle=":", label="reference")
     right.axhline(preferred, color="0.6", linestyle="--", label="share of the labels")
     right.set(xscale="log", xlabel="β", ylim=(-0.02, 1.02), title="Where it ends")
     right.set(ylabel="probability of the first reply")
     for axes in (left, right):
-        axes.legend(fontsize=10)
+        axes.legend(fontsize=10, frameon=True, edgecolor="none")  # lines are behind
     return figure
 
 
@@ -213,7 +213,12 @@ def two_replies_explorer() -> None:
         1.0, base=10, min=least, max=most, step=0.1, description="β"
     )
     preferred = ipywidgets.FloatSlider(
-        0.8, min=0.5, max=1.0, step=0.05, description="labels for the first"
+        0.8,
+        min=0.5,
+        max=1.0,
+        step=0.05,
+        description="labels for the first",
+        layout={"width": "28em"},
     )
     reference = ipywidgets.FloatSlider(
         0.3, min=0.05, max=0.95, step=0.05, description="reference"

@@ -386,12 +386,15 @@ def rollout(table: pd.DataFrame, clip_range: float = 0.2, at: int | None = None)
                 bar.set_alpha(0.25)
         axes.set_ylabel(label)
         axes.axhline(base, color="0.6", linewidth=1)
+        axes.grid(axis="x", visible=False)
         if at is not None:
             axes.axvspan(at - 0.5, at + 0.5, color=PALETTE[5], alpha=0.2)
     for edge in (1 - clip_range, 1 + clip_range):
         all_axes[-1].axhline(edge, color=PALETTE[1], linestyle="--", linewidth=1)
     labels = [token.strip().replace("$", r"\$") or "·" for token in table["token"]]
     all_axes[-1].set_xticks(places, labels, rotation=90, fontsize=9)
+    for axes in all_axes[:-1]:
+        axes.xaxis.set_visible(False)  # ticks of many tokens are slow to draw
     all_axes[0].set_title("One reply, token by token (hatched: clipped)")
     return figure
 
