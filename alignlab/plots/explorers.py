@@ -131,13 +131,13 @@ def pair_card(pair, chosen: float, rejected: float) -> str:
         ("label", html.escape(pair["prompt"]), "gold", "reward"),
         (cells("chosen", chosen), cells("rejected", rejected)),
     )
-    verdict = "the label is wrong" if pair["noisy"] else "the label is right"
+    verdict = "In gold the label is " + ("wrong" if pair["noisy"] else "right")
     if pair["tie"]:
-        verdict = "equal gold"
+        verdict = "Their gold is equal"
     return (
         f"{table}<p>The annotators choose so with probability "
         f"{pair['probability']:.2f}; the reward model says "
-        f"{expit(chosen - rejected):.2f}. In gold, {verdict}.</p>"
+        f"{expit(chosen - rejected):.2f}. {verdict}.</p>"
     )
 
 

@@ -145,13 +145,15 @@ def picture(outputs) -> str:
     return outputs.evaluate(PICTURE)
 
 
-def changed(outputs, before: str, seconds: float = 20) -> bool:
-    """Whether the picture becomes another one, and stays so for half a second."""
+def changed(outputs, before: str, seconds: float = 30) -> bool:
+    """Whether the picture becomes another one; waits until it stays as it is and the
+    kernel has nothing more to do."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         now = picture(outputs)
         outputs.page.wait_for_timeout(0.5 * SECONDS)
-        if now != before and now == picture(outputs):
+        idle = outputs.page.evaluate(STATE)["status"] == "idle"
+        if idle and now != before and now == picture(outputs):
             return True
     return False
 

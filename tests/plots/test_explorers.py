@@ -138,7 +138,7 @@ def test_a_pair_is_shown_with_golds_rewards_and_probabilities():
     ):
         assert text in card
     assert "the label is wrong" in explorers.pair_card(PAIR | {"noisy": True}, 0, 0)
-    assert "equal gold" in explorers.pair_card(PAIR | {"tie": True}, 0, 0)
+    assert "gold is equal" in explorers.pair_card(PAIR | {"tie": True}, 0, 0)
 
 
 def test_the_slider_turns_to_another_pair(explorer):

@@ -273,7 +273,7 @@ def price_card(frontiers: Mapping[str, Mapping[str, np.ndarray]], price: float) 
         at = stopped_at(curve, price)
         kl, proxy, gold = (curve[k][at] for k in ("kl", "proxy", "gold"))
         cells = [f"{value:+.2f}" for value in (proxy, proxy - price * kl, gold)]
-        rows.append((f"<b>{method}</b>", f"{kl:.1f}", *cells))
+        rows.append((f"<b>{method}</b>", f"{kl:.2f}", *cells))
     head = ("", "stops at (nats)", "proxy reward (sd)", "less its price", "gold gained")
     return html_table(head, rows)
 
@@ -283,7 +283,12 @@ def price_explorer(frontiers: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     import ipywidgets
 
     price = ipywidgets.FloatSlider(
-        0.2, min=0.0, max=2.0, step=0.05, description="price of a nat"
+        0.2,
+        min=0.0,
+        max=2.0,
+        step=0.05,
+        description="price of a nat (sd)",
+        layout={"width": "28em"},
     )
     explore(
         [price],

@@ -276,8 +276,8 @@ def test_the_price_explorer_marks_both_panels_and_says_what_is_had(explorer):
         (x0, x1), (y0, y1) = line.get_xdata(), line.get_ydata()
         assert (y1 - y0) / (x1 - x0) == pytest.approx(0.4)
     best, ppo = card.split("<tr>")[2:]
-    assert "4.0" in best and "+2.00" in best and "+0.40" in best and "+0.10" in best
-    assert "1.0" in ppo and "+0.60" in ppo and "+0.20" in ppo
+    assert "4.00" in best and "+2.00" in best and "+0.40" in best and "+0.10" in best
+    assert "1.00" in ppo and "+0.60" in ppo and "+0.20" in ppo
 
 
 def test_peaks_in_words():
