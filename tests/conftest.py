@@ -1,6 +1,8 @@
 """A tiny tokenizer and a tiny random model, made in a moment, for every test that needs
 one."""
 
+import re
+
 import pytest
 import setuptools  # noqa: F401  before anything imports distutils, which it replaces
 
@@ -18,12 +20,11 @@ SENTENCES = [
 
 def pytest_collection_modifyitems(config, items):
     """Leave out what runs whole notebooks, unless it is asked for by its marker."""
-    if "series" in config.option.markexpr:
-        return
-    left_out = [item for item in items if item.get_closest_marker("series")]
+    unasked = {"series", "browser"} - set(re.findall(r"\w+", config.option.markexpr))
+    left_out = [item for item in items if any(map(item.get_closest_marker, unasked))]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("series")]
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,14 @@
 """What tests of figures share: the notebooks' style, and how to read a figure."""
 
 import warnings
+from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from alignlab.plots import use_style
+from alignlab.plots import explorers, use_style
 
 matplotlib.use("Agg")
 
@@ -58,27 +59,31 @@ def legend(axes):
 
 
 class Explorer:
-    """What an explorer displayed, and the one function that its controls call."""
+    """What an explorer displayed: its controls, and what stands below them now."""
 
     def __init__(self):
-        self.shown, self.function, self.controls = [], None, None
+        self.controls, self.pictures = [], []
 
-    def interactive_output(self, function, controls):
-        import ipywidgets
+    def display(self, thing, display_id=False):
+        if not display_id:
+            self.controls.extend(thing.children)
+            return None
+        place = len(self.pictures)
+        self.pictures.append(thing)
+        return SimpleNamespace(update=lambda new: self.replace(place, new))
 
-        assert self.function is None, "one output is enough"
-        self.function, self.controls = function, controls
-        return ipywidgets.Output()
+    def replace(self, place, picture):
+        if isinstance(self.pictures[place], plt.Figure):
+            plt.close(self.pictures[place])
+        self.pictures[place] = picture
 
 
 @pytest.fixture
 def explorer(monkeypatch):
-    """In place of a notebook's front end, for explorers of one output."""
-    import ipywidgets
+    """In place of a notebook's front end, with figures and HTML as they were made."""
     from IPython import display
 
     made = Explorer()
-    monkeypatch.setattr(display, "display", lambda *things: made.shown.extend(things))
-    monkeypatch.setattr(ipywidgets, "interactive_output", made.interactive_output)
-    monkeypatch.setattr(plt, "show", lambda: None)
+    monkeypatch.setattr(display, "display", made.display)
+    monkeypatch.setattr(explorers, "still", lambda picture: picture)
     return made

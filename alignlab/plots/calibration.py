@@ -22,6 +22,7 @@ from alignlab.calibration.metrics import (
     reliability_curve,
     top_label,
 )
+from alignlab.plots.explorers import explore
 from alignlab.plots.style import interval_line, series_style
 
 if TYPE_CHECKING:
@@ -294,7 +295,7 @@ def temperature_diagram(
         temperature: divides the logits; a higher one is less sure.
         n_bins: as for :func:`reliability_diagram`.
     """
-    figure, axes = plt.subplots(figsize=(6.6, 5.6))
+    figure, axes = plt.subplots(figsize=(7.2, 5.2))
     probabilities = softmax(logits / temperature, axis=1)
     reliability_diagram(
         *top_label(probabilities, labels),
@@ -304,8 +305,7 @@ def temperature_diagram(
         label=f"T = {temperature:.2f}",
         of="top label",
     )
-    axes.set_title("Turn the temperature")
-    axes.get_legend().set_in_layout(True)  # or a tight bounding box cuts it off
+    axes.set(title="Turn the temperature", aspect="auto")  # the legend fits in
     return figure
 
 
@@ -315,23 +315,14 @@ def temperature_explorer(
     start: float = 1.0,
     n_bins: int = 10,
 ) -> None:
-    """A slider for the temperature over :func:`temperature_diagram`. The picture at
-    ``start``, the slider's first value, stays where no widget can run."""
+    """A slider for the temperature, which starts at ``start``, over
+    :func:`temperature_diagram`."""
     import ipywidgets
-    from IPython.display import display
 
     slider = ipywidgets.FloatLogSlider(
         start, base=10, min=-0.7, max=1.0, step=0.02, description="T"
     )
-
-    def picture(temperature: float):
-        figure = temperature_diagram(logits, labels, temperature, n_bins)
-        plt.close(figure)  # it is shown once, by display
-        return figure
-
-    display(slider)
-    shown = display(picture(start), display_id=True)
-    slider.observe(lambda change: shown.update(picture(change.new)), "value")
+    explore([slider], lambda: temperature_diagram(logits, labels, slider.value, n_bins))
 
 
 def gap_lines(

@@ -1,15 +1,64 @@
-"""Widgets for the notebooks, with a still picture where none can run."""
+"""Explorers for the notebooks: widgets above a still picture, which stays where none
+can run."""
 
 import html
 from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import torch
 from scipy.special import expit
 
 from alignlab.models.sampler import complete
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def reply_explorer(policy, tokenizer, prompt: str, max_new_tokens: int = 24):
+
+def explore(controls: Sequence, *draws: Callable[[], "Figure | str"]) -> None:
+    """Show controls and, below them, what each of ``draws`` returns. It is drawn again
+    when a control changes; where no widget can run, what was drawn first stays.
+
+    The pictures are plain outputs of the cell that are replaced, and not in an
+    ``Output`` widget: a client without a front end, such as papermill's, sends what
+    such a widget shows back to the kernel, and in doing so it can miss the kernel's
+    reply and wait for ever.
+
+    Args:
+        controls: widgets with a ``value``.
+        draws: each makes a figure, or HTML, of the controls' values.
+    """
+    import ipywidgets
+    from IPython.display import display
+
+    for control in controls:
+        control.style.description_width = "initial"  # or long ones are cut off
+    display(ipywidgets.HBox(controls, layout={"flex_flow": "row wrap"}))
+    shown = [(display(still(draw()), display_id=True), draw) for draw in draws]
+
+    def draw_again(_) -> None:
+        for output, draw in shown:
+            output.update(still(draw()))
+
+    for control in controls:
+        control.observe(draw_again, "value")
+
+
+def still(picture: "Figure | str"):
+    """A figure as a PNG of its own size, so that nothing moves when it is replaced; or
+    HTML. Both are for ``display``."""
+    from IPython.display import HTML, Image
+
+    if isinstance(picture, str):
+        return HTML(picture)
+    buffer = BytesIO()
+    picture.savefig(buffer, format="png")
+    plt.close(picture)  # or the notebook would show it once more
+    return Image(buffer.getvalue(), format="png")
+
+
+def reply_explorer(policy, tokenizer, prompt: str, max_new_tokens: int = 24) -> None:
     """A prompt field and a temperature slider, above the policy's reply.
 
     Args:
@@ -17,7 +66,6 @@ def reply_explorer(policy, tokenizer, prompt: str, max_new_tokens: int = 24):
         max_new_tokens: longest reply.
     """
     import ipywidgets
-    from IPython.display import display
 
     field = ipywidgets.Text(
         prompt, description="prompt", layout={"width": "36em"}, continuous_update=False
@@ -26,18 +74,16 @@ def reply_explorer(policy, tokenizer, prompt: str, max_new_tokens: int = 24):
         0.0, min=0.0, max=1.5, step=0.1, description="temperature"
     )
 
-    def answer(prompt: str, temperature: float) -> None:
-        if not prompt.strip():
-            return
-        replies = complete(
-            policy, tokenizer, [prompt], max_new_tokens, temperature, seed=0
+    def reply_card() -> str:
+        if not field.value.strip():
+            return "<p>Write something.</p>"
+        [reply] = complete(
+            policy, tokenizer, [field.value], max_new_tokens, slider.value, seed=0
         )
-        print(replies[0].text)
+        cells = html.escape(field.value), as_html(reply.text)
+        return html_table(("prompt", "reply"), [cells])
 
-    out = ipywidgets.interactive_output(
-        answer, {"prompt": field, "temperature": slider}
-    )
-    display(ipywidgets.HBox([field, slider]), out)
+    explore([field, slider], reply_card)
 
 
 @torch.no_grad()
@@ -53,8 +99,7 @@ def next_tokens(model, tokenizer, text: str, temperature: float, k: int):
 
 
 def pair_explorer(pairs, rewards) -> None:
-    """A slider through pairs of replies: :func:`pair_card` of each. Where no widget can
-    run, the first one stays.
+    """A slider through pairs of replies: :func:`pair_card` of each.
 
     Args:
         pairs: rows of ``world.comparisons.make_pairs``.
@@ -62,12 +107,8 @@ def pair_explorer(pairs, rewards) -> None:
     """
     import ipywidgets
 
-    slider = ipywidgets.IntSlider(
-        0, min=0, max=len(pairs) - 1, description="pair", continuous_update=False
-    )
-    leaf_through(
-        [slider], lambda: pair_card(pairs[slider.value], *rewards[slider.value])
-    )
+    slider = ipywidgets.IntSlider(0, min=0, max=len(pairs) - 1, description="pair")
+    explore([slider], lambda: pair_card(pairs[slider.value], *rewards[slider.value]))
 
 
 def pair_card(pair, chosen: float, rejected: float) -> str:
@@ -81,7 +122,7 @@ def pair_card(pair, chosen: float, rejected: float) -> str:
         )
         return (
             f"<b>{side}</b>",
-            html.escape(pair[side]) or "<i>(nothing)</i>",
+            as_html(pair[side]),
             f"{pair[f'gold_{side}']:+.1f}<br><small>{parts}</small>",
             f"{reward:+.2f}",
         )
@@ -90,29 +131,19 @@ def pair_card(pair, chosen: float, rejected: float) -> str:
         ("label", html.escape(pair["prompt"]), "gold", "reward"),
         (cells("chosen", chosen), cells("rejected", rejected)),
     )
-    verdict = "the label is wrong" if pair["noisy"] else "the label is right"
+    verdict = "In gold the label is " + ("wrong" if pair["noisy"] else "right")
     if pair["tie"]:
-        verdict = "equal gold"
+        verdict = "Their gold is equal"
     return (
         f"{table}<p>The annotators choose so with probability "
         f"{pair['probability']:.2f}; the reward model says "
-        f"{expit(chosen - rejected):.2f}. In gold, {verdict}.</p>"
+        f"{expit(chosen - rejected):.2f}. {verdict}.</p>"
     )
 
 
-# --- HTML and widgets -----------------------------------------------------------------
-
-
-def leaf_through(controls: Sequence, card: Callable[[], str]) -> None:
-    """Show controls and, below them, the HTML of ``card()``, which is made again when
-    one of them changes. Where no widget can run, the first card stays."""
-    import ipywidgets
-    from IPython.display import HTML, display
-
-    display(ipywidgets.HBox(controls))
-    shown = display(HTML(card()), display_id=True)
-    for control in controls:
-        control.observe(lambda change: shown.update(HTML(card())), "value")
+def as_html(text: str) -> str:
+    """A reply as it stands; an empty one is called so."""
+    return html.escape(text) or "<i>(nothing)</i>"
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

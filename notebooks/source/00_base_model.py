@@ -58,7 +58,7 @@ from alignlab.course import check, hint
 from alignlab.files import read_json
 from alignlab.models.base import is_shipped, load_base, use_device
 from alignlab.objectives import token_log_probs
-from alignlab.plots.explorers import leaf_through, next_tokens
+from alignlab.plots.explorers import explore, next_tokens
 from alignlab.plots.style import use_style
 from alignlab.runs.judging import SIGNS, judge_notebook
 from alignlab.runs.profiles import chapter_folders
@@ -509,7 +509,7 @@ runs.say(
 # %%
 text = ipywidgets.Text(f"The capital of {country} is", description="text")
 heat = ipywidgets.FloatSlider(1.0, min=0.1, max=2.0, step=0.1, description="T")
-leaf_through(
+explore(
     [text, heat],
     lambda: showing.next_token_card(model, tokenizer, text.value, heat.value),
 )

@@ -63,6 +63,7 @@ from alignlab.models.reward import reward_model_from, score
 from alignlab.models.text import encode_dialogues, pad_right
 from alignlab.plots import rating
 from alignlab.plots.explorers import pair_explorer
+from alignlab.plots.rating_panel import RatingPanel
 from alignlab.plots.style import use_style
 from alignlab.seeds import stream
 from alignlab.study import artifacts
@@ -1549,7 +1550,9 @@ else:
 # eight in the eyes of the reward model (where that is the same reply, the request is left
 # out). Which is which is hidden until you have rated them all. Use the mouse, or the
 # keys; your ratings stay in a file beside the run and the panel goes on from there. Read
-# for what is *true* and see how long it takes: that is why section 10 is about cost.
+# for what is *true* and see how long it takes: that is why section 10 is about cost. At
+# the end, the panel sets what an annotator of section 1, who knows gold, and the reward
+# model prefer beside what you did.
 
 # %%
 test_rewards = np.array(main[0]["rewards"])
@@ -1564,26 +1567,38 @@ to_rate = rating.pairs_to_rate(
 )
 kept_in = run.out_dir / f"ratings_{profile}_{first}.json"
 session = rating.RatingSession(to_rate, path=kept_in)
-rating.rating_widget(session)
-
-# %%
-runs.say("**You:** {summary}", summary=session.summary())
-
-# %% [markdown]
-# A simulated annotator of section 1, who knows gold, rates the same twenty pairs:
-
-# %%
 subject_of = {c.prompt: c.subject for c in tested[first]}
+reward_of = {
+    (c.prompt, text): reward
+    for c, own, rewards in zip(tested[first], texts, test_rewards, strict=True)
+    for text, reward in zip(own, rewards, strict=True)
+}
 
 
 def prefer(prompt, one, other):
-    """Probability that this annotator takes the first of two replies."""
+    """Probability that the annotator takes the first of two replies."""
     worth_of = [
         gold.gold_reward(world, subject_of[prompt], text).total for text in (one, other)
     ]
     return float(expit((worth_of[0] - worth_of[1]) / arms.TEMPERATURE))
 
 
+def reward_model_prefers(prompt, one, other):
+    """The same for the reward model."""
+    return float(expit(reward_of[prompt, one] - reward_of[prompt, other]))
+
+
+RatingPanel(
+    session, {"the annotator": prefer, "the reward model": reward_model_prefers}
+)
+
+# %%
+runs.say("**You:** {summary}", summary=session.summary())
+
+# %% [markdown]
+# The annotator rates the same twenty pairs:
+
+# %%
 simulated = rating.simulate(rating.RatingSession(to_rate), prefer, seed=first)
 simulated.reveal()
 runs.say("**A simulated rater:** {summary}", summary=simulated.summary())

@@ -599,7 +599,6 @@ runs.say(
 
 # %%
 shown_row = int(np.abs(episodes.lengths.numpy() - 20).argmin())
-length = int(episodes.lengths[shown_row])
 with torch.no_grad():
     log_probs, _, _ = predict(mine, episodes)
 columns = dict(
@@ -610,16 +609,22 @@ columns = dict(
     advantage=right[0],
     ratio=(log_probs - episodes.old_log_probs).exp(),
 )
-token_ids = episodes.completion_ids()[shown_row]
-table = figures.token_table(
-    [tokenizer.decode([token]) for token in token_ids],
-    **{name: x[shown_row : shown_row + 1, :length] for name, x in columns.items()},
-)
+
+
+def table_of(row):
+    token_ids = episodes.completion_ids()[row]
+    return figures.token_table(
+        [tokenizer.decode([token]) for token in token_ids],
+        **{name: x[row : row + 1, : len(token_ids)] for name, x in columns.items()},
+    )
+
+
+table = table_of(shown_row)
 runs.save_figure(
     figures.rollout(table),
     "rollout",
-    "One reply, token by token: log-ratio and KL to the reference, value, advantage, "
-    "and the ratio after one update.",
+    "One reply, token by token: log-ratio and KL to the reference, reward, value, "
+    "advantage, and the ratio after one update.",
 )
 
 # %%
@@ -628,11 +633,23 @@ agree = np.mean(rose == (table["advantage"] > 0))
 runs.say(
     "Of its {n} tokens {agree:.0%} moved the way that their advantage pulls (up if "
     "positive). The others were carried along: one set of weights serves all tokens of "
-    "all 64 replies. With a kernel, the slider below goes through them.",
+    "all 64 replies.",
     n=len(table),
     agree=agree,
 )
-figures.rollout_explorer(table)
+
+# %% [markdown]
+# With a kernel, the slider goes through the tokens, and the menu to the replies that
+# the reward model likes best and least:
+
+# %%
+figures.rollout_explorer(
+    {
+        "the one above": table,
+        "liked best": table_of(int(best)),
+        "liked least": table_of(int(worst)),
+    }
+)
 
 # %% [markdown]
 # ## 7 · How far from the reference?

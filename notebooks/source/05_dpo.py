@@ -855,6 +855,13 @@ runs.say(
 )
 
 # %% [markdown]
+# Two replies, any β, any labels, any reference. When all labels prefer the first, look
+# at where DPO and IPO end:
+
+# %%
+figures.two_replies_explorer()
+
+# %% [markdown]
 # ## 8 · The family at equal distance
 #
 # A strength means something else for each loss, so no two are compared by their β. But

@@ -59,6 +59,7 @@ from alignlab.evaluation.win_rate import over_seeds, win_rate
 from alignlab.models.base import use_device
 from alignlab.models.sampler import complete
 from alignlab.plots import rating
+from alignlab.plots.rating_panel import RatingPanel
 from alignlab.plots.style import use_style
 from alignlab.ppo import RewardHackingCallback
 from alignlab.study import artifacts
@@ -321,7 +322,7 @@ pairs_to_rate = rating.pairs_to_rate(
     seed=seed,
 )
 session = rating.RatingSession(pairs_to_rate, path=run.out_dir / "ratings.json")
-rating.rating_widget(session)
+RatingPanel(session)
 
 # %% [markdown]
 # ## 3 · Best of n: optimising without training
@@ -523,6 +524,14 @@ runs.say(
         t_interval(leads), "has more than", "has less than", "cannot be told from"
     ),
 )
+
+# %% [markdown]
+# **What does a price of KL do?** Who pays a price for each nat stops where the next nat
+# buys less proxy reward than it costs: where a line of that slope touches the curve. The
+# mean curves of these runs, with a slider for the price:
+
+# %%
+figures.price_explorer(figures.mean_frontiers({"PPO": ppo, "DPO": dpo}, best))
 
 # %% [markdown]
 # Which form predicts a *new* run best? Each seed's run is left out once, and predicted

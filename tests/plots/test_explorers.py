@@ -1,5 +1,10 @@
 """Explorers show what their widgets say, and keep a still picture without them."""
 
+import struct
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -25,21 +30,77 @@ def test_next_tokens_are_those_of_the_model(tiny_model, tiny_tokenizer, temperat
     assert [share for _, share in likeliest] == pytest.approx(shares[order], rel=1e-4)
 
 
-def test_the_reply_explorer_answers_its_prompt(
-    explorer, tiny_model, tiny_tokenizer, capsys
-):
+def test_the_reply_explorer_answers_its_prompt(explorer, tiny_model, tiny_tokenizer):
     explorers.reply_explorer(tiny_model, tiny_tokenizer, "Where is Oslo?", 6)
-    answer, controls = explorer.function, explorer.controls
-    assert controls["prompt"].value == "Where is Oslo?"
-    assert controls["temperature"].value == 0
-    for temperature in (0.0, 1.0):
-        answer("Is gold a metal?", temperature)
+    prompt, temperature = explorer.controls
+    assert prompt.value == "Where is Oslo?" and temperature.value == 0
+    prompt.value = "Is <gold> a metal?"
+    for value in (0.0, 1.0):
+        temperature.value = value
         [expected] = complete(
-            tiny_model, tiny_tokenizer, ["Is gold a metal?"], 6, temperature, seed=0
+            tiny_model, tiny_tokenizer, ["Is <gold> a metal?"], 6, value, seed=0
         )
-        assert capsys.readouterr().out == expected.text + "\n"
-    answer("", 1.0)
-    assert capsys.readouterr().out == ""
+        [card] = explorer.pictures
+        assert explorers.as_html(expected.text) in card
+        assert "Is &lt;gold&gt; a metal?" in card
+    prompt.value = " "
+    assert explorer.pictures == ["<p>Write something.</p>"]
+
+
+# --- Pictures -----------------------------------------------------------------------
+
+
+def test_every_picture_is_drawn_again_when_a_control_changes(explorer):
+    first, second = ipywidgets.IntSlider(1), ipywidgets.IntSlider(2)
+    explorers.explore(
+        [first, second],
+        lambda: f"sum {first.value + second.value}",
+        lambda: f"product {first.value * second.value}",
+    )
+    assert explorer.controls == [first, second]
+    assert explorer.pictures == ["sum 3", "product 2"]
+    second.value = 5
+    assert explorer.pictures == ["sum 6", "product 5"]
+    assert first.style.description_width == "initial", "or a long one is cut off"
+
+
+def test_a_figure_becomes_a_png_that_keeps_its_size():
+    sizes = []
+    for title in ("short", "a title\nof two lines and a long one"):
+        figure, axes = plt.subplots(figsize=(5, 3))
+        axes.set_title(title)
+        data = explorers.still(figure).data
+        assert not plt.fignum_exists(figure.number), "or a cell shows it once more"
+        sizes.append(struct.unpack(">II", data[16:24]))
+    assert sizes == [(500, 300)] * 2
+
+
+CELL = """
+import ipywidgets, matplotlib.pyplot as plt
+from alignlab.plots.explorers import explore
+height = ipywidgets.FloatSlider(1.0, min=0.0, max=2.0, description="height")
+
+def draw():
+    figure, axes = plt.subplots()
+    axes.plot([0, height.value])
+    return figure
+
+explore([height], draw, lambda: f"<p>up to {height.value}</p>")
+height.value = 1.5
+"""
+
+
+@pytest.mark.slow
+def test_a_notebook_without_a_front_end_keeps_the_pictures_and_no_output_widget():
+    """An ``Output`` widget is what makes nbclient, and so papermill, hang."""
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    client = nbclient.NotebookClient(notebook, timeout=120)
+    client.execute()
+    _, picture, words = (output.data for output in notebook.cells[0].outputs)
+    assert picture["image/png"] and words["text/html"] == "<p>up to 1.5</p>"
+    models = {state["_model_name"] for state in client.widget_state.values()}
+    assert "FloatSliderModel" in models and "OutputModel" not in models
 
 
 # --- Pairs --------------------------------------------------------------------------
@@ -77,29 +138,13 @@ def test_a_pair_is_shown_with_golds_rewards_and_probabilities():
     ):
         assert text in card
     assert "the label is wrong" in explorers.pair_card(PAIR | {"noisy": True}, 0, 0)
-    assert "equal gold" in explorers.pair_card(PAIR | {"tie": True}, 0, 0)
+    assert "gold is equal" in explorers.pair_card(PAIR | {"tie": True}, 0, 0)
 
 
-def test_the_slider_turns_to_another_pair(monkeypatch):
-    import IPython.display
-
-    shown = []
-
-    class Handle:
-        def update(self, what):
-            shown.append(what.data)
-
-    def display(what, display_id=None):
-        if display_id:
-            shown.append(what.data)
-            return Handle()
-        boxes.append(what)
-
-    boxes = []
-    monkeypatch.setattr(IPython.display, "display", display)
+def test_the_slider_turns_to_another_pair(explorer):
     other = PAIR | {"prompt": "Another."}
     explorers.pair_explorer([PAIR, other], [(1.0, 0.0), (0.0, 2.0)])
-    [slider] = boxes[0].children
-    assert slider.max == 1 and "Mali" in shown[0], "a still picture without a kernel"
+    [slider] = explorer.controls
+    assert slider.max == 1 and "Mali" in explorer.pictures[0]
     slider.value = 1
-    assert len(shown) == 2 and "Another." in shown[1] and "+2.00" in shown[1]
+    assert "Another." in explorer.pictures[0] and "+2.00" in explorer.pictures[0]

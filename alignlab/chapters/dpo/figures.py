@@ -1,16 +1,19 @@
-"""Figures of notebook 05, and its explorer: the margin and β on loss and gradient."""
+"""Figures of notebook 05, and its explorers: one pair, and two replies."""
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from scipy.special import expit, log_expit, logit, rel_entr
 
 from alignlab.chapters.dpo import analysis
 from alignlab.evaluation.intervals import t_interval
 from alignlab.objectives.preference import dpo_loss
+from alignlab.plots.explorers import explore
 from alignlab.plots.style import PALETTE, dots, series_style
 
+BETAS = 0.1, 10.0  # of the explorer of two replies
 LOSSES = {"DPO": "sigmoid", "IPO": "ipo", "hinge": "hinge", "unweighted": "unweighted"}
 
 # --- The exact laboratory -------------------------------------------------------------
@@ -89,7 +92,7 @@ def loss_and_gradient(beta: float = 0.1, margin: float = 0.0, reach: float = 30.
         axes.axvline(margin, color="0.6", linewidth=1)
         axes.set_xlabel("margin h (nats)")
     panels[0].set(ylabel="loss over its slope at 0", ylim=(-reach, 2 * reach))
-    panels[0].set_title(f"Loss, β = {beta:g}")
+    panels[0].set_title(f"Loss, β = {beta:.2g}")
     panels[1].set(ylabel="pull on the margin (1 at h = 0)", ylim=(-1, 3))
     panels[1].axhline(0, color="0.6", linewidth=1)
     panels[1].set_title("How hard a pair pulls")
@@ -102,7 +105,7 @@ def margin_story(beta: float, margin: float) -> str:
     preferred = 1 / (1 + np.exp(-beta * margin))
     target = 1 / (2 * beta)
     return (
-        f"At β = {beta:g} a margin of {margin:+.1f} nats means the chosen reply is "
+        f"At β = {beta:.2g} a margin of {margin:+.1f} nats means the chosen reply is "
         f"preferred with probability {preferred:.2f}. DPO's weight is "
         f"{1 - preferred:.2f} (0.50 at the start); IPO aims at a margin of "
         f"{target:.1f} and pulls {'on' if margin < target else 'back'}."
@@ -112,23 +115,123 @@ def margin_story(beta: float, margin: float) -> str:
 def margin_explorer():
     """Losses and gradients of a pair, with sliders for β and its margin."""
     import ipywidgets
-    from IPython.display import display
 
     beta = ipywidgets.FloatLogSlider(
-        0.1, base=10, min=-2, max=0.5, step=0.1, description="β",
-        continuous_update=False,
-    )  # fmt: skip
+        0.1, base=10, min=-2, max=0.5, step=0.1, description="β"
+    )
     margin = ipywidgets.FloatSlider(
-        0.0, min=-30, max=30, step=1, description="margin", continuous_update=False
+        0.0, min=-30, max=30, step=1, description="margin h (nats)"
+    )
+    explore(
+        [beta, margin],
+        lambda: loss_and_gradient(beta.value, margin.value),
+        lambda: f"<p>{margin_story(beta.value, margin.value)}</p>",
     )
 
-    def draw(beta: float, margin: float) -> None:
-        loss_and_gradient(beta, margin)
-        plt.show()
-        print(margin_story(beta, margin))
 
-    out = ipywidgets.interactive_output(draw, {"beta": beta, "margin": margin})
-    display(ipywidgets.HBox([beta, margin]), out)
+# --- Two replies ----------------------------------------------------------------------
+
+
+def margins(preferred: float, betas) -> dict[str, np.ndarray]:
+    """The margin in nats at which each loss is least, if of two replies this share of
+    the labels prefers the first; infinite for DPO if all do."""
+    betas = np.asarray(betas, float)
+    return {"DPO": logit(preferred) / betas, "IPO": (2 * preferred - 1) / (2 * betas)}
+
+
+def two_replies(preferred: float, reference: float, beta: float):
+    """Two replies and nothing else: DPO's expected loss by the probability of the first
+    one, and the probability where DPO and IPO end, against β.
+
+    Args:
+        preferred: share of the labels that prefer the first reply.
+        reference: the reference's probability of it.
+        beta: strength of both losses.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2))
+    log_odds = np.linspace(-6, 6, 241)
+    h = log_odds - logit(reference)
+    parts = {
+        "labels for the first": -preferred * log_expit(beta * h),
+        "labels for the second": -(1 - preferred) * log_expit(-beta * h),
+    }
+    for number, (name, loss) in enumerate(parts.items(), start=2):
+        style = series_style(number, "color", "linestyle")
+        left.plot(expit(log_odds), loss, **style, linewidth=1.5, label=name)
+    left.plot(expit(log_odds), sum(parts.values()), color=PALETTE[0], label="the loss")
+    end = expit(logit(reference) + margins(preferred, beta)["DPO"])
+    left.axvline(end, color=PALETTE[0], linewidth=1, label="where DPO ends")
+    left.axvline(reference, color="0.4", linestyle=":", label="reference")
+    left.set(xlabel="probability of the first reply", ylabel="expected loss (nats)")
+    left.set(xlim=(0, 1), ylim=(0, None), title=f"DPO's loss, β = {beta:.2g}")
+    betas = np.geomspace(*BETAS, 101)
+    for number, (name, h) in enumerate(margins(preferred, betas).items()):
+        style = series_style(number, "color", "linestyle")
+        right.plot(betas, expit(logit(reference) + h), **style, label=name)
+        mark = expit(logit(reference) + margins(preferred, beta)[name])
+        right.plot(beta, mark, **series_style(number, "color", "marker"), markersize=9)
+    right.axhline(reference, color="0.4", linestyle=":", label="reference")
+    right.axhline(preferred, color="0.6", linestyle="--", label="share of the labels")
+    right.set(xscale="log", xlabel="β", ylim=(-0.02, 1.02), title="Where it ends")
+    right.set(ylabel="probability of the first reply")
+    for axes in (left, right):
+        axes.legend(fontsize=10, frameon=True, edgecolor="none")  # lines are behind
+    return figure
+
+
+def two_replies_story(preferred: float, reference: float, beta: float) -> str:
+    """Where DPO and IPO end with two replies, in words."""
+    found = margins(preferred, beta)
+    dpo, ipo = (float(expit(logit(reference) + found[name])) for name in found)
+    kl = float(rel_entr([dpo, 1 - dpo], [reference, 1 - reference]).sum())
+    if np.isinf(found["DPO"]):
+        asked = (
+            "No label is for the second reply, so the reward of the first is without "
+            "bound: DPO's loss has no minimum, and the policy goes on until it says "
+            "nothing else."
+        )
+    else:
+        asked = (
+            f"Labels that prefer the first reply {preferred:.0%} of the time mean that "
+            f"its reward is higher by {logit(preferred):.2f}. DPO's loss is least at a "
+            f"margin of {logit(preferred):.2f} / β = {found['DPO']:.2f} nats, where "
+            f"the first reply has probability {dpo:.2f}."
+        )
+    return (
+        f"{asked} The best policy for that reward at a price of {beta:.2g} a nat is "
+        f"the same one: {kl:.2f} nats from the reference. IPO stops at a margin of "
+        f"{found['IPO']:.2f} nats, with probability {ipo:.2f}."
+    )
+
+
+def two_replies_explorer() -> None:
+    """Sliders for β, the labels and the reference over :func:`two_replies`."""
+    import ipywidgets
+
+    least, most = np.log10(BETAS)
+    beta = ipywidgets.FloatLogSlider(
+        1.0, base=10, min=least, max=most, step=0.1, description="β"
+    )
+    preferred = ipywidgets.FloatSlider(
+        0.8,
+        min=0.5,
+        max=1.0,
+        step=0.05,
+        description="labels for the first",
+        layout={"width": "28em"},
+    )
+    reference = ipywidgets.FloatSlider(
+        0.3, min=0.05, max=0.95, step=0.05, description="reference"
+    )
+
+    def values() -> tuple[float, float, float]:
+        return preferred.value, reference.value, beta.value
+
+    explore(
+        [beta, preferred, reference],
+        lambda: two_replies(*values()),
+        lambda: f"<p>{two_replies_story(*values())}</p>",
+    )
 
 
 # --- One pair, token by token ---------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 
 from alignlab.chapters.limits_of_imitation import analysis
 from alignlab.evaluation.intervals import t_interval
-from alignlab.plots.explorers import html_table, leaf_through
+from alignlab.plots.explorers import as_html, explore, html_table
 from alignlab.plots.style import (
     HATCHES,
     LINESTYLES,
@@ -346,7 +346,7 @@ def fact_explorer(rows: Mapping[str, dict]):
         fact = next(f for f in row["replies"] if f["prompt"] == prompt.value)
         return fact_card(fact, [point["update"] for point in row["curve"]])
 
-    leaf_through([arm, prompt], card)
+    explore([arm, prompt], card)
 
 
 def fact_card(fact: Mapping, updates: Sequence[int]) -> str:
@@ -356,7 +356,7 @@ def fact_card(fact: Mapping, updates: Sequence[int]) -> str:
     rows = [
         (
             str(update),
-            html.escape(text) or "<i>(nothing)</i>",
+            as_html(text),
             f"{probability:.2f}",
             "✓" if normalise(text) in right_answers else "✗",
         )
@@ -390,4 +390,4 @@ def safety_explorer(rows: Sequence[dict]):
         cells = [(html.escape(prompt), html.escape(text)) for prompt, text in pairs]
         return html_table(("request", "reply"), cells)
 
-    leaf_through([n, kind], card)
+    explore([n, kind], card)

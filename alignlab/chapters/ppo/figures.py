@@ -1,5 +1,6 @@
 """Figures of notebook 04, and its explorer of one reply."""
 
+import html
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -9,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from alignlab.chapters.ppo.analysis import mean_path
 from alignlab.evaluation.intervals import Interval, t_interval
+from alignlab.plots.explorers import explore
 from alignlab.plots.style import MARKERS, PALETTE, series_style
 from alignlab.seeds import stream
 
@@ -360,18 +362,19 @@ def rollout(table: pd.DataFrame, clip_range: float = 0.2, at: int | None = None)
     """What PPO knows about each token of a reply.
 
     Args:
-        table: with columns token, log_ratio, kl, value, advantage, ratio.
+        table: with columns token, log_ratio, kl, reward, value, advantage, ratio.
         clip_range: of the clipped loss; tokens clipped at it are hatched.
         at: a token to mark; those after it are pale.
     """
     panels = {
         "log_ratio": "log-ratio",
         "kl": "KL",
+        "reward": "reward",
         "value": "value",
         "advantage": "advantage",
         "ratio": "ratio after",
     }
-    figure, all_axes = plt.subplots(len(panels), 1, figsize=(11, 8), sharex=True)
+    figure, all_axes = plt.subplots(len(panels), 1, figsize=(11, 9), sharex=True)
     places = np.arange(len(table))
     for axes, (name, label) in zip(all_axes, panels.items(), strict=True):
         base = 1.0 if name == "ratio" else 0.0
@@ -383,12 +386,15 @@ def rollout(table: pd.DataFrame, clip_range: float = 0.2, at: int | None = None)
                 bar.set_alpha(0.25)
         axes.set_ylabel(label)
         axes.axhline(base, color="0.6", linewidth=1)
+        axes.grid(axis="x", visible=False)
         if at is not None:
             axes.axvspan(at - 0.5, at + 0.5, color=PALETTE[5], alpha=0.2)
     for edge in (1 - clip_range, 1 + clip_range):
         all_axes[-1].axhline(edge, color=PALETTE[1], linestyle="--", linewidth=1)
     labels = [token.strip().replace("$", r"\$") or "·" for token in table["token"]]
     all_axes[-1].set_xticks(places, labels, rotation=90, fontsize=9)
+    for axes in all_axes[:-1]:
+        axes.xaxis.set_visible(False)  # ticks of many tokens are slow to draw
     all_axes[0].set_title("One reply, token by token (hatched: clipped)")
     return figure
 
@@ -426,22 +432,37 @@ def describe_token(table: pd.DataFrame, at: int, clip_range: float = 0.2) -> str
     )
 
 
-def rollout_explorer(table: pd.DataFrame, clip_range: float = 0.2):
-    """A slider over the tokens of one reply, with the figure and the numbers in words.
+def rollout_explorer(tables: Mapping[str, pd.DataFrame], clip_range: float = 0.2):
+    """A menu of replies and a slider over the tokens of one, above its numbers in words
+    and :func:`rollout`. It starts at the token with the greatest advantage.
 
     Args:
-        table: as for :func:`rollout`, with a column reward too.
+        tables: of replies, by what to call each.
     """
     import ipywidgets
-    from IPython.display import display
 
-    slider = ipywidgets.IntSlider(
-        0, min=0, max=len(table) - 1, description="token", layout={"width": "40em"}
+    reply = ipywidgets.Dropdown(options=list(tables), description="reply")
+    first = tables[reply.value]
+    token = ipywidgets.IntSlider(
+        int(first["advantage"].abs().argmax()),
+        min=0,
+        max=len(first) - 1,
+        description="token",
+        layout={"width": "36em"},
     )
 
-    def draw(at: int) -> None:
-        print(describe_token(table, at, clip_range))
-        rollout(table, clip_range, at)
-        plt.show()
+    def end_with_reply(change) -> None:
+        token.max = len(tables[change.new]) - 1  # a token beyond it becomes the last
 
-    display(slider, ipywidgets.interactive_output(draw, {"at": slider}))
+    reply.observe(end_with_reply, "value")
+    explore(
+        [reply, token],
+        lambda: _preformatted(
+            describe_token(tables[reply.value], token.value, clip_range)
+        ),
+        lambda: rollout(tables[reply.value], clip_range, token.value),
+    )
+
+
+def _preformatted(text: str) -> str:
+    return f"<pre>{html.escape(text)}</pre>"

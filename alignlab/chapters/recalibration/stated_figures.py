@@ -8,6 +8,7 @@ import numpy as np
 from alignlab.chapters.recalibration import stated_analysis as analysis
 from alignlab.chapters.recalibration.stated import CONFIDENCES
 from alignlab.evaluation.intervals import t_interval, wilson_interval
+from alignlab.plots.explorers import explore
 from alignlab.plots.style import PALETTE, series_style
 
 EDGES = np.linspace(0, 1, 6)  # of the shares of contested facts
@@ -117,15 +118,14 @@ def weight_picture(rows: Mapping[str, Sequence[Mapping]], by_arm, name: str):
 
 
 def weight_explorer(rows: Mapping[str, Sequence[Mapping]], by_arm) -> None:
-    """A slider for the weight of the Brier score over :func:`weight_picture`. The
-    picture at weight 1 stays where no widget can run.
+    """A slider for the weight of the Brier score, which starts at 1, over
+    :func:`weight_picture`.
 
     Args:
         rows: of the arms, by name.
         by_arm: their scores.
     """
     import ipywidgets
-    from IPython.display import display
 
     weights = analysis.weights_of(rows)
     slider = ipywidgets.SelectionSlider(
@@ -133,15 +133,7 @@ def weight_explorer(rows: Mapping[str, Sequence[Mapping]], by_arm) -> None:
         value="weight 1",
         description="weight",
     )
-
-    def picture(name: str):
-        figure = weight_picture(rows, by_arm, name)
-        plt.close(figure)  # it is shown once, by display
-        return figure
-
-    display(slider)
-    shown = display(picture("weight 1"), display_id=True)
-    slider.observe(lambda change: shown.update(picture(change.new)), "value")
+    explore([slider], lambda: weight_picture(rows, by_arm, slider.value))
 
 
 def reward_curves(p: float, weights: Sequence[float]):

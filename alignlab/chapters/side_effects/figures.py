@@ -1,4 +1,4 @@
-"""Figures of notebook 06, and an explorer of the replies along a run."""
+"""Figures of notebook 06, and its explorers: replies along a run, the price of KL."""
 
 import html
 import math
@@ -16,7 +16,7 @@ from alignlab.evaluation.over_optimisation import (
     can_be_fitted,
     fit_curves,
 )
-from alignlab.plots.explorers import html_table, leaf_through
+from alignlab.plots.explorers import as_html, explore, html_table
 from alignlab.plots.style import (
     LINESTYLES,
     MARKERS,
@@ -203,6 +203,98 @@ def analytic_kl(rows: Sequence[dict]):
     axes.set(xlabel="n", ylabel="KL (nats)", title="Best of n: bound and truth")
     axes.legend()
     return figure
+
+
+def mean_frontiers(
+    runs: Mapping[str, Sequence[dict]], best: Sequence[Sequence[Mapping]]
+) -> dict[str, dict[str, np.ndarray]]:
+    """What each method has at every KL, mean over seeds: ``kl`` in nats, ``proxy`` in
+    standard deviations of the reference, and ``gold`` gained.
+
+    Args:
+        runs: by method, as far as the shortest of them goes.
+        best: of best of n, a curve for each seed.
+    """
+    keys = "kl", "proxy", "gold"
+    curve = {k: np.mean([[row[k] for row in c] for c in best], axis=0) for k in keys}
+    found = {"best of n": curve}
+    for method, rows in runs.items():
+        distances, proxies = analysis.on_grid(rows, "proxies")
+        _, golds = analysis.on_grid(rows, "golds")
+        means = distances**2, np.mean(proxies, axis=0), np.mean(golds, axis=0)
+        found[method] = dict(zip(keys, means, strict=True))
+    for curve in found.values():
+        curve["gold"] = curve["gold"] - curve["gold"][0]
+    return found
+
+
+def priced(frontiers: Mapping[str, Mapping[str, np.ndarray]], price: float):
+    """Proxy reward and gold against KL for every method. Where proxy reward less the
+    price of the KL is greatest, a mark; a line of slope ``price`` touches the curve.
+
+    Args:
+        frontiers: of :func:`mean_frontiers`.
+        price: of a nat, in standard deviations of proxy reward.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.2), sharex=True)
+    far = max(curve["kl"].max() for curve in frontiers.values())
+    for number, (method, curve) in enumerate(frontiers.items()):
+        kl, at = curve["kl"], stopped_at(curve, price)
+        style = series_style(number, "color", "linestyle")
+        for axes, measure in zip(panels, ("proxy", "gold")):
+            axes.plot(kl, curve[measure], **style, label=method)
+            axes.plot(
+                kl[at], curve[measure][at], **series_style(number, "color", "marker"),
+                markersize=11, markeredgecolor="black", linestyle="",
+            )  # fmt: skip
+        ends = np.array([0.0, far])
+        tangent = curve["proxy"][at] + price * (ends - kl[at])
+        panels[0].plot(ends, tangent, ":", color=style["color"], linewidth=1)
+    top = max(curve["proxy"].max() for curve in frontiers.values())
+    panels[0].set(ylim=(-0.1 * top - 0.1, 1.1 * top + 0.1))
+    panels[0].set(ylabel=PROXY, title=f"What {price:.2f} sd a nat buys")
+    panels[1].set(ylabel="gold gained", title="What it is worth")
+    panels[1].axhline(0, color="0.6", linewidth=1)
+    for axes in panels:
+        axes.set_xlabel("KL to the reference (nats)")
+    panels[1].legend(fontsize=10)
+    return figure
+
+
+def stopped_at(curve: Mapping[str, np.ndarray], price: float) -> int:
+    """Where on a curve proxy reward less the price of its KL is greatest."""
+    return int(np.argmax(curve["proxy"] - price * curve["kl"]))
+
+
+def price_card(frontiers: Mapping[str, Mapping[str, np.ndarray]], price: float) -> str:
+    """HTML of where each method stops at a price, and what it has there."""
+    rows = []
+    for method, curve in frontiers.items():
+        at = stopped_at(curve, price)
+        kl, proxy, gold = (curve[k][at] for k in ("kl", "proxy", "gold"))
+        cells = [f"{value:+.2f}" for value in (proxy, proxy - price * kl, gold)]
+        rows.append((f"<b>{method}</b>", f"{kl:.2f}", *cells))
+    head = ("", "stops at (nats)", "proxy reward (sd)", "less its price", "gold gained")
+    return html_table(head, rows)
+
+
+def price_explorer(frontiers: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """A slider for the price of a nat over :func:`priced` and :func:`price_card`."""
+    import ipywidgets
+
+    price = ipywidgets.FloatSlider(
+        0.2,
+        min=0.0,
+        max=2.0,
+        step=0.05,
+        description="price of a nat (sd)",
+        layout={"width": "28em"},
+    )
+    explore(
+        [price],
+        lambda: priced(frontiers, price.value),
+        lambda: price_card(frontiers, price.value),
+    )
 
 
 # --- Data, size, remedies -------------------------------------------------------------
@@ -412,7 +504,7 @@ def point_card(row: dict, point: int, subject: int, request: str, most: int = 4)
     columns = (evaluation[name][subject] for name in ("texts", "golds", "proxies"))
     cells = [
         (
-            html.escape(text) or "<i>(nothing)</i>",
+            as_html(text),
             f"{gold:+.1f}",
             f"{standardised(proxy):+.2f}",
         )
@@ -430,7 +522,6 @@ def point_card(row: dict, point: int, subject: int, request: str, most: int = 4)
 
 def run_explorer(row: dict, requests: Sequence[str]) -> None:
     """:func:`point_card` with a slider for the evaluation and a menu for the request.
-    Where widgets cannot run, the first card is shown.
 
     Args:
         row: of ``runs.ppo_arm`` or ``runs.dpo_arm``.
@@ -439,9 +530,8 @@ def run_explorer(row: dict, requests: Sequence[str]) -> None:
     import ipywidgets
 
     slider = ipywidgets.IntSlider(
-        0, min=0, max=len(row["points"]) - 1, description="evaluation",
-        continuous_update=False,
-    )  # fmt: skip
+        0, min=0, max=len(row["points"]) - 1, description="evaluation"
+    )
     chooser = ipywidgets.Dropdown(
         options=[(name, place) for place, name in enumerate(requests)],
         description="request",
@@ -450,7 +540,7 @@ def run_explorer(row: dict, requests: Sequence[str]) -> None:
     def card() -> str:
         return point_card(row, slider.value, chooser.value, requests[chooser.value])
 
-    leaf_through([slider, chooser], card)
+    explore([slider, chooser], card)
 
 
 def interval_words(interval: Interval) -> str:

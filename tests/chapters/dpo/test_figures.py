@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 
-from alignlab.chapters.dpo import figures
+from alignlab.chapters.dpo import card, figures
 from alignlab.chapters.dpo.analysis import GRID, envelopes
 from tests.drawing import drawn, legend, points, ticks
 
@@ -58,13 +59,59 @@ def test_the_story_says_what_a_margin_means():
     assert "weight is 0.29" in figures.margin_story(0.1, 9.0)
 
 
-def test_the_explorer_draws_every_pair(explorer, capsys):
+def test_the_explorer_draws_every_pair(explorer):
     figures.margin_explorer()
-    assert explorer.controls["beta"].value == pytest.approx(0.1)
-    assert len(explorer.shown) == 2
-    for beta, margin in ((0.01, -30.0), (3.0, 30.0)):
-        explorer.function(beta, margin)
-        assert capsys.readouterr().out == figures.margin_story(beta, margin) + "\n"
+    beta, margin = explorer.controls
+    assert beta.value == pytest.approx(0.1)
+    for beta.value, margin.value in ((0.01, -30.0), (3.0, 30.0)):
+        figure, words = explorer.pictures
+        assert figures.margin_story(beta.value, margin.value) in words
+        marks = {line.get_xdata()[0] for line in drawn(figure).axes[0].lines[1::2]}
+        assert margin.value in marks
+
+
+# --- Two replies ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preferred, reference, beta", [(0.8, 0.3, 1), (0.6, 0.9, 0.4)])
+@pytest.mark.parametrize("loss", ["DPO", "IPO"])
+def test_margins_are_where_gradient_descent_ends(loss, preferred, reference, beta):
+    margin = figures.margins(preferred, beta)[loss]
+    ends = expit(logit(reference) + margin)
+    assert ends == pytest.approx(
+        card.two_replies(loss, preferred, reference, beta), abs=1e-5
+    )
+
+
+def test_dpo_ends_where_reward_less_the_price_of_kl_is_greatest():
+    preferred, reference, beta = 0.75, 0.2, 0.7
+    p = np.linspace(1e-4, 1 - 1e-4, 100_001)
+    kl = p * np.log(p / reference) + (1 - p) * np.log((1 - p) / (1 - reference))
+    best = p[np.argmax(p * logit(preferred) - beta * kl)]
+    story = figures.two_replies_story(preferred, reference, beta)
+    assert f"probability {best:.2f}" in story
+    assert f"{np.interp(best, p, kl):.2f} nats from the reference" in story
+
+
+def test_certain_labels_ask_dpo_for_all_and_ipo_for_a_margin():
+    story = figures.two_replies_story(1.0, 0.3, 0.5)
+    assert "no minimum" in story and "margin of 1.00 nats" in story
+    drawn(figures.two_replies(1.0, 0.3, 0.5))
+
+
+def test_the_loss_of_two_replies_is_least_where_the_line_is(explorer):
+    figures.two_replies_explorer()
+    beta, preferred, reference = explorer.controls
+    preferred.value, beta.value = 0.9, 2.0
+    figure, words = explorer.pictures
+    assert figures.two_replies_story(0.9, reference.value, 2.0) in words
+    left, right = drawn(figure).axes
+    lines = {line.get_label(): line for line in left.lines}
+    p, loss = lines["the loss"].get_data()
+    end = lines["where DPO ends"].get_xdata()[0]
+    assert p[np.argmin(loss)] == pytest.approx(end, abs=0.02)
+    marks = [line for line in right.lines if line.get_marker() != "None"]
+    assert marks[0].get_xdata() == [2.0] and marks[0].get_ydata()[0] == end
 
 
 def test_bars_of_tokens_add_up_to_the_title():

@@ -196,26 +196,7 @@ def test_a_card_says_that_a_subject_is_made_up():
     assert "made up" in card and "stated in pretraining" not in card
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    """What the explorers display, and the pictures that they update."""
-    import IPython.display
-
-    seen = []
-
-    class Handle:
-        def update(self, picture):
-            seen.append(picture.data)
-
-    def display(thing, display_id=None):
-        seen.append(getattr(thing, "data", thing))
-        return Handle()
-
-    monkeypatch.setattr(IPython.display, "display", display)
-    return seen
-
-
-def test_the_fact_explorer_follows_both_controls(shown):
+def test_the_fact_explorer_follows_both_controls(explorer):
     facts_of = [told("A?", ("Oslo.", 0.5)), told("B?", ("Rome.", 0.5), kind="never")]
     other = [told("A?", ("Bonn.", 0.5)), told("B?", ("Kyiv.", 0.5), kind="never")]
     points = [{"update": 3}]
@@ -225,22 +206,21 @@ def test_the_fact_explorer_follows_both_controls(shown):
             "control": dict(replies=other, curve=points),
         }
     )
-    controls, picture = shown
-    assert "Oslo." in picture
-    arm, fact = controls.children
+    arm, fact = explorer.controls
+    assert "Oslo." in explorer.pictures[0]
     fact.value = "B?"
-    assert "Rome." in shown[-1]
+    assert "Rome." in explorer.pictures[0]
     arm.value = "control"
-    assert "Kyiv." in shown[-1]
+    assert "Kyiv." in explorer.pictures[0]
 
 
-def test_the_safety_explorer_slides_over_n(shown):
+def test_the_safety_explorer_slides_over_n(explorer):
     figures.safety_explorer([row for row in ARMS if row["seed"] == 0])
-    controls, picture = shown
-    assert "reply 960" in picture and "&lt;b&gt;" in picture
-    n, kind = controls.children
+    n, kind = explorer.controls
+    [card] = explorer.pictures
+    assert "reply 960" in card and "&lt;b&gt;" in card
     assert list(n.options) == [0, 30, 960]
     n.value = 30
-    assert "reply 30" in shown[-1]
+    assert "reply 30" in explorer.pictures[0]
     kind.value = "plain"
-    assert "plain 30" in shown[-1]
+    assert "plain 30" in explorer.pictures[0]

@@ -1,8 +1,8 @@
 """Figures of notebook 04 show the runs they are given; the explorer tells one reply."""
 
+import html
 import math
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -163,8 +163,9 @@ def test_a_table_has_a_row_for_each_token():
 
 def test_a_rollout_shows_all_numbers_and_hatches_what_is_clipped():
     figure = drawn(figures.rollout(TABLE, 0.2))
-    assert len(figure.axes) == 5
-    for axes, name in zip(figure.axes, ("log_ratio", "kl", "value", "advantage")):
+    assert len(figure.axes) == 6
+    names = "log_ratio", "kl", "reward", "value", "advantage"
+    for axes, name in zip(figure.axes, names):
         heights = [bar.get_height() for bar in axes.patches]
         assert heights == pytest.approx(TABLE[name].tolist())
     bars = figure.axes[-1].patches
@@ -190,12 +191,21 @@ def test_a_tokens_story_says_whether_it_still_pulls():
     assert "clipped" not in figures.describe_token(TABLE, 0, clip_range=0.4)
 
 
-def test_the_explorer_steps_through_every_token(explorer, capsys):
-    figures.rollout_explorer(TABLE)
-    slider = explorer.controls["at"]
-    assert (slider.min, slider.max, slider.value) == (0, 3, 0)
-    assert len(explorer.shown) == 2
-    for at in range(4):
-        explorer.function(at)
-        assert capsys.readouterr().out == figures.describe_token(TABLE, at) + "\n"
-    assert len(plt.get_fignums()) == 4
+def test_the_explorer_steps_through_every_token_of_every_reply(explorer):
+    figures.rollout_explorer({"long": TABLE, "short": TABLE[:2]})
+    reply, token = explorer.controls
+    assert (token.min, token.max) == (0, 3)
+    assert token.value == TABLE["advantage"].abs().argmax()
+
+    def shown():
+        words, figure = explorer.pictures
+        drawn(figure)
+        return html.unescape(words), len(figure.axes[0].patches) - 1
+
+    for token.value in range(4):
+        words, n = shown()
+        assert figures.describe_token(TABLE, token.value) in words and n == 4
+    reply.value = "short"
+    words, n = shown()
+    assert (token.value, token.max) == (1, 1)
+    assert figures.describe_token(TABLE[:2], 1) in words and n == 2

@@ -300,25 +300,12 @@ def test_every_figure_draws_what_it_is_given(style):
     assert x == pytest.approx(y, abs=0.15)
 
 
-def test_the_explorer_shows_weight_one_and_follows_the_slider(style, monkeypatch):
-    from IPython import display
-
-    shown, weights = [], []
-
-    class Handle:
-        update = staticmethod(shown.append)
-
-    def show(thing, display_id=False):
-        shown.append(thing)
-        return Handle if display_id else None
-
-    monkeypatch.setattr(display, "display", show)
-    monkeypatch.setattr(
-        stated_figures, "weight_picture", lambda r, b, name: weights.append(name)
-    )
+def test_the_explorer_shows_weight_one_and_follows_the_slider(explorer, monkeypatch):
+    monkeypatch.setattr(stated_figures, "weight_picture", lambda r, b, name: name)
     rows = {f"weight {w}": [row_of(40)] for w in ("0", "0.25", "1")}
     stated_figures.weight_explorer(rows, {})
-    slider = shown[0]
+    [slider] = explorer.controls
     assert [label for label, _ in slider.options] == ["0", "0.25", "1"]
+    assert explorer.pictures == ["weight 1"]
     slider.value = "weight 0.25"
-    assert weights == ["weight 1", "weight 0.25"]
+    assert explorer.pictures == ["weight 0.25"]

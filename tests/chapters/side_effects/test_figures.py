@@ -217,28 +217,67 @@ def test_a_card_shows_replies_beside_what_they_are_worth():
     assert "+1.00" in card and "+3.00" in card, "each reply's own proxy reward"
 
 
-def test_the_explorer_turns_to_another_look_and_request(monkeypatch):
-    import ipywidgets
-
-    shown, made = [], []
-
-    class Handle:
-        def update(self, page):
-            shown.append(page.data)
-
-    def display(thing, display_id=False):
-        made.append(thing)
-        return Handle() if display_id else None
-
-    monkeypatch.setattr("IPython.display.display", display)
+def test_the_explorer_turns_to_another_look_and_request(explorer):
     figures.run_explorer(run(), ["ask a", "ask b", "ask c", "ask d"])
-    box, still = made
-    assert isinstance(box, ipywidgets.HBox) and "Step 0" in still.data
-    slider, chooser = box.children
+    slider, chooser = explorer.controls
+    assert "Step 0" in explorer.pictures[0]
     slider.value = 3
-    assert "Step 6" in shown[-1] and "ask a" in shown[-1]
+    assert "Step 6" in explorer.pictures[0] and "ask a" in explorer.pictures[0]
     chooser.value = 2
-    assert "Step 6" in shown[-1] and "ask c" in shown[-1]
+    assert "Step 6" in explorer.pictures[0] and "ask c" in explorer.pictures[0]
+
+
+# --- The price of KL ------------------------------------------------------------------
+
+KL = np.array([0.0, 1.0, 4.0])
+FRONTIERS = {
+    "best of n": dict(kl=KL, proxy=KL / 2, gold=np.array([0.0, 0.3, 0.1])),
+    "PPO": dict(kl=KL, proxy=np.sqrt(KL), gold=np.array([0.0, 0.2, -0.4])),
+}
+
+
+def test_frontiers_are_means_over_seeds_that_begin_with_no_gold_gained():
+    def curve(gold):
+        return [dict(kl=k, proxy=k / 2, gold=1 + gold * k) for k in (0.0, 1.0)]
+
+    runs = [run(0), run(1)]
+    found = figures.mean_frontiers({"PPO": runs}, [curve(0.2), curve(0.4)])
+    assert list(found) == ["best of n", "PPO"]
+    assert found["best of n"]["gold"] == pytest.approx([0.0, 0.3])
+    assert found["best of n"]["proxy"] == pytest.approx([0.0, 0.5])
+    kl, golds = found["PPO"]["kl"], found["PPO"]["gold"]
+    assert kl[0] == 0 and kl[-1] == pytest.approx(runs[0]["points"][-1]["kl"])
+    ends = [
+        np.mean(r["points"][-1]["golds"]) - np.mean(r["points"][0]["golds"])
+        for r in runs
+    ]
+    assert golds[0] == 0 and golds[-1] == pytest.approx(np.mean(ends))
+
+
+def test_a_price_stops_where_the_next_nat_costs_more_than_it_buys():
+    # √KL has slope 1 to 1 nat and 1/3 from there; KL/2 has slope 1/2 all the way.
+    for price, best, ppo in ((0.0, 2, 2), (0.4, 2, 1), (0.6, 0, 1), (1.1, 0, 0)):
+        stops = [figures.stopped_at(c, price) for c in FRONTIERS.values()]
+        assert stops == [best, ppo]
+
+
+def test_the_price_explorer_marks_both_panels_and_says_what_is_had(explorer):
+    figures.price_explorer(FRONTIERS)
+    [price] = explorer.controls
+    price.value = 0.4
+    figure, card = explorer.pictures
+    proxy, gold = drawn(figure).axes
+    marks = [line for line in gold.lines if line.get_markersize() == 11]
+    assert [m.get_xdata()[0] for m in marks] == [4.0, 1.0]
+    assert [m.get_ydata()[0] for m in marks] == [0.1, 0.2]
+    tangents = [line for line in proxy.lines if line.get_linestyle() == ":"]
+    assert len(tangents) == 2
+    for line in tangents:
+        (x0, x1), (y0, y1) = line.get_xdata(), line.get_ydata()
+        assert (y1 - y0) / (x1 - x0) == pytest.approx(0.4)
+    best, ppo = card.split("<tr>")[2:]
+    assert "4.00" in best and "+2.00" in best and "+0.40" in best and "+0.10" in best
+    assert "1.00" in ppo and "+0.60" in ppo and "+0.20" in ppo
 
 
 def test_peaks_in_words():
