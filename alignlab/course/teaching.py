@@ -19,6 +19,7 @@ CONFIG = '''\
 """nbgrader's settings for this course; `nbgrader --help-all` explains each of them."""
 
 import os
+import warnings
 
 c = get_config()  # noqa: F821
 
@@ -32,6 +33,13 @@ c.Execute.startup_timeout = 180
 # What students run themselves is on profile cpu, unless they set ALIGNLAB_PROFILE, too.
 os.environ.setdefault("ALIGNLAB_PROFILE", "smoke")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Nbgrader talks to a kernel through files that only you can read, not through ports.
+if os.name == "posix":
+    c.KernelManager.transport = "ipc"
+
+# Of nbgrader's own queries; there is nothing in a course that could change them.
+warnings.filterwarnings("ignore", module=r"nbgrader\\.api")
 '''
 
 ROSTER = """\
