@@ -107,11 +107,14 @@ def borrowed(question) -> str:
 
 def run(*arguments, cwd):
     """The output of a command, which must succeed and warn of nothing."""
-    root = str(Path(alignlab.__file__).parents[1])
+    paths = {  # nbgrader calls alembic by its name
+        "PYTHONPATH": str(Path(alignlab.__file__).parents[1]),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     done = subprocess.run(
         [sys.executable, "-m", *map(str, arguments)],
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": root, "ALIGNLAB_PROFILE": "smoke"},
+        env=os.environ | paths | {"ALIGNLAB_PROFILE": "smoke"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
