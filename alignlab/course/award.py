@@ -47,23 +47,8 @@ def partial_credit(points: float) -> Callable[[str, Callable], float]:
 
     def check(exercise: str, answer: Callable) -> float:
         result = grade(exercise, answer)
-        print(_told(result))
+        print(told(result))
         return round(points * result["score"], 2)
-
-    return check
-
-
-def at_least(share: float) -> Callable[[str, Callable], bool | str]:
-    """A ``check`` that returns True if this share of the cases is right, and otherwise
-    what is wrong: a test for otter-grader.
-
-    Args:
-        share: 0 to 1.
-    """
-
-    def check(exercise: str, answer: Callable) -> bool | str:
-        result = grade(exercise, answer)
-        return result["score"] >= share or _told(result)
 
     return check
 
@@ -82,7 +67,8 @@ def signed(token: str) -> Callable[[str, Callable], None]:
     return check
 
 
-def _told(result: dict) -> str:
+def told(result: dict) -> str:
+    """A result as the check of a notebook shows it."""
     mark = "\N{CHECK MARK}" if result["passed"] else "\N{BALLOT X}"
     hint = f"\n  Hint: {result['hint']}" if result["hint"] else ""
     return f"{mark} Exercise {result['exercise']}: {result['message']}{hint}"

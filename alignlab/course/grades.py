@@ -151,15 +151,16 @@ def model_of(submission: NotebookNode) -> tuple[str, NotebookNode] | None:
 def to_be_run(
     submission: NotebookNode, release: NotebookNode, tokens: dict[str, str]
 ) -> NotebookNode:
-    """The submission with this release's checks, each of them once. One that was
-    removed comes last, so that its answer still counts."""
+    """The submission with this release's checks, each of them once, up to the last:
+    what comes behind gives no points. A check that was removed comes at the very end,
+    so that its answer still counts."""
     checks = {
         cell.metadata.nbgrader.grade_id: _signed(cell, tokens)
         for cell in release.cells
         if is_check(cell)
     }
     notebook = profile_from_outside(deepcopy(submission))
-    cells = []
+    cells, end = [], 0
     for cell in notebook.cells:
         if is_generated(cell):
             continue
@@ -168,7 +169,8 @@ def to_be_run(
             cells.append(cell)
         elif name in checks:
             cells.append(checks.pop(name))
-    notebook.cells = cells + list(checks.values())
+            end = len(cells)
+    notebook.cells = cells + list(checks.values()) if checks else cells[:end]
     return notebook
 
 

@@ -104,6 +104,15 @@ def set_up_cell(place: str, repository: str) -> NotebookNode:
     return new_code_cell(source, metadata=folded, id=f"set-up-{Path(place).stem[:2]}")
 
 
+def repository_of(notebook: NotebookNode) -> str:
+    """The repository's address that a built notebook has in its set-up cell, or ""."""
+    for cell in filter(is_generated, notebook.cells):
+        address = re.search(r'^repository = "([^"]+)"', cell.source, flags=re.MULTILINE)
+        if address:
+            return address[1]
+    return ""
+
+
 def is_generated(cell: NotebookNode) -> bool:
     """Whether a cell is one of these."""
     return TAG in cell.metadata.get("tags", [])

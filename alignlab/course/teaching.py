@@ -19,6 +19,9 @@ CONFIG = '''\
 """nbgrader's settings for this course; `nbgrader --help-all` explains each of them."""
 
 import os
+import warnings
+
+from jupyter_client import KernelManager
 
 c = get_config()  # noqa: F821
 
@@ -32,6 +35,13 @@ c.Execute.startup_timeout = 180
 # What students run themselves is on profile cpu, unless they set ALIGNLAB_PROFILE, too.
 os.environ.setdefault("ALIGNLAB_PROFILE", "smoke")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What a kernel sends is encrypted, where Jupyter can: others may share this computer.
+if hasattr(KernelManager, "transport_encryption"):
+    c.KernelManager.transport_encryption = "auto"
+
+# Of nbgrader's own queries; there is nothing in a course that could change them.
+warnings.filterwarnings("ignore", module=r"nbgrader\\.api")
 '''
 
 ROSTER = """\

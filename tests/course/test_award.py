@@ -39,11 +39,6 @@ def test_points_are_the_share_of_cases_that_are_right(half, capsys):
     assert "Exercise 00.1: half\n  Hint: Think." in capsys.readouterr().out
 
 
-def test_otter_gets_true_or_the_reason(half):
-    assert award.at_least(0.5)("00.1", right) is True
-    assert "Exercise 00.1: half" in award.at_least(0.75)("00.1", right)
-
-
 def test_a_signed_result_stands_on_a_line_of_its_own(half, capsys):
     print("no end of line", end="")
     assert award.signed("secret")("00.1", right) is None

@@ -169,6 +169,17 @@ def test_each_check_is_the_releases_and_runs_once(release, change):
     (check,) = checks
     assert 'check("00.1", my_token_log_probs)' in check.source
     assert not any(cell.source == "pass" for cell in cells)
+    assert cells[-1] is check
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_nothing_runs_in_vain_behind_the_last_check(release, removed):
+    submission = exercise(ANSWER)
+    submission.cells.append(new_code_cell("train_for_an_hour()"))
+    if removed:  # its answer may stand anywhere
+        del submission.cells[3]
+    cells = to_be_run(submission, release, {"nb00-q1-check": "secret"}).cells
+    assert any("an_hour" in cell.source for cell in cells) == removed
 
 
 def test_output_without_the_secret_gives_no_points(release):

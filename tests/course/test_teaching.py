@@ -5,10 +5,17 @@ import re
 
 import nbformat
 import pytest
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from alignlab.course.notebooks import copy_notebooks, shipped_notebooks
-from alignlab.course.otter import export_for_otter, for_otter, with_otters_markers
+from alignlab.course.opening import with_opening
+from alignlab.course.otter import (
+    export_for_otter,
+    for_otter,
+    quarters_of,
+    with_otters_markers,
+)
 from alignlab.course.teaching import (
     CONFIG,
     for_nbgrader,
@@ -116,11 +123,62 @@ def test_otters_source_runs_and_has_a_test_for_each_quarter(notebook):
     raw = [cell.source for cell in cells if cell.cell_type == "raw"]
     assert raw[0].startswith("# ASSIGNMENT CONFIG\nname: 00_base_model")
     assert raw[1] == "# BEGIN QUESTION\nname: nb00_q1\npoints: 2"
-    tests = [cell for cell in cells if "at_least" in cell.source]
-    assert len(tests) == 4 and all(cell.outputs for cell in tests)
+    assert sum("result[" in cell.source for cell in cells) == 4
     names = {}
     exec(cells[3].source, names)
     assert names["my_answer"](1) == 2
+
+
+@pytest.mark.parametrize("score, passed", [(0, 0), (1 / 3, 1), (0.5, 2), (1, 4)])
+def test_otters_tests_grade_once_and_pass_by_quarters(monkeypatch, score, passed):
+    asked = []
+
+    def grade(exercise, answer):
+        asked.append((exercise, answer))
+        return {"score": score, "message": "half"}
+
+    award = {"grade": grade, "told": lambda result: result["message"]}
+    monkeypatch.setattr("runpy.run_path", lambda path: award)
+    names = {}
+    tests = list(quarters_of('scale = 2\ncheck("00.1", scale * my_answer)'))
+    exec("\n".join(tests), names)
+    first, *others = [names[f"at_least_{percent}"] for percent in (25, 50, 75, 100)]
+    results = [reached(first, my_answer=1), *map(reached, others)]
+    assert asked == [("00.1", 2)]
+    assert results == [True] * passed + [False] * (4 - passed)
+
+
+def reached(test, **names):
+    try:
+        test(**names)
+    except AssertionError as error:
+        assert "half" in str(error) or "percent of the cases" in str(error)
+        return False
+    return True
+
+
+def test_an_interpretation_is_graded_by_hand_and_keeps_its_rubric_back():
+    rubric = "<!-- BEGIN MARK SCHEME -->\nTwo points.\n<!-- END MARK SCHEME -->"
+    task = marks("nb00-t1", task=True, points=2)
+    cell = new_markdown_cell(f"Why?\n\n{rubric}", metadata=task)
+    cells = for_otter(new_notebook(cells=[cell]), "00_base_model").cells
+    sources = [cell.source for cell in cells[1:]]
+    assert sources == [
+        "# BEGIN QUESTION\nname: nb00_t1\npoints: 2\nmanual: true",
+        "Why?",
+        "# BEGIN SOLUTION",
+        "Two points.",
+        "# END SOLUTION",
+        "# END QUESTION",
+    ]
+
+
+@pytest.mark.parametrize("address", ["", "https://github.com/ann/lab"])
+def test_otter_installs_from_the_repository(notebook, address):
+    with_opening(notebook, "notebooks/00_base_model.ipynb", address)
+    config = yaml.safe_load(for_otter(notebook, "00_base_model").cells[0].source)
+    expected = address or "https://github.com/OWNER/NAME"
+    assert config["requirements"] == [f"alignlab @ {expected}/archive/HEAD.zip"]
 
 
 def test_otter_leaves_our_stub():
