@@ -9,7 +9,6 @@ from pathlib import Path
 from alignlab.errors import AlignlabError
 from alignlab.files import read_json, write_json, write_text
 from alignlab.runs.claims import load_claims
-from alignlab.runs.compare import read_metrics
 from alignlab.runs.context import METRICS_FILE
 from alignlab.runs.folders import FINISHED
 from alignlab.runs.judging import (
@@ -24,6 +23,7 @@ from alignlab.runs.judging import (
     show_p,
     show_power,
 )
+from alignlab.runs.records import MADE_BY, read_metrics
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 RECORDED = "recorded.json"  # in figures/: the metrics behind the README
@@ -42,7 +42,7 @@ def publish(run: Path, root: Path) -> None:
         AlignlabError: if a notebook of the run did not finish.
     """
     metrics = read_metrics(run)
-    made = {name: metrics[name] for name in ("profile", "started", "versions")}
+    made = {name: metrics[name] for name in MADE_BY if name in metrics}
     path = root / "figures" / RECORDED
     earlier = read_json(path, default={"notebooks": {}, "claims": {}})
     notebooks = earlier["notebooks"]
