@@ -18,12 +18,11 @@ SENTENCES = [
 
 def pytest_collection_modifyitems(config, items):
     """Leave out what runs whole notebooks, unless it is asked for by its marker."""
-    if "series" in config.option.markexpr:
-        return
-    left_out = [item for item in items if item.get_closest_marker("series")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("series")]
+    for marker in ("series", "regressions"):
+        left_out = [item for item in items if item.get_closest_marker(marker)]
+        if left_out and marker not in config.option.markexpr:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
 
 
 @pytest.fixture(scope="session")

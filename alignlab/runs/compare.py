@@ -328,8 +328,8 @@ def band_from(
 
     Several runs are the sample: what the seeds of a run share (questions, a reference
     policy) is another in the next one. Of a single run the seeds are the sample, and
-    its interval is heeded where it is wider. A tolerance from profiles.yaml replaces
-    both.
+    its interval is heeded where it is wider. With a tolerance from profiles.yaml a
+    metric that was always the same is not expected to vary.
     """
     values = [entry["value"] for entry in entries]
     mean = math.fsum(values) / len(values)
@@ -337,7 +337,7 @@ def band_from(
     explicit = TIMING_TOLERANCE * abs(mean) if allowed == TIMING else allowed
     unit = now.get("unit") or ""
     tolerance = tolerance_of(unit, mean, min(asked, default=None), explicit)
-    if allowed is not None and allowed != TIMING:
+    if allowed is not None and allowed != TIMING and len(set(values)) == 1:
         return Band(mean, math.nan, 0, 0.0, tolerance=tolerance)
     if len(entries) > 1:
         return band_of(values, 1, tolerance)

@@ -140,13 +140,11 @@ def simulated(shift, m=5, k=5, metrics=30, factors=2, rho=0.5, checks=100, seed=
         loading = rng.normal(size=(factors, metrics))
         loading /= np.linalg.norm(loading, axis=0)
 
-        def draw(n):
-            common = rng.normal(size=(n, factors)) @ loading
-            own = rng.normal(size=(n, metrics))
-            return sd * (math.sqrt(rho) * common + math.sqrt(1 - rho) * own)
-
-        old = draw(m)
-        new = draw(k).mean(0) + shift * sd * rng.choice([-1, 1], metrics)
+        common = rng.normal(size=(m + k, factors)) @ loading
+        own = rng.normal(size=(m + k, metrics))
+        drawn = sd * (math.sqrt(rho) * common + math.sqrt(1 - rho) * own)
+        old = drawn[:m]
+        new = drawn[m:].mean(0) + shift * sd * rng.choice([-1, 1], metrics)
         named = {i: band_of(old[:, i].tolist(), k) for i in range(metrics)}
         named = moderated(named, dict.fromkeys(named, ""))
         p = [named[i].p(new[i]) for i in range(metrics)]

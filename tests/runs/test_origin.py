@@ -1,4 +1,4 @@
-"""A run says what it was made by: commit, every folder of weights, libraries, machine."""
+"""A run says what it was made by: commit, weights, libraries, machine."""
 
 import shutil
 import subprocess

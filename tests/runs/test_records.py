@@ -1,4 +1,4 @@
-"""A record is a run, or a baseline of several; what does not belong together is refused."""
+"""A record is a run, or a baseline of several that belong together."""
 
 import json
 
