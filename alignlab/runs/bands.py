@@ -54,6 +54,7 @@ class Band:
         stated: the error of the prediction by the recorded interval; 0 without one.
         stated_df: of the interval.
         tolerance: differences up to this never count.
+        least_p: no p-value is below this, see :func:`odd_one_out`.
     """
 
     mean: float
@@ -63,6 +64,7 @@ class Band:
     stated: float = 0.0
     stated_df: float = math.inf
     tolerance: float = 0.0
+    least_p: float = 0.0
 
     @property
     def _error(self) -> tuple[float, float]:
@@ -84,17 +86,19 @@ class Band:
         if distance <= self.tolerance:
             return 1.0
         error, df = self._error
-        return 2 * _below(-distance / error, df) if error else 0.0
+        p = 2 * _below(-distance / error, df) if error else 0.0
+        return max(p, self.least_p)
 
     def score(self, value: float) -> float:
         """The value as a draw from the standard normal, which it is if nothing has
         changed. Errors are at least a third of the tolerance."""
         error, df = self._error
         error = max(error, self.tolerance / 3)
-        if error == 0:
-            return 0.0 if value == self.mean else math.copysign(38.0, value - self.mean)
-        t = (value - self.mean) / error
-        return math.copysign(min(-float(ndtri(_below(-abs(t), df))), 38.0), t)
+        if value == self.mean:
+            return 0.0
+        p = _below(-abs(value - self.mean) / error, df) if error else 0.0
+        p = max(p, self.least_p / 2, 1e-300)
+        return math.copysign(float(ndtri(p)), value - self.mean)
 
 
 def quantile(share: float, df: float) -> float:
@@ -127,6 +131,13 @@ def band_of(
     squares = math.fsum((value - mean) ** 2 for value in values)
     sd = math.sqrt(squares / (m - 1))
     return Band(mean, sd, m - 1, 1 / m + 1 / k, stated, stated_df, tolerance)
+
+
+def odd_one_out(m: int, k: int) -> float:
+    """The chance, at most, that of m + k values of one kind the m that were recorded
+    are all equal and none of the k new ones is: 1 in (m + k choose k). It is all there
+    is to say of a metric that did not vary and of which nothing else is known."""
+    return 1 / math.comb(m + k, k)
 
 
 def tolerance_of(

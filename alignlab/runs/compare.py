@@ -7,7 +7,7 @@ that was recorded is gone, or if a verdict turned into its opposite.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from alignlab.runs.bands import (
     band_of,
     joint_p,
     moderated,
+    odd_one_out,
     quantile,
     tolerance_of,
 )
@@ -340,7 +341,7 @@ def band_from(
     if allowed is not None and allowed != TIMING and len(set(values)) == 1:
         return Band(mean, math.nan, 0, 0.0, tolerance=tolerance)
     if len(entries) > 1:
-        return band_of(values, 1, tolerance)
+        return _cautious(band_of(values, 1, tolerance), values, 1, asked)
     (entry,) = entries
     seeds = entry.get("seeds") or []
     error, df = _stated_error(entry)
@@ -348,7 +349,15 @@ def band_from(
     if len(seeds) < 2 or not math.isclose(math.fsum(seeds) / len(seeds), mean):
         return Band(mean, math.nan, 0, 0.0, tolerance=tolerance, **stated)
     k = len(now.get("seeds") or seeds)
-    return band_of(seeds, k, tolerance, **stated)
+    return _cautious(band_of(seeds, k, tolerance, **stated), seeds, k, asked)
+
+
+def _cautious(band: Band, values: Sequence[float], k: int, asked: list[int]) -> Band:
+    """The band, but of a metric that did not vary, and is no rate of so many questions,
+    without the certainty that this would suggest."""
+    if band.sd > 0 or asked:
+        return band
+    return replace(band, least_p=odd_one_out(len(values), k))
 
 
 def _stated_error(entry: dict) -> tuple[float, float]:

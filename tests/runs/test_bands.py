@@ -1,6 +1,7 @@
 """Bands hold what they promise: other seeds stay inside, a real shift does not."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,14 @@ def test_within_the_tolerance_nothing_counts():
     assert abs(band.score(0.99)) < 2
     only = Band(2.0, math.nan, 0, 0.0, tolerance=0.1)
     assert only.p(2.09) == 1.0 and only.p(2.2) == 0.0
+
+
+def test_what_never_varied_is_judged_by_the_odds_of_being_the_odd_one_out():
+    assert bands.odd_one_out(5, 1) == pytest.approx(1 / 6)
+    assert bands.odd_one_out(3, 3) == pytest.approx(1 / 20)
+    band = replace(band_of([0.0] * 5, 1), least_p=1 / 6)
+    assert band.p(0.9) == pytest.approx(1 / 6) and band.p(0.0) == 1.0
+    assert band.score(0.9) == pytest.approx(-stats.norm.ppf(1 / 12))
 
 
 def test_a_tolerance_is_two_points_of_a_share_or_three_questions():

@@ -171,6 +171,16 @@ def test_the_seeds_of_a_single_run_are_the_sample_and_of_several_the_runs():
     assert several.mean == pytest.approx(sum(e["value"] for e in entries) / 4)
 
 
+def test_a_constant_alarms_only_if_questions_stand_behind_it():
+    """1.0 of 200 questions in four runs cannot be 0.2; a number without questions that
+    was always 0 may be another for once."""
+    for n, alarms in ((200, 1), (None, 0)):
+        entry = metric([1.0, 1.0, 1.0], n=n)
+        record = [changed(run, *METRICS, "m1", to=entry) for run in RECORD]
+        run = changed(make_run(20), *METRICS, "m1", to=metric([0.2, 0.2, 0.2], n=n))
+        assert len(drifts(run, record)) == alarms
+
+
 def test_an_interval_over_items_is_heeded_where_it_is_wider():
     entry = metric([0.5, 0.51, 0.52], interval="items", df=50.0)
     entry |= {"low": 0.41, "high": 0.61}
