@@ -64,7 +64,8 @@ class Comparison:
         value: the run's.
         half: half of the width of the 95% band around ``recorded``.
         p: two-sided p-value under the record.
-        score: the same as a draw from the standard normal.
+        score: the value as a draw from the standard normal, by its own spread: spreads
+            that lean on each other would make metrics that move together move more.
         limit: the p-value that would be drift.
         same: whether it equals that of a recorded run of the same seeds to the last
             digit; None if there is no such run.
@@ -301,18 +302,15 @@ def _compared(
                     key = name, metric
                     bands[key] = band_from(entries, now, allowed)
                     units[key] = f"{name} {now.get('unit') or ''}"
-    bands = moderated(bands, units)
+    alone = moderated(bands, units)
     limit = ERROR / 2 / max(len(bands), 1)
     rows = []
-    for (name, metric), band in bands.items():
+    for (name, metric), band in alone.items():
         now = run["notebooks"][name]["metrics"][metric]
-        value = now["value"]
-        rows.append(
-            Comparison(
-                name, metric, band.mean, value, band.half_width(), band.p(value),
-                band.score(value), limit, _is_same(run, common, name, metric),
-            )
-        )  # fmt: skip
+        value, score = now["value"], bands[name, metric].score(now["value"])
+        same = _is_same(run, common, name, metric)
+        judged = band.mean, value, band.half_width(), band.p(value), score
+        rows.append(Comparison(name, metric, *judged, limit, same))
     return rows
 
 
