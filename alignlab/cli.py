@@ -4,6 +4,7 @@ Each command imports what it needs when it runs, so that --help answers at once.
 """
 
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,17 @@ from rich.table import Table
 
 import alignlab
 from alignlab.course_cli import build, course_app, notebooks
-from alignlab.errors import AlignlabError
+from alignlab.errors import AlignlabError, Status
+from alignlab.results_cli import (
+    RunFolder,
+    baseline,
+    check,
+    claims,
+    compare,
+    folder_of,
+    history,
+    report,
+)
 from alignlab.train import app as train_app
 
 app = typer.Typer(
@@ -31,10 +42,6 @@ app.add_typer(train_app, name="train")
 cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(cache_app, name="cache", help="Trained models and results: list, prune.")
 app.add_typer(course_app, name="course", help="For teachers: new, grade, otter.")
-
-RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run's folder, or 'latest'.")
-]
 
 
 class Size(StrEnum):
@@ -53,14 +60,23 @@ class Precision(StrEnum):
 
 
 def main() -> None:
-    """The entry point: an error that the user can fix is one line and status 2."""
+    """The entry point: an error that the user can mend is one line and status 2; of any
+    other the traceback is shown, and the status is 4."""
     try:
         app()
     except AlignlabError as error:
         Console(stderr=True).print(
             f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True
         )
-        sys.exit(2)
+        sys.exit(Status.WRONG)
+    except Exception as error:
+        traceback.print_exc()
+        Console(stderr=True).print(
+            f"[bold red]alignlab crashed:[/] {_escape(repr(error))}. The fault is "
+            "alignlab's, not yours; what was finished is kept.",
+            soft_wrap=True,
+        )
+        sys.exit(Status.CRASHED)
 
 
 def _escape(text: str) -> str:
@@ -88,6 +104,10 @@ def root(
 
     Start with `alignlab doctor`, then `alignlab run` (all notebooks, headless) or
     `alignlab lab` (in JupyterLab).
+
+    Exit codes: 0 sound; 1 failed (a notebook, say); 2 wrong arguments, or whatever else
+    the error tells how to mend; 3 drifted from the record; 4 alignlab crashed; 130
+    stopped with Ctrl-C.
     """
 
 
@@ -141,11 +161,16 @@ def run(
             metavar="URL", help="Where machines leave artifacts for each other."
         ),
     ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Train everything anew, as with no cache."),
+    ] = False,
 ) -> None:
     """Execute the notebooks and write a report.
 
     The executed notebooks, their figures, metrics.json and report.html go into one
-    folder. Exits with 0 on success, 1 if a notebook failed, 2 on wrong arguments.
+    folder. Exits with 0 on success, 1 if a notebook failed, 2 on wrong arguments, 4 if
+    alignlab crashed; whether the numbers hold is for `alignlab check` to say.
 
     Examples:
 
@@ -153,13 +178,22 @@ def run(
     - `alignlab run 00 03-05 --profile smoke` — some of them, in seconds
     - `alignlab run 01 --param seed=7 --param seeds=5` — other seeds, and more of them
     - `alignlab run --resume` — continue the latest run, keeping what is finished
+    - `alignlab run 03 --fresh` — train everything again, whatever the cache holds
     - `alignlab run --backend dask --address tcp://HOST:8786` — on many machines
     """
+    from contextlib import nullcontext
+
     from alignlab.runs.folders import resume_command, short_path
+    from alignlab.runs.fresh import empty_cache
     from alignlab.runs.runner import run_series
     from alignlab.study.workers import engaged
 
-    with engaged(backend, address, store):
+    if fresh and (backend or store):
+        raise AlignlabError(
+            "--fresh is for runs on this machine.", "Omit --backend and --store."
+        )
+    cache = empty_cache() if fresh else nullcontext()
+    with engaged(backend, address, store), cache:
         result = run_series(
             notebooks or (),
             profile=profile,
@@ -178,14 +212,14 @@ def run(
         console.print(f"  {resume_command(result.folder)}", soft_wrap=True)
     _print_verdicts(result.folder)
     typer.echo(f"report: {short_path(result.folder / 'report.html')}")
-    raise typer.Exit(1 if result.failures else 0)
+    raise typer.Exit(Status.FAILED if result.failures else Status.SOUND)
 
 
 def _print_verdicts(folder: Path) -> None:
     """How many claims got which verdict, in one line."""
     from collections import Counter
 
-    from alignlab.runs.compare import read_metrics
+    from alignlab.runs.records import read_metrics
 
     claims = read_metrics(folder)["claims"].values()
     counts = Counter(entry["verdict"] for entry in claims).items()
@@ -193,116 +227,8 @@ def _print_verdicts(folder: Path) -> None:
     typer.echo(f"claims: {listed or 'none'}")
 
 
-@app.command()
-def check(
-    run: RunFolder,
-    against: Annotated[
-        Path | None,
-        typer.Option(help="A run, or its metrics.json, to compare with."),
-    ] = None,
-) -> None:
-    """Check that a run is sound; if not, exit with 1 and say why.
-
-    Every notebook must be finished, every number finite, and every claim judged. With
-    --against, every number must agree with the other run's, as far as the two
-    intervals require.
-
-    Examples:
-
-    - `alignlab check latest`
-    - `alignlab check runs/nightly --against baseline/metrics.json`
-    """
-    from alignlab.runs.compare import check_run, read_metrics
-
-    baseline = read_metrics(_folder(against)) if against else None
-    problems = check_run(read_metrics(_folder(run)), baseline)
-    for problem in problems:
-        typer.echo(problem, err=True)
-    typer.echo(f"{len(problems)} problems" if problems else "sound")
-    raise typer.Exit(1 if problems else 0)
-
-
-@app.command()
-def compare(first: RunFolder, second: RunFolder) -> None:
-    """Show the metrics of two runs side by side, and where they differ.
-
-    A star marks differences larger than the two intervals together allow.
-
-    Example: `alignlab compare runs/before latest`
-    """
-    from alignlab.runs.compare import compare_runs, read_metrics
-    from alignlab.runs.report import number
-
-    runs = [read_metrics(_folder(folder)) for folder in (first, second)]
-    table = Table(
-        "notebook", "metric", str(first), str(second), "difference", "allowed"
-    )
-    for item in compare_runs(*runs):
-        numbers = item.first, item.second, item.second - item.first, item.band
-        mark = "" if item.agrees else " *"
-        table.add_row(item.notebook, item.metric + mark, *map(number, numbers))
-    for claim, entry in runs[1]["claims"].items():
-        before = runs[0]["claims"].get(claim, {}).get("verdict", "–")
-        mark = "" if before == entry["verdict"] else " *"
-        table.add_row("claim", claim + mark, before, entry["verdict"], "", "")
-    Console().print(table)
-
-
-@app.command()
-def report(run: RunFolder) -> None:
-    """Write a run's report.html again, from what its folder holds.
-
-    Example: `alignlab report latest`
-    """
-    from alignlab.runs.folders import short_path
-    from alignlab.runs.report import write_report
-
-    typer.echo(f"report: {short_path(write_report(_folder(run)))}")
-
-
-@app.command()
-def claims(
-    name: Annotated[
-        str | None, typer.Argument(metavar="ID", help="One claim, in full.")
-    ] = None,
-    former: Annotated[
-        bool, typer.Option("--former", help="Replaced claims, and what was wrong.")
-    ] = False,
-    run: Annotated[
-        Path | None,
-        typer.Option(help="A run to judge by; by default figures/recorded.json."),
-    ] = None,
-) -> None:
-    """Show what is claimed, what would show it, and what came out.
-
-    With an ID: every condition with the smallest effect worth the name and the power to
-    see it, every control with the result that would break it, and what it replaces.
-
-    Examples:
-
-    - `alignlab claims` — all of them
-    - `alignlab claims sft-mask-2` — one in full
-    - `alignlab claims --former` — those that were replaced, and why
-    - `alignlab claims --run latest` — with the verdicts of your own run
-    """
-    from alignlab.runs.judging import SIGNS, show_power
-    from alignlab.runs.ledger import explain, find_claim, former_claims, judged_claims
-
-    verdicts = judged_claims(_folder(run) if run else None)
-    if name:
-        typer.echo(explain(find_claim(name, verdicts)))
-        return
-    if former:
-        table = Table("former", "verdict", "now", "why")
-        for old, claim in former_claims():
-            table.add_row(old.id, old.verdict, claim.id, _escape(old.why.strip()))
-    else:
-        table = Table("claim", "verdict", "power", "what is claimed")
-        for id, item in verdicts.items():
-            sign = f"{SIGNS[item.verdict]} {item.verdict}"
-            text = _escape(item.claim.claim.strip())
-            table.add_row(id, sign, show_power(item.power), text)
-    Console().print(table)
+for command in (check, compare, history, baseline, report, claims):
+    app.command()(command)
 
 
 @app.command()
@@ -318,7 +244,7 @@ def publish(run: RunFolder) -> None:
     from alignlab.runs.folders import executed_notebooks
     from alignlab.runs.publish import publish as publish_run
 
-    folder = _folder(run)
+    folder = folder_of(run)
     build_all(executed=executed_notebooks(folder))
     publish_run(folder, Path.cwd())
     typer.echo("README.md, figures/ and the notebooks now show this run.")
@@ -432,7 +358,7 @@ def data_verify(names: SourceNames = None) -> None:
         typer.echo(
             f"Download them again: alignlab data pull {' '.join(corrupted)}", err=True
         )
-        raise typer.Exit(1)
+        raise typer.Exit(Status.FAILED)
 
 
 @cache_app.command("list")
@@ -546,13 +472,6 @@ def lab() -> None:
         )
     command = [sys.executable, "-m", "jupyterlab", str(notebooks_folder())]
     raise typer.Exit(subprocess.run(command).returncode)
-
-
-def _folder(given: Path) -> Path:
-    """A run's folder: "latest" is the one that was started last."""
-    from alignlab.runs.folders import latest_run
-
-    return latest_run() if str(given) == "latest" else given
 
 
 if __name__ == "__main__":

@@ -6,7 +6,18 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from enum import IntEnum
 from pathlib import Path
+
+
+class Status(IntEnum):
+    """What the command line's exit code stands for."""
+
+    SOUND = 0
+    FAILED = 1  # a notebook, a check of data, a build
+    WRONG = 2  # arguments, or anything else that an error tells how to mend
+    DRIFTED = 3  # from the record
+    CRASHED = 4  # alignlab itself: a bug
 
 
 class AlignlabError(Exception):

@@ -52,7 +52,7 @@ LAYERS = (
     {"evaluation", "calibration"},
     {"study", "plots", "course"},
     {"chapters"},
-    {"runs", "train", "cli", "course_cli", "__main__"},
+    {"runs", "train", "cli", "course_cli", "results_cli", "__main__"},
 )
 STANDS_ALONE = ({"objectives"}, {"calibration.metrics", "calibration.checks"})
 

@@ -8,10 +8,11 @@ experiments.py what a reader measures and explains.
 import functools
 import html
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from alignlab.course.running import (
     exception_at,
 )
 from alignlab.errors import AlignlabError
+
+SOLUTION = "### BEGIN SOLUTION"
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ def check(exercise: str, answer: Callable | dict) -> CheckResult:
     """
     result = grade(exercise, answer)
     if not result.passed:
+        if _is_shipped(answer):
+            result = _blames_the_library(result)
         _show(result)
         raise CheckFailed(result)
     return result
@@ -138,6 +143,27 @@ def grade(exercise: str, answer: Callable | dict) -> CheckResult:
     if fault:
         return CheckResult(exercise, False, right, count, fault, hint)
     return CheckResult(exercise, True, count, count, f"Right: {task.praise}.")
+
+
+def _is_shipped(answer: object) -> bool:
+    """Whether an answer stands between the marks of a complete notebook's solution,
+    which exercises do not have."""
+    try:
+        return SOLUTION in inspect.getsource(answer)
+    except (OSError, TypeError):
+        return False
+
+
+def _blames_the_library(result: CheckResult) -> CheckResult:
+    """The result of a solution that came with its notebook."""
+    library = find_exercise(result.exercise).library
+    named = " or ".join(f"`{name}`" for name in library) or "alignlab"
+    message = (
+        "the solution that comes with this notebook and the library no longer agree. "
+        f"Unless the solution was edited, look for a change in {named}: the solution "
+        f"{result.message}"
+    )
+    return replace(result, message=message, hint="")
 
 
 def _graded(task: Exercise, run: Runner, cases: list[Case]) -> tuple[int, str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from alignlab.course.award import graded
 from alignlab.course.build import BEGIN, END, STUB, without_rubric
 from alignlab.course.opening import repository_of
 from alignlab.course.teaching import chosen_notebooks, is_check, profile_from_outside

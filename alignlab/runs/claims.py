@@ -6,7 +6,8 @@ new id replaces it, is measured on fresh seeds, and keeps the former verdict and
 reason. Rates, accuracies and their differences are shares from 0 to 1.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -110,6 +111,27 @@ def load_claims() -> dict[str, Claim]:
                     f"claims.yaml: {claim.id} replaces {former.id}, which is still "
                     "there; remove it or give the replacement up"
                 )
+    return claims
+
+
+def claims_as_json(number: str) -> dict[str, dict]:
+    """The claims of one notebook, by id, for a run to keep: it is judged by them
+    whatever becomes of claims.yaml."""
+    return {
+        claim.id: {key: value for key, value in asdict(claim).items() if key != "id"}
+        for claim in load_claims().values()
+        if claim.notebook == number
+    }
+
+
+def claims_from_json(kept: Mapping[str, Mapping]) -> dict[str, Claim]:
+    """The claims that a run has kept, by id."""
+    claims = {}
+    for name, entry in kept.items():
+        conditions = [_condition(dict(item)) for item in entry["conditions"]]
+        former = [Former(**item) for item in entry["former"]]
+        rest = entry | {"conditions": tuple(conditions), "former": tuple(former)}
+        claims[name] = Claim(id=name, **rest)
     return claims
 
 

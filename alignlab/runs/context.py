@@ -22,7 +22,7 @@ from alignlab.evaluation.intervals import (
 )
 from alignlab.files import read_json, write_atomically, write_json
 from alignlab.models.base import is_shipped, use_device
-from alignlab.runs.claims import load_claims
+from alignlab.runs.claims import claims_as_json, load_claims
 from alignlab.runs.judging import Verdict, VerdictTable, judge_notebook
 from alignlab.runs.profiles import notebook_settings
 from alignlab.study.arms import quiet_empty_replies
@@ -393,6 +393,7 @@ def _save() -> None:
         "seeds": run.seeds,
         "device": run.device,
         "settings": vars(run.settings),
+        "claims": claims_as_json(run.number),
         "metrics": run.metrics,
         "figures": list(run.figures.values()),
     }

@@ -320,17 +320,22 @@ def _decide(claim: Claim, findings: tuple[Finding, ...]) -> tuple[str, list[Find
 
 
 def judge_notebook(
-    number: str, metrics: Mapping[str, Mapping], model: str | None = None
+    number: str,
+    metrics: Mapping[str, Mapping],
+    model: str | None = None,
+    claims: Mapping[str, Claim] | None = None,
 ) -> list[Verdict]:
     """Verdicts on every claim of one notebook, in the order of claims.yaml.
 
     Args:
         number: the notebook's two digits.
         metrics, model: as for :func:`judge_claim`.
+        claims: what to judge, by default today's.
     """
+    claims = load_claims() if claims is None else claims
     return [
         judge_claim(claim, metrics, model)
-        for claim in load_claims().values()
+        for claim in claims.values()
         if claim.notebook == number
     ]
 

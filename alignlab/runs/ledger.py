@@ -6,7 +6,6 @@ from pathlib import Path
 from alignlab.errors import AlignlabError, did_you_mean
 from alignlab.files import read_json
 from alignlab.runs.claims import Claim, Former, load_claims
-from alignlab.runs.compare import read_metrics
 from alignlab.runs.judging import (
     NOT_MEASURED,
     SIGNS,
@@ -15,6 +14,7 @@ from alignlab.runs.judging import (
     judge_recorded,
     show_power,
 )
+from alignlab.runs.records import read_metrics
 
 RECORDED = Path("figures/recorded.json")  # in a checkout
 

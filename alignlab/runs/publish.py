@@ -7,10 +7,10 @@ from alignlab.files import read_json, write_json, write_text
 from alignlab.plots.png import compressed
 from alignlab.runs.arc import draw_arc
 from alignlab.runs.claims import load_claims
-from alignlab.runs.compare import read_metrics
 from alignlab.runs.context import METRICS_FILE
 from alignlab.runs.folders import FINISHED
 from alignlab.runs.pages import LEDGER, claims_page, with_results
+from alignlab.runs.records import MADE_BY, read_metrics
 
 RECORDED = "recorded.json"  # in figures/: the metrics behind the README
 
@@ -29,7 +29,7 @@ def publish(run: Path, root: Path) -> None:
         AlignlabError: if a notebook of the run did not finish.
     """
     metrics = read_metrics(run)
-    made = {name: metrics[name] for name in ("profile", "started", "versions")}
+    made = {name: metrics[name] for name in MADE_BY if name in metrics}
     path = root / "figures" / RECORDED
     earlier = read_json(path, default={"notebooks": {}, "claims": {}})
     notebooks = earlier["notebooks"]

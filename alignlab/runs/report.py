@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from alignlab.files import read_json, write_json, write_text
+from alignlab.runs.claims import claims_from_json
 from alignlab.runs.context import METRICS_FILE
 from alignlab.runs.folders import FINISHED, read_run
 from alignlab.runs.judging import (
@@ -21,6 +22,7 @@ from alignlab.runs.judging import (
     show_power,
 )
 from alignlab.runs.profiles import budget_seconds, load_profiles
+from alignlab.runs.records import MADE_BY
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -34,9 +36,10 @@ def write_report(folder: Path) -> Path:
     """
     run = read_run(folder)
     sections = [_section(folder, run, name) for name in run["notebooks"]]
-    write_json(folder / METRICS_FILE, _everything(run, sections))
+    earlier = read_json(folder / METRICS_FILE, default={"claims": {}})
+    write_json(folder / METRICS_FILE, _everything(run, sections, earlier["claims"]))
     verdicts = [verdict for section in sections for verdict in section["verdicts"]]
-    page = _template("report.html.j2").render(
+    page = template("report.html.j2").render(
         run=run,
         name=folder.name,
         sections=sections,
@@ -54,10 +57,13 @@ def write_report(folder: Path) -> Path:
 
 
 def _section(folder: Path, run: dict, name: str) -> dict:
-    """What the page shows for one notebook."""
+    """What the page shows for one notebook. Its claims are those that it was run with;
+    runs that have kept none are judged by today's."""
     entry = run["notebooks"][name]
     recorded = read_json(folder / name / METRICS_FILE, default={})
     metrics = recorded.get("metrics", {})
+    kept = recorded.get("claims")
+    claims = None if kept is None else claims_from_json(kept)
     took = entry.get("seconds")
     scale = run["gflops"] / load_profiles()["reference_gflops"]
     return {
@@ -68,33 +74,38 @@ def _section(folder: Path, run: dict, name: str) -> dict:
         "figures": recorded.get("figures", []),
         "settings": recorded.get("settings", {}),
         "seeds": recorded.get("seeds", []),
-        "verdicts": judge_notebook(name[:2], metrics, model_of(recorded)),
+        "verdicts": judge_notebook(name[:2], metrics, model_of(recorded), claims),
+        "todays_claims": kept is None and bool(metrics),
         "page": _readable_copy(folder, name),
         "budget": budget_seconds(name[:2], run["profile"]),
         "reference_seconds": None if took is None else took * scale,
     }
 
 
-def _everything(run: dict, sections: list[dict]) -> dict:
-    """What `alignlab check` and `compare` read."""
-    kept = ("status", "seconds", "seeds", "settings", "metrics")
+def _everything(run: dict, sections: list[dict], earlier: dict) -> dict:
+    """What `alignlab check` and `compare` read. Verdicts of before runs kept their
+    claims stay as they are, for nobody knows what they were judged by."""
+    kept = ("status", "reason", "seconds", "commit", "dirty", "model_hash")
+    kept += ("seeds", "settings", "metrics")
+    old = {s["name"][:2] for s in sections if s["todays_claims"]}
     return {
-        "profile": run["profile"],
-        "started": run["started"],
-        "versions": run["versions"],
+        **{name: run[name] for name in MADE_BY if name in run},
         "notebooks": {
             section["name"]: {key: section[key] for key in kept if key in section}
             for section in sections
         },
         "claims": {
             verdict.claim.id: {
+                "notebook": verdict.claim.notebook,
                 "verdict": verdict.verdict,
                 "reason": verdict.reason,
                 "power": verdict.power,
             }
             for section in sections
             for verdict in section["verdicts"]
-        },
+            if not (earlier and verdict.claim.notebook in old)
+        }
+        | (earlier if old else {}),
     }
 
 
@@ -115,7 +126,8 @@ def _as_html(notebook: Path) -> str:
     return HTMLExporter(embed_images=True).from_filename(str(notebook))[0]
 
 
-def _template(name: str):
+def template(name: str):
+    """A page of runs/templates, with its filters."""
     import jinja2
 
     environment = jinja2.Environment(

@@ -6,14 +6,11 @@ and a folder of metrics and figures. Only a finished notebook has its plain name
 
 import hashlib
 import json
-import os
-import platform
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
@@ -41,6 +38,7 @@ from alignlab.runs.notebooks import (
     read_parameters,
     select_notebooks,
 )
+from alignlab.runs.origin import library_versions, origin
 from alignlab.runs.profiles import (
     check_profile,
     load_profiles,
@@ -51,31 +49,40 @@ from alignlab.runs.profiles import (
 from alignlab.runs.progress import Progress
 from alignlab.runs.watch import Watch
 
-LIBRARIES = "torch transformers trl datasets numpy scipy scikit-learn".split()
-
 # Parts of the package that no number in a notebook depends on.
 NOT_IN_FINGERPRINT = (
     "cli.py",
     "course/build.py",
     "course_cli.py",
+    "results_cli.py",
+    "runs/bands.py",
+    "runs/baselines/",
     "runs/compare.py",
     "runs/doctor.py",
+    "runs/history.py",
     "runs/ledger.py",
+    "runs/likeness.py",
+    "runs/origin.py",
+    "runs/pairs.py",
     "runs/progress.py",
     "runs/publish.py",
+    "runs/records.py",
     "runs/report.py",
+    "runs/summary.py",
     "runs/templates/",
 )
 
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook of a run, and a hash of everything that its result depends on."""
+    """One notebook of a run, and a hash of everything that its result depends on; that
+    of a base model which does not ship also by itself."""
 
     notebook: Path
     parameters: dict
     settings: dict
     fingerprint: str
+    model_hash: str
 
     @property
     def name(self) -> str:
@@ -164,10 +171,11 @@ def _jobs(notebooks: Sequence[Path], profile: str, params: Sequence[str]) -> lis
         overrides = _with_whole_path(overrides)
         settings = notebook_settings(notebook.name[:2], profile, **overrides)
         model = _contents_of(settings["model"])
-        inputs = [_sources(notebook), parameters, settings, model, package, _versions()]
+        versions = library_versions()
+        inputs = [_sources(notebook), parameters, settings, model, package, versions]
         text = json.dumps(inputs, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        jobs.append(Job(notebook, parameters, overrides, digest))
+        jobs.append(Job(notebook, parameters, overrides, digest, model))
     return jobs
 
 
@@ -217,23 +225,13 @@ def package_hash() -> str:
     return digest.hexdigest()
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "alignlab": alignlab.__version__}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
-    return found
-
-
 def _describe(old: dict, profile: str, params: list[str]) -> dict:
     return {
         "profile": profile,
         "params": params,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": _versions(),
-        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "package": package_hash(),
+        **origin(),
         "gflops": round(matrix_gflops(), 1),
         "notebooks": old.get("notebooks", {}),
     }
@@ -263,7 +261,7 @@ def _run_all(
             if entry["status"] == FINISHED:
                 progress.end(job.name, "kept")
                 continue
-            entry["status"] = RUNNING
+            entry.update(status=RUNNING, commit=state["commit"], dirty=state["dirty"])
             write_json(folder / RUN_FILE, state)
             failure = _run_one(job, folder, entry, timeout, progress)
             write_json(folder / RUN_FILE, state)
@@ -305,6 +303,7 @@ def _run_one(
         fingerprint=job.fingerprint,
         parameters=job.parameters,
         settings=job.settings,
+        model_hash=job.model_hash,
         seconds=round(time.monotonic() - began, 1),
         peak_memory_mb=round(watch.peak_memory / 1e6),
     )

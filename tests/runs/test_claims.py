@@ -1,11 +1,12 @@
 """A claims.yaml that could not be judged, or not fail, is refused when it is read."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from alignlab.runs.claims import load_claims
+from alignlab.runs.claims import claims_as_json, claims_from_json, load_claims
 from alignlab.runs.judging import SIGNS
 
 FIXED = Path(__file__).with_name("fixed_thresholds.yaml")
@@ -134,3 +135,9 @@ def test_the_page_on_real_models_has_what_each_claim_has_to_know():
             assert len(named) == 1 and reason in named[0]
         else:
             assert not named
+
+
+def test_claims_come_back_from_what_a_run_keeps_of_them(demo_claim):
+    kept = json.loads(json.dumps(claims_as_json("00")))
+    assert claims_from_json(kept) == {"demo-2": demo_claim}
+    assert claims_as_json("01") == {}

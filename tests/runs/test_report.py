@@ -5,7 +5,7 @@ import json
 import pytest
 
 from alignlab.errors import AlignlabError
-from alignlab.runs.claims import Condition
+from alignlab.runs.claims import Condition, claims_as_json
 from alignlab.runs.judging import Finding
 from alignlab.runs.report import interval_plot, number, seconds, write_report
 
@@ -109,6 +109,34 @@ def test_metrics_of_all_notebooks_come_in_one_file(folder):
     assert everything["claims"]["other"]["verdict"] == "not measured"
     assert everything["notebooks"]["00_base_model"]["metrics"]["a<b"]["value"] == 1.0
     assert everything["notebooks"]["01_instruction_tuning"]["status"] == "running"
+
+
+def test_a_run_is_judged_by_the_claims_it_was_run_with(
+    folder, write_claims, demo_entry
+):
+    """Moving a threshold later, or deleting a claim, changes no old verdict."""
+    file = folder / "00_base_model/metrics.json"
+    recorded = json.loads(file.read_text()) | {"claims": claims_as_json("00")}
+    file.write_text(json.dumps(recorded))
+    page = write_report(folder).read_text()
+    before = json.loads((folder / "metrics.json").read_text())["claims"]
+    demo_entry["conditions"][0]["threshold"] = 0.95
+    write_claims({"demo-2": demo_entry})
+    assert write_report(folder).read_text() == page
+    after = json.loads((folder / "metrics.json").read_text())["claims"]
+    assert after == before and after["demo-2"]["verdict"] == "reproduced"
+
+
+def test_verdicts_of_before_runs_kept_their_claims_stay(
+    folder, write_claims, demo_entry
+):
+    write_report(folder)
+    before = json.loads((folder / "metrics.json").read_text())["claims"]
+    demo_entry["conditions"][0]["threshold"] = 0.95
+    write_claims({"demo-2": demo_entry})
+    write_report(folder)
+    after = json.loads((folder / "metrics.json").read_text())["claims"]
+    assert after == before and after["demo-2"]["verdict"] == "reproduced"
 
 
 def test_making_it_twice_gives_the_same(folder):

@@ -135,6 +135,10 @@ def test_the_run_says_what_it_ran_on(failed_run):
     ]
     everything = json.loads((out / "metrics.json").read_text())
     assert everything["notebooks"]["00_works"]["metrics"]["answer"]["value"] == 5.0
+    for name in ("commit", "dirty", "package", "weights", "versions", "platform"):
+        assert everything[name] == run[name]
+    assert run["package"] == "code" and set(run["weights"]) >= {"1m", "tokenizer"}
+    assert state_of(out)["00_works"]["commit"] == run["commit"]
 
 
 def test_the_report_links_only_to_what_is_there(failed_run):
