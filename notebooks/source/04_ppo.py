@@ -1154,9 +1154,10 @@ clipped = [np.mean(r["history"]["clip_fraction"]) for r in rows["default"]]
 runs.record("clip_fraction", np.mean(clipped))
 runs.record("readable_share", analysis.readable_share(chains[0], pool=settings.pool))
 runs.say(
-    "At the end the sick policy is {kl:.0f} times as far from the reference, its "
-    "updates are {step:.0f} times as large, and its training gold is {sick:+.2f} where "
-    "the healthy one has {healthy:+.2f}; its entropy {entropy}. The proxy reward, the "
+    "At the end the sick policy is {kl[1]:.1f} nats from the reference and the healthy "
+    "one {kl[0]:.1f}; their last updates are {step[1]:.3f} and {step[0]:.3f} nats, and "
+    "the sick one has a training gold of {sick:+.2f} where the healthy one has "
+    "{healthy:+.2f}; its entropy {entropy}. The proxy reward, the "
     "one number that one is sure to have, stands at {sick_score:+.2f} and "
     "{healthy_score:+.2f}: {tells}.",
     sick_score=lasts["score"][1],
@@ -1164,8 +1165,8 @@ runs.say(
     tells="by that number the sick run looks better"
     if lasts["score"][1] > lasts["score"][0]
     else "here it falls as well",
-    kl=lasts["kl_exact"][1] / lasts["kl_exact"][0],
-    step=lasts["approx_kl"][1] / lasts["approx_kl"][0],
+    kl=lasts["kl_exact"],
+    step=lasts["approx_kl"],
     healthy=lasts["reward/gold"][0],
     sick=lasts["reward/gold"][1],
     entropy="has sunk below the healthy one's"
