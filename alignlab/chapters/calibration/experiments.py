@@ -12,9 +12,9 @@ EXERCISES = {
         lowest=0.01,
         highest=10.0,
         hints=(
-            "`option_log_probs_after(n_steps, beta)` gives log-probabilities that do not "
-            "sum to 1 as probabilities, as a policy could say something else. What is "
-            "a confidence among the four?",
+            "`option_log_probs_after(n_steps, beta)` gives log-probabilities whose "
+            "exponentials do not sum to 1: the policy could say something else. What "
+            "is a confidence among the four?",
             "A softmax over the four options, then the largest of each row.",
             "`change = measured[-1] - measured[0]`, then `change.mean()` and "
             "`change.std() / len(change) ** 0.5`.",
