@@ -602,8 +602,8 @@ check("02.3", my_report)
 first, last = (np.asarray(my_report["measured"][i]) for i in (0, -1))
 runs.say(
     "From {low} to {high} steps log P(refuse) of {n} harmless look-alikes changes by "
-    "{difference:+.1f} nats (standard error {error:.1f}): it {outcome}. A look-alike is "
-    "refused with a probability of {before:.1e} before, and of {after:.2f} after.",
+    "{difference:+.1f} nats (standard error {error:.1f}): it {outcome}. A look-alike "
+    "is refused with a probability of {before:.1e} before, and of {after:.2f} after.",
     low=my_report["settings"][0],
     high=my_report["settings"][-1],
     n=len(first),

@@ -493,8 +493,8 @@ check("05.3", my_report)
 # %%
 runs.say(
     "From β = {low:g} to {high:g} the mean margin of {n} unseen pairs changes by "
-    "{difference:+.2f} nats (standard error {error:.2f}): it {outcome}. At the lowest β "
-    "it is {first:+.2f}.",
+    "{difference:+.2f} nats (standard error {error:.2f}): it {outcome}. At the lowest "
+    "β it is {first:+.2f}.",
     low=my_report["settings"][0],
     high=my_report["settings"][-1],
     n=len(my_report["measured"][0]),

@@ -447,8 +447,8 @@ check("06.2", my_report)
 means = [float(np.mean(np.asarray(row))) for row in my_report["measured"]]
 runs.say(
     "At n = {ns} the best by proxy is worth {means} in gold, on average over requests. "
-    "From the first to the last that is {difference:+.2f} (standard error {error:.2f}): "
-    "it {outcome}; the most is at n = {best}.",
+    "From first to last that is {difference:+.2f} (standard error {error:.2f}): it "
+    "{outcome}; the most is at n = {best}.",
     ns=", ".join(f"{n:g}" for n in my_report["settings"]),
     means=", ".join(f"{mean:.2f}" for mean in means),
     difference=float(my_report["difference"]),

@@ -568,8 +568,8 @@ check("07.4", my_report)
 
 # %%
 runs.say(
-    "From β = {low:g} to {high:g} the mean confidence on {n} contested facts changes by "
-    "{difference:+.3f} (standard error {error:.4f}): it {outcome}.",
+    "From β = {low:g} to {high:g} the mean confidence on {n} contested facts changes "
+    "by {difference:+.3f} (standard error {error:.4f}): it {outcome}.",
     low=my_report["settings"][0],
     high=my_report["settings"][-1],
     n=len(my_report["measured"][0]),

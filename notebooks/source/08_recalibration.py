@@ -213,8 +213,8 @@ check("08.2", my_report)
 means = [float(np.mean(np.asarray(row))) for row in my_report["measured"]]
 runs.say(
     "At T = {ts} the mean log loss is {means} nats (saying 25% of each option: 1.39). "
-    "From the first to the last that is {difference:+.2f} (standard error {error:.2f}): "
-    "it {outcome}.",
+    "From first to last that is {difference:+.2f} (standard error {error:.2f}): it "
+    "{outcome}.",
     ts=", ".join(f"{t:g}" for t in my_report["settings"]),
     means=", ".join(f"{mean:.2f}" for mean in means),
     difference=float(my_report["difference"]),

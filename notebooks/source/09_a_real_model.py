@@ -448,8 +448,8 @@ check("09.3", my_report)
 means = [float(np.mean(np.asarray(row))) for row in my_report["measured"]]
 runs.say(
     "At rank {ranks} the mean log-probability of a statement's tokens is {means} nats. "
-    "From the first to the last that is {difference:+.3f} (standard error {error:.3f}): "
-    "it {outcome}.",
+    "From first to last that is {difference:+.3f} (standard error {error:.3f}): it "
+    "{outcome}.",
     ranks=", ".join(f"{rank:g}" for rank in my_report["settings"]),
     means=", ".join(f"{mean:.3f}" for mean in means),
     difference=float(my_report["difference"]),

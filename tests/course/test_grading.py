@@ -47,7 +47,7 @@ def test_what_a_notebook_redefines_gains_nothing(monkeypatch):
     monkeypatch.setattr(exercise, "close", lambda *args: True)
     monkeypatch.setattr(torch, "allclose", lambda *args, **kwargs: True)
     monkeypatch.setattr(torch.Tensor, "__le__", lambda *args: torch.tensor(True))
-    with pytest.raises(AssertionError, match="exercise 02.1: prompt and padding count"):
+    with pytest.raises(AssertionError, match="exercise 02.2: prompt and padding count"):
         afresh()["check"]("02.2", wrong)
 
 

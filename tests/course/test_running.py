@@ -17,7 +17,7 @@ SHORT = 700  # characters
 
 
 def confidence(log_probs, mask):
-    """A right answer to exercise 02.1."""
+    """A right answer to exercise 02.2."""
     return (log_probs * mask).sum(1).exp()
 
 

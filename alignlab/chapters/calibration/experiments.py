@@ -12,10 +12,10 @@ EXERCISES = {
         lowest=0.01,
         highest=10.0,
         hints=(
-            "`reward_policy(beta)` trains a copy on your loss and gives the "
-            "log-probabilities of four options for each item. What is a confidence "
-            "made of them?",
-            "A softmax over the four, then the largest of each row.",
+            "`option_log_probs_after(n_steps, beta)` gives log-probabilities whose "
+            "exponentials do not sum to 1: the policy could say something else. What "
+            "is a confidence among the four?",
+            "A softmax over the four options, then the largest of each row.",
             "`change = measured[-1] - measured[0]`, then `change.mean()` and "
             "`change.std() / len(change) ** 0.5`.",
         ),
