@@ -96,10 +96,11 @@ def _after_the_last_question(notebook) -> int:
 
 
 def expected_of(asked) -> dict[str, set[str]]:
-    """Who has the points of each exercise."""
+    """Who has the points of each exercise. The first half are done in "half": an
+    experiment uses the functions before it."""
     return {
-        question.exercise: {"solved", "half"} if count % 2 == 0 else {"solved"}
-        for count, question in enumerate(asked)
+        question.exercise: {"solved", "half"} if 2 * done < len(asked) else {"solved"}
+        for done, question in enumerate(asked)
     }
 
 
@@ -110,7 +111,7 @@ def points_of(asked, student) -> float:
 
 def borrowed(question) -> str:
     """The library's own function under the name of the answer."""
-    library = find_exercise(question.exercise).library
+    library = getattr(find_exercise(question.exercise), "library", ())
     if not library:
         return ""
     module, _, function = library[0].rpartition(".")
