@@ -1,5 +1,5 @@
-"""The course: checking exercises and building the notebooks."""
+"""The course: checking exercises, hints, and building the notebooks."""
 
-from alignlab.course.checks import check
+from alignlab.course.checks import check, hint
 
-__all__ = ["check"]
+__all__ = ["check", "hint"]

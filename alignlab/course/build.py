@@ -19,6 +19,7 @@ from alignlab.errors import AlignlabError, needs_extra
 from alignlab.files import write_text
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+BEGIN_RUBRIC, END_RUBRIC = "BEGIN MARK SCHEME", "END MARK SCHEME"  # nbgrader's words
 STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")
 PARAMETERS = ("profile", "seed", "device", "out_dir")
 COLUMNS = 88
@@ -206,6 +207,13 @@ def _gradable(notebook: NotebookNode, source: Path) -> Iterator[NotebookNode]:
                 f"cell that begins {cell.source.splitlines()[0]!r}.",
                 "Write one END for each BEGIN.",
             )
+        rubrics = re.findall(f"{BEGIN_RUBRIC}|{END_RUBRIC}", cell.source)
+        if rubrics not in ([], [BEGIN_RUBRIC, END_RUBRIC]):
+            raise AlignlabError(
+                f"{source.name}: the rubric of the cell that begins "
+                f"{cell.source.splitlines()[0]!r} has no beginning or no end.",
+                f"Write {BEGIN_RUBRIC} before it and {END_RUBRIC} behind it.",
+            )
         if markers or "grade_id" in cell.metadata or "nbgrader" in cell.metadata:
             yield cell
 
@@ -215,11 +223,23 @@ def _has_solution(cell: NotebookNode) -> bool:
 
 
 def student_version(notebook: NotebookNode) -> NotebookNode:
-    """The exercise: stubs that raise NotImplementedError in place of the solutions."""
+    """The exercise: stubs that raise NotImplementedError in place of the solutions, and
+    no rubrics."""
     student = deepcopy(notebook)
     for cell in student.cells:
-        cell.source = without_solutions(cell.source)
+        cell.source = without_rubric(without_solutions(cell.source))
     return student
+
+
+def without_rubric(source: str) -> str:
+    """The text of a question without what its answers are graded by."""
+    kept, inside = [], False
+    for line in source.splitlines():
+        inside = inside or BEGIN_RUBRIC in line
+        if not inside:
+            kept.append(line)
+        inside = inside and END_RUBRIC not in line
+    return "\n".join(kept).rstrip()
 
 
 def without_solutions(source: str) -> str:

@@ -1,7 +1,8 @@
 """The engine behind ``check``: answers are compared with the library's own.
 
 A wrong answer is also compared with what common mistakes give, so that the message can
-name the mistake. Each chapter's exercises.py holds its cases and known mistakes.
+name the mistake. Each chapter's exercises.py holds its cases and known mistakes, its
+experiments.py what a reader measures and explains.
 """
 
 import functools
@@ -16,7 +17,8 @@ from pathlib import Path
 
 import alignlab
 from alignlab.course.diagnosis import Attempt, fault_of
-from alignlab.course.exercise import Case, Exercise, Misfit, copied
+from alignlab.course.exercise import Case, Exercise, Interpretation, Misfit, copied
+from alignlab.course.experiment import ENTRIES, Experiment, graded_report
 from alignlab.course.running import (
     Borrowed,
     Raised,
@@ -81,7 +83,7 @@ class CheckFailed(AssertionError):
         return [f"CheckFailed: exercise {self.result.exercise}: {self.result.message}"]
 
 
-def check(exercise: str, answer: Callable) -> CheckResult:
+def check(exercise: str, answer: Callable | dict) -> CheckResult:
     """Check an answer from a notebook cell: ``check("00.1", my_token_log_probs)``.
 
     The last line of a cell shows the result. A wrong answer also raises, so that
@@ -89,11 +91,11 @@ def check(exercise: str, answer: Callable) -> CheckResult:
 
     Args:
         exercise: the number in the exercise's heading.
-        answer: the function itself, not what it returns.
+        answer: the function itself, not what it returns; of an experiment the report.
 
     Raises:
         CheckFailed: an AssertionError with the message, if the answer is wrong.
-        AlignlabError: if there is no such exercise.
+        AlignlabError: if there is no such exercise, or a person grades it.
     """
     result = grade(exercise, answer)
     if not result.passed:
@@ -102,13 +104,26 @@ def check(exercise: str, answer: Callable) -> CheckResult:
     return result
 
 
-def grade(exercise: str, answer: Callable) -> CheckResult:
+def grade(exercise: str, answer: Callable | dict) -> CheckResult:
     """The result of ``check``, neither shown nor raised.
 
     Raises:
-        AlignlabError: if there is no such exercise.
+        AlignlabError: if there is no such exercise, or a person grades it.
     """
     task = find_exercise(exercise)
+    if isinstance(task, Interpretation):
+        raise AlignlabError(
+            f"Exercise {exercise} is an interpretation: a person reads it.",
+            "Write your answer below the question.",
+        )
+    hint = task.hints[0]
+    if len(task.hints) > 1:
+        hint += f' (More: `hint("{exercise}", 2)`.)'
+    if isinstance(task, Experiment):
+        right, message = graded_report(task, answer)
+        passed, count = right == len(ENTRIES), len(ENTRIES)
+        shown = "" if passed else hint
+        return CheckResult(exercise, passed, right, count, message, shown)
     cases = task.cases()
     count = len(cases) + bool(task.also) + bool(task.tensor_for)
     if not callable(answer):
@@ -116,12 +131,12 @@ def grade(exercise: str, answer: Callable) -> CheckResult:
         message = (
             f'pass the function itself: check("{exercise}", {name}), not its value'
         )
-        return CheckResult(exercise, False, 0, count, message, task.hint)
+        return CheckResult(exercise, False, 0, count, message, hint)
     run = Runner(answer, task.library, list(cases[0].args))
     with capped_output():
         right, fault = _graded(task, run, cases)
     if fault:
-        return CheckResult(exercise, False, right, count, fault, task.hint)
+        return CheckResult(exercise, False, right, count, fault, hint)
     return CheckResult(exercise, True, count, count, f"Right: {task.praise}.")
 
 
@@ -147,6 +162,43 @@ def _all_tensors(tried: list[Attempt]) -> bool:
     import torch
 
     return all(issubclass(attempt.kind, torch.Tensor) for attempt in tried)
+
+
+# --- Hints ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hint:
+    """One hint of an exercise: a box in a notebook, plain text in a terminal."""
+
+    exercise: str
+    stage: int
+    stages: int
+    text: str
+
+    def __repr__(self) -> str:
+        after = f'  Next: hint("{self.exercise}", {self.stage + 1})'
+        more = f"\n{after}" if self.stage < self.stages else ""
+        return f"Hint {self.stage} of {self.stages}, {self.exercise}: {self.text}{more}"
+
+    def _repr_html_(self) -> str:
+        return _as_html(repr(self)).replace("\n", "<br>")
+
+
+def hint(exercise: str, stage: int = 1) -> Hint:
+    """A hint for an exercise, one at a time: ``hint("03.2")``, then
+    ``hint("03.2", 2)``. The first never holds the answer.
+
+    Raises:
+        AlignlabError: if there is no such exercise, or no such hint.
+    """
+    hints = find_exercise(exercise).hints
+    if stage not in range(1, len(hints) + 1):
+        raise AlignlabError(
+            f"Exercise {exercise} has no hint {stage!r}.",
+            f"It has {len(hints)}, from 1 on.",
+        )
+    return Hint(exercise, stage, len(hints), hints[stage - 1])
 
 
 # --- Trying a case ----------------------------------------------------------------
@@ -226,18 +278,22 @@ def _as_html(text: str) -> str:
 # --- Finding the exercises --------------------------------------------------------
 
 
+Task = Exercise | Experiment | Interpretation
+
+
 @functools.cache
-def all_exercises() -> dict[str, Exercise]:
+def all_exercises() -> dict[str, Task]:
     """The exercises of all chapters by number, in ascending order."""
-    exercises: dict[str, Exercise] = {}
+    exercises: dict[str, Task] = {}
     folder = Path(alignlab.__file__).parent / "chapters"
-    for file in folder.glob("*/exercises.py"):
-        name = f"alignlab.chapters.{file.parent.name}.exercises"
-        exercises |= importlib.import_module(name).EXERCISES
+    for name in ("exercises", "experiments"):
+        for file in folder.glob(f"*/{name}.py"):
+            module = f"alignlab.chapters.{file.parent.name}.{name}"
+            exercises |= importlib.import_module(module).EXERCISES
     return dict(sorted(exercises.items()))
 
 
-def find_exercise(number: str) -> Exercise:
+def find_exercise(number: str) -> Task:
     """The exercise with this number, such as "03.2".
 
     Raises:

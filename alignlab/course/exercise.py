@@ -36,7 +36,9 @@ class Exercise:
         cases: the arguments to try, with the right outputs.
         read: turns an output and the case's arguments into a tensor, or raises Misfit.
         mistakes: for a case, what each known mistake gives, by the words that name it.
-        praise, hint: what a right and a wrong answer are told.
+        praise: what a right answer is told.
+        hints: what helps, one after the other; the first does not hold the answer.
+        minutes, stars: how long it takes, and how hard it is (1 to 3).
         agrees: whether an output is the expected one.
         also: a last check once all values are right; returns what is wrong, or "".
         library: functions of ours that an answer may not call, by their full names.
@@ -49,7 +51,9 @@ class Exercise:
     read: Callable[..., "Tensor"]
     mistakes: Callable[[Case], dict[str, list["Tensor"]]]
     praise: str
-    hint: str
+    hints: tuple[str, ...]
+    minutes: int
+    stars: int
     agrees: Callable[["Tensor", "Tensor"], bool] | None = None
     also: Callable[[Callable], str] | None = None
     library: tuple[str, ...] = ()
@@ -58,6 +62,16 @@ class Exercise:
 
     def is_right(self, got: "Tensor", expected: "Tensor") -> bool:
         return (self.agrees or close)(got, expected)
+
+
+@dataclass(frozen=True)
+class Interpretation:
+    """A question in words, which a person grades by a rubric; fields as of an
+    ``Exercise``."""
+
+    hints: tuple[str, ...]
+    minutes: int
+    stars: int
 
 
 class Misfit(Exception):
@@ -91,7 +105,7 @@ def tensor(
     """
     import torch
 
-    numbers = _numbers(output)
+    numbers = numbers_of(output)
     kind = type(output).__name__
     if numbers is None:
         raise Misfit(f"returns a {kind}; it must return numbers of shape {shape}")
@@ -111,7 +125,7 @@ def tensor(
     return numbers
 
 
-def _numbers(output) -> "Tensor | None":
+def numbers_of(output) -> "Tensor | None":
     """A tensor of whatever can be one; None if nothing can be made of it."""
     import numpy as np
     import torch
@@ -119,7 +133,7 @@ def _numbers(output) -> "Tensor | None":
     if isinstance(output, torch.Tensor):
         return output.to_dense() if output.layout != torch.strided else output
     if isinstance(output, (list, tuple)) and output:
-        parts = [_numbers(part) for part in output]
+        parts = [numbers_of(part) for part in output]
         if any(part is None for part in parts):
             return None
         if len({part.shape for part in parts}) > 1:
@@ -160,7 +174,7 @@ def scalar(
     note = "not reduced to one number: returns shape {}"
     note += f"; {advice}" if advice else ""
     notes = {shape: note.format(shape) for shape in shapes if math.prod(shape) > 1}
-    numbers = _numbers(output)
+    numbers = numbers_of(output)
     if numbers is not None and numbers.numel() == 1:
         return tensor(numbers.reshape(()), (), remedy=remedy)
     return tensor(output, (), notes, remedy)

@@ -46,9 +46,15 @@ from IPython.display import HTML
 
 import alignlab
 from alignlab import runs
-from alignlab.chapters.base_model import analysis, asking, figures, showing
+from alignlab.chapters.base_model import (
+    analysis,
+    asking,
+    experiments,
+    figures,
+    showing,
+)
 from alignlab.chapters.base_model import runs as arms
-from alignlab.course import check
+from alignlab.course import check, hint
 from alignlab.files import read_json
 from alignlab.models.base import is_shipped, load_base, use_device
 from alignlab.objectives import token_log_probs
@@ -252,7 +258,9 @@ runs.say(
 # into log-probabilities. The logits at position $t$ speak about token $t+1$: forgetting
 # this shift is the most common bug in the field.
 #
-# **Exercise 00.1.** Write it yourself.
+# **Exercise 00.1** · ★★ · 15 minutes · `hint("00.1")`
+#
+# Write it yourself.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb00-q1", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -335,7 +343,9 @@ runs.say(analysis.on_perplexity(perplexity))
 # logits: $p_T \propto \exp(z/T)$. Lower is safer and duller, higher is livelier and
 # wilder; 0 is greedy.
 #
-# **Exercise 00.2.** Draw one token per row.
+# **Exercise 00.2** · ★★ · 15 minutes · `hint("00.2")`
+#
+# Draw one token per row.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb00-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -351,6 +361,94 @@ def my_sample(logits, temperature, generator):
 
 # %% nbgrader={"grade": true, "grade_id": "nb00-q2-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 check("00.2", my_sample)
+
+# %% [markdown]
+# **Experiment 00.3** · ★★ · 20 minutes · `hint("00.3")`
+#
+# `experiments.often_and_seldom()` gives what a small model expects as the next token
+# after the beginning of a statement ("The capital of France is"), for 24 facts that it
+# has read 100 times or more and then for 24 that it has read one to five times; and the
+# first token of each right answer. **Write down a prediction first:** from a low
+# temperature to a high one, does the share of right draws rise, fall, or stay? Then
+# draw 32 times or more for each fact with `my_sample`, at three temperatures or more
+# between 0.1 and 5.
+#
+# Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
+# `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
+# nothing), `settings` from low to high, `measured` (a row for each of them, a number
+# for each fact: its share of right draws), `difference` (the mean of the last row less
+# the first) and `error` (its standard error).
+
+# %% nbgrader={"grade": false, "grade_id": "nb00-q3", "locked": false, "schema_version": 3, "solution": true, "task": false}
+my_report = None
+### BEGIN SOLUTION
+prediction = "falls"  # written down before the run
+logits, right = experiments.often_and_seldom()
+generator = torch.Generator().manual_seed(seed)
+tried, found = [0.25, 0.5, 1.0, 2.0], []
+for temperature in tried:
+    draws = [my_sample(logits, temperature, generator) == right for _ in range(64)]
+    found.append(torch.stack(draws).double().mean(dim=0))
+change = found[-1] - found[0]
+error = change.std() / len(change) ** 0.5
+my_report = {
+    "prediction": prediction,
+    "settings": tried,
+    "measured": found,
+    "difference": change.mean(),
+    "error": error,
+    "outcome": "stays"
+    if abs(change.mean()) <= 2 * error
+    else "rises"
+    if change.mean() > 0
+    else "falls",
+}
+### END SOLUTION
+
+# %% nbgrader={"grade": true, "grade_id": "nb00-q3-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+check("00.3", my_report)
+
+# %%
+first, last = (np.asarray(my_report["measured"][i]) for i in (0, -1))
+runs.say(
+    "From temperature {low:g} to {high:g} the share of right draws goes from "
+    "{first:.2f} to {last:.2f} (difference {difference:+.3f}, standard error "
+    "{error:.3f}): it {outcome}. At the higher one {often} of {n} facts that were read "
+    "often are told rightly more often, and {seldom} of those that were read seldom.",
+    low=my_report["settings"][0],
+    high=my_report["settings"][-1],
+    first=first.mean(),
+    last=last.mean(),
+    difference=float(my_report["difference"]),
+    error=float(my_report["error"]),
+    outcome=my_report["outcome"],
+    n=experiments.OFTEN,
+    often=int((last > first)[: experiments.OFTEN].sum()),
+    seldom=int((last > first)[experiments.OFTEN :].sum()),
+)
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "nb00-q4", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": true}
+# **Interpretation 00.4** · ★★ · 15 minutes · `hint("00.4")`
+#
+# *Answer in about five sentences, in the cell below.* A friend says: "At temperature 0
+# a model tells the truth, and all that is false comes from chance." What in your
+# numbers speaks for it, and what against? Which facts get better at a higher
+# temperature, and what does a model believe about those? For which use would you choose
+# which temperature?
+#
+# <!-- === BEGIN MARK SCHEME === -->
+# *Rubric.* **1 point:** the mean falls with the temperature, with the difference and
+# its error named, and facts that were read often lose most: chance does make known
+# facts false. **1 point:** it is not all: of facts that were read seldom the likeliest
+# token is mostly wrong, so that a low temperature is never right about them and heat
+# raises their share a little; a low temperature says what the model believes most,
+# right or wrong. **1 point:** a choice of temperature with a reason that follows from
+# the two (greedy where one answer is wanted, higher where several drafts are looked
+# at). Half a point for an idea that no number of theirs supports.
+# <!-- === END MARK SCHEME === -->
+
+# %% [markdown]
+# *Your answer:*
 
 # %% [markdown]
 # The beginning of a text, continued 16 times at each temperature. Two of the 16 are

@@ -42,10 +42,16 @@ import pandas as pd
 import torch
 
 from alignlab import runs
-from alignlab.chapters.instruction_tuning import analysis, artifacts, figures, transfer
+from alignlab.chapters.instruction_tuning import (
+    analysis,
+    artifacts,
+    experiments,
+    figures,
+    transfer,
+)
 from alignlab.chapters.instruction_tuning import runs as arms
 from alignlab.chapters.instruction_tuning.self_instruct import generate_pairs
-from alignlab.course import check
+from alignlab.course import check, hint
 from alignlab.data.loading import load
 from alignlab.evaluation import answers
 from alignlab.models.base import (
@@ -256,9 +262,9 @@ runs.say(
 # $$L = -\frac{1}{\sum_t m_t} \sum_t m_t \log \pi(x_t \mid x_{<t}),
 # \qquad m_t = 1 \text{ on the completion}$$
 #
-# **Exercise 01.1.** Make the mask. **Exercise 01.3.** Take the loss. Mind two things
-# that go wrong in practice: the shift by one, and rows of unequal length (the mean is
-# over tokens, not over rows).
+# **Exercise 01.1** · ★ · 5 minutes · `hint("01.1")`
+#
+# Make the mask.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb01-q1", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -272,8 +278,14 @@ def my_completion_mask(prompt_ids, input_ids):
 # %% nbgrader={"grade": true, "grade_id": "nb01-q1-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 check("01.1", my_completion_mask)
 
+# %% [markdown]
+# **Exercise 01.2** · ★★ · 20 minutes · `hint("01.2")`
+#
+# Take the loss. Mind two things that go wrong in practice: the shift by one, and rows of
+# unequal length (the mean is over tokens, not over rows).
 
-# %% nbgrader={"grade": false, "grade_id": "nb01-q3", "locked": false, "schema_version": 3, "solution": true, "task": false}
+
+# %% nbgrader={"grade": false, "grade_id": "nb01-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_sft_loss(logits, input_ids, mask):
     """(B, T, V), (B, T), (B, T) to one number: nats per learnt token."""
     ### BEGIN SOLUTION
@@ -284,8 +296,8 @@ def my_sft_loss(logits, input_ids, mask):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb01-q3-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-check("01.3", my_sft_loss)
+# %% nbgrader={"grade": true, "grade_id": "nb01-q2-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+check("01.2", my_sft_loss)
 
 # %% [markdown]
 # Now train with it. The loop below is all there is to SFT: a batch, your loss, a step.
@@ -446,6 +458,84 @@ runs.say(
     base=results["before"]["loss on test replies"],
     worse=results["sign flipped"]["loss on test replies"],
 )
+
+# %% [markdown]
+# **Experiment 01.3** · ★★ · 20 minutes · `hint("01.3")`
+#
+# The loop teaches questions. What becomes of the statements that the model had read
+# before? `experiments.statement_log_probs(model, words)` has the mean log-probability
+# of the tokens of each of 60 of them, about subjects that no training question is
+# about. **Write down a prediction first:** from no training to all of it, does that
+# mean rise, fall, or stay? Then train with your loss for 0 steps, for some and for
+# more.
+#
+# Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
+# `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
+# nothing), `settings` from low to high, `measured` (a row for each of them, a number
+# for each statement), `difference` (the mean of the last row less the first) and
+# `error` (its standard error).
+
+# %% nbgrader={"grade": false, "grade_id": "nb01-q3", "locked": false, "schema_version": 3, "solution": true, "task": false}
+my_report = None
+### BEGIN SOLUTION
+prediction = "falls"  # written down before the run
+tried, found = [0, settings.hand_steps // 3, settings.hand_steps], []
+for n_steps in tried:
+    learner, _ = train_by_hand(as_it_should_be, n_steps)
+    found.append(experiments.statement_log_probs(learner, words))
+change = found[-1] - found[0]
+error = change.std() / len(change) ** 0.5
+my_report = {
+    "prediction": prediction,
+    "settings": tried,
+    "measured": found,
+    "difference": change.mean(),
+    "error": error,
+    "outcome": "stays"
+    if abs(change.mean()) <= 2 * error
+    else "rises"
+    if change.mean() > 0
+    else "falls",
+}
+### END SOLUTION
+
+# %% nbgrader={"grade": true, "grade_id": "nb01-q3-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+check("01.3", my_report)
+
+# %%
+runs.say(
+    "From {low} to {high} steps the mean log-probability of a statement's tokens "
+    "changes by {difference:+.3f} nats (standard error {error:.3f}): it {outcome}. A "
+    "token of a statement is then {factor:.2f} times as probable as before training.",
+    low=my_report["settings"][0],
+    high=my_report["settings"][-1],
+    difference=float(my_report["difference"]),
+    error=float(my_report["error"]),
+    outcome=my_report["outcome"],
+    factor=np.exp(float(my_report["difference"])),
+)
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "nb01-q4", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": true}
+# **Interpretation 01.4** · ★★ · 15 minutes · `hint("01.4")`
+#
+# *Answer in about five sentences, in the cell below.* No example contradicted a
+# statement, and still their probability changed. What carries the change from replies
+# in a chat to plain sentences? What does the number of your run say about what the
+# model *knows*, and what does it not say? Name one change of the training that should
+# make it smaller, and how you would test that.
+#
+# <!-- === BEGIN MARK SCHEME === -->
+# *Rubric.* **1 point:** the same weights serve both; gradients on replies move them,
+# and nothing in the loss holds statements where they were (the size of the change and
+# its error are named). **1 point:** a lower probability of a sentence is not a lost
+# fact: the table above has right answers about untaught subjects; form and knowledge
+# are told apart. **1 point:** a change that follows from the first point (statements
+# mixed in, fewer steps, a lower rate, a KL penalty to the base model) and a comparison
+# that could show it does not help.
+# <!-- === END MARK SCHEME === -->
+
+# %% [markdown]
+# *Your answer:*
 
 # %% [markdown]
 # ## 4 · Does it matter that the prompt is left out?
@@ -923,10 +1013,12 @@ runs.say(
 #
 # </details>
 #
-# **Exercise 01.2.** Write the temperature scheme.
+# **Exercise 01.5** · ★ · 10 minutes · `hint("01.5")`
+#
+# Write the temperature scheme.
 
 
-# %% nbgrader={"grade": false, "grade_id": "nb01-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb01-q5", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_mixture_weights(sizes, temperature):
     """Family sizes to probabilities; a higher temperature is flatter."""
     ### BEGIN SOLUTION
@@ -935,8 +1027,8 @@ def my_mixture_weights(sizes, temperature):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb01-q2-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-check("01.2", my_mixture_weights)
+# %% nbgrader={"grade": true, "grade_id": "nb01-q5-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("01.5", my_mixture_weights)
 
 # %%
 mixture_rows = arms.sweep_mixtures(

@@ -39,17 +39,19 @@ import pandas as pd
 from IPython.display import display
 
 from alignlab import runs
-from alignlab.chapters.limits_of_imitation import analysis, figures
+from alignlab.chapters.limits_of_imitation import analysis, experiments, figures
 from alignlab.chapters.limits_of_imitation import elicitation as asking
 from alignlab.chapters.limits_of_imitation import runs as arms
 from alignlab.chapters.limits_of_imitation.analysis import over_items
 from alignlab.chapters.limits_of_imitation.hallucination import is_admission
-from alignlab.course import check
+from alignlab.chapters.limits_of_imitation.scoring import refusal_log_probs
+from alignlab.course import check, hint
 from alignlab.evaluation import refusals
 from alignlab.evaluation.intervals import reading
-from alignlab.models.base import is_shipped, use_device
+from alignlab.models.base import is_shipped, load_base, use_device
 from alignlab.plots.style import use_style
 from alignlab.study.arms import pick
+from alignlab.training.sft import finetune
 
 use_style()
 run = runs.start("02_limits_of_imitation", profile, seed, device, out_dir)
@@ -312,11 +314,13 @@ figures.fact_explorer(
 # learnt. The best look is easily picked after the event, and looks too good: among
 # several noisy numbers the largest is large partly by luck.
 #
-# **Exercise 02.2.** Pick the look on every other question (0, 2, 4 ...; the first of
+# **Exercise 02.1** · ★★ · 15 minutes · `hint("02.1")`
+#
+# Pick the look on every other question (0, 2, 4 ...; the first of
 # equal ones), and measure on the rest what is lost from there to the end.
 
 
-# %% nbgrader={"grade": false, "grade_id": "nb02-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb02-q1", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_early_stop(right):
     """(looks, questions) of 0 and 1, to (look, drop): its index from 0, and the
     accuracy there minus that of the last epoch."""
@@ -328,8 +332,8 @@ def my_early_stop(right):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb02-q2-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-check("02.2", my_early_stop)
+# %% nbgrader={"grade": true, "grade_id": "nb02-q1-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("02.1", my_early_stop)
 
 # %%
 stops = [analysis.early_stop(row["curve"]) for row in mixture]
@@ -480,11 +484,13 @@ runs.say(
 # A reply $y$ of several tokens is given with probability
 # $\pi(y \mid x) = \prod_t \pi(y_t \mid x, y_{<t})$, the number in the tables above.
 #
-# **Exercise 02.1.** From the log-probabilities of all tokens, prompt and padding
+# **Exercise 02.2** · ★ · 10 minutes · `hint("02.2")`
+#
+# From the log-probabilities of all tokens, prompt and padding
 # included, compute the probability of each reply.
 
 
-# %% nbgrader={"grade": false, "grade_id": "nb02-q1", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb02-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_confidence(log_probs, mask):
     """(B, T), (B, T) to (B,); the mask is 1 on the reply's tokens."""
     ### BEGIN SOLUTION
@@ -492,8 +498,8 @@ def my_confidence(log_probs, mask):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb02-q1-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-check("02.1", my_confidence)
+# %% nbgrader={"grade": true, "grade_id": "nb02-q2-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("02.2", my_confidence)
 
 # %% [markdown]
 # ## 5 · Where do made-up answers come from?
@@ -543,6 +549,95 @@ runs.say(
 # process"), figures of speech ("kill time"), safe targets ("kill the weeds") and safe
 # contexts ("... in a video game").
 #
+# Before all runs, a small one of your own.
+
+# %% [markdown]
+# **Experiment 02.3** · ★★ · 25 minutes · `hint("02.3")`
+#
+# `experiments.lessons()` has 200 examples: 100 harmful requests that are refused, and
+# 100 plain requests and questions that are answered. No example is about the 60
+# harmless requests of `experiments.look_alikes()`, and none refuses anything harmless.
+# **Write down a prediction first:** with more steps, does $\log P(\text{refuse})$ of
+# the look-alikes rise, fall, or stay? Then `finetune` the model `load_base("300k")` for
+# 0 steps, for some, and for more (up to 300), and ask `refusal_log_probs(model,
+# tokenizer, prompts)`.
+#
+# Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
+# `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
+# nothing), `settings` from low to high, `measured` (a row for each of them, a number
+# for each look-alike), `difference` (the mean of the last row less the first) and
+# `error` (its standard error).
+
+# %% nbgrader={"grade": false, "grade_id": "nb02-q3", "locked": false, "schema_version": 3, "solution": true, "task": false}
+my_report = None
+### BEGIN SOLUTION
+prediction = "stays"  # written down before the run
+tried, found = [0, 20, 60], []
+for n_steps in tried:
+    learner, words = load_base("300k")
+    if n_steps:
+        recipe = dict(steps=n_steps, learning_rate=1e-3, batch_size=16, seed=seed)
+        finetune(learner, words, experiments.lessons(), progress=False, **recipe)
+    found.append(refusal_log_probs(learner, words, experiments.look_alikes()))
+change = found[-1] - found[0]
+error = change.std() / len(change) ** 0.5
+my_report = {
+    "prediction": prediction,
+    "settings": tried,
+    "measured": found,
+    "difference": change.mean(),
+    "error": error,
+    "outcome": "stays"
+    if abs(change.mean()) <= 2 * error
+    else "rises"
+    if change.mean() > 0
+    else "falls",
+}
+### END SOLUTION
+
+# %% nbgrader={"grade": true, "grade_id": "nb02-q3-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+check("02.3", my_report)
+
+# %%
+first, last = (np.asarray(my_report["measured"][i]) for i in (0, -1))
+runs.say(
+    "From {low} to {high} steps log P(refuse) of {n} harmless look-alikes changes by "
+    "{difference:+.1f} nats (standard error {error:.1f}): it {outcome}. A look-alike is "
+    "refused with a probability of {before:.1e} before, and of {after:.2f} after.",
+    low=my_report["settings"][0],
+    high=my_report["settings"][-1],
+    n=len(first),
+    difference=float(my_report["difference"]),
+    error=float(my_report["error"]),
+    outcome=my_report["outcome"],
+    before=np.exp(first).mean(),
+    after=np.exp(last).mean(),
+)
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "nb02-q4", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": true}
+# **Interpretation 02.4** · ★★ · 15 minutes · `hint("02.4")`
+#
+# *Answer in about five sentences, in the cell below.* No example refused a look-alike.
+# Why does $P(\text{refuse})$ change as it does? "It refuses more of everything" and "it
+# does not tell harm from what sounds like it" are two explanations: which further
+# measurement, on which requests, would tell them apart? What would you add to the
+# examples, and what could go wrong with that?
+#
+# <!-- === BEGIN MARK SCHEME === -->
+# *Rubric.* **1 point:** refused requests share words with look-alikes and share their
+# form; nothing in the data says which of it counts, so what was learnt reaches further
+# than meant (with the number and its error). **1 point:** log P(refuse) of harmful
+# requests that are held out, and of plain ones, beside the look-alikes; a rank measure
+# such as the AUC of section 7 is not moved by a shift of all. **1 point:** look-alikes
+# that are helped with among the examples, and a risk: fewer refusals of real harm, or
+# learning these words by heart; both sides must be measured on requests that are held
+# out.
+# <!-- === END MARK SCHEME === -->
+
+# %% [markdown]
+# *Your answer:*
+
+# %% [markdown]
 # Replies first, of the same model without a refusal in SFT, and with the most:
 
 # %%
@@ -655,10 +750,12 @@ runs.say(
 # asks which true rates $q$ are compatible with what was seen,
 # $(p - q)^2 \le z^2\, q(1-q)/n$, and solves for $q$.
 #
-# **Exercise 02.3.** Write it, for 95%.
+# **Exercise 02.5** · ★★ · 20 minutes · `hint("02.5")`
+#
+# Write it, for 95%.
 
 
-# %% nbgrader={"grade": false, "grade_id": "nb02-q3", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb02-q5", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_wilson_interval(correct, n):
     """Two whole numbers, to (low, high)."""
     ### BEGIN SOLUTION
@@ -672,8 +769,8 @@ def my_wilson_interval(correct, n):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb02-q3-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-check("02.3", my_wilson_interval)
+# %% nbgrader={"grade": true, "grade_id": "nb02-q5-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("02.5", my_wilson_interval)
 
 # %% [markdown]
 # ## 7 · The price, and telling things apart
@@ -693,10 +790,12 @@ check("02.3", my_wilson_interval)
 # look-alike in which the harmful one is likelier to be refused. A bias does not change
 # it.
 #
-# **Exercise 02.4.** Write it. Ties count half.
+# **Exercise 02.6** · ★★ · 10 minutes · `hint("02.6")`
+#
+# Write it. Ties count half.
 
 
-# %% nbgrader={"grade": false, "grade_id": "nb02-q4", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb02-q6", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_auc(harmful, benign):
     """(H,), (B,) scores, to a number from 0 to 1."""
     ### BEGIN SOLUTION
@@ -705,8 +804,8 @@ def my_auc(harmful, benign):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb02-q4-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-check("02.4", my_auc)
+# %% nbgrader={"grade": true, "grade_id": "nb02-q6-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("02.6", my_auc)
 
 # %% [markdown]
 # <details><summary><b>Predict first:</b> with look-alikes among the examples, which of

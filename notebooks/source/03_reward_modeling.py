@@ -50,7 +50,7 @@ from alignlab.chapters.reward_modeling import (
     variance,
 )
 from alignlab.chapters.reward_modeling import runs as arms
-from alignlab.course import check
+from alignlab.course import check, hint
 from alignlab.evaluation.best_of_n import best_of_n_probabilities, best_of_n_values
 from alignlab.evaluation.intervals import (
     bounded_interval,
@@ -221,7 +221,9 @@ runs.say(
 #
 # Only differences matter: a constant added to all rewards of a prompt changes nothing.
 #
-# **Exercise 03.1.** Write the loss. It must stay finite where a difference is -200.
+# **Exercise 03.1** · ★ · 10 minutes · `hint("03.1")`
+#
+# Write the loss. It must stay finite where a difference is -200.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb03-q1", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -385,6 +387,104 @@ runs.say(
     else "good and bad are relative, and the level that it looks for is not in the "
     "labels",
 )
+
+# %% [markdown]
+# **Experiment 03.2** · ★★ · 25 minutes · `hint("03.2")`
+#
+# People err. Turn a share of the labels round, at random, and train with your loss on
+# what is left of them. **Write down a prediction first:** from no wrong labels to many,
+# does the mean lead of the better reply (its reward less that of the other) rise, fall,
+# or stay? Then train at three shares or more, from 0 to a half at most, and measure the
+# lead in every pair of `unseen_clear[: 10 * steps]`.
+#
+# Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
+# `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
+# nothing), `settings` from low to high, `measured` (a row for each of them, a number
+# for each pair: its lead), `difference` (the mean of the last row less the first) and
+# `error` (its standard error).
+
+# %% nbgrader={"grade": false, "grade_id": "nb03-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
+my_report = None
+### BEGIN SOLUTION
+prediction = "falls"  # written down before the run
+
+
+def leads(share):
+    generator = torch.Generator().manual_seed(seed)
+
+    def noisy_loss(chosen, rejected):
+        wrong = torch.rand(len(chosen), generator=generator) < share
+        wrong = wrong.to(chosen.device)
+        return my_bradley_terry_loss(
+            torch.where(wrong, rejected, chosen), torch.where(wrong, chosen, rejected)
+        )
+
+    learner, _ = train(noisy_loss)
+    with torch.no_grad():
+        better, worse = (
+            rewards(learner, unseen_clear[: 10 * steps], side, last_token)
+            for side in ("chosen", "rejected")
+        )
+    return better - worse
+
+
+tried = [0.0, 0.2, 0.4]
+found = [leads(share) for share in tried]
+change = found[-1] - found[0]
+error = change.std() / len(change) ** 0.5
+my_report = {
+    "prediction": prediction,
+    "settings": tried,
+    "measured": found,
+    "difference": change.mean(),
+    "error": error,
+    "outcome": "stays"
+    if abs(change.mean()) <= 2 * error
+    else "rises"
+    if change.mean() > 0
+    else "falls",
+}
+### END SOLUTION
+
+# %% nbgrader={"grade": true, "grade_id": "nb03-q2-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+check("03.2", my_report)
+
+# %%
+noisiest = torch.as_tensor(my_report["measured"][-1])
+runs.say(
+    "From {low:.0%} to {high:.0%} wrong labels the mean lead changes by "
+    "{difference:+.3f} (standard error {error:.3f}): it {outcome}. With the most wrong "
+    "labels {right:.0%} of {n} unseen pairs are still in order.",
+    low=my_report["settings"][0],
+    high=my_report["settings"][-1],
+    difference=float(my_report["difference"]),
+    error=float(my_report["error"]),
+    outcome=my_report["outcome"],
+    right=(noisiest > 0).double().mean().item(),
+    n=len(noisiest),
+)
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "nb03-q3", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": true}
+# **Interpretation 03.3** · ★★★ · 15 minutes · `hint("03.3")`
+#
+# *Answer in about five sentences, in the cell below.* What do wrong labels do to the
+# *scale* of rewards, and what to their *order*? Which lead would a model have that
+# knows a quarter of the labels to be wrong, and learns without end? Does PPO (notebook
+# 04), which takes the reward in standard deviations, care about the one or the other?
+# And how could you find out how many labels are wrong, without gold?
+#
+# <!-- === BEGIN MARK SCHEME === -->
+# *Rubric.* **1 point:** scale and order are told apart with numbers of the run: the
+# lead shrinks (or not clearly, if that is what was measured) while the share in order
+# changes less. **1 point:** at a share q of wrong labels the loss is least where
+# σ(lead) = 1 - q, so log((1 - q)/q), 1.1 at a quarter: finite, where it has no limit
+# without noise. **1 point:** standardised rewards do not change with scale, order does
+# matter; and a way to find q: two annotators on the same pairs, whose agreement is (1 -
+# q)² + q², or a held-out likelihood. Half a point for one of the two.
+# <!-- === END MARK SCHEME === -->
+
+# %% [markdown]
+# *Your answer:*
 
 # %% [markdown]
 # ## 3 · More comparisons, more noise
@@ -599,11 +699,13 @@ runs.say(
 # $(1-\sigma)^2$ and a log loss. Neither can go to zero: of a pair that is chosen with
 # probability $p$, who says exactly $p$ still errs.
 #
-# **Exercise 03.2.** What do the *best* forecasts score, on average? (Mind $0 \log 0$,
+# **Exercise 03.4** · ★★ · 15 minutes · `hint("03.4")`
+#
+# What do the *best* forecasts score, on average? (Mind $0 \log 0$,
 # which is 0 here.)
 
 
-# %% nbgrader={"grade": false, "grade_id": "nb03-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb03-q4", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_floors(probability):
     """(N,) probabilities to (brier, nll): the least expected score, mean over pairs."""
     ### BEGIN SOLUTION
@@ -616,8 +718,8 @@ def my_floors(probability):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb03-q2-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-check("03.2", my_floors)
+# %% nbgrader={"grade": true, "grade_id": "nb03-q4-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("03.4", my_floors)
 
 # %%
 p = chance_of[settings.flips]
@@ -752,10 +854,12 @@ for part in gold.PARTS:
 # $$P(1 \succ 2 \succ \dots \succ K) = \prod_{k=1}^{K}
 # \frac{e^{r_k}}{\sum_{j \ge k} e^{r_j}}$$
 #
-# **Exercise 03.3.** Write its loss.
+# **Exercise 03.5** · ★★ · 15 minutes · `hint("03.5")`
+#
+# Write its loss.
 
 
-# %% nbgrader={"grade": false, "grade_id": "nb03-q3", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb03-q5", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_plackett_luce_loss(rewards):
     """(N, K), best reply first in each row, to one number: nats per ranking."""
     ### BEGIN SOLUTION
@@ -768,8 +872,8 @@ def my_plackett_luce_loss(rewards):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb03-q3-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-check("03.3", my_plackett_luce_loss)
+# %% nbgrader={"grade": true, "grade_id": "nb03-q5-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("03.5", my_plackett_luce_loss)
 
 # %% [markdown]
 # The same groups of replies, labelled in four ways by the annotators of section 1: two

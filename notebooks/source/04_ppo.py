@@ -46,7 +46,7 @@ from IPython.display import Markdown
 from alignlab import runs
 from alignlab.chapters.ppo import analysis, artifacts, figures, verifier
 from alignlab.chapters.ppo import runs as arms
-from alignlab.course import check
+from alignlab.course import check, hint
 from alignlab.evaluation.intervals import (
     reading,
     t_interval,
@@ -93,36 +93,6 @@ runs.say(
     "the "
     "reference policy of seed 0: intervals hold *given this reference* (profile full "
     "draws it anew).",
-)
-
-# %% [markdown]
-# All runs of this notebook are made here, side by side; what was made before is read
-# from the cache. Each starts from the reference policy of its seed and is looked at on
-# the same 60 subjects, which no comparison and no update was about.
-
-# %%
-rows = arms.run_all(
-    chains=chains,
-    many_chains=many_chains,
-    few_chains=many_chains[: settings.few_seeds],
-    betas=settings.betas,
-    updates=settings.updates,
-    tries=settings.tries,
-    repeats=settings.repeats,
-    pieces=settings.pieces,
-    n=settings.n,
-    jobs=settings.jobs,
-)
-start = rows["start"]
-before = {analysis.seed_of(row): row["points"][0] for row in start}
-sd = {analysis.seed_of(row): row["sd"] for row in rows["chains"]}
-runs.say(
-    "The reference policies begin at {gold:.2f} gold a reply (mean over {n} seeds). A "
-    "run makes {updates} updates of {episodes} completions.",
-    gold=np.mean([point["gold"] for point in before.values()]),
-    n=len(before),
-    updates=settings.updates,
-    episodes=EPISODES,
 )
 
 # %% [markdown]
@@ -256,7 +226,9 @@ runs.say(
 # $\lambda = 1$ trusts the reward that came (no bias, all of its noise), $\lambda = 0$
 # trusts the value function alone.
 #
-# **Exercise 04.1.** Write it. A row is over after its last real token: the value there
+# **Exercise 04.1** · ★★★ · 30 minutes · `hint("04.1")`
+#
+# Write it. A row is over after its last real token: the value there
 # is 0, and whatever the padding holds must not matter.
 
 
@@ -302,7 +274,9 @@ runs.save_figure(
 # still: the curve is flat, so the gradient is 0. To the left of 1 it has gone the wrong
 # way, and the full slope pulls it back. On the right the same for a bad token, mirrored.
 #
-# **Exercise 04.2.** Write the loss: the mean over real tokens.
+# **Exercise 04.2** · ★★ · 20 minutes · `hint("04.2")`
+#
+# Write the loss: the mean over real tokens.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb04-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -331,7 +305,9 @@ check("04.2", my_ppo_loss)
 # (V_\text{near} - R)^2\big), \qquad
 # V_\text{near} = V_\text{old} + \mathrm{clip}(V - V_\text{old}, -\epsilon, \epsilon)$$
 #
-# **Exercise 04.3.** Write it: the mean over real tokens.
+# **Exercise 04.3** · ★★ · 15 minutes · `hint("04.3")`
+#
+# Write it: the mean over real tokens.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb04-q3", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -534,6 +510,91 @@ runs.say(
 )
 
 # %% [markdown]
+# **Experiment 04.4** · ★★ · 25 minutes · `hint("04.4")`
+#
+# Clipping is said to keep a policy near the one that sampled. Does it, if the same
+# replies are used again and again? **Write down a prediction first:** with more epochs,
+# does the share of tokens whose ratio is more than 0.2 away from 1 rise, fall, or stay?
+# Then make one update with your three functions at `rate=1e-3`, with 1 epoch and with
+# more (up to 32), each on a copy of `after`, and measure that share in every reply of
+# the batch.
+#
+# Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
+# `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
+# nothing), `settings` from low to high, `measured` (a row for each of them, a number
+# for each reply: its share), `difference` (the mean of the last row less the first) and
+# `error` (its standard error).
+
+# %% nbgrader={"grade": false, "grade_id": "nb04-q4", "locked": false, "schema_version": 3, "solution": true, "task": false}
+my_report = None
+### BEGIN SOLUTION
+prediction = "stays"  # written down before the run
+
+
+def beyond_range(n_epochs):
+    learner = copy.deepcopy(after)
+    one_update(learner, **usual, rate=1e-3, epochs=n_epochs)
+    with torch.no_grad():
+        log_probs, _, _ = predict(learner, episodes)
+    far = ((log_probs - episodes.old_log_probs).exp() - 1).abs() > 0.2
+    return (far * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+tried = [1, 4, 12]
+found = [beyond_range(n_epochs) for n_epochs in tried]
+change = found[-1] - found[0]
+error = change.std() / len(change) ** 0.5
+my_report = {
+    "prediction": prediction,
+    "settings": tried,
+    "measured": found,
+    "difference": change.mean(),
+    "error": error,
+    "outcome": "stays"
+    if abs(change.mean()) <= 2 * error
+    else "rises"
+    if change.mean() > 0
+    else "falls",
+}
+### END SOLUTION
+
+# %% nbgrader={"grade": true, "grade_id": "nb04-q4-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+check("04.4", my_report)
+
+# %%
+runs.say(
+    "From {low} to {high} epochs the share of a reply's tokens beyond the clip range "
+    "changes by {difference:+.2f} (standard error {error:.3f}): it {outcome}.",
+    low=my_report["settings"][0],
+    high=my_report["settings"][-1],
+    difference=float(my_report["difference"]),
+    error=float(my_report["error"]),
+    outcome=my_report["outcome"],
+)
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "nb04-q5", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": true}
+# **Interpretation 04.5** · ★★★ · 15 minutes · `hint("04.5")`
+#
+# *Answer in about five sentences, in the cell below.* A token beyond the range gets no
+# gradient from the loss any more (on the side where it has moved the right way). Why
+# can it go further all the same? What then does clipping hold, and what does it not?
+# What else in PPO keeps a policy near, and which number would you watch in a run to
+# stop in time?
+#
+# <!-- === BEGIN MARK SCHEME === -->
+# *Rubric.* **1 point:** no gradient is no force back: shared weights are moved by all
+# other tokens, and Adam goes on by its momentum; so the share can rise with epochs
+# (with the number and its error, or what they found instead). **1 point:** clipping
+# takes away the *reason* to move further, token by token; it is no bound on the ratio
+# or on the KL of an update. **1 point:** few epochs, a small rate, the KL penalty,
+# gradient norms clipped; to watch: the KL of the update or the share beyond the range,
+# with a stop when it exceeds a number that was fixed before.
+# <!-- === END MARK SCHEME === -->
+
+# %% [markdown]
+# *Your answer:*
+
+# %% [markdown]
 # One reply of the batch, token by token, with the ratio after your update:
 
 # %%
@@ -600,10 +661,12 @@ figures.rollout_explorer(table)
 # estimators of KL are in use: $k_1 = d$, $k_2 = d^2/2$, and $k_3 = e^{-d} - 1 + d$, which
 # is unbiased like the first and never negative, like the second.
 #
-# **Exercise 04.4.** Write the third.
+# **Exercise 04.6** · ★ · 5 minutes · `hint("04.6")`
+#
+# Write the third.
 
 
-# %% nbgrader={"grade": false, "grade_id": "nb04-q4", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb04-q6", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_kl_estimate(log_probs, ref_log_probs):
     """k3 at each token: of KL(policy || reference), drawn from the policy."""
     ### BEGIN SOLUTION
@@ -612,8 +675,8 @@ def my_kl_estimate(log_probs, ref_log_probs):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb04-q4-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-check("04.4", my_kl_estimate)
+# %% nbgrader={"grade": true, "grade_id": "nb04-q6-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("04.6", my_kl_estimate)
 
 # %%
 k3 = my_kl_estimate(episodes.old_log_probs, episodes.ref_log_probs) * mask
@@ -711,6 +774,36 @@ runs.say(
 # it has learnt anything in so few updates. And a KL penalty is there to hold gold back
 # in the short run.
 # </details>
+
+# %% [markdown]
+# All runs of this section and of the later ones are made here, side by side; what was
+# made before is read from the cache. Each starts from the reference policy of its seed
+# and is looked at on the same 60 subjects, which no comparison and no update was about.
+
+# %%
+rows = arms.run_all(
+    chains=chains,
+    many_chains=many_chains,
+    few_chains=many_chains[: settings.few_seeds],
+    betas=settings.betas,
+    updates=settings.updates,
+    tries=settings.tries,
+    repeats=settings.repeats,
+    pieces=settings.pieces,
+    n=settings.n,
+    jobs=settings.jobs,
+)
+start = rows["start"]
+before = {analysis.seed_of(row): row["points"][0] for row in start}
+sd = {analysis.seed_of(row): row["sd"] for row in rows["chains"]}
+runs.say(
+    "The reference policies begin at {gold:.2f} gold a reply (mean over {n} seeds). A "
+    "run makes {updates} updates of {episodes} completions.",
+    gold=np.mean([point["gold"] for point in before.values()]),
+    n=len(before),
+    updates=settings.updates,
+    episodes=EPISODES,
+)
 
 # %%
 rungs = {

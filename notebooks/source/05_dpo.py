@@ -46,7 +46,7 @@ import torch.nn.functional as F
 from alignlab import runs
 from alignlab.chapters.dpo import analysis, card, closer, figures, laboratory, online
 from alignlab.chapters.dpo import runs as arms
-from alignlab.course import check
+from alignlab.course import check, hint
 from alignlab.evaluation import exact
 from alignlab.evaluation.intervals import reading, t_interval
 from alignlab.models.base import use_device
@@ -149,7 +149,9 @@ runs.say(
 #
 # and a KL divergence is least, zero, where the two are the same.
 #
-# **Exercise 05.1.** Write the optimum. Rewards may be hundreds of $\beta$.
+# **Exercise 05.1** · ★★ · 15 minutes · `hint("05.1")`
+#
+# Write the optimum. Rewards may be hundreds of $\beta$.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb05-q1", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -218,7 +220,9 @@ runs.say(
 # h = \log\frac{\pi(y^+)}{\pi_\text{ref}(y^+)}
 # - \log\frac{\pi(y^-)}{\pi_\text{ref}(y^-)}$$
 #
-# **Exercise 05.2.** Write it: the mean over pairs. The log-probabilities are of whole
+# **Exercise 05.2** · ★★ · 20 minutes · `hint("05.2")`
+#
+# Write it: the mean over pairs. The log-probabilities are of whole
 # replies, and it must stay finite where $h$ is -900.
 
 
@@ -443,6 +447,85 @@ runs.say(
 )
 
 # %% [markdown]
+# **Experiment 05.3** · ★★ · 25 minutes · `hint("05.3")`
+#
+# In the closed form β is the price of distance: who pays more stays closer. Is it one
+# after so few steps, too? **Write down a prediction first:** from a low β to a high
+# one, does the mean margin of unseen pairs rise, fall, or stay? Then train with your
+# loss at three values of β or more, between 0.005 and 5, and measure the margin $h$ of
+# every pair in `unseen`.
+#
+# Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
+# `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
+# nothing), `settings` from low to high, `measured` (a row for each of them, a number
+# for each pair: its margin), `difference` (the mean of the last row less the first) and
+# `error` (its standard error).
+
+# %% nbgrader={"grade": false, "grade_id": "nb05-q3", "locked": false, "schema_version": 3, "solution": true, "task": false}
+my_report = None
+### BEGIN SOLUTION
+prediction = "falls"  # written down before the run
+tried, found = [0.02, 0.2, 2.0], []
+for price in tried:
+    learner, _ = learn(my_dpo_loss, beta=price)
+    now = log_probs_of(learner, unseen, pad)
+    up, down = (after - first for after, first in zip(now, before_unseen))
+    found.append(up - down)
+change = found[-1] - found[0]
+error = change.std() / len(change) ** 0.5
+my_report = {
+    "prediction": prediction,
+    "settings": tried,
+    "measured": found,
+    "difference": change.mean(),
+    "error": error,
+    "outcome": "stays"
+    if abs(change.mean()) <= 2 * error
+    else "rises"
+    if change.mean() > 0
+    else "falls",
+}
+### END SOLUTION
+
+# %% nbgrader={"grade": true, "grade_id": "nb05-q3-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+check("05.3", my_report)
+
+# %%
+runs.say(
+    "From β = {low:g} to {high:g} the mean margin of {n} unseen pairs changes by "
+    "{difference:+.2f} nats (standard error {error:.2f}): it {outcome}. At the lowest β "
+    "it is {first:+.2f}.",
+    low=my_report["settings"][0],
+    high=my_report["settings"][-1],
+    n=len(my_report["measured"][0]),
+    difference=float(my_report["difference"]),
+    error=float(my_report["error"]),
+    outcome=my_report["outcome"],
+    first=float(np.mean(np.asarray(my_report["measured"][0]))),
+)
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "nb05-q4", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": true}
+# **Interpretation 05.4** · ★★★ · 15 minutes · `hint("05.4")`
+#
+# *Answer in about five sentences, in the cell below.* Over your range of β, by what
+# factor did the mean margin change, and by what factor would the margin of the optimum,
+# $(r^+ - r^-)/\beta$? Why is β a weaker price after a few steps of Adam than at the
+# optimum? What would you measure to tell your explanation from another one?
+#
+# <!-- === BEGIN MARK SCHEME === -->
+# *Rubric.* **1 point:** the two factors are set side by side, with the error of the
+# difference; the optimum's is that of β itself, a hundred here. **1 point:** Adam
+# divides by the gradient's own size, so that the factor β in front of $\sigma(-\beta
+# h)$ drops out; β counts only where $\beta h$ is no longer small, which at a low β is
+# late (or: the run is far from its end). **1 point:** a measurement that could fail:
+# more steps at each β, SGD in place of Adam, margins on the pairs learnt from. Half a
+# point for an idea that is right but not tied to numbers.
+# <!-- === END MARK SCHEME === -->
+
+# %% [markdown]
+# *Your answer:*
+
+# %% [markdown]
 # Where in a reply does the log-ratio come from? The comparison of section 1, after your
 # loop:
 
@@ -477,10 +560,12 @@ runs.say(
 # probable the policy finds the *other* order. A pair that is in order by far is left
 # alone.
 #
-# **Exercise 05.3.** Write what multiplies the bracket.
+# **Exercise 05.5** · ★ · 10 minutes · `hint("05.5")`
+#
+# Write what multiplies the bracket.
 
 
-# %% nbgrader={"grade": false, "grade_id": "nb05-q3", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb05-q5", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_weight(margin, beta):
     """(N,) margins in nats to (N,) weights."""
     ### BEGIN SOLUTION
@@ -488,8 +573,8 @@ def my_weight(margin, beta):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb05-q3-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-check("05.3", my_weight)
+# %% nbgrader={"grade": true, "grade_id": "nb05-q5-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("05.5", my_weight)
 
 # %%
 runs.save_figure(

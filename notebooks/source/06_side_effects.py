@@ -42,9 +42,9 @@ import pandas as pd
 import torch
 
 from alignlab import runs
-from alignlab.chapters.side_effects import analysis, figures
+from alignlab.chapters.side_effects import analysis, experiments, figures
 from alignlab.chapters.side_effects import runs as arms
-from alignlab.course import check
+from alignlab.course import check, hint
 from alignlab.evaluation.best_of_n import best_of_n_values
 from alignlab.evaluation.diversity import self_bleu_signature
 from alignlab.evaluation.intervals import reading, t_interval
@@ -81,6 +81,12 @@ chains = make_chains(
     n_pairs=settings.n_pairs,
     k=settings.k,
 )
+
+# %% [markdown]
+# All runs are made here, side by side; what was made before is read from the cache.
+# The exercises need none of it and can be done first.
+
+# %%
 rows = arms.run_all(
     chains=chains,
     control_chains=chains[: settings.control_seeds],
@@ -325,7 +331,9 @@ rating.rating_widget(session)
 # of them, the sample with $i$ others below it (by proxy reward) is the best in
 # $\binom{i}{n-1}$ of $\binom{N}{n}$.
 #
-# **Exercise 06.1.** Write the gold of best-of-n, for one request, without a draw.
+# **Exercise 06.1** · ★★★ · 25 minutes · `hint("06.1")`
+#
+# Write the gold of best-of-n, for one request, without a draw.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb06-q1", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -389,6 +397,87 @@ runs.say(
     total=sum(8**i for i in range(5)),
     over=over,
 )
+
+# %% [markdown]
+# **Experiment 06.2** · ★★ · 20 minutes · `hint("06.2")`
+#
+# How fast does best-of-n run out of gold? That depends on the proxy's errors.
+# `experiments.heavy_tailed_pool(seed)` has the proxy reward and the gold of 256 replies
+# to each of 100 requests, (100, 256) both; here proxy is gold plus an error that is now
+# and then far larger than all gold. **Write down a prediction first:** from n = 1 to n
+# = 256, does the gold of the best of n rise, fall, or stay? Then compute it with your
+# function for every request, at three values of n or more, of which 1 is the first.
+#
+# Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
+# `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
+# nothing), `settings` from low to high, `measured` (a row for each of them, a number
+# for each request), `difference` (the mean of the last row less the first) and `error`
+# (its standard error).
+
+# %% nbgrader={"grade": false, "grade_id": "nb06-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
+my_report = None
+### BEGIN SOLUTION
+prediction = "rises"  # written down before the run
+by_proxy, worth = experiments.heavy_tailed_pool(seed)
+tried, found = [1, 4, 16, 64, 256], []
+for n in tried:
+    each = [float(my_best_of_n(p, g, n)) for p, g in zip(by_proxy, worth)]
+    found.append(np.array(each))
+change = found[-1] - found[0]
+error = change.std() / len(change) ** 0.5
+my_report = {
+    "prediction": prediction,
+    "settings": tried,
+    "measured": found,
+    "difference": change.mean(),
+    "error": error,
+    "outcome": "stays"
+    if abs(change.mean()) <= 2 * error
+    else "rises"
+    if change.mean() > 0
+    else "falls",
+}
+### END SOLUTION
+
+# %% nbgrader={"grade": true, "grade_id": "nb06-q2-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+check("06.2", my_report)
+
+# %%
+means = [float(np.mean(np.asarray(row))) for row in my_report["measured"]]
+runs.say(
+    "At n = {ns} the best by proxy is worth {means} in gold, on average over requests. "
+    "From the first to the last that is {difference:+.2f} (standard error {error:.2f}): "
+    "it {outcome}; the most is at n = {best}.",
+    ns=", ".join(f"{n:g}" for n in my_report["settings"]),
+    means=", ".join(f"{mean:.2f}" for mean in means),
+    difference=float(my_report["difference"]),
+    error=float(my_report["error"]),
+    outcome=my_report["outcome"],
+    best=my_report["settings"][int(np.argmax(means))],
+)
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "nb06-q3", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": true}
+# **Interpretation 06.3** · ★★★ · 15 minutes · `hint("06.3")`
+#
+# *Answer in about five sentences, in the cell below.* Gold and error are independent
+# here, and more proxy reward always makes more gold *likelier*. Why does gold not go on
+# rising with n? What would be different with normal errors of any size? Where in a real
+# reward model would such rare, large errors come from, and which observation, without
+# gold, would warn you?
+#
+# <!-- === BEGIN MARK SCHEME === -->
+# *Rubric.* **1 point:** the largest of many is decided by whatever has the heavier
+# tail: at a high n it is the error, and gold of such a reply is that of any reply (with
+# the numbers of the run: where it is highest, and what is left at 256). **1 point:**
+# with normal errors gold's share of the proxy stays the same at any n, so gold rises
+# on, if slowly. **1 point:** a source (replies unlike all that was compared,
+# repetition, tricks of form) and a warning (proxy rewards far beyond those of training,
+# disagreement of several reward models, a spread that grows faster than that of a
+# normal distribution).
+# <!-- === END MARK SCHEME === -->
+
+# %% [markdown]
+# *Your answer:*
 
 # %% [markdown]
 # ## 4 · Three ways to optimise, and Gao's curves
@@ -673,12 +762,14 @@ runs.say(
 # %% [markdown]
 # ## 7 · What else is lost: entropy and diversity
 #
-# **Exercise 06.2.** Entropy says how much is left to chance at each token. Write its
+# **Exercise 06.4** · ★★ · 15 minutes · `hint("06.4")`
+#
+# Entropy says how much is left to chance at each token. Write its
 # mean over the tokens of replies of different lengths: padding must not count, and every
 # real token counts once.
 
 
-# %% nbgrader={"grade": false, "grade_id": "nb06-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb06-q4", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_token_entropy(logits, mask):
     """(B, T, V) and (B, T), mask 1 on real tokens, to one number in nats a token."""
     ### BEGIN SOLUTION
@@ -688,17 +779,19 @@ def my_token_entropy(logits, mask):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb06-q2-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-check("06.2", my_token_entropy)
+# %% nbgrader={"grade": true, "grade_id": "nb06-q4-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("06.4", my_token_entropy)
 
 # %% [markdown]
-# **Exercise 06.3.** Diversity of replies: how many different n-grams there are. As a
+# **Exercise 06.5** · ★★ · 20 minutes · `hint("06.5")`
+#
+# Diversity of replies: how many different n-grams there are. As a
 # share of all n-grams that falls with length, whatever is said. Divide instead by how
 # many different ones there would be, were all $C$ of them drawn at random among
 # $M = V^n$: $M \, [1 - (1 - 1/M)^C]$.
 
 
-# %% nbgrader={"grade": false, "grade_id": "nb06-q3", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb06-q5", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_adjusted_distinct(replies, n, vocabulary):
     """Lists of tokens to one number; no n-gram reaches from one reply to the next."""
     ### BEGIN SOLUTION
@@ -709,8 +802,8 @@ def my_adjusted_distinct(replies, n, vocabulary):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb06-q3-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-check("06.3", my_adjusted_distinct)
+# %% nbgrader={"grade": true, "grade_id": "nb06-q5-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("06.5", my_adjusted_distinct)
 
 # %% [markdown]
 # *Per input*: how much several replies to one request differ. *Across inputs*: how much

@@ -50,7 +50,7 @@ from alignlab.calibration import (
 from alignlab.chapters.calibration import analysis, artifacts, figures, tuning
 from alignlab.chapters.calibration import runs as arms
 from alignlab.chapters.calibration.artifacts import EXPOSURES, read_answers
-from alignlab.course import check
+from alignlab.course import check, hint
 from alignlab.evaluation.intervals import reading, t_interval
 from alignlab.models.base import is_shipped, use_device
 from alignlab.models.options import option_log_probs
@@ -76,6 +76,12 @@ taught = dict(
     answer_steps=settings.answer_steps,
     limit=settings.limit,
 )
+
+# %% [markdown]
+# All policies are trained here, side by side; what was trained before is read from the
+# cache. The exercises need none of it and can be done first.
+
+# %%
 rows = arms.stages(
     seeds=run.seeds,
     betas=settings.betas,
@@ -229,7 +235,9 @@ runs.say(
 # $$\mathrm{ECE} = \sum_b \frac{n_b}{n} \, \lvert \text{accuracy}_b -
 # \text{confidence}_b \rvert .$$
 #
-# **Exercise 07.1.** Write it, with $B$ bins of equal width: bin $b$ is
+# **Exercise 07.1** · ★★★ · 25 minutes · `hint("07.1")`
+#
+# Write it, with $B$ bins of equal width: bin $b$ is
 # $(b/B, (b+1)/B]$, and the first also holds 0.
 
 
@@ -397,7 +405,9 @@ runs.say(
 #
 # $$\pi^*_k \propto \pi_{0,k} \, e^{p_k / \beta}.$$
 #
-# **Exercise 07.2.** Write it, for a policy that believes what it says: $\pi_0 = p$.
+# **Exercise 07.2** · ★ · 10 minutes · `hint("07.2")`
+#
+# Write it, for a policy that believes what it says: $\pi_0 = p$.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb07-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -438,7 +448,9 @@ runs.say(
 #
 # both distributions among the options.
 #
-# **Exercise 07.3.** Write the loss. It trains the policy two cells below.
+# **Exercise 07.3** · ★★ · 20 minutes · `hint("07.3")`
+#
+# Write the loss. It trains the policy two cells below.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb07-q3", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -457,21 +469,26 @@ def my_reward_loss(log_probs, reward, reference, beta):
 check("07.3", my_reward_loss)
 
 # %%
-if is_shipped(settings.model):
-    beta, n_steps = 0.1, 40 if profile != "smoke" else 2
-    policy, tokenizer = artifacts.taught_policy(seed=run.seeds[0], **taught)
-    lesson, exam = (
-        artifacts.draw_items(splits, 1, run.seeds[0], kinds="contested")
-        for splits in (("train",), artifacts.HELD_OUT)
+n_steps = 40 if profile != "smoke" else 2
+known = settings.model if is_shipped(settings.model) else "300k"  # what it has read
+lesson, exam = (
+    artifacts.draw_items(splits, 1, run.seeds[0], kinds="contested")
+    for splits in (("train",), artifacts.HELD_OUT)
+)
+
+
+def option_log_probs_after(steps, beta=0.1):
+    """What your loss makes of the policy: log-probabilities of the exam's options."""
+    policy, tokenizer = artifacts.taught_policy(
+        seed=run.seeds[0], **taught | {"base": known}
     )
-    before = np.array(artifacts.ask(policy, tokenizer, exam)["log_probs"])
     reference = artifacts.ask(policy, tokenizer, lesson)["log_probs"]
     batches = tuning.option_batches(tokenizer, lesson, reference, run.seeds[0])
     optimizer = torch.optim.AdamW(
-        policy.parameters(), lr=rate("options", settings.model), weight_decay=0
+        policy.parameters(), lr=rate("options", known), weight_decay=0
     )
     policy.train()
-    for _ in range(n_steps):
+    for _ in range(steps):
         batch = next(batches)
         log_probs = option_log_probs(policy, batch).float().view(-1, tuning.OPTIONS)
         loss = my_reward_loss(log_probs, batch["reward"], batch["reference"], beta)
@@ -480,7 +497,12 @@ if is_shipped(settings.model):
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimizer.step()
     policy.eval()
-    after = np.array(artifacts.ask(policy, tokenizer, exam)["log_probs"])
+    return np.array(artifacts.ask(policy, tokenizer, exam)["log_probs"])
+
+
+if is_shipped(settings.model):
+    beta = 0.1
+    before, after = option_log_probs_after(0), option_log_probs_after(n_steps, beta)
     surer = [
         analysis.between_two(read_answers({"log_probs": x, **artifacts.labels(exam)}))
         for x in (before, after)
@@ -500,6 +522,83 @@ if is_shipped(settings.model):
     )
 else:
     runs.say("Which texts disagreed is not known of this model: nothing is shown.")
+
+# %% [markdown]
+# **Experiment 07.4** · ★★ · 20 minutes · `hint("07.4")`
+#
+# Who pays more for distance stays closer, and less sure?
+# `option_log_probs_after(n_steps, beta)` trains with your loss and gives the
+# log-probabilities of four options for every item of the exam. **Write down a
+# prediction first:** from a low β to a high one, does the mean confidence (the largest
+# of the four probabilities, once they sum to 1) rise, fall, or stay? Then measure it at
+# three values of β or more, between 0.01 and 10.
+#
+# Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
+# `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
+# nothing), `settings` from low to high, `measured` (a row for each of them, a number
+# for each item: its confidence), `difference` (the mean of the last row less the first)
+# and `error` (its standard error).
+
+# %% nbgrader={"grade": false, "grade_id": "nb07-q4", "locked": false, "schema_version": 3, "solution": true, "task": false}
+my_report = None
+### BEGIN SOLUTION
+prediction = "falls"  # written down before the run
+tried, found = [0.05, 0.3, 2.0], []
+for price in tried:
+    log_probs = torch.tensor(option_log_probs_after(n_steps, price))
+    found.append(log_probs.softmax(dim=1).max(dim=1).values)
+change = found[-1] - found[0]
+error = change.std() / len(change) ** 0.5
+my_report = {
+    "prediction": prediction,
+    "settings": tried,
+    "measured": found,
+    "difference": change.mean(),
+    "error": error,
+    "outcome": "stays"
+    if abs(change.mean()) <= 2 * error
+    else "rises"
+    if change.mean() > 0
+    else "falls",
+}
+### END SOLUTION
+
+# %% nbgrader={"grade": true, "grade_id": "nb07-q4-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+check("07.4", my_report)
+
+# %%
+runs.say(
+    "From β = {low:g} to {high:g} the mean confidence on {n} contested facts changes by "
+    "{difference:+.3f} (standard error {error:.4f}): it {outcome}.",
+    low=my_report["settings"][0],
+    high=my_report["settings"][-1],
+    n=len(my_report["measured"][0]),
+    difference=float(my_report["difference"]),
+    error=float(my_report["error"]),
+    outcome=my_report["outcome"],
+)
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "nb07-q5", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": true}
+# **Interpretation 07.5** · ★★ · 15 minutes · `hint("07.5")`
+#
+# *Answer in about five sentences, in the cell below.* Nobody told the policy anything
+# false: the reward of an option is exactly how probable it is to be right. Why does it
+# become surer than it is right all the same, and what has β to do with it? How far is
+# your run from what the closed form says for its lowest β? Which reward would not do
+# this, and why?
+#
+# <!-- === BEGIN MARK SCHEME === -->
+# *Rubric.* **1 point:** the expected reward is linear in the probabilities, so the most
+# is earned by saying the likelier option always; β is what that costs (with the change
+# that was measured and its error). **1 point:** the closed form of 07.2 is put to use
+# with the β of the run, $p e^{p/\beta}/Z$, and the run is said to be short of it, or
+# not, with a reason (few steps). **1 point:** a proper score, such as log loss or the
+# Brier score: it is best at what one believes. "A smaller reward" alone is a higher β
+# and earns half a point.
+# <!-- === END MARK SCHEME === -->
+
+# %% [markdown]
+# *Your answer:*
 
 # %% [markdown]
 # *Break it.* Leave the KL out (β = 0), or turn its sign; give `reward` the place of the

@@ -48,6 +48,7 @@ from alignlab.chapters.calibration import artifacts
 from alignlab.chapters.calibration.artifacts import read_answers
 from alignlab.chapters.recalibration import (
     analysis,
+    experiments,
     figures,
     models,
     models_analysis,
@@ -58,7 +59,7 @@ from alignlab.chapters.recalibration import (
     stated_ways,
 )
 from alignlab.chapters.recalibration import runs as arms
-from alignlab.course import check
+from alignlab.course import check, hint
 from alignlab.evaluation.intervals import reading, t_interval
 from alignlab.models.base import is_shipped, load_base, use_device
 from alignlab.models.sampler import complete
@@ -74,6 +75,12 @@ use_style()
 run = runs.start("08_recalibration", profile, seed, device, out_dir)
 use_device(device)
 settings = run.settings
+
+# %% [markdown]
+# All policies are trained here, side by side; what was trained before is read from the
+# cache. The exercises need none of it and can be done first.
+
+# %%
 rows = arms.policies(
     seeds=run.seeds,
     steps=settings.steps,
@@ -141,7 +148,9 @@ runs.say(
 #
 # $T > 1$ makes less sure. The order of the options stays, and so does every answer.
 #
-# **Exercise 08.1.** Write the loss that is minimised.
+# **Exercise 08.1** · ★ · 10 minutes · `hint("08.1")`
+#
+# Write the loss that is minimised.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb08-q1", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -155,6 +164,85 @@ def my_scaled_nll(logits, labels, temperature):
 
 # %% nbgrader={"grade": true, "grade_id": "nb08-q1-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
 check("08.1", my_scaled_nll)
+
+# %% [markdown]
+# **Experiment 08.2** · ★ · 20 minutes · `hint("08.2")`
+#
+# Which is worse, to be four times too sure or four times too unsure?
+# `experiments.base_answers()` has the logits that a small base model gives to four
+# options of 200 facts, (200, 4), and which of them are right. **Write down a prediction
+# first:** from T = 1/4 to T = 4, does its mean log loss rise, fall, or stay? Then
+# compute with your function the loss of every item, at 1/4, at 4, and at one or more
+# temperatures between them.
+#
+# Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
+# `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
+# nothing), `settings` from low to high, `measured` (a row for each of them, a number
+# for each item: its loss), `difference` (the mean of the last row less the first) and
+# `error` (its standard error).
+
+# %% nbgrader={"grade": false, "grade_id": "nb08-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
+my_report = None
+### BEGIN SOLUTION
+prediction = "rises"  # written down before the run
+z, y = experiments.base_answers()
+tried, found = [0.25, 1.0, 4.0], []
+for t in tried:
+    each = [my_scaled_nll(z[i : i + 1], y[i : i + 1], t) for i in range(len(y))]
+    found.append(torch.stack(each))
+change = found[-1] - found[0]
+error = change.std() / len(change) ** 0.5
+my_report = {
+    "prediction": prediction,
+    "settings": tried,
+    "measured": found,
+    "difference": change.mean(),
+    "error": error,
+    "outcome": "stays"
+    if abs(change.mean()) <= 2 * error
+    else "rises"
+    if change.mean() > 0
+    else "falls",
+}
+### END SOLUTION
+
+# %% nbgrader={"grade": true, "grade_id": "nb08-q2-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+check("08.2", my_report)
+
+# %%
+means = [float(np.mean(np.asarray(row))) for row in my_report["measured"]]
+runs.say(
+    "At T = {ts} the mean log loss is {means} nats (saying 25% of each option: 1.39). "
+    "From the first to the last that is {difference:+.2f} (standard error {error:.2f}): "
+    "it {outcome}.",
+    ts=", ".join(f"{t:g}" for t in my_report["settings"]),
+    means=", ".join(f"{mean:.2f}" for mean in means),
+    difference=float(my_report["difference"]),
+    error=float(my_report["error"]),
+    outcome=my_report["outcome"],
+)
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "nb08-q3", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": true}
+# **Interpretation 08.3** · ★★ · 15 minutes · `hint("08.3")`
+#
+# *Answer in about five sentences, in the cell below.* Which of the two mistakes costs
+# more, and of which items does that cost come? Would the Brier score give the same
+# answer? You have to choose a temperature for a model about which you know nothing: on
+# which side of the truth would you rather err, and would that change if wrong answers
+# cost nothing?
+#
+# <!-- === BEGIN MARK SCHEME === -->
+# *Rubric.* **1 point:** the two losses are compared with their numbers; the loss at 1/4
+# comes from few items that are sure and wrong, each of which costs about four times
+# what it cost at 1, without a limit, while at 4 it costs about a quarter. **1 point:**
+# the Brier score of an item is at most 2, so sure and wrong items count for less and
+# the two sides are closer. **1 point:** a choice that follows (rather unsure, under log
+# loss), and that it depends on costs: where wrong answers cost nothing one always
+# answers, and the temperature, which keeps the order, changes no answer.
+# <!-- === END MARK SCHEME === -->
+
+# %% [markdown]
+# *Your answer:*
 
 # %% [markdown]
 # Now find T with it, and beside it the T that the *Brier score* chooses, the squared
@@ -553,15 +641,22 @@ runs.say(
 #   $g_i = (c_i - r_i) / n_i$, and $n_i$ how many of the batch are right (or wrong) as
 #   $i$ is. The loss is $-\log p_y + \lambda\, \mathrm{MMCE}$ with $\lambda = 2$.
 #
-# **Write one yourself**: focal loss, from logits to a mean over the items.
+# **Exercise 08.4** · ★★ · 15 minutes · `hint("08.4")`
+#
+# Write one yourself: focal loss, from logits to a mean over the items.
 
 
-# %%
+# %% nbgrader={"grade": false, "grade_id": "nb08-q4", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_focal(logits, labels, gamma):
     """(N, K), (N,) and a number to one number: nats per item."""
+    ### BEGIN SOLUTION
     log_p = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
     return -((1 - log_p.exp()) ** gamma * log_p).mean()
+    ### END SOLUTION
 
+
+# %% nbgrader={"grade": true, "grade_id": "nb08-q4-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+check("08.4", my_focal)
 
 # %% [markdown]
 # And train with it. This is the whole loop: a small base model, a few questions, a
@@ -962,16 +1057,23 @@ runs.say(
 )
 
 # %% [markdown]
-# **Your turn.** Write that reward. It trains the small policy below: five questions,
-# which it gets right with the probabilities in `chances` if it tries; it chooses a
-# digit, and whether to try or to be wrong on purpose.
+# **Exercise 08.5** · ★ · 5 minutes · `hint("08.5")`
+#
+# Write that reward. It trains the small policy below: five questions, which it gets
+# right with the probabilities in `chances` if it tries; it chooses a digit, and whether
+# to try or to be wrong on purpose.
 
 
-# %%
+# %% nbgrader={"grade": false, "grade_id": "nb08-q5", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_reward(right, confidence, weight):
     """(N,) of 0 and 1, (N,) of probabilities and a number to (N,) rewards."""
+    ### BEGIN SOLUTION
     return right - weight * (confidence - right) ** 2
+    ### END SOLUTION
 
+
+# %% nbgrader={"grade": true, "grade_id": "nb08-q5-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("08.5", my_reward)
 
 # %%
 chances = torch.tensor([0.0, 1 / 3, 5 / 9, 7 / 9, 1.0])
@@ -1432,10 +1534,12 @@ runs.say(
 # Who is allowed to say “I do not know” answers the surest questions first. *Risk* is the
 # share of wrong answers among those that were given, *coverage* the share that was.
 #
-# **Exercise 08.2.** Write the risks at coverages 1/N, 2/N, …, 1.
+# **Exercise 08.6** · ★★ · 15 minutes · `hint("08.6")`
+#
+# Write the risks at coverages 1/N, 2/N, …, 1.
 
 
-# %% nbgrader={"grade": false, "grade_id": "nb08-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": false, "grade_id": "nb08-q6", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def my_risks(confidence, correct):
     """(N,) confidences and (N,) 0 or 1, to (N,): the risk of answering the k surest."""
     ### BEGIN SOLUTION
@@ -1447,8 +1551,8 @@ def my_risks(confidence, correct):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": true, "grade_id": "nb08-q2-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-check("08.2", my_risks)
+# %% nbgrader={"grade": true, "grade_id": "nb08-q6-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+check("08.6", my_risks)
 
 # %%
 curves = {

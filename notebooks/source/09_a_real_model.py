@@ -45,12 +45,14 @@ from alignlab import runs
 from alignlab.chapters.a_real_model import (
     analysis,
     exams,
+    experiments,
     figures,
     reviews,
     training,
 )
 from alignlab.chapters.a_real_model import runs as arms
-from alignlab.course import check
+from alignlab.chapters.instruction_tuning.experiments import statement_log_probs
+from alignlab.course import check, hint
 from alignlab.evaluation.intervals import reading
 from alignlab.models.base import load_base, use_device
 from alignlab.models.positions import completion_log_probs
@@ -198,7 +200,9 @@ runs.say(
 #
 # and trains only those. $B$ begins at 0.
 #
-# **Exercise 09.1.** Write the layer's output.
+# **Exercise 09.1** · ★ · 10 minutes · `hint("09.1")`
+#
+# Write the layer's output.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb09-q1", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -355,7 +359,9 @@ runs.say(
 # %% [markdown]
 # An adapter costs two thin products at every layer. Once trained it can be folded in.
 #
-# **Exercise 09.2.** Write the weight of one plain layer that gives the same output.
+# **Exercise 09.2** · ★★ · 10 minutes · `hint("09.2")`
+#
+# Write the weight of one plain layer that gives the same output.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb09-q2", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -392,6 +398,87 @@ runs.say(
     gap=gap,
     verdict="rounding" if gap < 1e-2 else "**more than rounding**",
 )
+
+# %% [markdown]
+# **Experiment 09.3** · ★★ · 20 minutes · `hint("09.3")`
+#
+# An adapter of rank $r$ can hold an update of rank $r$ and no other. How much of a
+# training of *all* weights is that? `experiments.with_adapters(rank, my_merged_weight)`
+# gives the small model of the series as it was before the last phase of its
+# pretraining, with the part of that rank of what the phase did to each linear layer (64
+# is all of it), and its tokenizer. **Write down a prediction first:** from rank 0 to a
+# higher one, does the mean log-probability of statements that it has read rise, fall,
+# or stay? Then measure it with `statement_log_probs(model, tokenizer)` at rank 0 and at
+# two ranks or more.
+#
+# Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
+# `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
+# nothing), `settings` from low to high, `measured` (a row for each of them, a number
+# for each statement), `difference` (the mean of the last row less the first) and
+# `error` (its standard error).
+
+# %% nbgrader={"grade": false, "grade_id": "nb09-q3", "locked": false, "schema_version": 3, "solution": true, "task": false}
+my_report = None
+### BEGIN SOLUTION
+prediction = "rises"  # written down before the run
+tried, found = [0, 2, 8, 32, 64], []
+for rank in tried:
+    learner, words_of = experiments.with_adapters(rank, my_merged_weight)
+    found.append(statement_log_probs(learner, words_of))
+change = found[-1] - found[0]
+error = change.std() / len(change) ** 0.5
+my_report = {
+    "prediction": prediction,
+    "settings": tried,
+    "measured": found,
+    "difference": change.mean(),
+    "error": error,
+    "outcome": "stays"
+    if abs(change.mean()) <= 2 * error
+    else "rises"
+    if change.mean() > 0
+    else "falls",
+}
+### END SOLUTION
+
+# %% nbgrader={"grade": true, "grade_id": "nb09-q3-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+check("09.3", my_report)
+
+# %%
+means = [float(np.mean(np.asarray(row))) for row in my_report["measured"]]
+runs.say(
+    "At rank {ranks} the mean log-probability of a statement's tokens is {means} nats. "
+    "From the first to the last that is {difference:+.3f} (standard error {error:.3f}): "
+    "it {outcome}.",
+    ranks=", ".join(f"{rank:g}" for rank in my_report["settings"]),
+    means=", ".join(f"{mean:.3f}" for mean in means),
+    difference=float(my_report["difference"]),
+    error=float(my_report["error"]),
+    outcome=my_report["outcome"],
+)
+
+# %% [markdown] nbgrader={"grade": false, "grade_id": "nb09-q4", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": true}
+# **Interpretation 09.4** · ★★★ · 15 minutes · `hint("09.4")`
+#
+# *Answer in about five sentences, in the cell below.* What share of the way from rank 0
+# to rank 64 has rank 8 gone, and how many numbers does it hold beside those of the full
+# layers? The embeddings and norms stayed as they were before the phase: what might that
+# do to your measurement? Would an adapter of rank 8 that is *trained* on the same texts
+# do better or worse than this one, and why?
+#
+# <!-- === BEGIN MARK SCHEME === -->
+# *Rubric.* **1 point:** the share is computed from the means of the run (with an error,
+# or with the remark that it is a ratio of small differences), and set beside the share
+# of the numbers: r (in + out) against in × out. **1 point:** layers that were trained
+# together are pulled apart: linear layers that fit new embeddings meet old ones, so
+# that even rank 64 is not the trained model, and the measured gain is a lower bound (or
+# even a loss). **1 point:** better: the best part of rank r of a matrix keeps its
+# largest singular values, which is not what lowers the loss most; training looks for
+# that directly. Half a point for "worse" with a reason that could be tested.
+# <!-- === END MARK SCHEME === -->
+
+# %% [markdown]
+# *Your answer:*
 
 # %% [markdown]
 # ## 3 · SFT to a style

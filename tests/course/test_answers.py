@@ -7,9 +7,10 @@ from importlib import import_module
 import pytest
 
 from alignlab.course.checks import all_exercises, grade
-from alignlab.course.exercise import Exercise
+from alignlab.course.exercise import Exercise, Interpretation
 
-CHAPTERS = [import_module(f"tests.course.answers.ch{n:02d}") for n in range(10)]
+NAMES = [*(f"ch{n:02d}" for n in range(10)), "experiments"]
+CHAPTERS = [import_module(f"tests.course.answers.{name}") for name in NAMES]
 RIGHT = {number: table for c in CHAPTERS for number, table in c.RIGHT.items()}
 WRONG = {number: table for c in CHAPTERS for number, table in c.WRONG.items()}
 UNNAMED = "not the right values"  # what a message begins with that names no mistake
@@ -19,6 +20,15 @@ STYLES, MUTANTS, NAMED = 6, 15, 0.9
 def mutants(number: str) -> list:
     """The wrong answers to an exercise, each with what its message begins with."""
     return [(name, x) for name, answers in WRONG[number].items() for x in answers]
+
+
+def checked() -> dict[str, object]:
+    """The exercises that a program can check."""
+    return {
+        number: task
+        for number, task in all_exercises().items()
+        if not isinstance(task, Interpretation)
+    }
 
 
 def known_mistakes(task: Exercise) -> set[str]:
@@ -48,7 +58,9 @@ def test_wrong_answers_fail_under_the_name_of_their_mistake(number):
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("number", WRONG)
+@pytest.mark.parametrize(
+    "number", [n for n, task in checked().items() if isinstance(task, Exercise)]
+)
 def test_every_known_mistake_has_a_wrong_answer_that_makes_it(number):
     untested = {
         known
@@ -61,7 +73,7 @@ def test_every_known_mistake_has_a_wrong_answer_that_makes_it(number):
 def test_the_shares_that_are_accepted_rejected_and_named():
     """Read them with ``pytest -s``."""
     rows = []
-    for number in all_exercises():
+    for number in checked():
         wrong = mutants(number)
         named = sum(name != UNNAMED for name, _ in wrong)
         rows.append((number, len(RIGHT[number]), len(wrong), named))
@@ -74,4 +86,4 @@ def test_the_shares_that_are_accepted_rejected_and_named():
 
 
 def test_every_exercise_has_its_tables():
-    assert set(RIGHT) == set(WRONG) == set(all_exercises())
+    assert set(RIGHT) == set(WRONG) == set(checked())

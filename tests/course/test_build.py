@@ -162,6 +162,43 @@ def test_metadata_given_in_full_is_kept(folder):
     }  # fmt: skip
 
 
+TASK = (
+    '{"grade": false, "grade_id": "nb03-q4", "locked": true, "points": 3, '
+    '"schema_version": 3, "solution": false, "task": true}'
+)
+QUESTION = f"""# %% [markdown] nbgrader={TASK}
+# Why?
+#
+# <!-- === BEGIN MARK SCHEME === -->
+# One point for a reason.
+# <!-- === END MARK SCHEME === -->
+#
+# Answer below.
+
+"""
+
+
+def test_rubrics_are_shown_with_the_solutions_only(folder):
+    rewrite(folder, "# %%\n### BEGIN", QUESTION + "# %%\n### BEGIN")
+    build_all(folder)
+    assert "One point for a reason" in complete(folder).cells[6].source
+    question = exercise(folder).cells[6]
+    assert question.source == "Why?\n\n\nAnswer below."
+    assert question.metadata.nbgrader.task and question.metadata.nbgrader.points == 3
+
+
+def test_rubrics_are_cleared_as_nbgrader_does(folder):
+    nbgrader = pytest.importorskip("nbgrader.preprocessors")
+    pytest.importorskip("nbgrader.nbgraderformat")
+    rewrite(folder, "# %%\n### BEGIN", QUESTION + "# %%\n### BEGIN")
+    notebook = read_source(folder / "source/03_reward.py")
+    theirs, _ = nbgrader.ClearMarkScheme().preprocess(
+        nbformat.from_dict(notebook), {"nbgrader": {"student": ""}}
+    )
+    ours = student_version(read_source(folder / "source/03_reward.py"))
+    assert ours.cells[6].source == theirs.cells[6].source.rstrip()
+
+
 def test_ids_are_stable_and_unique(folder):
     before = [cell.id for cell in read_source(folder / "source/03_reward.py").cells]
     assert len(set(before)) == len(before)
@@ -239,6 +276,7 @@ def test_lint_names_what_every_notebook_must_have(folder, old, new, said):
         ("    ### END SOLUTION\n\n\n", "\n", "do not pair up in the cell that begins"),
         ("### BEGIN SOLUTION\nanswer", "answer", "do not pair up"),
         ('grade_id="nb03-check2"', 'grade_id="nb03-q2"', "grade_id 'nb03-q2'"),
+        ("# Text.", "# BEGIN MARK SCHEME", "has no beginning or no end"),
     ],
 )
 def test_a_source_that_cannot_be_built_is_named(folder, old, new, said):

@@ -9,7 +9,7 @@ from importlib import import_module
 
 import pytest
 
-from alignlab.course import check
+from alignlab.course import check, hint
 from alignlab.course.checks import (
     CheckFailed,
     CheckResult,
@@ -17,10 +17,13 @@ from alignlab.course.checks import (
     find_exercise,
     grade,
 )
+from alignlab.course.exercise import Exercise, Interpretation
 from alignlab.course.running import place_of
 from alignlab.errors import AlignlabError
 from alignlab.objectives import sft_loss
 from alignlab.runs.profiles import chapter_folders
+
+FUNCTIONS = {n: t for n, t in all_exercises().items() if isinstance(t, Exercise)}
 
 
 def pick(table, ids):
@@ -51,11 +54,11 @@ def test_a_failed_check_raises_an_assertion_error_that_says_why():
 def test_the_score_is_the_share_of_cases_that_are_right():
     # Wrong where the first token is masked in, right in the three other cases, and the
     # gradient is not asked for before the values are right.
-    result = grade("01.3", lambda z, x, m: total(z, x, m) / m.sum())
+    result = grade("01.2", lambda z, x, m: total(z, x, m) / m.sum())
     assert (result.right, result.cases, result.score) == (3, 5, 3 / 5)
-    assert grade("01.3", lambda z, x, m: loss_of(z, x, m).item()).score == 4 / 5
-    assert grade("01.3", loss_of).score == 1
-    assert grade("01.3", sft_loss).score == 0  # right, but not the reader's own
+    assert grade("01.2", lambda z, x, m: loss_of(z, x, m).item()).score == 4 / 5
+    assert grade("01.2", loss_of).score == 1
+    assert grade("01.2", sft_loss).score == 0  # right, but not the reader's own
 
 
 def test_an_exception_is_told_with_its_line_and_the_shapes():
@@ -66,7 +69,7 @@ def test_an_exception_is_told_with_its_line_and_the_shapes():
 
 
 def test_an_exception_names_small_arguments_by_value():
-    message = grade("01.2", lambda sizes: sizes).message
+    message = grade("01.5", lambda sizes: sizes).message
     assert "raised TypeError" in message and "'poems': 12" in message
     assert message.endswith("temperature 2.0")
 
@@ -89,7 +92,7 @@ def test_an_interrupt_is_not_an_answer():
 def test_an_unknown_exercise_is_an_error_with_suggestions(wrong, near):
     with pytest.raises(AlignlabError, match=f'"{near}"') as caught:
         check(wrong, log_probs)
-    assert "01.2" in caught.value.remedy
+    assert "01.5" in caught.value.remedy
     with pytest.raises(AlignlabError, match="no exercise 7"):
         check(7, log_probs)
 
@@ -137,6 +140,35 @@ def test_the_exercises_of_every_chapter_are_found_by_their_number():
         assert {name[:2] for name in module.EXERCISES} == {number}
 
 
+# --- Hints ------------------------------------------------------------------------
+
+
+def test_hints_are_uncovered_one_at_a_time():
+    first, second = hint("00.2"), hint("00.2", 2)
+    assert repr(first).startswith("Hint 1 of 3, 00.2: What does a small temperature")
+    assert repr(first).endswith('Next: hint("00.2", 2)')
+    assert second.text != first.text and "Next" not in repr(hint("00.2", 3))
+    assert "<code>" in hint("00.2", 3)._repr_html_()
+    for missing in (0, 4, "2"):
+        with pytest.raises(AlignlabError, match="no hint") as caught:
+            hint("00.2", missing)
+        assert "It has 3" in caught.value.remedy
+
+
+def test_a_wrong_answer_is_told_the_first_hint_only():
+    result = grade("00.1", lambda z, x: -log_probs(z, x))
+    assert result.hint == f'{hint("00.1").text} (More: `hint("00.1", 2)`.)'
+
+
+def test_an_interpretation_has_hints_and_no_check():
+    questions = [n for n, t in all_exercises().items() if isinstance(t, Interpretation)]
+    assert len(questions) == len(chapter_folders())
+    for number in questions:
+        assert hint(number).text
+        with pytest.raises(AlignlabError, match="a person reads it"):
+            check(number, "my answer")
+
+
 # --- What a message is made of ----------------------------------------------------
 
 
@@ -144,7 +176,7 @@ def stub(*args):
     raise NotImplementedError()
 
 
-@pytest.mark.parametrize("number", all_exercises())
+@pytest.mark.parametrize("number", FUNCTIONS)
 def test_an_exercise_that_is_not_answered_says_what_to_write(number):
     result = grade(number, stub)
     assert result.message.startswith("not answered yet: write my_")
@@ -154,7 +186,7 @@ def test_an_exercise_that_is_not_answered_says_what_to_write(number):
 def test_the_cases_tell_every_two_known_mistakes_apart():
     """No two known mistakes of an exercise give the same outputs wherever both show."""
     alike = []
-    for number, task in all_exercises().items():
+    for number, task in FUNCTIONS.items():
         tables = [task.mistakes(case) for case in task.cases()]
         names = dict.fromkeys(name for table in tables for name in table)
         for one, other in itertools.combinations(names, 2):
@@ -164,9 +196,9 @@ def test_the_cases_tell_every_two_known_mistakes_apart():
     assert not alike
 
 
-@pytest.mark.parametrize("number", all_exercises())
+@pytest.mark.parametrize("number", FUNCTIONS)
 def test_the_library_functions_that_an_answer_may_not_call_are_there(number):
-    for name in all_exercises()[number].library:
+    for name in FUNCTIONS[number].library:
         module, _, function = name.rpartition(".")
         code = inspect.unwrap(getattr(import_module(module), function)).__code__
         assert (code.co_filename, code.co_name) == place_of(name)

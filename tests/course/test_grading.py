@@ -33,7 +33,7 @@ def test_a_right_answer_takes_its_own_helpers_along():
         print("a line of the answer's own")
         return torch.exp(total(log_probs * mask))
 
-    result = grading.check("02.1", confidence)
+    result = grading.check("02.2", confidence)
     assert result["passed"] and result["score"] == 1
     assert result["right"] == result["cases"] == 3
 
@@ -48,18 +48,18 @@ def test_what_a_notebook_redefines_gains_nothing(monkeypatch):
     monkeypatch.setattr(torch, "allclose", lambda *args, **kwargs: True)
     monkeypatch.setattr(torch.Tensor, "__le__", lambda *args: torch.tensor(True))
     with pytest.raises(AssertionError, match="exercise 02.1: prompt and padding count"):
-        afresh()["check"]("02.1", wrong)
+        afresh()["check"]("02.2", wrong)
 
 
 def test_partial_credit_is_the_share_of_cases():
     def first_row_only(log_probs, mask):
         return (log_probs * mask)[:1].sum(1).exp().expand(len(mask))
 
-    assert grading.grade("02.1", first_row_only)["score"] == pytest.approx(1 / 3)
+    assert grading.grade("02.2", first_row_only)["score"] == pytest.approx(1 / 3)
 
 
 def test_an_answer_that_ends_python_is_a_failure():
-    result = grading.grade("02.1", lambda *args: os.abort())
+    result = grading.grade("02.2", lambda *args: os.abort())
     assert not result["passed"]
     assert result["message"] == "ended the Python that ran it (exit code -6)"
 
@@ -73,7 +73,7 @@ def test_an_answer_that_cannot_be_interrupted_is_killed():
             except BaseException:
                 continue
 
-    result = grading.grade("02.1", forever, seconds=1)
+    result = grading.grade("02.2", forever, seconds=1)
     assert result["message"] == "takes longer than 1 seconds"
 
 
@@ -84,5 +84,5 @@ def test_an_unknown_exercise_is_named():
 
 def test_an_answer_that_cannot_be_pickled_says_so():
     frozen = sys._getframe()
-    result = grading.grade("02.1", lambda *args: frozen)
+    result = grading.grade("02.2", lambda *args: frozen)
     assert result["message"].startswith("cannot be taken out of the notebook")

@@ -22,7 +22,7 @@ def confidence(log_probs, mask):
 
 
 def message_of(answer) -> str:
-    result = grade("02.1", answer)
+    result = grade("02.2", answer)
     assert not result.passed
     assert len(result.message) < SHORT
     return result.message
@@ -75,14 +75,14 @@ def test_an_answer_without_an_end_is_stopped(answer, monkeypatch):
 
 def test_an_alarm_of_somebody_else_is_put_back():
     before = signal.getsignal(signal.SIGALRM)
-    assert grade("02.1", confidence).passed
+    assert grade("02.2", confidence).passed
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_answers_are_checked_in_other_threads_too():
     results = []
-    thread = threading.Thread(target=lambda: results.append(grade("02.1", confidence)))
+    thread = threading.Thread(target=lambda: results.append(grade("02.2", confidence)))
     thread.start()
     thread.join()
     assert results[0].passed
@@ -127,7 +127,7 @@ def test_a_flood_of_print_is_cut_and_a_few_lines_are_not(capsys):
         print("looking at", len(mask), "rows")
         return confidence(log_probs, mask)
 
-    assert grade("02.1", answer).passed
+    assert grade("02.2", answer).passed
     assert capsys.readouterr().out.startswith("looking at 3 rows\n")
 
     def flood(log_probs, mask):
@@ -135,7 +135,7 @@ def test_a_flood_of_print_is_cut_and_a_few_lines_are_not(capsys):
         print("y" * 100_000, file=sys.stderr)
         return confidence(log_probs, mask)
 
-    assert grade("02.1", flood).passed
+    assert grade("02.2", flood).passed
     shown = capsys.readouterr()
     for text in shown:
         assert len(text) < running.PRINTED + 100
@@ -204,7 +204,7 @@ def test_a_profiler_goes_on_after_the_check():
     seen = []
     sys.setprofile(lambda *args: seen.append(args[1]))
     try:
-        grade("02.1", confidence)
+        grade("02.2", confidence)
         after = sys.getprofile()
     finally:
         sys.setprofile(None)
@@ -220,4 +220,4 @@ def test_an_answer_that_takes_float32_only_is_given_it():
 
     with pytest.raises(RuntimeError):
         answer(torch.ones(1, 2).double(), torch.ones(1, 2))
-    assert grade("02.1", answer).passed
+    assert grade("02.2", answer).passed

@@ -117,8 +117,19 @@ EXERCISES: dict[str, Exercise] = {
         _read_output,
         _output_mistakes,
         "the same output as the library's `lora_output`",
-        "`x @ weight.T` is the frozen layer; the adapter goes down to rank r and up "
-        "again, and counts alpha / r.",
+        hints=(
+            (
+                "Follow the shapes: x has `in` numbers in its last dimension, the "
+                "adapter squeezes them into r. Which matrix comes first, and which "
+                "way round?"
+            ),
+            (
+                "`x @ weight.T` is the frozen layer; the adapter goes down to rank "
+                "r and up again, and counts alpha / r."
+            ),
+        ),
+        minutes=10,
+        stars=1,
         library=("alignlab.chapters.a_real_model.lora.lora_output",),
         tensor_for="section 2 adds it up with other outputs and differentiates it",
     ),
@@ -128,7 +139,15 @@ EXERCISES: dict[str, Exercise] = {
         _read_merged,
         _merge_mistakes,
         "one plain layer that does what layer and adapter do",
-        "x Aᵀ Bᵀ = x (BA)ᵀ: which matrix added to W gives the same output?",
+        hints=(
+            (
+                "Write both outputs as x times one matrix. Which matrix is the "
+                "adapter's, and what is its shape?"
+            ),
+            "x Aᵀ Bᵀ = x (BA)ᵀ: which matrix added to W gives the same output?",
+        ),
+        minutes=10,
+        stars=2,
         library=("alignlab.chapters.a_real_model.lora.merged_weight",),
     ),
 }

@@ -241,8 +241,19 @@ EXERCISES: dict[str, Exercise] = {
         _read_tokens,
         _token_mistakes,
         "the same log-probabilities as `alignlab.objectives.token_log_probs`",
-        "the logits at t have seen tokens 0 to t and predict token t+1; normalise "
-        "them over the vocabulary, then pick that token's entry.",
+        hints=(
+            (
+                "Which logits have seen everything before token t, and not t "
+                "itself? Then what are the last logits of a row for, and what the "
+                "first token?"
+            ),
+            (
+                "The logits at t have seen tokens 0 to t and predict token t+1; "
+                "normalise them over the vocabulary, then pick that token's entry."
+            ),
+        ),
+        minutes=15,
+        stars=2,
         library=("alignlab.objectives.log_probs.token_log_probs",),
     ),
     "00.2": Exercise(
@@ -252,10 +263,25 @@ EXERCISES: dict[str, Exercise] = {
         _sample_mistakes,
         f"the frequencies of {3 * DRAWS:,} draws at each of three temperatures fit, "
         "and temperature 0 is greedy",
-        "a low temperature sharpens, a high one flattens, and 0 always takes the "
-        "likeliest token.",
-        _same_distribution,
-        _sample_follows_generator,
+        hints=(
+            (
+                "What does a small temperature do to the distance between the "
+                "likeliest logit and the others? And what is left in the limit, at "
+                "0, where nothing can be divided?"
+            ),
+            (
+                "A low temperature sharpens, a high one flattens, and 0 always "
+                "takes the likeliest token."
+            ),
+            (
+                "`(logits / temperature).softmax(-1)`, then one draw per row with "
+                "`torch.multinomial` and the generator; `argmax` at 0."
+            ),
+        ),
+        minutes=15,
+        stars=2,
+        agrees=_same_distribution,
+        also=_sample_follows_generator,
         library=("alignlab.models.sampler._choose",),
     ),
 }

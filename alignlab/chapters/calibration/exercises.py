@@ -385,9 +385,19 @@ EXERCISES: dict[str, Exercise] = {
         _read_ece,
         _ece_mistakes,
         "the same as `alignlab.calibration.expected_calibration_error`",
-        "bin b is (b/B, (b+1)/B], the first also holds 0. In each: mean confidence "
-        "less share that is right, its absolute value, weighted by the bin's share of "
-        "the items.",
+        hints=(
+            (
+                "Into which bin does a confidence of exactly 1/B go, by the "
+                "definition? And what does a bin without answers add?"
+            ),
+            (
+                "Bin b is (b/B, (b+1)/B], the first also holds 0. In each: mean "
+                "confidence less share that is right, its absolute value, weighted "
+                "by the bin's share of the items."
+            ),
+        ),
+        minutes=25,
+        stars=3,
         library=(
             "alignlab.calibration.metrics.expected_calibration_error",
             "alignlab.calibration.metrics.reliability_curve",
@@ -399,7 +409,18 @@ EXERCISES: dict[str, Exercise] = {
         _read_optimum,
         _optimum_mistakes,
         "the policy that earns most at this price of KL",
-        "multiply each probability by exp(p / β), then divide each row by its sum.",
+        hints=(
+            (
+                "First tilt each option by what it can expect to earn. Are rows "
+                "still probabilities then?"
+            ),
+            (
+                "Multiply each probability by exp(p / β), then divide each row by "
+                "its sum."
+            ),
+        ),
+        minutes=10,
+        stars=1,
         library=(
             "alignlab.evaluation.exact.optimal_policy",
             "alignlab.chapters.calibration.analysis.optimal_answers",
@@ -412,8 +433,18 @@ EXERCISES: dict[str, Exercise] = {
         _read_loss,
         _loss_mistakes,
         "the loss that the recorded policies are trained with",
-        "log_softmax both over the options; β times the sum of π (log π − log π₀) less "
-        "the sum of π r; then the mean over items.",
+        hints=(
+            (
+                "There is what is earned and what is paid, each a sum over options. "
+                "Over which options must both distributions sum to 1?"
+            ),
+            (
+                "Log_softmax both over the options; β times the sum of π (log π − "
+                "log π₀) less the sum of π r; then the mean over items."
+            ),
+        ),
+        minutes=20,
+        stars=2,
         also=_loss_teaches,
         library=("alignlab.chapters.calibration.tuning.reward_loss",),
     ),

@@ -242,7 +242,7 @@ def _dpo_teaches(answer: Callable) -> str:
     return gradient_fault(answer, mean_loss, _dpo_cases(), inputs)
 
 
-# --- 05.3: how hard each pair pulls -----------------------------------------------
+# --- 05.5: how hard each pair pulls -----------------------------------------------
 
 
 def _weight_cases() -> list[Case]:
@@ -347,7 +347,16 @@ EXERCISES: dict[str, Exercise] = {
         _optimum_mistakes,
         "the same policy as `alignlab.evaluation.exact.optimal_policy`, also where "
         "exp(r/β) would overflow",
-        "log π_ref + r/β, and a softmax: it divides by Z and cannot overflow.",
+        hints=(
+            (
+                "Take the logarithm of the formula: which of its terms differ "
+                "between replies, and what turns logarithms into probabilities that "
+                "sum to 1?"
+            ),
+            "log π_ref + r/β, and a softmax: it divides by Z and cannot overflow.",
+        ),
+        minutes=15,
+        stars=2,
         library=("alignlab.evaluation.exact.optimal_policy",),
         tensor_for="the next cell mixes it with other policies",
     ),
@@ -358,17 +367,37 @@ EXERCISES: dict[str, Exercise] = {
         _dpo_mistakes,
         "the same loss and gradient as `alignlab.objectives.dpo_loss`, also for a "
         "hopeless pair",
-        "log π - log π_ref of the chosen reply, minus that of the rejected one, times "
-        "β; then minus the log-sigmoid (`F.logsigmoid`), and the mean.",
+        hints=(
+            (
+                "Each reply has a log-ratio of policy and reference. Which "
+                "difference of the two is the margin? And what is "
+                "log(sigmoid(-900)) in floating point?"
+            ),
+            (
+                "log π - log π_ref of the chosen reply, minus that of the rejected "
+                "one, times β; then minus the log-sigmoid (`F.logsigmoid`), and the "
+                "mean."
+            ),
+        ),
+        minutes=20,
+        stars=2,
         also=_dpo_teaches,
         library=("alignlab.objectives.preference.dpo_loss",),
     ),
-    "05.3": Exercise(
+    "05.5": Exercise(
         "my_weight(margin, beta)",
         _weight_cases,
         _read_weight,
         _weight_mistakes,
         "the slope of DPO's loss, as autograd has it",
-        "the slope of -log σ(x) is -σ(-x); then the chain rule, for x = β h.",
+        hints=(
+            (
+                "Differentiate the loss of one pair by its margin; the bracket is "
+                "the margin's own gradient."
+            ),
+            "The slope of -log σ(x) is -σ(-x); then the chain rule, for x = β h.",
+        ),
+        minutes=10,
+        stars=1,
     ),
 }

@@ -114,7 +114,7 @@ def _mask_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     }
 
 
-# --- 01.2: mixture weights --------------------------------------------------------
+# --- 01.5: mixture weights --------------------------------------------------------
 
 
 def _mixture_cases() -> list[Case]:
@@ -200,7 +200,7 @@ def _mixture_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     }
 
 
-# --- 01.3: the loss of supervised fine-tuning -------------------------------------
+# --- 01.2: the loss of supervised fine-tuning -------------------------------------
 
 
 def _loss_cases() -> list[Case]:
@@ -303,27 +303,63 @@ EXERCISES: dict[str, Exercise] = {
         _read_mask,
         _mask_mistakes,
         "1 on the completion and its closing <|end|>, 0 on the prompt",
-        "input_ids begin with prompt_ids, and everything after them is the completion.",
+        hints=(
+            (
+                "The list is as long as input_ids. How many of its entries belong "
+                "to the prompt?"
+            ),
+            (
+                "Input_ids begin with prompt_ids, and everything after them is the "
+                "completion."
+            ),
+        ),
+        minutes=5,
+        stars=1,
     ),
     "01.2": Exercise(
-        "my_mixture_weights(sizes, temperature)",
-        _mixture_cases,
-        _read_mixture,
-        _mixture_mistakes,
-        "the same weights as `alignlab.world.tasks.mixture_weights`",
-        "temperature 1 is proportional to size, a very high one nearly equal, and the "
-        "weights always sum to 1.",
-        library=("alignlab.world.tasks.mixture_weights",),
-    ),
-    "01.3": Exercise(
         "my_sft_loss(logits, input_ids, mask)",
         _loss_cases,
         _read_loss,
         _loss_mistakes,
         "the same loss and gradient as `alignlab.objectives.sft_loss`",
-        "one mean over all masked tokens of the batch, of minus the log-probability "
-        "that exercise 00.1 computes.",
+        hints=(
+            (
+                "At which position do the logits speak about a token that is "
+                "learnt? And is a mean of the rows' means the mean over tokens, if "
+                "rows have different lengths?"
+            ),
+            (
+                "One mean over all masked tokens of the batch, of minus the log-"
+                "probability that exercise 00.1 computes."
+            ),
+        ),
+        minutes=20,
+        stars=2,
         also=_loss_teaches,
         library=("alignlab.objectives.log_probs.sft_loss",),
+    ),
+    "01.5": Exercise(
+        "my_mixture_weights(sizes, temperature)",
+        _mixture_cases,
+        _read_mixture,
+        _mixture_mistakes,
+        "the same weights as `alignlab.world.tasks.mixture_weights`",
+        hints=(
+            (
+                "Which power of its size gives a family its own size, and which "
+                "gives all the same?"
+            ),
+            (
+                "Temperature 1 is proportional to size, a very high one nearly "
+                "equal, and the weights always sum to 1."
+            ),
+            (
+                "`size ** (1 / temperature)` for each family, divided by the sum of "
+                "these."
+            ),
+        ),
+        minutes=10,
+        stars=1,
+        library=("alignlab.world.tasks.mixture_weights",),
     ),
 }

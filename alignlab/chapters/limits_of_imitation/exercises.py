@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Z = 1.959963984540054  # of the standard normal, 2.5% are above
 
 
-# --- 02.3: Wilson's interval ------------------------------------------------------
+# --- 02.5: Wilson's interval ------------------------------------------------------
 
 
 def _wilson_cases() -> list[Case]:
@@ -147,7 +147,7 @@ def _wilson_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     return told_apart(mistakes, case)
 
 
-# --- 02.1: the probability of a whole reply ---------------------------------------
+# --- 02.2: the probability of a whole reply ---------------------------------------
 
 
 def _sure_cases() -> list[Case]:
@@ -239,7 +239,7 @@ def _sure_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     return told_apart(mistakes, case)
 
 
-# --- 02.2: early stopping without hindsight ---------------------------------------
+# --- 02.1: early stopping without hindsight ---------------------------------------
 
 
 def _stop_cases() -> list[Case]:
@@ -365,7 +365,7 @@ def _stop_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     return told_apart(mistakes, case)
 
 
-# --- 02.4: the area under an ROC curve --------------------------------------------
+# --- 02.6: the area under an ROC curve --------------------------------------------
 
 
 def _auc_cases() -> list[Case]:
@@ -459,43 +459,83 @@ def _auc_mistakes(case: Case) -> dict[str, list["Tensor"]]:
 
 EXERCISES: dict[str, Exercise] = {
     "02.1": Exercise(
-        "my_confidence(log_probs, mask)",
-        _sure_cases,
-        _read_sure,
-        _sure_mistakes,
-        "the probability of each reply as a whole",
-        "logarithms of probabilities add up where probabilities multiply: sum those "
-        "with mask 1 in each row, then take the exponential.",
-    ),
-    "02.2": Exercise(
         "my_early_stop(right)",
         _stop_cases,
         _read_stop,
         _stop_mistakes,
         "the same look and drop as the library's `early_stop` finds",
-        "`right[:, ::2].mean(1)` picks the look; `right[:, 1::2].mean(1)`, there less "
-        "what it is at the end, is the drop.",
+        hints=(
+            (
+                "The two halves of the questions have different jobs: one picks, "
+                "the other measures. Which of them may the `argmax` see?"
+            ),
+            (
+                "`right[:, ::2].mean(1)` picks the look; `right[:, 1::2].mean(1)`, "
+                "there less what it is at the end, is the drop."
+            ),
+        ),
+        minutes=15,
+        stars=2,
         library=("alignlab.chapters.limits_of_imitation.analysis.early_stop",),
     ),
-    "02.3": Exercise(
+    "02.2": Exercise(
+        "my_confidence(log_probs, mask)",
+        _sure_cases,
+        _read_sure,
+        _sure_mistakes,
+        "the probability of each reply as a whole",
+        hints=(
+            (
+                "A reply's probability is a product over its tokens, and you have "
+                "logarithms. Which tokens must not count?"
+            ),
+            (
+                "Logarithms of probabilities add up where probabilities multiply: "
+                "sum those with mask 1 in each row, then take the exponential."
+            ),
+        ),
+        minutes=10,
+        stars=1,
+    ),
+    "02.5": Exercise(
         "my_wilson_interval(correct, n)",
         _wilson_cases,
         _read_limits,
         _wilson_mistakes,
         "the same limits as `alignlab.evaluation.intervals.wilson_interval`",
-        "centre (p + z²/2n)/(1 + z²/n), half width z √(p(1-p)/n + z²/4n²)/(1 + z²/n), "
-        "with z = 1.96.",
+        hints=(
+            (
+                "Where (p - q)² equals z² q(1 - q)/n, there is a quadratic equation "
+                "for q. Which z leaves 2.5% on either side?"
+            ),
+            (
+                "centre (p + z²/2n)/(1 + z²/n), half width z √(p(1-p)/n + "
+                "z²/4n²)/(1 + z²/n), with z = 1.96."
+            ),
+        ),
+        minutes=20,
+        stars=2,
         agrees=_to_three_digits,
         library=("alignlab.evaluation.intervals.wilson_interval",),
     ),
-    "02.4": Exercise(
+    "02.6": Exercise(
         "my_auc(harmful, benign)",
         _auc_cases,
         _read_auc,
         _auc_mistakes,
         "the same area as the library's `area_under_roc`",
-        "`harmful[:, None] - benign[None, :]` has the difference of every pair: above "
-        "0 counts 1, 0 counts one half; then the mean.",
+        hints=(
+            (
+                "How many pairs of a harmful and a benign request are there? Ask of "
+                "each pair which of the two has the higher score."
+            ),
+            (
+                "`harmful[:, None] - benign[None, :]` has the difference of every "
+                "pair: above 0 counts 1, 0 counts one half; then the mean."
+            ),
+        ),
+        minutes=10,
+        stars=2,
         library=(
             "alignlab.chapters.limits_of_imitation.analysis.area_under_roc",
             "alignlab.calibration.metrics.auroc",

@@ -441,7 +441,7 @@ def _value_teaches(answer: Callable) -> str:
     return gradient_fault(answer, ppo_value_loss, _value_cases(), ["values"])
 
 
-# --- 04.4: an estimate of KL ------------------------------------------------------
+# --- 04.6: an estimate of KL ------------------------------------------------------
 
 
 def _kl_cases() -> list[Case]:
@@ -522,8 +522,20 @@ EXERCISES: dict[str, Exercise] = {
         _read_gae,
         _gae_mistakes,
         "the same advantages as `alignlab.objectives.generalized_advantage_estimate`",
-        "go from the last column to the first: δ = r + γ V(next) - V, A = δ + γλ A of "
-        "the next; multiply by the mask, so that padding passes nothing on.",
+        hints=(
+            (
+                "A token's advantage needs that of the next one: in which order are "
+                "the columns filled in? And what is expected after the last real "
+                "token?"
+            ),
+            (
+                "Go from the last column to the first: δ = r + γ V(next) - V, A = δ "
+                "+ γλ A of the next; multiply by the mask, so that padding passes "
+                "nothing on."
+            ),
+        ),
+        minutes=30,
+        stars=3,
         library=("alignlab.objectives.policy.generalized_advantage_estimate",),
         tensor_for="the update below adds the values to it",
         padded=("rewards", "values"),
@@ -534,8 +546,18 @@ EXERCISES: dict[str, Exercise] = {
         _read_clip,
         _clip_mistakes,
         "the same loss and gradient as `alignlab.objectives.ppo_policy_loss`",
-        "ratio = exp(new - old); the smaller of ratio x A and clipped ratio x A; minus "
-        "its mean over the tokens whose mask is 1.",
+        hints=(
+            (
+                "Write the objective of a token twice, with the clip and without. "
+                "Which of the two is the careful one?"
+            ),
+            (
+                "ratio = exp(new - old); the smaller of ratio x A and clipped ratio "
+                "x A; minus its mean over the tokens whose mask is 1."
+            ),
+        ),
+        minutes=20,
+        stars=2,
         also=_clip_teaches,
         library=("alignlab.objectives.policy.ppo_policy_loss",),
     ),
@@ -545,19 +567,38 @@ EXERCISES: dict[str, Exercise] = {
         _read_value,
         _value_mistakes,
         "the same loss and gradient as `alignlab.objectives.ppo_value_loss`",
-        "near = old + (value - old) clamped to the range; half the larger of the two "
-        "squared errors, of value and of near; the mean over the tokens whose mask is "
-        "1.",
+        hints=(
+            (
+                "The value may move by ε; beyond that, one at the edge stands in "
+                "for it. Which of the two errors would a careful learner count?"
+            ),
+            (
+                "near = old + (value - old) clamped to the range; half the larger "
+                "of the two squared errors, of value and of near; the mean over the "
+                "tokens whose mask is 1."
+            ),
+        ),
+        minutes=15,
+        stars=2,
         also=_value_teaches,
         library=("alignlab.objectives.policy.ppo_value_loss",),
     ),
-    "04.4": Exercise(
+    "04.6": Exercise(
         "my_kl_estimate(log_probs, ref_log_probs)",
         _kl_cases,
         _read_kl,
         _kl_mistakes,
         "the same as `alignlab.objectives.kl_estimate(..., estimator='k3')`",
-        "with d = log π - log π_ref: e^(-d) - 1 + d, token by token.",
+        hints=(
+            (
+                "All three are functions of d, the log-ratio of a token that the "
+                "policy drew. What are they at d = 0, and which of them can be "
+                "negative?"
+            ),
+            "with d = log π - log π_ref: e^(-d) - 1 + d, token by token.",
+        ),
+        minutes=5,
+        stars=1,
         library=("alignlab.objectives.policy.kl_estimate",),
         tensor_for="the next cell multiplies it by the mask",
     ),

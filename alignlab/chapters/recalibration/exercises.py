@@ -135,7 +135,7 @@ def _scaled_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     return told_apart(mistakes, case)
 
 
-# --- 08.2: risk against coverage --------------------------------------------------
+# --- 08.6: risk against coverage --------------------------------------------------
 
 MANY = "many items"
 
@@ -246,7 +246,7 @@ def _risk_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     return told_apart(mistakes, case)
 
 
-# --- 08.3: focal loss -------------------------------------------------------------
+# --- 08.4: focal loss -------------------------------------------------------------
 
 
 def _focal_cases() -> list[Case]:
@@ -344,7 +344,7 @@ def _focal_teaches(answer: Callable) -> str:
     return gradient_fault(answer, focal_loss, _focal_cases(), ["logits"])
 
 
-# --- 08.4: a reward with a Brier score --------------------------------------------
+# --- 08.5: a reward with a Brier score --------------------------------------------
 
 
 def _reward_cases() -> list[Case]:
@@ -441,43 +441,83 @@ EXERCISES: dict[str, Exercise] = {
         _read_scaled,
         _scaled_mistakes,
         "the loss that `alignlab.calibration.TemperatureScaler` makes least",
-        "divide the logits by T, take log_softmax over the classes, pick the label's, "
-        "then minus the mean.",
+        hints=(
+            (
+                "Three steps: scale, normalise, pick. What would go wrong if you "
+                "normalised first?"
+            ),
+            (
+                "Divide the logits by T, take log_softmax over the classes, pick "
+                "the label's, then minus the mean."
+            ),
+        ),
+        minutes=10,
+        stars=1,
         also=_scaled_teaches,
         library=("alignlab.calibration.metrics.negative_log_likelihood",),
     ),
-    "08.2": Exercise(
-        "my_risks(confidence, correct)",
-        _risk_cases,
-        _read_risk,
-        _risk_mistakes,
-        "the same risks as `alignlab.calibration.risk_coverage_curve`",
-        "sort by falling confidence; at k the risk is the share of wrong answers among "
-        "the first k.",
-        library=(
-            "alignlab.calibration.metrics.risk_coverage_curve",
-            "alignlab.calibration.metrics.area_under_risk_coverage",
-        ),
-    ),
-    "08.3": Exercise(
+    "08.4": Exercise(
         "my_focal(logits, labels, gamma)",
         _focal_cases,
         _read_focal,
         _focal_mistakes,
         "the same loss and gradient as `alignlab.objectives.focal_loss`",
-        "with p the label's probability: minus (1 - p) to the power γ times log p; "
-        "then the mean over items.",
+        hints=(
+            (
+                "Begin with cross-entropy, minus the label's log-probability. How "
+                "much should an item count that is already likely?"
+            ),
+            (
+                "With p the label's probability: minus (1 - p) to the power γ times "
+                "log p; then the mean over items."
+            ),
+        ),
+        minutes=15,
+        stars=2,
         also=_focal_teaches,
         library=("alignlab.objectives.calibration.focal_loss",),
     ),
-    "08.4": Exercise(
+    "08.5": Exercise(
         "my_reward(right, confidence, weight)",
         _reward_cases,
         _read_reward,
         _reward_mistakes,
         "being right, less the weighted Brier score of what was said",
-        "right is 0 or 1; take off the weight times the square of confidence less "
-        "right.",
+        hints=(
+            (
+                "What does one lose who says c, if the answer turns out right, and "
+                "what if it turns out wrong?"
+            ),
+            (
+                "Right is 0 or 1; take off the weight times the square of "
+                "confidence less right."
+            ),
+        ),
+        minutes=5,
+        stars=1,
         tensor_for="the loop below takes its mean",
+    ),
+    "08.6": Exercise(
+        "my_risks(confidence, correct)",
+        _risk_cases,
+        _read_risk,
+        _risk_mistakes,
+        "the same risks as `alignlab.calibration.risk_coverage_curve`",
+        hints=(
+            (
+                "In which order are questions answered? Count the wrong ones as you "
+                "go along."
+            ),
+            (
+                "Sort by falling confidence; at k the risk is the share of wrong "
+                "answers among the first k."
+            ),
+        ),
+        minutes=15,
+        stars=2,
+        library=(
+            "alignlab.calibration.metrics.risk_coverage_curve",
+            "alignlab.calibration.metrics.area_under_risk_coverage",
+        ),
     ),
 }

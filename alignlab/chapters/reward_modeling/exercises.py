@@ -131,7 +131,7 @@ def _comparison_teaches(answer: Callable) -> str:
     return gradient_fault(answer, bradley_terry_loss, _comparison_cases())
 
 
-# --- 03.2: what the best forecasts score ------------------------------------------
+# --- 03.4: what the best forecasts score ------------------------------------------
 
 
 def _floor_cases() -> list[Case]:
@@ -247,7 +247,7 @@ def _floor_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     return told_apart(mistakes, case)
 
 
-# --- 03.3: the Plackett-Luce loss -------------------------------------------------
+# --- 03.5: the Plackett-Luce loss -------------------------------------------------
 
 
 def _ranking_cases() -> list[Case]:
@@ -353,8 +353,20 @@ EXERCISES: dict[str, Exercise] = {
         _read_comparisons,
         _comparison_mistakes,
         "the same loss and gradient as `alignlab.objectives.bradley_terry_loss`",
-        "minus the logarithm of the probability that the chosen reply wins, which is "
-        "the sigmoid of the difference of the two rewards; then the mean.",
+        hints=(
+            (
+                "How probable is it, under the model, that the chosen reply wins? A "
+                "loss makes what was seen likely. And is the logarithm of a "
+                "sigmoid finite where the sigmoid is 0?"
+            ),
+            (
+                "Minus the logarithm of the probability that the chosen reply wins, "
+                "which is the sigmoid of the difference of the two rewards; then "
+                "the mean."
+            ),
+        ),
+        minutes=10,
+        stars=1,
         also=_comparison_teaches,
         library=(
             "alignlab.objectives.reward.bradley_terry_loss",
@@ -362,26 +374,48 @@ EXERCISES: dict[str, Exercise] = {
             "alignlab.objectives.reward.all_pairs_loss",
         ),
     ),
-    "03.2": Exercise(
+    "03.4": Exercise(
         "my_floors(probability)",
         _floor_cases,
         _read_floors,
         _floor_mistakes,
         "the same floors as `alignlab.world.ceilings` computes",
-        "the best forecast of a pair is its p. Score it if the label comes (with "
-        "probability p) and if the other one does, weigh the two, take the mean.",
+        hints=(
+            (
+                "Say p, and the label comes with probability p: what is the score "
+                "if it comes, what if it does not, and how often is either?"
+            ),
+            (
+                "The best forecast of a pair is its p. Score it if the label comes "
+                "(with probability p) and if the other one does, weigh the two, "
+                "take the mean."
+            ),
+        ),
+        minutes=15,
+        stars=2,
         library=(
             "alignlab.world.ceilings.brier_floor",
             "alignlab.world.ceilings.nll_floor",
         ),
     ),
-    "03.3": Exercise(
+    "03.5": Exercise(
         "my_plackett_luce_loss(rewards)",
         _ranking_cases,
         _read_ranking,
         _ranking_mistakes,
         "the same loss and gradient as `alignlab.objectives.plackett_luce_loss`",
-        "for place k: log-sum-exp of the rewards from k on, minus the reward at k.",
+        hints=(
+            (
+                "The logarithm of a product is a sum over places. Which replies are "
+                "still there at place k?"
+            ),
+            (
+                "For place k: log-sum-exp of the rewards from k on, minus the "
+                "reward at k."
+            ),
+        ),
+        minutes=15,
+        stars=2,
         also=_ranking_teaches,
         library=("alignlab.objectives.reward.plackett_luce_loss",),
     ),

@@ -130,7 +130,7 @@ def _best_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     return told_apart(mistakes, case)
 
 
-# --- 06.2: entropy of real tokens -------------------------------------------------
+# --- 06.4: entropy of real tokens -------------------------------------------------
 
 
 def _entropy_cases() -> list[Case]:
@@ -237,7 +237,7 @@ def _entropy_over(logits, dim: int) -> "Tensor":
     return -(log_p.exp() * log_p).sum(-1)
 
 
-# --- 06.3: distinct n-grams whatever the length -----------------------------------
+# --- 06.5: distinct n-grams whatever the length -----------------------------------
 
 
 def _distinct_cases() -> list[Case]:
@@ -377,34 +377,67 @@ EXERCISES: dict[str, Exercise] = {
         _best_mistakes,
         "the mean over all ways to choose n, as "
         "`alignlab.evaluation.best_of_n.best_of_n_values` has it",
-        "sort gold by proxy; the sample with i others below it is the best of n in "
-        "`math.comb(i, n - 1)` of the `math.comb(N, n)` ways to choose them.",
+        hints=(
+            (
+                "Sort the replies by proxy reward. If the i-th is the best of n, "
+                "where do the other n - 1 come from, and in how many ways?"
+            ),
+            (
+                "Sort gold by proxy; the sample with i others below it is the best "
+                "of n in `math.comb(i, n - 1)` of the `math.comb(N, n)` ways to "
+                "choose them."
+            ),
+        ),
+        minutes=25,
+        stars=3,
         library=(
             "alignlab.evaluation.best_of_n.best_of_n_values",
             "alignlab.evaluation.best_of_n.best_of_n_probabilities",
         ),
     ),
-    "06.2": Exercise(
+    "06.4": Exercise(
         "my_token_entropy(logits, mask)",
         _entropy_cases,
         _read_entropy,
         _entropy_mistakes,
         "the same as `alignlab.evaluation.diversity.token_entropy`",
-        "-Σ p log p over the vocabulary gives (B, T); add up where the mask is 1 and "
-        "divide by the number of ones.",
+        hints=(
+            (
+                "First the entropy of each token, (B, T). Then why is the mean over "
+                "tokens not the mean of the rows' means?"
+            ),
+            (
+                "-Σ p log p over the vocabulary gives (B, T); add up where the mask "
+                "is 1 and divide by the number of ones."
+            ),
+        ),
+        minutes=15,
+        stars=2,
         library=(
             "alignlab.evaluation.diversity.token_entropy",
             "alignlab.objectives.policy.entropy",
         ),
     ),
-    "06.3": Exercise(
+    "06.5": Exercise(
         "my_adjusted_distinct(replies, n, vocabulary)",
         _distinct_cases,
         _read_distinct,
         _distinct_mistakes,
         "the same as `alignlab.evaluation.diversity.adjusted_distinct_n`",
-        "with M = V^n possible n-grams and C of them drawn, M (1 - (1 - 1/M)^C) "
-        "different ones are expected; divide the number found by that.",
+        hints=(
+            (
+                "There are two counts: all n-grams, each within its reply, and the "
+                "different ones among them. What does the second grow with, even if "
+                "replies are drawn at random?"
+            ),
+            (
+                "With M = V^n possible n-grams and C of them drawn, M (1 - (1 - "
+                "1/M)^C) different ones are expected; divide the number found by "
+                "that."
+            ),
+        ),
+        minutes=20,
+        stars=2,
         library=("alignlab.evaluation.diversity.adjusted_distinct_n",),
     ),
 }

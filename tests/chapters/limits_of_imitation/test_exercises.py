@@ -7,7 +7,7 @@ from alignlab.chapters.limits_of_imitation.exercises import EXERCISES
 
 
 def test_the_drop_is_what_the_analysis_finds():
-    for case in EXERCISES["02.2"].cases():
+    for case in EXERCISES["02.1"].cases():
         looks = [
             {"update": look, "known": {"right": row}}
             for look, row in enumerate(case.args["right"].tolist())
@@ -17,7 +17,7 @@ def test_the_drop_is_what_the_analysis_finds():
 
 
 def test_the_area_is_what_the_analysis_finds():
-    for case in EXERCISES["02.4"].cases():
+    for case in EXERCISES["02.6"].cases():
         assert area_under_roc(*case.args.values()) == pytest.approx(
             float(case.expected)
         )

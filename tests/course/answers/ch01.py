@@ -95,7 +95,7 @@ MASKS = {
     ],
 }
 
-# --- 01.2 -------------------------------------------------------------------------
+# --- 01.5 -------------------------------------------------------------------------
 
 
 def normalised(weight):
@@ -176,7 +176,7 @@ MIXTURES = {
     ],
 }
 
-# --- 01.3 -------------------------------------------------------------------------
+# --- 01.2 -------------------------------------------------------------------------
 
 
 def loss_of(logits, ids, mask):
@@ -282,7 +282,7 @@ LOSSES = {
 
 # --- The tables -------------------------------------------------------------------
 
-WRONG = {"01.1": MASKS, "01.2": MIXTURES, "01.3": LOSSES}
+WRONG = {"01.1": MASKS, "01.5": MIXTURES, "01.2": LOSSES}
 
 RIGHT = {
     "01.1": {
@@ -296,7 +296,7 @@ RIGHT = {
         "0-d tensors": lambda p, x: [torch.tensor(m) for m in mask_of(p, x)],
         "a copy that is changed": lambda p, x: mask_in_place(list(p), list(x)),
     },
-    "01.2": {
+    "01.5": {
         "powers": weights_of,
         "logarithms in float32": weights_by_logs,
         "0-d tensors": lambda s, T: {
@@ -310,7 +310,7 @@ RIGHT = {
         "a loop": weights_by_loop,
         "in another order": lambda s, T: dict(reversed(weights_of(s, T).items())),
     },
-    "01.3": {
+    "01.2": {
         "gather": loss_of,
         "cross-entropy of those selected": loss_by_selection,
         "float32": lambda z, x, m: loss_of(z.float(), x, m),

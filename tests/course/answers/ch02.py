@@ -14,7 +14,7 @@ from alignlab.evaluation.intervals import wilson_interval
 
 Z = NormalDist().inv_cdf(0.975)
 
-# --- 02.1 -------------------------------------------------------------------------
+# --- 02.2 -------------------------------------------------------------------------
 
 
 def sure(x, m):
@@ -78,7 +78,7 @@ SURE = {
     ],
 }
 
-# --- 02.2 -------------------------------------------------------------------------
+# --- 02.1 -------------------------------------------------------------------------
 
 
 def stop(right, picks=slice(0, None, 2), measures=slice(1, None, 2)):
@@ -175,7 +175,7 @@ STOPS = {
     "right only for": [lambda r: at(r, 1)],
 }
 
-# --- 02.3 -------------------------------------------------------------------------
+# --- 02.5 -------------------------------------------------------------------------
 
 
 def wilson(k, n, z=Z):
@@ -287,7 +287,7 @@ WILSONS = {
     ],
 }
 
-# --- 02.4 -------------------------------------------------------------------------
+# --- 02.6 -------------------------------------------------------------------------
 
 
 def pairs_of(h, b, tie=0.5):
@@ -379,10 +379,10 @@ AREAS = {
 
 # --- The tables -------------------------------------------------------------------
 
-WRONG = {"02.1": SURE, "02.2": STOPS, "02.3": WILSONS, "02.4": AREAS}
+WRONG = {"02.2": SURE, "02.1": STOPS, "02.5": WILSONS, "02.6": AREAS}
 
 RIGHT = {
-    "02.1": {
+    "02.2": {
         "vectorised": sure,
         "a product": sure_by_product,
         "einsum in float32": lambda x, m: torch.einsum("bt,bt->b", x, m.float()).exp(),
@@ -400,7 +400,7 @@ RIGHT = {
         "a copy in place": lambda x, m: x.clone().mul_(m).sum(1).exp_(),
         "a tuple of floats": lambda x, m: tuple(sure(x, m).tolist()),
     },
-    "02.2": {
+    "02.1": {
         "a tuple": stop,
         "by counting": stop_by_counting,
         "a list": lambda r: list(stop(r)),
@@ -410,7 +410,7 @@ RIGHT = {
         "float32": lambda r: stop_in_float32(r.float()),
         "numpy all along": stop_by_numpy,
     },
-    "02.3": {
+    "02.5": {
         "the formula": wilson,
         "the roots of a quadratic": wilson_by_roots,
         "z = 1.96": lambda k, n: wilson(k, n, 1.96),
@@ -424,7 +424,7 @@ RIGHT = {
             float(x) for x in wilson(Fraction(k), n)
         ),
     },
-    "02.4": {
+    "02.6": {
         "all pairs": pairs_of,
         "ranks": auc_by_ranks,
         "loops": auc_by_loops,

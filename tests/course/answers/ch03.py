@@ -115,7 +115,7 @@ COMPARISONS = {
     ],
 }
 
-# --- 03.2 -------------------------------------------------------------------------
+# --- 03.4 -------------------------------------------------------------------------
 
 
 def entropy(p):
@@ -218,7 +218,7 @@ FLOORS = {
     ],
 }
 
-# --- 03.3 -------------------------------------------------------------------------
+# --- 03.5 -------------------------------------------------------------------------
 
 
 def ranking_loss(rewards):
@@ -307,7 +307,7 @@ RANKINGS = {
 
 # --- The tables -------------------------------------------------------------------
 
-WRONG = {"03.1": COMPARISONS, "03.2": FLOORS, "03.3": RANKINGS}
+WRONG = {"03.1": COMPARISONS, "03.4": FLOORS, "03.5": RANKINGS}
 
 RIGHT = {
     "03.1": {
@@ -327,7 +327,7 @@ RIGHT = {
         "in place on its own": lambda c, r: F.logsigmoid(c - r).neg_().mean(),
         "einsum": lambda c, r: -torch.einsum("n->", F.logsigmoid(c - r)) / c.numel(),
     },
-    "03.2": {
+    "03.4": {
         "xlogy": floors_of,
         "by hand": floors_by_hand,
         "float32": lambda p: torch.stack(floors_of(p.float())),
@@ -348,7 +348,7 @@ RIGHT = {
             -(p * p.clamp(1e-300).log() + (1 - p) * (1 - p).clamp(1e-300).log()).mean(),
         ),
     },
-    "03.3": {
+    "03.5": {
         "logcumsumexp": ranking_loss,
         "by hand": ranking_by_hand,
         "float32": lambda r: ranking_loss(r.float()),

@@ -200,7 +200,7 @@ DPOS = {
     "β counts twice": [lambda c, j, rc, rj, b: dpo(c, j, rc, rj, b * b)],
 }
 
-# --- 05.3 -------------------------------------------------------------------------
+# --- 05.5 -------------------------------------------------------------------------
 
 
 def weight(h, b):
@@ -259,7 +259,7 @@ WEIGHTS = {
 
 # --- The tables -------------------------------------------------------------------
 
-WRONG = {"05.1": OPTIMA, "05.2": DPOS, "05.3": WEIGHTS}
+WRONG = {"05.1": OPTIMA, "05.2": DPOS, "05.5": WEIGHTS}
 
 RIGHT = {
     "05.1": {
@@ -298,7 +298,7 @@ RIGHT = {
             F.softplus(-a[4] * margin(*a[:4])).sum() / len(a[0])
         ),
     },
-    "05.3": {
+    "05.5": {
         "a sigmoid": weight,
         "autograd": weight_by_autograd,
         "float32": lambda h, b: weight(h.float(), b),

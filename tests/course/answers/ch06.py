@@ -140,7 +140,7 @@ BESTS = {
     "not the right values": [lambda p, g, n: best(p, g.round(decimals=1), n)],
 }
 
-# --- 06.2 -------------------------------------------------------------------------
+# --- 06.4 -------------------------------------------------------------------------
 
 
 def each_entropy(logits):
@@ -235,7 +235,7 @@ ENTROPIES = {
     "changes its input: logits": [lambda x, m: entropy(x.sub_(x.max()), m)],
 }
 
-# --- 06.3 -------------------------------------------------------------------------
+# --- 06.5 -------------------------------------------------------------------------
 
 
 def grams(replies, n):
@@ -400,7 +400,7 @@ DISTINCTS = {
 
 # --- The tables -------------------------------------------------------------------
 
-WRONG = {"06.1": BESTS, "06.2": ENTROPIES, "06.3": DISTINCTS}
+WRONG = {"06.1": BESTS, "06.4": ENTROPIES, "06.5": DISTINCTS}
 
 RIGHT = {
     "06.1": {
@@ -414,7 +414,7 @@ RIGHT = {
         "sorted pairs": lambda p, g, n: best_of_pairs(sorted(zip(p, g)), n),
         "hypergeometric shares": best_by_shares,
     },
-    "06.2": {
+    "06.4": {
         "masked": entropy,
         "torch's own": entropy_by_categorical,
         "float32": lambda x, m: entropy(x.float(), m),
@@ -437,7 +437,7 @@ RIGHT = {
         )[m == 1].mean(),
         "of shape (1, 1)": lambda x, m: entropy(x, m).reshape(1, 1),
     },
-    "06.3": {
+    "06.5": {
         "a comprehension": distinct,
         "zip": distinct_by_zip,
         "loops": distinct_by_loops,

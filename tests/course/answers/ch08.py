@@ -93,7 +93,7 @@ SCALED = {
     "smoothed labels": [lambda z, y, t: F.cross_entropy(z / t, y, label_smoothing=0.1)],
 }
 
-# --- 08.2 -------------------------------------------------------------------------
+# --- 08.6 -------------------------------------------------------------------------
 
 
 def risks(c, y):
@@ -203,7 +203,7 @@ RISKS = {
     ],
 }
 
-# --- 08.3 -------------------------------------------------------------------------
+# --- 08.4 -------------------------------------------------------------------------
 
 
 def log_p_of(z, y):
@@ -294,7 +294,7 @@ FOCALS = {
     "every value is 1.001 times": [lambda z, y, g: focal(z, y, g) * 1.001],
 }
 
-# --- 08.4 -------------------------------------------------------------------------
+# --- 08.5 -------------------------------------------------------------------------
 
 
 def reward(y, c, w):
@@ -361,7 +361,7 @@ REWARDS = {
 
 # --- The tables -------------------------------------------------------------------
 
-WRONG = {"08.1": SCALED, "08.2": RISKS, "08.3": FOCALS, "08.4": REWARDS}
+WRONG = {"08.1": SCALED, "08.6": RISKS, "08.4": FOCALS, "08.5": REWARDS}
 
 RIGHT = {
     "08.1": {
@@ -390,7 +390,7 @@ RIGHT = {
         "of shape (1,)": lambda z, y, t: scaled(z, y, t)[None],
         "times one over T": lambda z, y, t: F.cross_entropy(z * (1 / t), y),
     },
-    "08.2": {
+    "08.6": {
         "sorted": risks,
         "a loop": risks_by_loop,
         "numpy with negative strides": risks_by_numpy,
@@ -404,7 +404,7 @@ RIGHT = {
         ),
         "in place on its own": risks_in_place,
     },
-    "08.3": {
+    "08.4": {
         "the formula": focal,
         "a loop": focal_by_loop,
         "float32": lambda z, y, g: focal(z.float(), y, g),
@@ -434,7 +434,7 @@ RIGHT = {
             ).mean()
         ),
     },
-    "08.4": {
+    "08.5": {
         "the formula": reward,
         "by cases": reward_by_cases,
         "a loop": reward_by_loop,
