@@ -1,9 +1,12 @@
 """Installing alignlab beside what Google Colab has changes none of it.
 
-Bounds are compared here; .ci/colab installs for real and runs three notebooks.
+Bounds are compared here; .ci/colab installs for real and runs three notebooks, which
+also finds what an older release lacks.
 """
 
+import runpy
 from importlib.metadata import PackageNotFoundError, requires
+from types import SimpleNamespace
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -55,3 +58,11 @@ def test_the_check_sees_a_change():
 
 def test_the_core_does_without_what_only_running_and_comparing_needs():
     assert not {"papermill", "jupytext", "evaluate", "trl"} & requirements().keys()
+
+
+def test_transformers_without_layers_that_keep_nothing(monkeypatch):
+    """Colab's release has none; imported afresh, the cache does without."""
+    monkeypatch.delattr("transformers.cache_utils.DummyLayer", raising=False)
+    names = runpy.run_module("alignlab.models.cache")
+    cache = SimpleNamespace(layers=[SimpleNamespace(get_seq_length=lambda: 3)])
+    assert names["holds"](cache, 3) and not names["holds"](cache, 2)

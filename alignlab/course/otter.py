@@ -12,7 +12,11 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
+<<<<<<< HEAD
 from alignlab.course.build import BEGIN, END, STUB, without_rubric
+=======
+from alignlab.course.build import BEGIN, BEGIN_RUBRIC, END, END_RUBRIC, STUB
+>>>>>>> 18187d020948bcab161f023531a686f1d07f4903
 from alignlab.course.opening import repository_of
 from alignlab.course.teaching import chosen_notebooks, is_check, profile_from_outside
 from alignlab.files import write_text
@@ -45,7 +49,6 @@ def at_least_{percent}():
     assert result["score"] >= {share}, "less than {percent} percent of the cases"\
 """
 SHARES = (0.25, 0.5, 0.75, 1.0)  # a test each: of the cases that are right
-RUBRIC = ("BEGIN MARK SCHEME", "END MARK SCHEME")  # nbgrader's words
 
 
 def export_for_otter(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
@@ -83,7 +86,7 @@ def for_otter(complete: NotebookNode, name: str) -> NotebookNode:
         elif cell.metadata.get("nbgrader", {}).get("task"):
             cells += _interpretation(cell)
         else:
-            cell.source = without_rubric(with_otters_markers(cell.source))
+            cell.source = with_otters_markers(cell.source)
             cell.metadata.pop("nbgrader", None)
             cells.append(cell)
     notebook.cells = cells
@@ -156,8 +159,8 @@ def split_rubric(source: str) -> tuple[str, str]:
     """The text of a question, and what its answers are graded by."""
     question, rubric, inside = [], [], False
     for line in source.splitlines():
-        if any(mark in line for mark in RUBRIC):
-            inside = RUBRIC[0] in line
+        if BEGIN_RUBRIC in line or END_RUBRIC in line:
+            inside = BEGIN_RUBRIC in line
         else:
             (rubric if inside else question).append(line)
     return "\n".join(question).strip(), "\n".join(rubric).strip()

@@ -5,16 +5,18 @@ can leave the batch, and several continuations share one prompt.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import (
-    DummyLayer,
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-)
+from transformers import DynamicCache, PreTrainedModel, cache_utils
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from alignlab.models.fit import has_virtual_tokens, inputs_of, plain_model
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import DummyLayer
+else:  # of layers that keep nothing; older transformers, such as Colab's, has none
+    DummyLayer = getattr(cache_utils, "DummyLayer", type("DummyLayer", (), {}))
 
 SPARE_TOKENS = 16  # more takes more memory, fewer means copying more often
 

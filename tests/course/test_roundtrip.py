@@ -29,6 +29,11 @@ pytestmark = pytest.mark.roundtrip
 NUMBERS = ("00", "04", "07")
 STUDENTS = ("solved", "half", "untouched", "redefines", "borrows")
 STUB = "raise NotImplementedError()"
+# What nbgrader says of its own doing: a question in words gets its rubric back, which
+# was not released. And what nbconvert says of pictures.
+EXPECTED = re.compile(
+    r"'checksum' for cell nb\d\d-q\d+ has changed|Alternative text is missing"
+)
 REDEFINES = """\
 check = lambda *given: 2.0
 import sys
@@ -96,10 +101,11 @@ def _after_the_last_question(notebook) -> int:
 
 
 def expected_of(asked) -> dict[str, set[str]]:
-    """Who has the points of each exercise."""
+    """Who has the points of each exercise. The first half are done in "half": an
+    experiment uses the functions before it."""
     return {
-        question.exercise: {"solved", "half"} if count % 2 == 0 else {"solved"}
-        for count, question in enumerate(asked)
+        question.exercise: {"solved", "half"} if 2 * done < len(asked) else {"solved"}
+        for done, question in enumerate(asked)
     }
 
 
@@ -110,7 +116,7 @@ def points_of(asked, student) -> float:
 
 def borrowed(question) -> str:
     """The library's own function under the name of the answer."""
-    library = find_exercise(question.exercise).library
+    library = getattr(find_exercise(question.exercise), "library", ())
     if not library:
         return ""
     module, _, function = library[0].rpartition(".")
@@ -118,7 +124,7 @@ def borrowed(question) -> str:
 
 
 def run(*arguments, cwd):
-    """The output of a command, which must succeed and warn of nothing."""
+    """The output of a command, which must succeed and warn of nothing unexpected."""
     paths = {  # nbgrader calls alembic by its name
         "PYTHONPATH": str(Path(alignlab.__file__).parents[1]),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -134,7 +140,8 @@ def run(*arguments, cwd):
     print(done.stdout[-20_000:])
     assert done.returncode == 0
     warned = [line for line in done.stdout.splitlines() if "warn" in line.lower()]
-    assert not warned, "\n".join(warned)
+    unexpected = [line for line in warned if not EXPECTED.search(line)]
+    assert not unexpected, "\n".join(unexpected)
     return done.stdout
 
 
