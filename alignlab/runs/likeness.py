@@ -82,6 +82,10 @@ def _other_settings(
             "the record is a single run whose seeds share one reference policy, which "
             "says nothing of runs with another first seed"
         )
+    if len(known) == 1 and len(known[0]["seeds"]) == 1 and other_seeds:
+        problems.append(
+            "the record is a single run of one seed, which says nothing of other seeds"
+        )
     if problems and not unlike:
         raise AlignlabError(
             f"{name} is not like its record: {' and '.join(problems)}.", REMEDY

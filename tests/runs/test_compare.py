@@ -184,6 +184,13 @@ def test_a_constant_alarms_only_if_questions_stand_behind_it():
         assert len(drifts(run, record)) == alarms
 
 
+def test_one_seed_knows_of_itself_only():
+    record = [make_run(0, seeds=1)]
+    moved = changed(make_run(0, seeds=1), *METRICS, "m1", "value", to=0.9)
+    assert len(drifts(moved, record)) == 1
+    assert drifts(make_run(6, seeds=1), record, unlike=True) == []
+
+
 def test_an_interval_over_items_is_heeded_where_it_is_wider():
     entry = metric([0.5, 0.51, 0.52], interval="items", df=50.0)
     entry |= {"low": 0.41, "high": 0.61}
