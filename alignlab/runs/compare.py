@@ -492,7 +492,8 @@ def _changes(
 ) -> list[Change]:
     """Verdicts that no run of the record had, and recorded claims without one."""
     changes = []
-    for claim, verdicts in recorded_verdicts(record, common).items():
+    names = [n for n in common.sections if run["notebooks"][n]["status"] == FINISHED]
+    for claim, verdicts in recorded_verdicts(record, names).items():
         now = run["claims"].get(claim, {}).get("verdict")
         if now in verdicts or (now is None and _replaced({claim})):
             continue
@@ -504,9 +505,11 @@ def _changes(
     return changes
 
 
-def recorded_verdicts(record: Sequence[dict], common: Common) -> dict[str, list[str]]:
-    """Verdicts by claim, of the claims that the compared notebooks decide."""
-    numbers = {name[:2] for name in common.sections}
+def recorded_verdicts(
+    record: Sequence[dict], finished: Sequence[str]
+) -> dict[str, list[str]]:
+    """Verdicts by claim, of the claims that these notebooks decide."""
+    numbers = {name[:2] for name in finished}
     result: dict[str, list[str]] = {}
     for content in record:
         for claim, entry in content["claims"].items():

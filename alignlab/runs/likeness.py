@@ -71,6 +71,8 @@ def _other_settings(
     """Settings that are not the record's; refused unless ``unlike``."""
     mine = section.get("settings", {})
     theirs = known[0].get("settings", {})
+    if not mine:  # it failed before it began
+        return []
     differing = different_settings(theirs, mine)
     problems = [f"{told(differing)} here"] if differing else []
     few, many = mine.get("seeds", 1), theirs.get("seeds", 1)

@@ -38,6 +38,15 @@ def test_what_is_broken_by_itself_fails():
     assert check_run(nan, RECORD).state == FAILED
 
 
+def test_a_notebook_that_failed_early_is_a_failure_and_nothing_else():
+    """It has recorded no settings, no seeds and no verdict."""
+    run = changed(make_run(20), "notebooks", NAME, to={"status": "failed"})
+    run["notebooks"][NAME] |= {"settings": {}, "seeds": [], "metrics": {}}
+    run["claims"]["gain"]["verdict"] = "not measured"
+    outcome = check_run(run, RECORD)
+    assert outcome.state == FAILED and outcome.drifts == [] == outcome.changes
+
+
 def test_an_unmeasured_claim_is_a_failure_of_the_recorded_profile_only():
     open_ = changed(make_run(0), "claims", "gain", "verdict", to="not measured")
     assert check_run(open_).state == SOUND
