@@ -92,8 +92,8 @@ class Comparison:
     def __str__(self) -> str:
         return (
             f"{self.metric} is {self.value:.4g} and was {self.recorded:.4g} ± "
-            f"{self.half:.2g} (p = {self.p:.1g})"
-        )
+            f"{self.half:.2g}"
+        ) + (f" (p = {self.p:.1g})" if self.p else "")
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,9 @@ def _compared(
                 now = metrics[metric]
                 if math.isfinite(now["value"]) and _same_claim(now, entries):
                     key = name, metric
-                    bands[key] = band_from(entries, now, allowed)
+                    seeds = run["notebooks"][name]["seeds"]
+                    known_seeds = any(section["seeds"] == seeds for section in known)
+                    bands[key] = band_from(entries, now, allowed, known_seeds)
                     units[key] = f"{name} {now.get('unit') or ''}"
     alone = moderated(bands, units)
     limit = ERROR / 2 / max(len(bands), 1)
@@ -321,7 +323,10 @@ def _same_claim(now: dict, entries: Sequence[dict]) -> bool:
 
 
 def band_from(
-    entries: Sequence[dict], now: dict, allowed: float | str | None = None
+    entries: Sequence[dict],
+    now: dict,
+    allowed: float | str | None = None,
+    known_seeds: bool = False,
 ) -> Band:
     """The band of a metric, by what the runs of a record have of it.
 
@@ -329,6 +334,13 @@ def band_from(
     policy) is another in the next one. Of a single run the seeds are the sample, and
     its interval is heeded where it is wider. With a tolerance from profiles.yaml a
     metric that was always the same is not expected to vary.
+
+    Args:
+        entries: of the metrics.json of each recorded run.
+        now: of the run that is judged.
+        allowed: the metric's tolerance in profiles.yaml, if it has one.
+        known_seeds: whether a recorded run has the seeds of this one, so that nothing
+            is expected to vary where no spread is known.
     """
     values = [entry["value"] for entry in entries]
     mean = math.fsum(values) / len(values)
@@ -345,7 +357,11 @@ def band_from(
     error, df = _stated_error(entry)
     stated = dict(stated=math.sqrt(2) * error, stated_df=df)
     if len(seeds) < 2 or not math.isclose(math.fsum(seeds) / len(seeds), mean):
-        return Band(mean, math.nan, 0, 0.0, tolerance=tolerance, **stated)
+        unknown = not (error or known_seeds or (asked and not seeds))
+        least = odd_one_out(1, 1) if unknown and allowed is None else 0.0
+        return Band(
+            mean, math.nan, 0, 0.0, tolerance=tolerance, least_p=least, **stated
+        )
     k = len(now.get("seeds") or seeds)
     return _cautious(band_of(seeds, k, tolerance, **stated), seeds, k, asked)
 
@@ -476,7 +492,8 @@ def _changes(
 ) -> list[Change]:
     """Verdicts that no run of the record had, and recorded claims without one."""
     changes = []
-    for claim, verdicts in recorded_verdicts(record, common).items():
+    names = [n for n in common.sections if run["notebooks"][n]["status"] == FINISHED]
+    for claim, verdicts in recorded_verdicts(record, names).items():
         now = run["claims"].get(claim, {}).get("verdict")
         if now in verdicts or (now is None and _replaced({claim})):
             continue
@@ -488,9 +505,11 @@ def _changes(
     return changes
 
 
-def recorded_verdicts(record: Sequence[dict], common: Common) -> dict[str, list[str]]:
-    """Verdicts by claim, of the claims that the compared notebooks decide."""
-    numbers = {name[:2] for name in common.sections}
+def recorded_verdicts(
+    record: Sequence[dict], finished: Sequence[str]
+) -> dict[str, list[str]]:
+    """Verdicts by claim, of the claims that these notebooks decide."""
+    numbers = {name[:2] for name in finished}
     result: dict[str, list[str]] = {}
     for content in record:
         for claim, entry in content["claims"].items():

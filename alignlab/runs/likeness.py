@@ -71,6 +71,8 @@ def _other_settings(
     """Settings that are not the record's; refused unless ``unlike``."""
     mine = section.get("settings", {})
     theirs = known[0].get("settings", {})
+    if not mine:  # it failed before it began
+        return []
     differing = different_settings(theirs, mine)
     problems = [f"{told(differing)} here"] if differing else []
     few, many = mine.get("seeds", 1), theirs.get("seeds", 1)
@@ -81,6 +83,10 @@ def _other_settings(
         problems.append(
             "the record is a single run whose seeds share one reference policy, which "
             "says nothing of runs with another first seed"
+        )
+    if len(known) == 1 and len(known[0]["seeds"]) == 1 and other_seeds:
+        problems.append(
+            "the record is a single run of one seed, which says nothing of other seeds"
         )
     if problems and not unlike:
         raise AlignlabError(

@@ -469,6 +469,8 @@ pd.DataFrame(rows).style.hide().format(precision=1).set_properties(
 ).set_caption(f"{where}, seed {seed}")
 
 # %%
+for name, temperature in (("cool", 0.5), ("hot", 1.5)):
+    runs.record(f"different_texts_{name}", different[temperature], unit="texts")
 runs.say(
     "Different texts among {draws} continuations: {cold} at temperature 0, {half} at "
     "0.5, {one} at 1 and {hot} at 1.5.",

@@ -38,6 +38,15 @@ def test_what_is_broken_by_itself_fails():
     assert check_run(nan, RECORD).state == FAILED
 
 
+def test_a_notebook_that_failed_early_is_a_failure_and_nothing_else():
+    """It has recorded no settings, no seeds and no verdict."""
+    run = changed(make_run(20), "notebooks", NAME, to={"status": "failed"})
+    run["notebooks"][NAME] |= {"settings": {}, "seeds": [], "metrics": {}}
+    run["claims"]["gain"]["verdict"] = "not measured"
+    outcome = check_run(run, RECORD)
+    assert outcome.state == FAILED and outcome.drifts == [] == outcome.changes
+
+
 def test_an_unmeasured_claim_is_a_failure_of_the_recorded_profile_only():
     open_ = changed(make_run(0), "claims", "gain", "verdict", to="not measured")
     assert check_run(open_).state == SOUND
@@ -182,6 +191,13 @@ def test_a_constant_alarms_only_if_questions_stand_behind_it():
         record = [changed(run, *METRICS, "m1", to=entry) for run in RECORD]
         run = changed(make_run(20), *METRICS, "m1", to=metric([0.2, 0.2, 0.2], n=n))
         assert len(drifts(run, record)) == alarms
+
+
+def test_one_seed_knows_of_itself_only():
+    record = [make_run(0, seeds=1)]
+    moved = changed(make_run(0, seeds=1), *METRICS, "m1", "value", to=0.9)
+    assert len(drifts(moved, record)) == 1
+    assert drifts(make_run(6, seeds=1), record, unlike=True) == []
 
 
 def test_an_interval_over_items_is_heeded_where_it_is_wider():

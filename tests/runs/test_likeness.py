@@ -118,3 +118,11 @@ def test_seeds_on_one_reference_say_nothing_of_another_reference():
     assert list(common_part(other, record).sections) == [NAME]
     with pytest.raises(AlignlabError, match="share one reference policy"):
         common_part(other, record[:1])
+
+
+def test_a_single_seed_says_nothing_of_others():
+    record = [make_run(0, seeds=1), make_run(1, seeds=1)]
+    assert list(common_part(make_run(0, seeds=1), record[:1]).sections) == [NAME]
+    assert list(common_part(make_run(6, seeds=1), record).sections) == [NAME]
+    with pytest.raises(AlignlabError, match="a single run of one seed"):
+        common_part(make_run(6, seeds=1), record[:1])
