@@ -12,11 +12,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-<<<<<<< HEAD
-from alignlab.course.build import BEGIN, END, STUB, without_rubric
-=======
 from alignlab.course.build import BEGIN, BEGIN_RUBRIC, END, END_RUBRIC, STUB
->>>>>>> 18187d020948bcab161f023531a686f1d07f4903
 from alignlab.course.opening import repository_of
 from alignlab.course.teaching import chosen_notebooks, is_check, profile_from_outside
 from alignlab.files import write_text
