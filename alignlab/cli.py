@@ -14,7 +14,7 @@ from rich.table import Table
 
 import alignlab
 from alignlab.course_cli import build, course_app, notebooks
-from alignlab.errors import AlignlabError
+from alignlab.errors import AlignlabError, explained_if_full
 from alignlab.train import app as train_app
 
 app = typer.Typer(
@@ -257,7 +257,9 @@ def report(run: RunFolder) -> None:
     from alignlab.runs.folders import short_path
     from alignlab.runs.report import write_report
 
-    typer.echo(f"report: {short_path(write_report(_folder(run)))}")
+    folder = _folder(run)
+    with explained_if_full(folder, "Free some space."):
+        typer.echo(f"report: {short_path(write_report(folder))}")
 
 
 @app.command()
@@ -319,8 +321,9 @@ def publish(run: RunFolder) -> None:
     from alignlab.runs.publish import publish as publish_run
 
     folder = _folder(run)
-    build_all(executed=executed_notebooks(folder))
-    publish_run(folder, Path.cwd())
+    with explained_if_full(Path.cwd(), "Free some space and publish again."):
+        build_all(executed=executed_notebooks(folder))
+        publish_run(folder, Path.cwd())
     typer.echo("README.md, figures/ and the notebooks now show this run.")
 
 

@@ -4,10 +4,11 @@ Only `alignlab publish RUN` writes results into the README; none is typed in.
 """
 
 import shutil
+from functools import partial
 from pathlib import Path
 
-from alignlab.errors import AlignlabError
-from alignlab.files import read_json, write_json, write_text
+from alignlab.errors import AlignlabError, explained_if_full
+from alignlab.files import read_json, write_atomically, write_json, write_text
 from alignlab.runs.claims import load_claims
 from alignlab.runs.compare import read_metrics
 from alignlab.runs.context import METRICS_FILE
@@ -39,9 +40,15 @@ def publish(run: Path, root: Path) -> None:
         root: the checkout: the folder with README.md and figures/.
 
     Raises:
-        AlignlabError: if a notebook of the run did not finish.
+        AlignlabError: if a notebook of the run did not finish, or the checkout cannot
+            be written or its disk is full.
     """
     metrics = read_metrics(run)
+    with explained_if_full(root, "Free some space and publish again."):
+        _publish(run, root, metrics)
+
+
+def _publish(run: Path, root: Path, metrics: dict) -> None:
     made = {name: metrics[name] for name in ("profile", "started", "versions")}
     path = root / "figures" / RECORDED
     earlier = read_json(path, default={"notebooks": {}, "claims": {}})
@@ -66,14 +73,17 @@ def publish(run: Path, root: Path) -> None:
 
 
 def _copy_figures(notebook: Path, target: Path) -> None:
-    target.mkdir(exist_ok=True)
+    """Replace a notebook's figures, each of them whole, and then remove those that it
+    no longer draws: a kill loses none."""
     number = notebook.name[:2]
-    for old in target.glob(f"{number}_*.png"):
+    copies = {
+        target / f"{number}_{figure['name']}.png": notebook / figure["file"]
+        for figure in read_json(notebook / METRICS_FILE)["figures"]
+    }
+    for copy, figure in copies.items():
+        write_atomically(copy, partial(shutil.copyfile, figure))
+    for old in set(target.glob(f"{number}_*.png")) - copies.keys():
         old.unlink()
-    for figure in read_json(notebook / METRICS_FILE)["figures"]:
-        shutil.copyfile(
-            notebook / figure["file"], target / f"{number}_{figure['name']}.png"
-        )
 
 
 def with_results(readme: str, metrics: dict) -> str:
