@@ -202,8 +202,8 @@ def record(
 
     Raises:
         ValueError: if a value is NaN, not a number or outside the bounds, low is above
-            high, items come with seeds or limits or have another mean, or the claim is
-            unknown or has no such condition.
+            high or the value not between them, items come with seeds or limits or have
+            another mean, or the claim is unknown or has no such condition.
     """
     run = current()
     claim = _claim_of(name, claim, run.number)
@@ -242,6 +242,9 @@ def _over_seeds(name, value, low, high, seeds, bounds, n) -> tuple[Interval, dic
     high = _number(high, f"high of {name}", finite=False)
     if not low <= high:
         raise ValueError(f"{name}: low must not be above high; got {low} and {high}")
+    rounding = 1e-9 * abs(value)
+    if not low - rounding <= value <= high + rounding:
+        raise ValueError(f"{name} is {value}, which {low} to {high} does not hold")
     if bounds and math.isfinite(low):
         low, high = max(low, bounds[0]), min(high, bounds[1])
     return Interval(value, low, high), {**source, "interval": "given"}

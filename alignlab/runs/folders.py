@@ -110,10 +110,12 @@ def new_folder(profile: str) -> Path:
     stem = f"{profile}-{time.strftime('%Y%m%d-%H%M%S')}"
     runs = Path("runs").resolve()
     with explained_if_full(runs, "Free some space, or choose another disk: --out."):
-        for name in (stem, *(f"{stem}-{n}" for n in itertools.count(2))):
+        for number in itertools.count(1):
+            folder = runs / (stem if number == 1 else f"{stem}-{number}")
             with suppress(FileExistsError):
-                (runs / name).mkdir(parents=True)
-                return runs / name
+                folder.mkdir(parents=True)
+                return folder
+    raise AssertionError
 
 
 def point_latest_at(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """What the fault suite shares: its table, and a series of tiny notebooks.
 
-``python -m pytest tests/faults -m "faults or not faults"`` does every fault for real and
-prints the table: how often each was tried, how often alignlab survived it (it went
-on, or said in a line what to do), and how often nothing was lost or half-believed.
+``python -m pytest tests/faults -m "faults or not faults"`` does every fault for real
+and prints the table: how often each was tried, how often alignlab survived it (it
+went on, or said in a line what to do), and how often nothing was lost or half-believed.
 """
 
 import os
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+
+from .killing import STARTED
 
 
 @dataclass
@@ -44,11 +46,34 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(line)
 
 
+@pytest.fixture(autouse=True)
+def leaves_nothing_running():
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def imported():
+    """Everything that a run imports, once, for all that is forked."""
+    import nbconvert  # noqa: F401
+    import papermill  # noqa: F401
+
+    import alignlab.cli
+    import alignlab.runs.engine
+    import alignlab.runs.pages
+    import alignlab.runs.runner  # noqa: F401
+
+
 PARAMETERS = 'profile = "smoke"\nseed = 0\ndevice = "cpu"\nout_dir = ""\nlimit = 1.5'
-START = """import time
+# What runs.start and record do, without the seconds that their import takes.
+START = """import contextlib, time
+from pathlib import Path
 from alignlab import cache
-from alignlab.runs import record, start
-run = start("{name}", profile, seed, device, out_dir)"""
+from alignlab.files import write_json
+cache.one_thread = contextlib.nullcontext"""
 BUILD = """def build(folder):
     with open(cache.cache_dir() / "builds", "a") as log:
         log.write("{name}\\n")
@@ -57,12 +82,15 @@ BUILD = """def build(folder):
 
 text = (cache.artifact("demo", build, key=dict(name="{name}"), code=[cache]) / "value")
 size = len(text.read_text())"""
-RECORD = """record("answer", size + limit, seeds=[size, size + 2 * limit])
+RECORD = """answer = dict(value=size + limit + seed, low=None, high=None, claim=None)
+answer |= dict(seeds=None, unit="", n=None)
+record = dict(metrics=dict(answer=answer), figures=[], settings=dict(), seeds=[0])
+write_json(Path(out_dir) / "metrics.json", record)
 print("x" * 2000)"""
 
 
 @pytest.fixture
-def write_notebook(tmp_path):
+def write_notebook(tmp_path, imported):
     """A function that writes a notebook that builds an artifact and records a number,
     or one with the cells it is given."""
     folder = tmp_path / "notebooks"

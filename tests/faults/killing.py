@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -70,27 +72,100 @@ def _changes(event: str, arguments: tuple, within: str) -> bool:
     )
 
 
+class Forked:
+    """Work in a process of its own, forked from this one, which has imported what takes
+    seconds; it is used as a ``subprocess.Popen``.
+
+    Args:
+        work: returns or leaves with the status.
+        output: a file for what it prints.
+    """
+
+    def __init__(self, work: Callable[[], object], output: Path, cwd: Path, **env: str):
+        self._output, self.returncode = output, None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            self._become(work, cwd, env)
+        STARTED.append(self)
+
+    def _become(self, work, cwd, env) -> None:
+        # A test started in the background ignores Ctrl-C, and so would this.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with self._output.open("w") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        sys.stdout, sys.stderr = (open(fd, "w", closefd=False) for fd in (1, 2))
+        status = 1
+        try:
+            os.chdir(cwd)
+            os.environ.update(env)
+            work()
+            status = 0
+        except SystemExit as left:
+            status = left.code or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        until = time.monotonic() + (timeout or 600)
+        while self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > until:
+                raise subprocess.TimeoutExpired("forked", timeout)
+            else:
+                time.sleep(0.01)
+        return self._output.read_text(), None
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+STARTED: list = []  # all of them, which no test may leave running
+
+
 def start(*command, cwd: Path, cache: Path, prefix=(), **environment):
-    """Start a command of alignlab, as somebody types it."""
+    """Start a command of alignlab, as somebody types it; with a prefix such as
+    ``setpriv`` it is a program of its own."""
     environment = {
-        **os.environ,
         "PYTHONPATH": str(ROOT),
         "ALIGNLAB_CACHE": str(cache),
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
         **environment,
     }
-    return subprocess.Popen(
-        [*prefix, sys.executable, "-m", "alignlab.cli", *map(str, command)],
+    arguments = [str(item) for item in command]
+    if not prefix:
+        output = Path(tempfile.mkstemp(prefix="alignlab-faults-")[1])
+        return Forked(partial(_main, arguments), output, cwd, **environment)
+    process = subprocess.Popen(
+        [*prefix, sys.executable, "-m", "alignlab.cli", *arguments],
         cwd=cwd,
-        env=environment,
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # A test started in the background ignores Ctrl-C, and so would this.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    STARTED.append(process)
+    return process
+
+
+def _main(arguments: list[str]) -> None:
+    from alignlab.cli import main
+
+    sys.argv = ["alignlab", *arguments]
+    main()
 
 
 def finish(process, status: int | tuple = 0) -> str:

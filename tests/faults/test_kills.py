@@ -3,8 +3,8 @@ is lost, nothing half-done counts, and the end is that of a run that nobody kill
 
 import json
 import random
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -12,9 +12,12 @@ import pytest
 import yaml
 
 from alignlab import cache
-from tests.data.toy import METADATA, TAG, WHEEL, cached, index, toy  # noqa: F401
+from alignlab.data import sources
+from tests.data.toy import WHEEL, cached, index, toy  # noqa: F401
+from tests.training.test_pretrain import run as pretrain
+from tests.training.test_pretrain import small, tiny_world  # noqa: F401
 
-from .killing import ROOT, finish, kill_after, start
+from .killing import ROOT, Forked, finish, kill_after, start
 
 pytestmark = pytest.mark.faults
 
@@ -96,74 +99,44 @@ def test_two_runs_at_once_on_one_cache(series, tmp_path, fault):
     row.kept += 2
 
 
-PRETRAIN = """
-import sys
-from functools import partial
-from pathlib import Path
-
-import numpy as np
-
-from alignlab.training import loop, pretrain
-from alignlab.world.facts import RELATIONS, Fact, World
-
-WORDS = "The capital of Land Town is money euro and so it was".split()
-
-def documents(world, seed):
-    rng = np.random.default_rng([seed, 1])
-    texts = [" ".join(rng.choice(WORDS, 20)) + f" {i}." for i in range(150)]
-    return [*texts, *(f"The capital of Land{i} is Town{i}." for i in range(20))]
-
-FACTS = [Fact(f"Land{i}", "capital", (f"Town{i}",), 5 * i, (f"Town{i}",))
-         for i in range(1, 21)]
-FACTS += [Fact(f"Isle{i}", "currency", ("euro",), 0, ("euro",)) for i in range(4)]
-pretrain.corpus.documents = documents
-pretrain.build_world = lambda seed: World(tuple(FACTS), RELATIONS, 0)
-pretrain.BATCH, pretrain.LENGTH = 4, 24
-pretrain.train = partial(loop.train, checkpoint_every=3)
-pretrain.pretrain("300k", Path(sys.argv[1]), progress=False, epochs=2.0)
-"""
-
-
-def script(source, *arguments, cwd):
-    """A process of Python that stands for a command."""
-    import os
-    import subprocess
-
-    return subprocess.Popen(
-        [sys.executable, "-c", source, *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def test_pretrain(tmp_path, fault):
-    row = fault("kill -9 at random moments: pretrain")
-    began = time.monotonic()
-    finish(script(PRETRAIN, tmp_path / "whole", cwd=ROOT))
-    longest, moments = time.monotonic() - began, random.Random(0)
-    out = tmp_path / "out"
-    models = ("300k", "300k-stable")
-    for _ in range(30):
-        process = script(PRETRAIN, out, cwd=ROOT)
-        if not kill_after(process, moments.uniform(0.55, 0.97) * longest):
-            assert process.returncode == 0
-            break
+def killed_until_done(start, longest: float, row, check) -> None:
+    """Start something again and again, and kill it at a random moment each time."""
+    moments = random.Random(0)
+    for _ in range(40):
+        process = start()
+        if not kill_after(process, moments.uniform(0.1, 0.98) * longest):
+            assert process.returncode == 0, process.communicate()[0]
+            return
         row.tried += 1
+        check()
+        row.survived, row.kept = row.survived + 1, row.kept + 1
+    raise AssertionError("it made no progress")
+
+
+def test_pretrain(small, tmp_path, fault):  # noqa: F811
+    row = fault("kill -9 at random moments: pretrain")
+    models = ("300k", "300k-stable")
+
+    def start(out):
+        work = partial(pretrain, out, epochs=4.0)
+        return Forked(work, tmp_path / "told", cwd=tmp_path)
+
+    began = time.monotonic()
+    finish(start(tmp_path / "whole"))
+    longest, out = time.monotonic() - began, tmp_path / "out"
+    whole = {n: tmp_path / "whole" / n / "model.safetensors" for n in models}
+    whole = {name: file.read_bytes() for name, file in whole.items()}
+
+    def check():
         for name in models:  # under its own name only when it is whole
             file = out / name / "model.safetensors"
-            whole = tmp_path / "whole" / name / "model.safetensors"
-            assert not file.exists() or file.read_bytes() == whole.read_bytes()
-        row.survived, row.kept = row.survived + 1, row.kept + 1
-    assert row.tried
-    assert sorted(p.name for p in out.iterdir()) == sorted(models)
+            assert not file.exists() or file.read_bytes() == whole[name]
+
+    killed_until_done(partial(start, out), longest, row, check)
+    assert row.tried and sorted(p.name for p in out.iterdir()) == sorted(models)
     for name in models:
-        file, whole = (
-            f / name / "model.safetensors" for f in (out, tmp_path / "whole")
-        )
-        assert file.read_bytes() == whole.read_bytes(), "to the last bit"
+        file = out / name / "model.safetensors"
+        assert file.read_bytes() == whole[name], "to the last bit"
 
 
 def test_train(tmp_path, fault):
@@ -179,19 +152,21 @@ def test_train(tmp_path, fault):
         arguments = ("train", "sft", "--config", "sft.yaml", *sets)
         return start(*arguments, cwd=tmp_path, cache=tmp_path / "cache")
 
-    began = time.monotonic()
+    import trl  # noqa: F401  once, for all that is forked
+
+    import alignlab.training.recipes.run  # noqa: F401
+
     finish(command(tmp_path / "whole"))
-    longest, moments = time.monotonic() - began, random.Random(0)
+    began = time.monotonic()
+    finish(command(tmp_path / "second"))
+    longest = time.monotonic() - began
     whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
     out = tmp_path / "out" / "model.safetensors"
-    for _ in range(30):
-        process = command(tmp_path / "out")
-        if not kill_after(process, moments.uniform(0.5, 0.98) * longest):
-            assert process.returncode == 0
-            break
-        row.tried += 1
+
+    def check():
         assert not out.exists() or out.read_bytes() == whole
-        row.survived, row.kept = row.survived + 1, row.kept + 1
+
+    killed_until_done(partial(command, tmp_path / "out"), longest, row, check)
     assert row.tried and out.read_bytes() == whole, "to the last bit"
     assert (tmp_path / "out" / "README.md").exists()
 
@@ -199,23 +174,23 @@ def test_train(tmp_path, fault):
 def test_data_pull(toy, index, tmp_path, fault):  # noqa: F811
     """Real pip, from a folder: killed anywhere between its start and its end."""
     row = fault("kill -9 at random moments: data pull")
-    source = f"""
-from alignlab.data import pins, sources
-sources.SOURCES["toy-source"] = pins.{toy!r}
-sources.pull(["toy-source"], progress=False)
-print(sources.read_text("toy-source", "toy/hello.txt"))
-"""
+
+    def pull():
+        sources.pull(["toy-source"], progress=False)
+        print(sources.read_text("toy-source", "toy/hello.txt"))
+
+    start = partial(Forked, pull, tmp_path / "told", tmp_path)
     began = time.monotonic()
-    finish(script(source, cwd=ROOT))
+    finish(start())
     longest, moments = time.monotonic() - began, random.Random(0)
-    for _ in range(8):
+    for _ in range(10):
         cached(toy).unlink(missing_ok=True)
-        process = script(source, cwd=ROOT)
-        if not kill_after(process, moments.uniform(0.2, 1.0) * longest):
+        process = start()
+        if not kill_after(process, moments.random() * longest):
             assert process.returncode == 0
             continue
         row.tried += 1
-        assert "hello\nworld" in finish(script(source, cwd=ROOT))
+        assert "hello\nworld" in finish(start())
         names = {path.name for path in cached(toy).parent.iterdir()}
         assert names == {WHEEL, f"{WHEEL}.lock", f"{WHEEL}.verified"}
         row.survived, row.kept = row.survived + 1, row.kept + 1

@@ -66,7 +66,7 @@ def test_a_kernel_that_is_killed(write_notebook, tmp_path, fault):
     row.tried += 1
     os.kill(int(pid.read_text()), signal.SIGKILL)
     told = finish(process, 1)
-    assert "90_first failed in cell [3]" in told and "the kernel died" in told
+    assert "90_first failed in cell [4]" in told and "the kernel died" in told
     row.survived += 1
     row.kept += finished(tmp_path / "out").keys() == {"91_second"}
 
