@@ -263,6 +263,20 @@ def seal(path: Path) -> bool:
     return True
 
 
+def require_unchanged(folder: Path) -> None:
+    """Refuse a folder of the cache that is no artifact, such as a converted model, if
+    its files have changed since this was first asked.
+
+    Raises:
+        AlignlabError: naming the file.
+    """
+    if not (folder / META).exists():
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            write_text(folder / META, json.dumps({"files": _hashed(folder)}))
+    if (folder / META).exists() and (damage := _damage(folder)):
+        raise AlignlabError(f"{damage}.", "Delete the folder; it is made again.")
+
+
 def _hashed(folder: Path) -> dict[str, list]:
     """Size and SHA-256 of every file in a folder, ``META`` aside."""
     return {

@@ -22,6 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 import alignlab
+from alignlab.cache import cache_dir, require_unchanged
 from alignlab.course.notebooks import notebooks_folder
 from alignlab.files import write_json
 from alignlab.runs.benchmark import matrix_gflops
@@ -218,11 +219,14 @@ def _contents_of(model: str) -> str:
     that ship nothing, as the package's own hash covers them.
 
     Raises:
-        AlignlabError: if there is no such model.
+        AlignlabError: if there is no such model, or one that was converted into the
+            cache has changed since.
     """
     from alignlab.models.base import base_path, is_shipped, weights_hash
 
-    base_path(model)
+    path = base_path(model)
+    if path.is_relative_to(cache_dir() / "models"):
+        require_unchanged(path)
     return "" if is_shipped(model) else weights_hash(model)
 
 

@@ -11,6 +11,7 @@ import torch
 from alignlab import cache
 from alignlab.errors import AlignlabError
 from alignlab.files import read_json
+from alignlab.runs import runner
 from alignlab.runs.folders import read_run
 from alignlab.training import loop, pretrain
 from alignlab.training.recipes.checkpoints import damage, seal
@@ -76,6 +77,25 @@ def test_an_artifact_of_an_older_cache_is_sealed_once(tmp_path, monkeypatch):
     (path / cache.META).unlink()
     with pytest.raises(AlignlabError, match="no complete artifact"):
         cache.seal(path)
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_model_that_was_converted_into_the_cache(tmp_path, monkeypatch, fault, harm):
+    row = fault(f"corrupt converted model: {harm.__name__}")
+    monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path))
+    folder = tmp_path / "models" / "gguf-x"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    weights = folder / "model.safetensors"
+    for at in (0, 500, 999):
+        weights.write_bytes(b"0" * 1000)
+        (folder / cache.META).unlink(missing_ok=True)
+        runner._contents_of(str(folder))
+        harm(weights, at)
+        row.tried += 1
+        with pytest.raises(AlignlabError, match="model.safetensors has.*Delete the"):
+            runner._contents_of(str(folder))
+        row.survived, row.kept = row.survived + 1, row.kept + 1
 
 
 @pytest.mark.parametrize("harm", HARMS)

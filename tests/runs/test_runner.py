@@ -473,7 +473,7 @@ def test_resuming_finds_the_notebooks_again_and_leaves_other_files(two, tmp_path
     mine = [out / name for name in ("00_first.txt", "00_first.old.ipynb", "note")]
     for file in mine:
         file.write_text("mine")
-    for ending in runner.OF_A_NOTEBOOK:
+    for ending in runner.OF_A_NOTEBOOK[1:]:  # without its copy it does not count
         (out / f"00_first{ending}").write_text("former")
     run_series(out=out, resume=True)  # without the notebooks' folder
     assert all(file.read_text() == "mine" for file in mine)
