@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from alignlab import provenance, store
 from alignlab.errors import AlignlabError, explained_if_full
+from alignlab.files import write_text
 
 META = ".artifact.json"  # in each artifact: what made it, and the hash of every file
 UNFINISHED = ".building-"
@@ -130,10 +131,7 @@ def _build(build: Callable, path: Path, kind: str, key: Mapping, code: Code) -> 
                 )
             meta = {"kind": kind, "key": key, **_made_by(code)}
             meta |= {"created": began, "seconds": round(time.time() - began, 1)}
-            meta["files"] = {
-                name: [size, _sha256(unfinished / name)]
-                for name, (size, _) in _files(unfinished).items()
-            }
+            meta["files"] = _hashed(unfinished)
             (unfinished / META).write_text(json.dumps(meta), encoding="utf-8")
             _move_into_place(unfinished, path)
     finally:
@@ -236,6 +234,56 @@ def _acquired(lock: FileLock, folder: Path) -> bool:
 
 
 # --- Checking what is stored ------------------------------------------------------
+
+
+def seal(path: Path) -> bool:
+    """Record the hashes of an artifact's files where none are recorded, as in caches of
+    former versions; its files are believed as they are this once, and checked whenever
+    they are read from then on.
+
+    Args:
+        path: the artifact's folder, complete.
+
+    Returns:
+        Whether it had none.
+
+    Raises:
+        AlignlabError: if the folder has no description of what made it: it was not
+            finished, or is no artifact.
+    """
+    try:
+        meta = json.loads((path / META).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AlignlabError(
+            f"{path} is no complete artifact: {META} cannot be read.", "Delete it."
+        ) from error
+    if "files" in meta:
+        return False
+    write_text(path / META, json.dumps(meta | {"files": _hashed(path)}))
+    return True
+
+
+def require_unchanged(folder: Path) -> None:
+    """Refuse a folder of the cache that is no artifact, such as a converted model, if
+    its files have changed since this was first asked.
+
+    Raises:
+        AlignlabError: naming the file.
+    """
+    if not (folder / META).exists():
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            write_text(folder / META, json.dumps({"files": _hashed(folder)}))
+    if (folder / META).exists() and (damage := _damage(folder)):
+        raise AlignlabError(f"{damage}.", "Delete the folder; it is made again.")
+
+
+def _hashed(folder: Path) -> dict[str, list]:
+    """Size and SHA-256 of every file in a folder, ``META`` aside."""
+    return {
+        name: [size, _sha256(folder / name)]
+        for name, (size, _) in _files(folder).items()
+    }
+
 
 _intact: dict[Path, dict] = {}  # sizes and times of files, when they were last hashed
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 import alignlab
 from alignlab.course_cli import build, course_app, notebooks
-from alignlab.errors import AlignlabError, Status
+from alignlab.errors import AlignlabError, Status, explained_if_full
 from alignlab.results_cli import (
     RunFolder,
     baseline,
@@ -245,8 +245,9 @@ def publish(run: RunFolder) -> None:
     from alignlab.runs.publish import publish as publish_run
 
     folder = folder_of(run)
-    build_all(executed=executed_notebooks(folder))
-    publish_run(folder, Path.cwd())
+    with explained_if_full(Path.cwd(), "Free some space and publish again."):
+        build_all(executed=executed_notebooks(folder))
+        publish_run(folder, Path.cwd())
     typer.echo("README.md, figures/ and the notebooks now show this run.")
 
 

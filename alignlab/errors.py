@@ -2,6 +2,7 @@
 
 import errno
 import importlib.util
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -57,20 +58,46 @@ def needs_extra(module: str, extra: str) -> None:
 
 @contextmanager
 def explained_if_full(folder: Path, remedy: str) -> Iterator[None]:
-    """Turn whatever a library says when the disk of ``folder`` is full into one
-    sentence with a remedy; every other error passes.
+    """Turn whatever a library says when the disk of ``folder`` is full, or the folder
+    may not be written to, into one sentence with a remedy; every other error passes.
+
+    Args:
+        remedy: for a full disk.
 
     Raises:
-        AlignlabError: if the disk is full.
+        AlignlabError: if the disk is full, or the folder cannot be written.
     """
     try:
         yield
     except AlignlabError:
         raise
     except Exception as error:
+        if reason := _says_unwritable(error, folder):
+            raise AlignlabError(
+                f"Cannot write to {folder}: {reason}.", WRITABLE
+            ) from error
         if not _says_full(error) and not _is_full(folder):
             raise
         raise AlignlabError(f"The disk that holds {folder} is full.", remedy) from error
+
+
+WRITABLE = (
+    "Make it writable, or choose another folder: --out FOLDER for a run, "
+    "ALIGNLAB_CACHE for the cache."
+)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
+def _says_unwritable(error: Exception, folder: Path) -> str:
+    """Why ``folder``, a folder above it or a file below it could not be written; "" if
+    the error is about something else."""
+    if not isinstance(error, OSError) or error.errno not in _NOT_WRITABLE:
+        return ""
+    if not isinstance(error.filename, str | os.PathLike):
+        return ""
+    file, folder = Path(error.filename).absolute(), Path(folder).absolute()
+    about = file.is_relative_to(folder) or folder.is_relative_to(file)
+    return error.strerror if about else ""
 
 
 def _says_full(error: Exception) -> bool:

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from alignlab.errors import AlignlabError
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
     """Let ``write(temporary)`` fill a temporary file, then rename it to ``path``."""
@@ -38,8 +40,17 @@ def write_json(path: Path, value: object) -> Path:
 
 
 def read_json(path: Path, default: object = None) -> object:
-    """The JSON value of a file, or ``default`` if there is no such file."""
+    """The JSON value of a file, or ``default`` if there is no such file.
+
+    Raises:
+        AlignlabError: if the file holds something else.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return default
+    except ValueError as error:  # also of bytes that are no UTF-8
+        raise AlignlabError(
+            f"{path} is damaged: it is no JSON ({error}).",
+            "Restore it, or delete it and run again what wrote it.",
+        ) from error

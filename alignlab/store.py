@@ -7,12 +7,13 @@ It is any place that fsspec can reach ("s3://bucket/alignlab", "sftp://host/fold
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import warnings
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from alignlab.errors import AlignlabError
 
@@ -39,13 +40,14 @@ def require_store(url: str) -> None:
         files.rm_file(trial)
     except Exception as error:  # each kind of store has its own types
         raise AlignlabError(
-            f"The store {url} cannot be used: {_said(error)}.",
+            f"The store {without_password(url)} cannot be used: {_said(error)}.",
             "Give a URL that fsspec can write to (file:///mnt/shared, s3://bucket/name "
             "with `pip install s3fs` and credentials), on every machine.",
         ) from error
     if not same:
         raise AlignlabError(
-            f"The store {url} gives back other bytes than it was given."
+            f"The store {without_password(url)} gives back other bytes than it was "
+            "given."
         )
 
 
@@ -63,10 +65,23 @@ def fetch(name: str, folder: Path) -> bool:
     with _only_warning(f"Could not fetch {name}"):
         files, root = _opened(store_url())
         with files.open(f"{root}/{name}.zip") as file, zipfile.ZipFile(file) as packed:
+            _require_plain(packed, file.seek(0, os.SEEK_END))
             packed.extractall(folder)
         return True
     shutil.rmtree(folder, ignore_errors=True)
     return False
+
+
+def _require_plain(packed: zipfile.ZipFile, size: int) -> None:
+    """Refuse a zip file that :func:`put` cannot have written: one whose entries would
+    take more room than the file itself, or lie outside the folder they are for."""
+    entries = packed.infolist()
+    if sum(entry.file_size for entry in entries) > size:
+        raise zipfile.BadZipFile("it grows when it is unpacked")
+    for entry in entries:
+        name = PurePosixPath(entry.filename)
+        if name.is_absolute() or ".." in name.parts:
+            raise zipfile.BadZipFile(f"{entry.filename!r} lies outside its folder")
 
 
 def put(name: str, folder: Path) -> None:
@@ -97,7 +112,15 @@ def _here() -> str:
 
 
 def _said(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return without_password(text)
+
+
+def without_password(text: str) -> str:
+    """Text whose URLs show neither user and password nor a query, which may hold a
+    key."""
+    text = re.sub(r"(\w+://)[^/\s@]+@", r"\1…@", text)
+    return re.sub(r"(\w+://[^\s?]+)\?\S+", r"\1?…", text)
 
 
 @contextlib.contextmanager
@@ -109,5 +132,6 @@ def _only_warning(what: str) -> Iterator[None]:
         pass
     except Exception as error:  # each kind of store has its own types
         warnings.warn(
-            f"{what}: the store {store_url()} says {_said(error)}.", stacklevel=4
+            f"{what}: the store {without_password(store_url())} says {_said(error)}.",
+            stacklevel=4,
         )

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from alignlab.errors import AlignlabError
+from alignlab.errors import AlignlabError, explained_if_full
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,7 +66,9 @@ def _train(
     recipe = read_recipe(stage, config, overrides or ())
     from alignlab.training.recipes.run import train
 
-    train(recipe, resume, dry_run)
+    more_room = "Free some space, then continue with --resume."
+    with explained_if_full(Path(recipe.output_dir), more_room):
+        train(recipe, resume, dry_run)
 
 
 @app.command()

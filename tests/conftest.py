@@ -1,6 +1,11 @@
-"""A tiny tokenizer and a tiny random model, made in a moment, for every test that needs
-one."""
+"""What holds for all tests: which ones are left out, and no network for those that are
+not marked with it. And a tiny tokenizer and a tiny random model, made in a moment."""
 
+import os
+import socket
+from unittest import mock
+
+import psutil
 import pytest
 import setuptools  # noqa: F401  before anything imports distutils, which it replaces
 
@@ -27,6 +32,59 @@ def pytest_collection_modifyitems(config, items):
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+
+
+# --- The network ----------------------------------------------------------------------
+
+
+class Blocked(ConnectionError):
+    """A test that is not marked ``network`` wanted to reach another machine."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Tests that are not marked reach this machine alone, and so do their fixtures.
+    Kernels and clusters are on it; pip, a process of its own, is given no index."""
+    if item.get_closest_marker("network"):
+        return (yield)
+    with (
+        mock.patch.object(socket.socket, "connect", _connect_here),
+        mock.patch.dict(os.environ, {"PIP_NO_INDEX": "1"}),
+    ):
+        return (yield)
+
+
+_connect = socket.socket.connect
+_HERE = {"localhost", "127.0.0.1", "::1", socket.gethostname()}
+_HERE |= {a.address for own in psutil.net_if_addrs().values() for a in own}
+
+
+def _connect_here(self, address):
+    inet = self.family in (socket.AF_INET, socket.AF_INET6)
+    if inet and self.type & socket.SOCK_STREAM and address[0] not in _HERE:
+        raise Blocked(f"{address} is another machine: mark the test `network`")
+    return _connect(self, address)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What fails only because a data source is neither in the cache nor to be had is
+    skipped and says so, but where the network is required."""
+    report = yield
+    reason = _missing_source(call.excinfo and call.excinfo.value)
+    if reason and os.environ.get("ALIGNLAB_NETWORK") != "required":
+        report.outcome = "skipped"
+        place = str(item.path), item.location[1] or 0
+        report.longrepr = (*place, f"Skipped: {reason}")
+    return report
+
+
+def _missing_source(error) -> str:
+    while error is not None:
+        if "Cannot download the data source" in str(error):
+            return "it needs the data sources: run `alignlab data pull`"
+        error = error.__cause__
+    return ""
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,12 @@
 """
 
 import math
+import os
 import re
+import string
 import sys
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,6 +111,7 @@ def start(
         raise AlignlabError(f"seeds must be at least 1; got {settings['seeds']}.")
     _quiet_loading()
     quiet_empty_replies()
+    _show_text_as_text()
     first = int(settings["first_seed"]) + seed
     seeds = tuple(range(first, first + int(settings["seeds"])))
     _current = Run(
@@ -141,6 +144,15 @@ def _quiet_loading() -> None:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
+
+
+def _show_text_as_text() -> None:
+    """Texts in styled tables make no HTML, and pip, which fetches data sources, writes
+    none of the colours that a kernel asks programs for."""
+    import pandas
+
+    pandas.set_option("styler.format.escape", "html")
+    os.environ.setdefault("PIP_NO_COLOR", "1")
 
 
 def current() -> Run:
@@ -190,8 +202,8 @@ def record(
 
     Raises:
         ValueError: if a value is NaN, not a number or outside the bounds, low is above
-            high, items come with seeds or limits or have another mean, or the claim is
-            unknown or has no such condition.
+            high or the value not between them, items come with seeds or limits or have
+            another mean, or the claim is unknown or has no such condition.
     """
     run = current()
     claim = _claim_of(name, claim, run.number)
@@ -230,6 +242,9 @@ def _over_seeds(name, value, low, high, seeds, bounds, n) -> tuple[Interval, dic
     high = _number(high, f"high of {name}", finite=False)
     if not low <= high:
         raise ValueError(f"{name}: low must not be above high; got {low} and {high}")
+    rounding = 1e-9 * abs(value)
+    if not low - rounding <= value <= high + rounding:
+        raise ValueError(f"{name} is {value}, which {low} to {high} does not hold")
     if bounds and math.isfinite(low):
         low, high = max(low, bounds[0]), min(high, bounds[1])
     return Interval(value, low, high), {**source, "interval": "given"}
@@ -349,7 +364,8 @@ def say(template: str, **values) -> None:
     Names in braces are values given here or metrics recorded so far; a metric formats
     with its interval: ``say("Format rises by {sft_minus_base_format:.2f}.")`` shows
     "Format rises by 0.81 (0.74 to 0.88)."; ``{name.value:.2f}`` is the bare number.
-    Write braces of LaTeX twice. In a notebook the text is Markdown.
+    Write braces of LaTeX twice. In a notebook the text is Markdown; in it, values that
+    are text make no HTML, links or pictures, as they may be what a model wrote.
 
     Raises:
         ValueError: if a name is neither given nor recorded, or its format is wrong.
@@ -357,7 +373,7 @@ def say(template: str, **values) -> None:
     recorded = {name: _recorded(metric) for name, metric in current().metrics.items()}
     known = ChainMap(values, recorded)
     try:
-        text = template.format_map(known)
+        text = _Sentence(known).format(template)
     except KeyError as error:
         wanted = str(error.args[0])
         raise ValueError(
@@ -375,11 +391,42 @@ def _recorded(metric: dict) -> Interval:
     return Interval(metric["value"], low, math.inf if high is None else high)
 
 
-def _show(text: str) -> None:
+class _Sentence(string.Formatter):
+    """Fills in a template as ``str.format_map`` does. In a notebook text is escaped."""
+
+    def __init__(self, known: Mapping):
+        self._known, self._ticks = known, 0
+
+    def parse(self, template):
+        for literal, *rest in super().parse(template):
+            self._ticks += literal.count("`")
+            yield literal, *rest
+
+    def get_value(self, key, args, kwargs):
+        return self._known[key] if isinstance(key, str) else args[key]
+
+    def format_field(self, value, spec):
+        text = super().format_field(value, spec)
+        if not isinstance(value, str) or not _in_notebook():
+            return text
+        if self._ticks % 2:  # within `code`, where nothing else has a meaning
+            return " ".join(text.replace("`", "'").split())
+        return text.translate(_ESCAPED)
+
+
+_ESCAPED = {ord(sign): f"&#{ord(sign)};" for sign in "&<>[]"}
+
+
+def _in_notebook() -> bool:
     from IPython import get_ipython
+
+    return get_ipython() is not None
+
+
+def _show(text: str) -> None:
     from IPython.display import Markdown, display
 
-    if get_ipython() is None:
+    if not _in_notebook():
         print(text)
     else:
         display(Markdown(text))

@@ -13,6 +13,12 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.log import logger
 
 LOOK_AGAIN = 2.0  # seconds
+OUTPUT_LIMIT = 1_000_000  # characters of a cell's outputs that are kept
+LINE_LIMIT = 20_000  # characters of a line of a traceback
+CUT = (
+    f"\n[alignlab: this cell's output is longer than {OUTPUT_LIMIT:,} characters; the "
+    "rest is not kept]\n"
+)
 
 
 class Client(PapermillNotebookClient):
@@ -21,12 +27,59 @@ class Client(PapermillNotebookClient):
     While it waits for a cell, widgets send messages to the kernel through the same
     socket, outside the event loop, and a reply that arrives just then is not announced.
     So this one looks into the socket every ``LOOK_AGAIN`` seconds.
+
+    Of a cell's outputs it keeps ``OUTPUT_LIMIT`` characters, and says so: a loop that
+    prints for an hour must not become a notebook that nothing can open.
     """
 
     def papermill_execute_cells(self) -> None:
         shell = self.kc.shell_channel
         shell.get_msg = partial(look_again, shell.get_msg)
+        self._kept: dict[int, int] = {}  # characters, by cell
         super().papermill_execute_cells()
+
+    def output(self, outs, msg, display_id, cell_index):
+        """Add a message to a cell's outputs, as far as there is room."""
+        if self.clear_before_next_output:
+            self._kept[cell_index] = 0
+        kept = self._kept.get(cell_index, 0)
+        more = size_of(msg["content"])
+        if kept + more > OUTPUT_LIMIT:
+            self._kept[cell_index] = OUTPUT_LIMIT + 1  # from now on nothing
+            if kept > OUTPUT_LIMIT and msg["msg_type"] != "error":
+                return None
+            shorten(msg, OUTPUT_LIMIT - kept)
+            display_id = None  # what replaces it cannot be updated
+        else:
+            self._kept[cell_index] = kept + more
+        return super().output(outs, msg, display_id, cell_index)
+
+    def clear_output(self, outs, msg, cell_index):
+        super().clear_output(outs, msg, cell_index)
+        if not outs:
+            self._kept[cell_index] = 0
+
+
+def size_of(content: object) -> int:
+    """Characters of all text in the content of a message."""
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, dict):
+        return sum(map(size_of, content.values()))
+    return sum(map(size_of, content)) if isinstance(content, list) else 0
+
+
+def shorten(msg: dict, room: int) -> None:
+    """Cut a message down: printed text to ``room`` characters, each line of a traceback
+    to ``LINE_LIMIT``, and pictures and pages altogether. ``CUT`` says so."""
+    content = msg["content"]
+    if msg["msg_type"] == "error":
+        content["evalue"] = content["evalue"][:LINE_LIMIT]
+        content["traceback"] = [line[:LINE_LIMIT] for line in content["traceback"]]
+        return
+    text = content["text"][:room] if msg["msg_type"] == "stream" else ""
+    msg["msg_type"] = msg["header"]["msg_type"] = "stream"
+    msg["content"] = {"name": content.get("name", "stdout"), "text": text + CUT}
 
 
 async def look_again(

@@ -3,14 +3,19 @@
 The executed copy is called NAME.partial.ipynb until it is complete.
 """
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable
+import re
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from alignlab.errors import AlignlabError, needs_extra
 from alignlab.runs.watch import Watch
+
+RUNTIME = "JUPYTER_RUNTIME_DIR"
 
 
 class NotebookFailed(Exception):
@@ -65,7 +70,7 @@ def execute(
     name, partial = notebook.stem, out / f"{notebook.stem}.partial.ipynb"
     place = _Place(_count_cells(notebook), on_cell)
     try:
-        with watch:
+        with _place_for_sockets(), watch:
             executed = papermill.execute_notebook(
                 str(notebook),
                 str(partial),
@@ -95,6 +100,29 @@ def execute(
     finished = out / f"{name}.ipynb"
     os.replace(partial, finished)
     return finished
+
+
+@contextlib.contextmanager
+def _place_for_sockets() -> Iterator[None]:
+    """A temporary folder for the kernel's connection file where Jupyter's own, in the
+    user's home, cannot be written."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    try:
+        usual = Path(jupyter_runtime_dir())
+        usual.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=usual).close()
+    except OSError:
+        with tempfile.TemporaryDirectory(prefix="alignlab-") as folder:
+            before = os.environ.get(RUNTIME)
+            os.environ[RUNTIME] = folder
+            try:
+                yield
+            finally:
+                os.environ.pop(RUNTIME)
+                os.environ.update({RUNTIME: before} if before else {})
+        return
+    yield
 
 
 @dataclass
@@ -134,12 +162,17 @@ def _reached_its_end(executed) -> bool:
     )
 
 
+TOLD = 2000  # characters of an exception's message that are told and recorded
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
 def _reason(error: Exception, watch: Watch) -> str:
     """What went wrong, in one line."""
     if watch.timed_out:
         return f"it was stopped after {watch.timeout:g} seconds"
     if hasattr(error, "ename"):
-        message = " ".join(str(error.evalue).split())
+        message = " ".join(_COLOURS.sub("", str(error.evalue)).split())
+        message = message if len(message) <= TOLD else f"{message[:TOLD]} …"
         return f"{error.ename}: {message}" if message else error.ename
     if type(error).__name__ == "DeadKernelError":
         memory = watch.peak_memory / 1e9

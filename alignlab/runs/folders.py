@@ -4,17 +4,18 @@ A killed run leaves notebooks that are waiting or running; only a finished one, 
 executed copy in place, counts.
 """
 
-import errno
+import itertools
 import os
+import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from alignlab.errors import AlignlabError
-from alignlab.files import read_json
+from alignlab.errors import AlignlabError, explained_if_full
+from alignlab.files import read_json, write_text
 
 RUN_FILE, LOCK = "run.json", ".lock"
 
@@ -48,9 +49,13 @@ def run_folder(
     return out, old
 
 
+# What a run that was killed before it wrote run.json may leave.
+_EARLY = re.compile(r"\.lock|\.latest|\.run-\w+\.json")
+
+
 def _is_free(folder: Path) -> bool:
-    """Whether a folder is empty, except for the lock of a run that was killed early."""
-    return folder.is_dir() and all(item.name == LOCK for item in folder.iterdir())
+    """Whether a folder is empty, except for what a run that was killed early left."""
+    return folder.is_dir() and all(_EARLY.fullmatch(p.name) for p in folder.iterdir())
 
 
 def read_run(folder: Path) -> dict:
@@ -96,45 +101,56 @@ def latest_run() -> Path:
 
 
 def new_folder(profile: str) -> Path:
+    """A new folder in runs/ of the working folder, made here, so that two runs that
+    start in the same second get one each.
+
+    Raises:
+        AlignlabError: if it cannot be made there.
+    """
     stem = f"{profile}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = [stem, *(f"{stem}-{n}" for n in range(2, 100))]
-    return next(
-        Path("runs", name).resolve()
-        for name in names
-        if not Path("runs", name).exists()
-    )
+    runs = Path("runs").resolve()
+    with explained_if_full(runs, "Free some space, or choose another disk: --out."):
+        for number in itertools.count(1):
+            folder = runs / (stem if number == 1 else f"{stem}-{number}")
+            with suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                return folder
+    raise AssertionError
 
 
 def point_latest_at(folder: Path) -> None:
-    """Link runs/latest to a run, if it is in the default place."""
+    """Link runs/latest to a run, if it is in the default place. The link is made beside
+    and renamed: whoever looks finds the former run or this one."""
     if folder.parent != Path("runs").resolve():
         return
     link = folder.parent / "latest"
-    link.unlink(missing_ok=True)
+    beside = folder / ".latest"
+    beside.unlink(missing_ok=True)
     try:
-        link.symlink_to(folder.name, target_is_directory=True)
+        beside.symlink_to(folder.name, target_is_directory=True)
+        os.replace(beside, link)
     except OSError:
-        link.write_text(str(folder), encoding="utf-8")
+        write_text(link, str(folder))
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[Path]:
-    """Exclusive use of the folder; an error explains a full disk in one line."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Exclusive use of the folder.
+
+    Raises:
+        AlignlabError: if another process uses it, it cannot be written, or the disk is
+            full.
+    """
+    more_room = f"Free some space, then continue: {resume_command(folder)}"
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            yield folder
+        with explained_if_full(folder, more_room):
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / LOCK, timeout=0):
+                yield folder
     except Timeout:
         raise AlignlabError(
             f"Another alignlab is writing to {folder}.",
             "Wait, or choose another --out.",
-        ) from None
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise AlignlabError(
-            f"The disk that holds {folder} is full.",
-            f"Free some space, then continue: {resume_command(folder)}",
         ) from None
 
 

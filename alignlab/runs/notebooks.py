@@ -10,11 +10,15 @@ import yaml
 
 from alignlab.course.notebooks import assigned_names, find_notebooks
 from alignlab.errors import AlignlabError, did_you_mean
-from alignlab.runs.profiles import notebook_settings
+from alignlab.runs.profiles import check_type, notebook_settings
+from alignlab.store import without_password
 
 # Set by the runner itself, so they cannot come through --param.
 OWN_PARAMETERS = {"profile": "--profile NAME", "out_dir": "--out FOLDER"}
 RENAMED = {"size": "model"}  # what a setting was called before
+SECRET = re.compile(
+    r"(.*_)?(token|password|passwd|secret|credentials?|(api|access|secret)_?key)", re.I
+)
 
 
 def select_notebooks(
@@ -58,8 +62,8 @@ def read_parameters(pairs: Iterable[str]) -> dict[str, object]:
     neither.
 
     Raises:
-        AlignlabError: if an item is not NAME=VALUE, sets what has its own option, or
-            has a name of former times.
+        AlignlabError: if an item is not NAME=VALUE, sets what has its own option, has
+            a name of former times, or seems to hold a secret.
     """
     parameters = {}
     for pair in pairs:
@@ -72,6 +76,12 @@ def read_parameters(pairs: Iterable[str]) -> dict[str, object]:
         if name in OWN_PARAMETERS:
             raise AlignlabError(
                 f"--param cannot set {name}.", f"Use {OWN_PARAMETERS[name]}."
+            )
+        if SECRET.fullmatch(name) or without_password(value) != value:
+            raise AlignlabError(
+                f"--param {name} seems to hold a secret, and a run records its "
+                "parameters.",
+                "Pass it in an environment variable, which no record holds.",
             )
         if name in RENAMED:
             raise AlignlabError(
@@ -100,15 +110,17 @@ def assign_parameters(
     its settings.
 
     Raises:
-        AlignlabError: if a parameter is known to none of the notebooks, or a setting is
-            given a value of the wrong type.
+        AlignlabError: if a parameter is known to none of the notebooks, or it or a
+            setting is given a value of the wrong type.
     """
     known: set[str] = set()
     assigned = {}
     for notebook in notebooks:
-        cell = set(cell_parameters(notebook))
-        settings = set(notebook_settings(notebook.name[:2], profile)) - cell
-        known |= cell | settings
+        cell = cell_parameters(notebook)
+        settings = set(notebook_settings(notebook.name[:2], profile)) - cell.keys()
+        known |= cell.keys() | settings
+        for name in parameters.keys() & cell.keys():
+            check_type("parameter", name, parameters[name], cell[name])
         assigned[notebook] = (
             {name: value for name, value in parameters.items() if name in cell},
             {name: value for name, value in parameters.items() if name in settings},
@@ -124,8 +136,9 @@ def assign_parameters(
     return assigned
 
 
-def cell_parameters(notebook: Path) -> list[str]:
-    """Names assigned in the cell tagged "parameters"; none without such a cell.
+def cell_parameters(notebook: Path) -> dict[str, object]:
+    """Names assigned in the cell tagged "parameters", with their values where these are
+    literals, else None; none without such a cell.
 
     Raises:
         AlignlabError: if there are two such cells, or it holds anything but plain
@@ -154,7 +167,18 @@ def cell_parameters(notebook: Path) -> list[str]:
                 'Keep lines like `seed = 0` in the cell with the tag "parameters", and '
                 "move all others, such as magics and imports, to a cell of their own.",
             )
-    return [name for source in sources for name in assigned_names(source)]
+    return _assigned(sources[0]) if sources else {}
+
+
+def _assigned(source: str) -> dict[str, object]:
+    """The names that assignments give a value to, with the values that are literals."""
+    values = dict.fromkeys(assigned_names(source))
+    for node in ast.parse(source).body:
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            if target is not None:
+                with contextlib.suppress(ValueError):
+                    values[target.id] = ast.literal_eval(node.value)
+    return values
 
 
 def _line_that_is_no_assignment(source: str) -> int | None:

@@ -75,7 +75,7 @@ def notebook_settings(number: str, profile: str, **overrides) -> dict:
                 f"Notebook {number} has no setting {name!r}.",
                 did_you_mean(name, settings),
             )
-        _check_type(name, value, settings[name])
+        check_type("setting", name, value, settings[name])
         settings[name] = value
     return settings
 
@@ -108,15 +108,27 @@ def _in_profile(value: object, profile: str, default: object = None) -> object:
     return value[profile] if profile in value else default[profile]
 
 
-def _check_type(name: str, value: object, default: object) -> None:
+def check_type(what: str, name: str, value: object, default: object) -> None:
+    """Refuse a value that is no number, or no text, where the usual one is.
+
+    Args:
+        what: "setting" or "parameter", for the message.
+
+    Raises:
+        AlignlabError: with the remedy.
+    """
     if _is_number(default) and not _is_number(value):
         raise AlignlabError(
-            f"The setting {name!r} is a number; got {value!r}.",
+            f"The {what} {name!r} is a number; got {value!r}.",
             f"Give a number, for example {name}={default}.",
         )
+    if name == "seed" and not isinstance(value, int):
+        raise AlignlabError(f"seed is a whole number; got {value!r}.")
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise AlignlabError(f"The {what} {name!r} is true or false; got {value!r}.")
     if isinstance(default, str) and not isinstance(value, str):
         raise AlignlabError(
-            f"The setting {name!r} is text; got {value!r}.",
+            f"The {what} {name!r} is text; got {value!r}.",
             f"Give it in quotes: {name}=\"'{value}'\".",
         )
 

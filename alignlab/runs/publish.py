@@ -1,15 +1,16 @@
 """From a recorded run to the repository: figures, README table and claims page."""
 
+from functools import partial
 from pathlib import Path
 
-from alignlab.errors import AlignlabError
-from alignlab.files import read_json, write_json, write_text
+from alignlab.errors import AlignlabError, explained_if_full
+from alignlab.files import read_json, write_atomically, write_json, write_text
 from alignlab.plots.png import compressed
 from alignlab.runs.arc import draw_arc
 from alignlab.runs.claims import load_claims
 from alignlab.runs.context import METRICS_FILE
 from alignlab.runs.folders import FINISHED
-from alignlab.runs.pages import LEDGER, claims_page, with_results
+from alignlab.runs.results import LEDGER, claims_page, with_results
 from alignlab.runs.records import MADE_BY, read_metrics
 
 RECORDED = "recorded.json"  # in figures/: the metrics behind the README
@@ -26,9 +27,15 @@ def publish(run: Path, root: Path) -> None:
         root: the checkout: the folder with README.md and figures/.
 
     Raises:
-        AlignlabError: if a notebook of the run did not finish.
+        AlignlabError: if a notebook of the run did not finish, or the checkout cannot
+            be written or its disk is full.
     """
     metrics = read_metrics(run)
+    with explained_if_full(root, "Free some space and publish again."):
+        _publish(run, root, metrics)
+
+
+def _publish(run: Path, root: Path, metrics: dict) -> None:
     made = {name: metrics[name] for name in MADE_BY if name in metrics}
     path = root / "figures" / RECORDED
     earlier = read_json(path, default={"notebooks": {}, "claims": {}})
@@ -56,10 +63,18 @@ def publish(run: Path, root: Path) -> None:
 
 
 def _copy_figures(notebook: Path, target: Path) -> None:
-    target.mkdir(exist_ok=True)
+    """Replace a notebook's figures, each of them whole, and then remove those that it
+    no longer draws: a kill loses none."""
     number = notebook.name[:2]
-    for old in target.glob(f"{number}_*.png"):
+    copies = {
+        target / f"{number}_{figure['name']}.png": notebook / figure["file"]
+        for figure in read_json(notebook / METRICS_FILE)["figures"]
+    }
+    for copy, figure in copies.items():
+        write_atomically(copy, partial(_compress, figure))
+    for old in set(target.glob(f"{number}_*.png")) - copies.keys():
         old.unlink()
-    for figure in read_json(notebook / METRICS_FILE)["figures"]:
-        picture = (notebook / figure["file"]).read_bytes()
-        (target / f"{number}_{figure['name']}.png").write_bytes(compressed(picture))
+
+
+def _compress(figure: Path, copy: Path) -> None:
+    copy.write_bytes(compressed(figure.read_bytes()))

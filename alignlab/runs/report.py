@@ -111,19 +111,15 @@ def _everything(run: dict, sections: list[dict], earlier: dict) -> dict:
 
 def _readable_copy(folder: Path, name: str) -> str | None:
     """The executed notebook as an HTML page, converted if it is new."""
+    from alignlab.runs.pages import as_html
+
     for stem in (name, f"{name}.failed"):
         notebook, page = folder / f"{stem}.ipynb", folder / f"{stem}.html"
         if notebook.exists():
             if not page.exists() or page.stat().st_mtime < notebook.stat().st_mtime:
-                write_text(page, _as_html(notebook))
+                write_text(page, as_html(notebook))
             return page.name
     return None
-
-
-def _as_html(notebook: Path) -> str:
-    from nbconvert import HTMLExporter
-
-    return HTMLExporter(embed_images=True).from_filename(str(notebook))[0]
 
 
 def template(name: str):

@@ -4,11 +4,14 @@ A run is a folder: run.json says what was done, and each notebook has an execute
 and a folder of metrics and figures. Only a finished notebook has its plain name.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 import alignlab
+from alignlab.cache import cache_dir, require_unchanged
 from alignlab.course.notebooks import notebooks_folder
 from alignlab.files import write_json
 from alignlab.runs.benchmark import matrix_gflops
@@ -55,6 +59,7 @@ NOT_IN_FINGERPRINT = (
     "course/build.py",
     "course_cli.py",
     "results_cli.py",
+    "runs/arc.py",
     "runs/bands.py",
     "runs/baselines/",
     "runs/compare.py",
@@ -64,10 +69,12 @@ NOT_IN_FINGERPRINT = (
     "runs/likeness.py",
     "runs/origin.py",
     "runs/pairs.py",
+    "runs/pages.py",
     "runs/progress.py",
     "runs/publish.py",
     "runs/records.py",
     "runs/report.py",
+    "runs/results.py",
     "runs/summary.py",
     "runs/templates/",
 )
@@ -121,36 +128,63 @@ def run_series(
             finished with the same sources, parameters and code.
         timeout: seconds that a notebook may take; by default the profile's.
         keep_going: continue with the next notebook after one failed.
-        notebooks: their folder; by default that of the checkout.
+        notebooks: their folder; by default that of the checkout, or the one that the
+            run to resume was given.
         console: where progress is shown.
 
+    A run that is stopped, by Ctrl-C or SIGTERM, says how to continue it and writes the
+    report of what is finished.
+
     Raises:
-        AlignlabError: if an argument is wrong or the disk is full.
+        AlignlabError: if an argument is wrong, or the folder cannot be written or its
+            disk is full.
     """
     console = console or Console(stderr=True)
     folder, old = run_folder(out, resume, profile)
     profile = check_profile(profile or old.get("profile") or "cpu")
     wanted = wanted or _numbers_of(old)
     params = params or old.get("params", [])
-    folder_of_notebooks = notebooks_folder(notebooks)
-    chosen = select_notebooks(folder_of_notebooks, wanted, named_only(profile))
+    given = notebooks or old.get("notebooks_folder")
+    place = notebooks_folder(Path(given) if given else None)
+    chosen = select_notebooks(place, wanted, named_only(profile))
     jobs = _jobs(chosen, profile, params)
+    from alignlab.runs.report import write_report
+
     with exclusive(folder or new_folder(profile)) as folder:
         point_latest_at(folder)
         state = _describe(old, profile, list(params))
+        state["notebooks_folder"] = str(place) if given else None
         (folder / METRICS_FILE).unlink(missing_ok=True)  # no longer complete
         seconds = timeout or timeout_seconds(profile)
         try:
-            failures = _run_all(jobs, folder, state, seconds, keep_going, console)
-        except KeyboardInterrupt:
+            with _leaves_on_sigterm():
+                failures = _run_all(jobs, folder, state, seconds, keep_going, console)
+        except (KeyboardInterrupt, SystemExit):
             console.print(
                 f"Stopped. To continue: {resume_command(folder)}", soft_wrap=True
             )
+            write_report(folder)
             raise
-        from alignlab.runs.report import write_report
-
         write_report(folder)
     return RunResult(folder, tuple(failures))
+
+
+@contextlib.contextmanager
+def _leaves_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends the kernel and what it started, as Ctrl-C does, and then leaves with
+    the status 143 that a process has which the signal ended."""
+
+    def leave(number, frame):
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- What to run -----------------------------------------------------------
@@ -195,11 +229,14 @@ def _contents_of(model: str) -> str:
     that ship nothing, as the package's own hash covers them.
 
     Raises:
-        AlignlabError: if there is no such model.
+        AlignlabError: if there is no such model, or one that was converted into the
+            cache has changed since.
     """
     from alignlab.models.base import base_path, is_shipped, weights_hash
 
-    base_path(model)
+    path = base_path(model)
+    if path.is_relative_to(cache_dir() / "models"):
+        require_unchanged(path)
     return "" if is_shipped(model) else weights_hash(model)
 
 
@@ -313,8 +350,20 @@ def _run_one(
     return failure
 
 
+# All files of a run's folder that are about one notebook, apart from those in the
+# folder of its own. Others may begin with its name too, and are the user's.
+OF_A_NOTEBOOK = (
+    ".ipynb",
+    ".partial.ipynb",
+    ".failed.ipynb",
+    ".html",
+    ".failed.html",
+    ".log",
+)
+
+
 def _clear(folder: Path, name: str) -> None:
     """Remove what an earlier attempt left of a notebook."""
-    for leftover in folder.glob(f"{name}.*"):
-        leftover.unlink()
+    for ending in OF_A_NOTEBOOK:
+        (folder / f"{name}{ending}").unlink(missing_ok=True)
     shutil.rmtree(folder / name, ignore_errors=True)

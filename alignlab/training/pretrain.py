@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -23,6 +24,7 @@ import torch
 from torch.nn import functional as F
 
 from alignlab.errors import AlignlabError, explained_if_full
+from alignlab.files import write_text
 from alignlab.models import base
 from alignlab.models.options import option_log_probs, pack_options
 from alignlab.models.tokenizer import train_tokenizer
@@ -72,8 +74,8 @@ def pretrain(
         ``measure`` gave.
 
     Raises:
-        AlignlabError: if a checkpoint in ``out`` belongs to another run, or the disk is
-            full.
+        AlignlabError: if a checkpoint in ``out`` belongs to another run or is damaged,
+            or ``out`` cannot be written or its disk is full.
         ValueError: if precision is unknown.
     """
     if precision not in Precision.__args__:
@@ -157,7 +159,6 @@ def _require_own_checkpoint(
     run = rows.tobytes() + f"{steps} {precision}".encode()
     own = hashlib.sha256(run).hexdigest()
     owner = _owner(checkpoint)
-    owner.parent.mkdir(parents=True, exist_ok=True)
     if not checkpoint.exists():
         decay_checkpoint.unlink(missing_ok=True)
     elif owner.exists() and owner.read_text(encoding="utf-8") != own:
@@ -166,7 +167,26 @@ def _require_own_checkpoint(
             "epochs.",
             "Delete it to start again, or write to another folder.",
         )
-    owner.write_text(own, encoding="utf-8")
+    write_text(owner, own)
+    for path in (checkpoint, decay_checkpoint):
+        _require_whole(path)
+
+
+def _require_whole(checkpoint: Path) -> None:
+    """Refuse a checkpoint whose bytes are not those that were written: it is a zip file
+    with a checksum for each tensor, which torch does not look at when it loads."""
+    if not checkpoint.exists():
+        return
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            changed = archive.testzip()
+    except zipfile.BadZipFile as error:
+        changed = str(error)
+    if changed:
+        raise AlignlabError(
+            f"Checkpoint {checkpoint} is damaged: {changed}.",
+            "Delete it and start again: the run goes on from what is left.",
+        )
 
 
 def _owner(checkpoint: Path) -> Path:

@@ -10,7 +10,14 @@ from PIL import Image
 from alignlab.errors import AlignlabError
 from alignlab.plots.png import compressed
 from alignlab.runs.claims import load_claims
-from alignlab.runs.pages import BEGIN, END, LEDGER, claims_page, headline, with_results
+from alignlab.runs.results import (
+    BEGIN,
+    END,
+    LEDGER,
+    claims_page,
+    headline,
+    with_results,
+)
 from alignlab.runs.publish import RECORDED, publish
 
 ROOT = Path(__file__).parents[2]

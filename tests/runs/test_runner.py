@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -385,11 +386,15 @@ def two(notebooks, monkeypatch):
         ),
         ({"params": ["model=5"]}, "'model' is text; got 5"),
         ({"params": ["seeds=many"]}, "'seeds' is a number; got 'many'"),
+        ({"params": ["seed=abc"]}, "'seed' is a number; got 'abc'. Give a number"),
+        ({"params": ["seed=1.5"]}, "seed is a whole number; got 1.5"),
+        ({"params": ["limit=[1]"]}, "parameter 'limit' is a number; got [1]"),
+        ({"params": ["device=3"]}, "parameter 'device' is text; got 3"),
     ],
 )
 def test_wrong_arguments_are_named_with_the_remedy(two, tmp_path, arguments, said):
     out = tmp_path / "run"
-    with pytest.raises(AlignlabError, match=said.replace("(", r"\(")):
+    with pytest.raises(AlignlabError, match=re.escape(said)):
         run_series(**{"out": out, "notebooks": two, **arguments})
     assert not out.exists()
 
@@ -464,6 +469,19 @@ def test_by_default_a_run_has_a_new_folder_and_is_the_latest(
     again = run_series(resume=True, notebooks=two)
     assert again.folder == second
     assert json.loads((second / "run.json").read_text())["profile"] == "smoke"
+
+
+def test_resuming_finds_the_notebooks_again_and_leaves_other_files(two, tmp_path):
+    out = tmp_path / "run"
+    run_series(out=out, notebooks=two)
+    mine = [out / name for name in ("00_first.txt", "00_first.old.ipynb", "note")]
+    for file in mine:
+        file.write_text("mine")
+    for ending in runner.OF_A_NOTEBOOK[1:]:  # without its copy it does not count
+        (out / f"00_first{ending}").write_text("former")
+    run_series(out=out, resume=True)  # without the notebooks' folder
+    assert all(file.read_text() == "mine" for file in mine)
+    assert not [e for e in runner.OF_A_NOTEBOOK if (out / f"00_first{e}").exists()]
 
 
 def test_there_may_be_nothing_to_resume(tmp_path, monkeypatch, two):
@@ -608,9 +626,9 @@ def test_a_parameter_goes_to_the_notebooks_that_know_it(notebooks):
     with_limit = write_notebook(notebooks / "00_x.ipynb")
     plain = notebooks / "01_y.ipynb"
     nbformat.write(nbformat.v4.new_notebook(), plain)
-    assert cell_parameters(with_limit) == [
-        "profile", "seed", "device", "out_dir", "limit"
-    ]  # fmt: skip
+    assert cell_parameters(with_limit) == {
+        "profile": "cpu", "seed": 0, "device": "cpu", "out_dir": "", "limit": 1.5
+    }  # fmt: skip
     shared = assign_parameters({"limit": 3, "seeds": 4}, [with_limit, plain], "cpu")
     assert shared == {
         with_limit: ({"limit": 3}, {"seeds": 4}),
@@ -651,7 +669,7 @@ def test_comments_annotations_and_several_lines_are_plain(notebooks):
     source = '"""Settings"""\nseed: int = 0  # of all\na = b = [\n    1,\n]\n'
     cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
-    assert cell_parameters(path) == ["seed", "a", "b"]
+    assert cell_parameters(path) == {"seed": 0, "a": [1], "b": [1]}
 
 
 def test_two_parameters_cells_are_refused(notebooks):

@@ -6,6 +6,7 @@ from pathlib import Path
 from alignlab.errors import AlignlabError
 from alignlab.training.ppo.checkpoints import last_checkpoint
 from alignlab.training.recipes.card import push, write_card
+from alignlab.training.recipes.checkpoints import Sealing, damage, save_model
 from alignlab.training.recipes.config import Recipe
 from alignlab.training.recipes.launch import (
     launcher_arguments,
@@ -44,6 +45,7 @@ def train(recipe: Recipe, resume: bool = False, dry_run: bool = False):
     parts: dict = {}
     try:
         trainer, more = make_trainer(recipe, args, quiet=not is_main)
+        trainer.add_callback(Sealing)
         parts = estimate(*size_of(recipe, trainer))
         if is_main:
             say(recipe, trainer, parts, notes + more)
@@ -60,7 +62,7 @@ def train(recipe: Recipe, resume: bool = False, dry_run: bool = False):
         raise AlignlabError(
             f"{recipe.where}: out of memory.{needs}", SMALLER
         ) from error
-    trainer.save_model(recipe.output_dir)
+    save_model(trainer, Path(recipe.output_dir))
     if is_main:
         write_card(recipe, trainer)
         print(f"model and card: {recipe.output_dir}", flush=True)
@@ -76,6 +78,12 @@ def _checkpoint(recipe: Recipe, resume: bool, notes: list[str]) -> str | None:
         raise AlignlabError(
             f"{recipe.output_dir} holds checkpoints of another run.",
             "Continue it with --resume, or write elsewhere: --set output_dir=FOLDER",
+        )
+    if last is not None and (changed := damage(Path(last))):
+        raise AlignlabError(
+            f"Checkpoint {last} is damaged: {changed} is not what was written.",
+            "Delete it to continue from the one before it, or from the beginning if "
+            "there is none.",
         )
     if resume:
         notes.append(
