@@ -10,8 +10,8 @@ from alignlab.runs.arc import draw_arc
 from alignlab.runs.claims import load_claims
 from alignlab.runs.context import METRICS_FILE
 from alignlab.runs.folders import FINISHED
-from alignlab.runs.results import LEDGER, claims_page, with_results
 from alignlab.runs.records import MADE_BY, read_metrics
+from alignlab.runs.results import LEDGER, claims_page, with_results
 
 RECORDED = "recorded.json"  # in figures/: the metrics behind the README
 

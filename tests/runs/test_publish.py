@@ -10,6 +10,7 @@ from PIL import Image
 from alignlab.errors import AlignlabError
 from alignlab.plots.png import compressed
 from alignlab.runs.claims import load_claims
+from alignlab.runs.publish import RECORDED, publish
 from alignlab.runs.results import (
     BEGIN,
     END,
@@ -18,7 +19,6 @@ from alignlab.runs.results import (
     headline,
     with_results,
 )
-from alignlab.runs.publish import RECORDED, publish
 
 ROOT = Path(__file__).parents[2]
 
