@@ -523,16 +523,12 @@ EXERCISES: dict[str, Exercise] = {
         _gae_mistakes,
         "the same advantages as `alignlab.objectives.generalized_advantage_estimate`",
         hints=(
-            (
-                "A token's advantage needs that of the next one: in which order are "
-                "the columns filled in? And what is expected after the last real "
-                "token?"
-            ),
-            (
-                "Go from the last column to the first: δ = r + γ V(next) - V, A = δ "
-                "+ γλ A of the next; multiply by the mask, so that padding passes "
-                "nothing on."
-            ),
+            "A token's advantage needs that of the next one: in which order are "
+            "the columns filled in? And what is expected after the last real "
+            "token?",
+            "Go from the last column to the first: δ = r + γ V(next) - V, A = δ "
+            "+ γλ A of the next; multiply by the mask, so that padding passes "
+            "nothing on.",
         ),
         minutes=30,
         stars=3,
@@ -547,14 +543,10 @@ EXERCISES: dict[str, Exercise] = {
         _clip_mistakes,
         "the same loss and gradient as `alignlab.objectives.ppo_policy_loss`",
         hints=(
-            (
-                "Write the objective of a token twice, with the clip and without. "
-                "Which of the two is the careful one?"
-            ),
-            (
-                "ratio = exp(new - old); the smaller of ratio x A and clipped ratio "
-                "x A; minus its mean over the tokens whose mask is 1."
-            ),
+            "Write the objective of a token twice, with the clip and without. "
+            "Which of the two is the careful one?",
+            "ratio = exp(new - old); the smaller of ratio x A and clipped ratio "
+            "x A; minus its mean over the tokens whose mask is 1.",
         ),
         minutes=20,
         stars=2,
@@ -568,15 +560,11 @@ EXERCISES: dict[str, Exercise] = {
         _value_mistakes,
         "the same loss and gradient as `alignlab.objectives.ppo_value_loss`",
         hints=(
-            (
-                "The value may move by ε; beyond that, one at the edge stands in "
-                "for it. Which of the two errors would a careful learner count?"
-            ),
-            (
-                "near = old + (value - old) clamped to the range; half the larger "
-                "of the two squared errors, of value and of near; the mean over the "
-                "tokens whose mask is 1."
-            ),
+            "The value may move by ε; beyond that, one at the edge stands in "
+            "for it. Which of the two errors would a careful learner count?",
+            "near = old + (value - old) clamped to the range; half the larger "
+            "of the two squared errors, of value and of near; the mean over the "
+            "tokens whose mask is 1.",
         ),
         minutes=15,
         stars=2,
@@ -590,11 +578,9 @@ EXERCISES: dict[str, Exercise] = {
         _kl_mistakes,
         "the same as `alignlab.objectives.kl_estimate(..., estimator='k3')`",
         hints=(
-            (
-                "All three are functions of d, the log-ratio of a token that the "
-                "policy drew. What are they at d = 0, and which of them can be "
-                "negative?"
-            ),
+            "All three are functions of d, the log-ratio of a token that the "
+            "policy drew. What are they at d = 0, and which of them can be "
+            "negative?",
             "with d = log π - log π_ref: e^(-d) - 1 + d, token by token.",
         ),
         minutes=5,
