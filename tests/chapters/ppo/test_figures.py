@@ -192,10 +192,11 @@ def test_a_tokens_story_says_whether_it_still_pulls():
 
 
 def test_the_explorer_steps_through_every_token_of_every_reply(explorer):
-    figures.rollout_explorer({"long": TABLE, "short": TABLE[:2]})
+    table = TABLE.assign(advantage=[1.0, -1.0, -3.0, 2.0])
+    figures.rollout_explorer({"long": table, "short": table[:2]})
     reply, token = explorer.controls
     assert (token.min, token.max) == (0, 3)
-    assert token.value == TABLE["advantage"].abs().argmax()
+    assert token.value == 2, "where the advantage is greatest"
 
     def shown():
         words, figure = explorer.pictures
@@ -204,8 +205,8 @@ def test_the_explorer_steps_through_every_token_of_every_reply(explorer):
 
     for token.value in range(4):
         words, n = shown()
-        assert figures.describe_token(TABLE, token.value) in words and n == 4
+        assert figures.describe_token(table, token.value) in words and n == 4
     reply.value = "short"
     words, n = shown()
     assert (token.value, token.max) == (1, 1)
-    assert figures.describe_token(TABLE[:2], 1) in words and n == 2
+    assert figures.describe_token(table[:2], 1) in words and n == 2
