@@ -65,7 +65,7 @@ NOT_IN_FINGERPRINT = (
     "runs/compare.py",
     "runs/doctor.py",
     "runs/ledger.py",
-    "runs/pages.py",
+    "runs/webpages.py",
     "runs/progress.py",
     "runs/publish.py",
     "runs/report.py",
