@@ -18,7 +18,7 @@ from alignlab import store
 from alignlab.errors import AlignlabError
 from alignlab.runs import context, say, start
 from alignlab.runs.notebooks import read_parameters
-from alignlab.runs.pages import as_html, in_mathml
+from alignlab.runs.webpages import as_html, in_mathml
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "alignlab"
@@ -243,7 +243,7 @@ def test_a_formula_that_cannot_be_converted_is_shown_as_it_is(monkeypatch):
     def fails(*_, **__):
         raise IndexError
 
-    monkeypatch.setattr("alignlab.runs.pages.convert", fails)
+    monkeypatch.setattr("alignlab.runs.webpages.convert", fails)
     assert in_mathml("a < b", "inline") == "<code>a &lt; b</code>"
 
 

@@ -111,7 +111,7 @@ def _everything(run: dict, sections: list[dict], earlier: dict) -> dict:
 
 def _readable_copy(folder: Path, name: str) -> str | None:
     """The executed notebook as an HTML page, converted if it is new."""
-    from alignlab.runs.pages import as_html
+    from alignlab.runs.webpages import as_html
 
     for stem in (name, f"{name}.failed"):
         notebook, page = folder / f"{stem}.ipynb", folder / f"{stem}.html"

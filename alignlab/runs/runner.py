@@ -69,7 +69,6 @@ NOT_IN_FINGERPRINT = (
     "runs/likeness.py",
     "runs/origin.py",
     "runs/pairs.py",
-    "runs/pages.py",
     "runs/progress.py",
     "runs/publish.py",
     "runs/records.py",
@@ -77,6 +76,7 @@ NOT_IN_FINGERPRINT = (
     "runs/results.py",
     "runs/summary.py",
     "runs/templates/",
+    "runs/webpages.py",
 )
 
 

@@ -63,7 +63,7 @@ def imported():
 
     import alignlab.cli
     import alignlab.runs.engine
-    import alignlab.runs.pages
+    import alignlab.runs.webpages
     import alignlab.runs.runner  # noqa: F401
 
 
