@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from alignlab.errors import AlignlabError, Status
+from alignlab.errors import AlignlabError, Status, explained_if_full
 
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run's folder, or 'latest'.")
@@ -227,7 +227,9 @@ def report(run: RunFolder) -> None:
     from alignlab.runs.folders import short_path
     from alignlab.runs.report import write_report
 
-    typer.echo(f"report: {short_path(write_report(folder_of(run)))}")
+    folder = folder_of(run)
+    with explained_if_full(folder, "Free some space."):
+        typer.echo(f"report: {short_path(write_report(folder))}")
 
 
 def claims(
