@@ -76,7 +76,7 @@ def test_the_set_up_stands_between_title_and_parameters(folder):
         assert parameters.metadata.tags == ["parameters"]
         nbformat.validate(built(folder, name))
     names = cell_parameters(folder / "04_ppo.ipynb")
-    assert names == ["profile", "seed", "device", "out_dir"]
+    assert list(names) == ["profile", "seed", "device", "out_dir"]
     assert check_all(folder) == []
 
 

@@ -77,7 +77,7 @@ def test_what_holds_no_metrics_is_named(tmp_path):
     with pytest.raises(AlignlabError, match="other.json holds no metrics"):
         read_record(tmp_path / "other.json")
     (tmp_path / "no.json").write_text("{")
-    with pytest.raises(AlignlabError, match="no.json is no JSON"):
+    with pytest.raises(AlignlabError, match="no.json is damaged: it is no JSON"):
         read_metrics(tmp_path / "no.json")
 
 

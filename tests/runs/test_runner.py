@@ -246,9 +246,9 @@ def test_a_timeout_stops_the_kernel_and_all_it_started(notebooks, tmp_path):
     sleeper += "print(child.pid, flush=True)\nchild.wait()"
     write_notebook(notebooks / "00_slow.ipynb", "import time", sleeper)
     began = time.monotonic()
-    result = run_series(out=tmp_path / "run", notebooks=notebooks, timeout=12)
-    assert time.monotonic() - began < 40
-    assert "stopped after 12 seconds" in str(result.failures[0])
+    result = run_series(out=tmp_path / "run", notebooks=notebooks, timeout=20)
+    assert time.monotonic() - began < 60
+    assert "stopped after 20 seconds" in str(result.failures[0])
     assert "cell [5] `import subprocess`" in str(result.failures[0])
     child = int(text_of(tmp_path / "run/00_slow.failed.ipynb").split()[0])
     assert not _lives(child)
