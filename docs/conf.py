@@ -9,8 +9,6 @@ import shutil
 from pathlib import Path
 
 import alignlab
-from alignlab.runs.judging import LEGEND, SIGNS, Verdict, judge_recorded
-from alignlab.runs.publish import measured
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -85,40 +83,15 @@ def _relinked(text: str) -> str:
 
 
 def relink_guide(app, name: str, source: list[str]) -> None:
-    """The guides' links into the repository, which work where the guides are read."""
+    """The guides' links into the repository work where the guides are read; those to
+    notebooks lead to the notebooks' pages here."""
     if name != "index":
-        source[0] = _relinked(source[0])
+        source[0] = _relinked(source[0].replace("](../notebooks/", "](notebooks/"))
 
 
 def _to_pages(html: str) -> str:
     """Links to notebooks in tables become links to their pages."""
     return re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', html)
-
-
-def write_claims() -> None:
-    """The ledger: a section for each notebook, a short one for each claim."""
-    recorded = json.loads((ROOT / "figures" / "recorded.json").read_text("utf-8"))
-    verdicts = judge_recorded(recorded["notebooks"])
-    lines = ["# The claims", ""]
-    lines += [f"- {SIGNS[name]} **{name}**: {text}" for name, text in LEGEND.items()]
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        own = [item for item in verdicts if item.claim.notebook == path.name[:2]]
-        title = path.stem[3:].replace("_", " ")
-        link = f"[{path.stem[:2]} · {title}](notebooks/{path.name})"
-        lines += ["", f"## {link}", ""]
-        lines += [line for item in own for line in _claim_lines(item)]
-    (DOCS / "claims.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _claim_lines(verdict: Verdict) -> list[str]:
-    text = " ".join(verdict.claim.claim.split())
-    lines = [f"**{SIGNS[verdict.verdict]} {text}** (`{verdict.claim.id}`)", ""]
-    for finding in verdict.findings:
-        lines.append(f"- {measured(finding)}")
-    if verdict.claim.chosen_by_looking:
-        looked = " ".join(verdict.claim.chosen_by_looking.split())
-        lines.append(f"- *Chosen by looking:* {looked}")
-    return [*lines, ""]
 
 
 def skip_borrowed(app, what, name, obj, skip, options) -> bool | None:
@@ -130,6 +103,5 @@ def skip_borrowed(app, what, name, obj, skip, options) -> bool | None:
 
 def setup(app) -> None:
     write_notebooks()
-    write_claims()
     app.connect("autodoc-skip-member", skip_borrowed)
     app.connect("source-read", relink_guide)

@@ -7,6 +7,7 @@ between nbgrader's markers. Notebooks are never edited by hand.
 import hashlib
 import json
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -17,6 +18,7 @@ from alignlab.course.notebooks import assigned_names, notebooks_folder
 from alignlab.course.opening import is_generated, read_repository, with_opening
 from alignlab.errors import AlignlabError, needs_extra
 from alignlab.files import write_text
+from alignlab.plots.png import compressed
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = ("# YOUR CODE HERE", "raise NotImplementedError()")
@@ -344,14 +346,16 @@ def _lasts(output: NotebookNode) -> bool:
 
 
 def _cleaned(output: NotebookNode) -> NotebookNode:
-    """An output without paths of the machine that made it."""
+    """An output without paths of the machine that made it, and with small pictures."""
     output = deepcopy(output)
     if "metadata" in output:
         output.metadata = NotebookNode()
     if "text" in output:
         output.text = without_paths(output.text)
     for kind, value in output.get("data", {}).items():
-        if isinstance(value, str) and not kind.startswith("image/"):
+        if kind == "image/png":
+            output.data[kind] = b64encode(compressed(b64decode(value))).decode()
+        elif isinstance(value, str) and not kind.startswith("image/"):
             output.data[kind] = without_paths(value)
     return output
 

@@ -61,11 +61,6 @@ def imported():
     import nbconvert  # noqa: F401
     import papermill  # noqa: F401
 
-    import alignlab.cli
-    import alignlab.runs.engine
-    import alignlab.runs.webpages
-    import alignlab.runs.runner  # noqa: F401
-
 
 PARAMETERS = 'profile = "smoke"\nseed = 0\ndevice = "cpu"\nout_dir = ""\nlimit = 1.5'
 # What runs.start and record do, without the seconds that their import takes.

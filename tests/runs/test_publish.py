@@ -1,23 +1,45 @@
 """The README shows what the recorded run measured, and nothing else."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from alignlab.errors import AlignlabError
+from alignlab.plots.png import compressed
 from alignlab.runs.claims import load_claims
-from alignlab.runs.publish import BEGIN, END, RECORDED, publish, with_results
+from alignlab.runs.pages import BEGIN, END, LEDGER, claims_page, headline, with_results
+from alignlab.runs.publish import RECORDED, publish
 
 ROOT = Path(__file__).parents[2]
+
+
+def _picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (90, 60), "teal").save(file, "PNG", compress_level=0)
+    return file.getvalue()
+
+
+PICTURE = _picture()
 
 
 def test_readme_is_what_the_recorded_run_gives():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     metrics = json.loads((ROOT / "figures" / RECORDED).read_text(encoding="utf-8"))
     assert with_results(readme, metrics) == readme
+    ledger = (ROOT / LEDGER).read_text(encoding="utf-8")
+    assert claims_page(metrics) == ledger
     for claim in load_claims().values():
-        assert f"`{claim.id}`" in readme
+        assert f"({LEDGER}#{claim.id})" in readme and f"\n### {claim.id}\n" in ledger
+
+
+def test_headlines_are_first_clauses():
+    assert headline("It works: here is\nhow. And why.") == "It works"
+    assert headline("A ratio of 1.5 is\nenough.") == "A ratio of 1.5 is enough"
+    for claim in load_claims().values():
+        assert 20 < len(headline(claim.claim)) <= 220, claim.id
 
 
 def test_recorded_runs_drop_no_seed():
@@ -44,7 +66,7 @@ def _run(folder: Path, status: str) -> Path:
     figures = [dict(name="recall", file="figures/recall.png", caption="")]
     path = folder / "00_base_model"
     (path / "metrics.json").write_text(json.dumps({"figures": figures}))
-    (path / "figures" / "recall.png").write_bytes(b"picture")
+    (path / "figures" / "recall.png").write_bytes(PICTURE)
     return folder
 
 
@@ -55,13 +77,16 @@ def test_publish_writes_table_figures_and_metrics(tmp_path, demo_claim):
     publish(run, root)
     readme = (root / "README.md").read_text()
     assert readme.startswith("above\n") and readme.endswith("below\n")
-    assert "0.900 (0.800 to 1.000)" in readme and "stale line" not in readme
-    assert ", wanted above 0.1 (null 0)<br>twin (control): -0.900 (-1.000 to " in readme
-    assert "wanted below 0.05 | 50% | ✓ < 0.001 |" in readme
-    assert "*Chosen by looking:* five seeds" in readme and "∅ uninformative" in readme
-    _, changes = readme.split("<details><summary>What changed, and why</summary>")
+    assert "| gain: 0.900 (0.800 to 1.000), wanted above 0.1 |" in readme
+    assert "stale line" not in readme and "twin" not in readme
+    ledger = (root / LEDGER).read_text()
+    assert "- gain: 0.900 (0.800 to 1.000), wanted above 0.1 (null 0)\n" in ledger
+    assert "- twin (control): -0.900 (-1.000 to -0.800), wanted below 0.05" in ledger
+    assert "power 50%, Holm ✓ < 0.001" in ledger
+    assert "*Chosen by looking:* five seeds" in ledger and "∅ **uninformative" in ledger
+    _, changes = ledger.split("## What changed, and why")
     assert "| `demo` | ✓ reproduced | `demo-2` | the twin could not win |" in changes
-    assert (root / "figures" / "00_recall.png").read_bytes() == b"picture"
+    assert (root / "figures" / "00_recall.png").read_bytes() == compressed(PICTURE)
     publish(run, root)
     assert (root / "README.md").read_text() == readme
 
@@ -94,6 +119,13 @@ def test_publish_keeps_what_other_notebooks_recorded(tmp_path, demo_claim):
 def test_publish_refuses_a_run_that_did_not_finish(tmp_path):
     with pytest.raises(AlignlabError, match=r"00_base_model.*failed.*--resume"):
         publish(_run(tmp_path / "run", "failed"), tmp_path)
+
+
+def test_notebooks_and_pictures_are_small():
+    for file in (ROOT / "notebooks").glob("[0-9]*.ipynb"):
+        assert file.stat().st_size < 1.5e6, file.name
+    for file in (ROOT / "figures").glob("*.png"):
+        assert file.stat().st_size < 150e3, file.name
 
 
 def test_every_recorded_notebook_shows_its_outputs():
