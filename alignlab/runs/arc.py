@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignlab.files import write_atomically
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -73,7 +75,7 @@ def draw_arc(recorded: dict, path: Path) -> bool:
     )
     for ax, panel in zip(axes, PANELS, strict=True):
         _draw_panel(ax, panel, metrics)
-    figure.savefig(path, dpi=90)
+    write_atomically(path, lambda file: figure.savefig(file, dpi=90))
     plt.close(figure)
     return True
 

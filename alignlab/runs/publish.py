@@ -71,10 +71,7 @@ def _copy_figures(notebook: Path, target: Path) -> None:
         for figure in read_json(notebook / METRICS_FILE)["figures"]
     }
     for copy, figure in copies.items():
-        write_atomically(copy, partial(_compress, figure))
+        picture = compressed(figure.read_bytes())
+        write_atomically(copy, partial(Path.write_bytes, data=picture))
     for old in set(target.glob(f"{number}_*.png")) - copies.keys():
         old.unlink()
-
-
-def _compress(figure: Path, copy: Path) -> None:
-    copy.write_bytes(compressed(figure.read_bytes()))

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from .killing import STARTED
+from .killing import STARTED, Forked
 
 
 @dataclass
@@ -53,6 +53,8 @@ def leaves_nothing_running():
         process = STARTED.pop()
         process.kill()
         process.communicate()
+        if isinstance(process, Forked):
+            process.output.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +62,6 @@ def imported():
     """Everything that a run imports, once, for all that is forked."""
     import nbconvert  # noqa: F401
     import papermill  # noqa: F401
-
 
 
 PARAMETERS = 'profile = "smoke"\nseed = 0\ndevice = "cpu"\nout_dir = ""\nlimit = 1.5'

@@ -82,7 +82,7 @@ class Forked:
     """
 
     def __init__(self, work: Callable[[], object], output: Path, cwd: Path, **env: str):
-        self._output, self.returncode = output, None
+        self.output, self.returncode = output, None
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
@@ -92,7 +92,7 @@ class Forked:
     def _become(self, work, cwd, env) -> None:
         # A test started in the background ignores Ctrl-C, and so would this.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with self._output.open("w") as file:
+        with self.output.open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         sys.stdout, sys.stderr = (open(fd, "w", closefd=False) for fd in (1, 2))
@@ -121,7 +121,7 @@ class Forked:
                 raise subprocess.TimeoutExpired("forked", timeout)
             else:
                 time.sleep(0.01)
-        return self._output.read_text(), None
+        return self.output.read_text(), None
 
     def send_signal(self, number: int) -> None:
         if self.returncode is None:

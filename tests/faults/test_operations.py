@@ -74,8 +74,10 @@ def test_a_file_of_a_run(tmp_path, fault):
     assert row.tried == row.kept >= 3
 
 
-def test_publishing(tmp_path, demo_claim, fault):  # noqa: F811
+def test_publishing(tmp_path, demo_claim, monkeypatch, fault):  # noqa: F811
     row = fault("kill -9 at each file operation: publish")
+    drawn = "alignlab.runs.publish.draw_arc"  # drawing takes a second each time
+    monkeypatch.setattr(drawn, lambda recorded, path: path.write_bytes(b"arc"))
     run, root = _run(tmp_path / "run", "finished"), tmp_path / "root"
     before = tmp_path / "before"
     (before / "figures").mkdir(parents=True)
