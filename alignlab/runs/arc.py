@@ -1,9 +1,13 @@
 """One picture of the whole series, drawn from the recorded metrics: figures/arc.png."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignlab.files import write_atomically
+
+from alignlab.files import write_atomically
+from alignlab.plots.png import compressed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
