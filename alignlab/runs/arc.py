@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignlab.files import write_atomically
-
-from alignlab.files import write_atomically
 from alignlab.plots.png import compressed
 
 if TYPE_CHECKING:
@@ -79,8 +77,11 @@ def draw_arc(recorded: dict, path: Path) -> bool:
     )
     for ax, panel in zip(axes, PANELS, strict=True):
         _draw_panel(ax, panel, metrics)
-    write_atomically(path, lambda file: figure.savefig(file, dpi=90))
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=90)
     plt.close(figure)
+    small = compressed(picture.getvalue())
+    write_atomically(path, lambda file: file.write_bytes(small))
     return True
 
 
