@@ -44,13 +44,11 @@ class Blocked(ConnectionError):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
     """Tests that are not marked reach this machine alone, and so do their fixtures.
-    Kernels and clusters are on it; pip, a process of its own, is given no index."""
+    Kernels and clusters are on it. Only pip, a process of its own, may fetch the pinned
+    data sources into a cache that lacks them."""
     if item.get_closest_marker("network"):
         return (yield)
-    with (
-        mock.patch.object(socket.socket, "connect", _connect_here),
-        mock.patch.dict(os.environ, {"PIP_NO_INDEX": "1"}),
-    ):
+    with mock.patch.object(socket.socket, "connect", _connect_here):
         return (yield)
 
 
