@@ -25,12 +25,12 @@ PANELS = (
     ),
     (
         "A reward model sees form,\nnot truth",
-        "pairs put in the right order",
+        "pairs in the right order,\nby what they differ in",
         0.5,
         [
-            ("03", "form_accuracy", "differ in\nform", 0),
-            ("03", "completeness_accuracy", "in com-\npleteness", 1),
-            ("03", "truth_accuracy", "in\ntruth", 2),
+            ("03", "form_accuracy", "form", 0),
+            ("03", "completeness_accuracy", "completeness", 1),
+            ("03", "truth_accuracy", "truth", 2),
         ],
     ),
     (
@@ -71,11 +71,8 @@ def draw_arc(recorded: dict, path: Path) -> bool:
     if not all(metric in metrics.get(number, {}) for number, metric, *_ in bars):
         return False
     use_style()
-    widths = [len(panel[-1]) for panel in PANELS]
-    figure, axes = plt.subplots(
-        1, len(PANELS), figsize=(17, 4.6), width_ratios=widths, layout="constrained"
-    )
-    for ax, panel in zip(axes, PANELS, strict=True):
+    figure, axes = plt.subplots(2, 2, figsize=(9, 8), layout="constrained")
+    for ax, panel in zip(axes.flat, PANELS, strict=True):
         _draw_panel(ax, panel, metrics)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=90)
