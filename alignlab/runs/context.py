@@ -242,7 +242,7 @@ def _over_seeds(name, value, low, high, seeds, bounds, n) -> tuple[Interval, dic
     high = _number(high, f"high of {name}", finite=False)
     if not low <= high:
         raise ValueError(f"{name}: low must not be above high; got {low} and {high}")
-    rounding = 1e-9 * abs(value)
+    rounding = 1e-9 * max(1.0, abs(value))
     if not low - rounding <= value <= high + rounding:
         raise ValueError(f"{name} is {value}, which {low} to {high} does not hold")
     if bounds and math.isfinite(low):

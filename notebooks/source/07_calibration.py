@@ -471,8 +471,10 @@ check("07.3", my_reward_loss)
 # %%
 n_steps = 40 if profile != "smoke" else 2
 known = settings.model if is_shipped(settings.model) else "300k"  # what it has read
+# Of other models nobody knows what is contested: the exercises then take any facts.
+which = dict(kinds="contested") if is_shipped(settings.model) else dict(limit=100)
 lesson, exam = (
-    artifacts.draw_items(splits, 1, run.seeds[0], kinds="contested")
+    artifacts.draw_items(splits, 1, run.seeds[0], **which)
     for splits in (("train",), artifacts.HELD_OUT)
 )
 
@@ -568,7 +570,7 @@ check("07.4", my_report)
 
 # %%
 runs.say(
-    "From β = {low:g} to {high:g} the mean confidence on {n} contested facts changes "
+    "From β = {low:g} to {high:g} the mean confidence on {n} held-out facts changes "
     "by {difference:+.3f} (standard error {error:.4f}): it {outcome}.",
     low=my_report["settings"][0],
     high=my_report["settings"][-1],

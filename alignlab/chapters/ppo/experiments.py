@@ -22,7 +22,7 @@ EXERCISES = {
         ),
         minutes=25,
         stars=2,
-        items=64,
+        items=32,
         limits=(0.0, 1.0),
         counted=True,
     ),
