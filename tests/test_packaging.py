@@ -128,10 +128,15 @@ def test_every_requirement_has_a_tested_version_above_its_lower_bound():
         )
 
 
+# Releases that are known to break what works; pyproject.toml says how.
+TOO_NEW = {"transformers": "<5.24"}
+
+
 def test_requirements_are_lower_bounds_not_pins():
-    for requirement in (requirements() | requirements("dev")).values():
-        operators = {clause.operator for clause in requirement.specifier}
-        assert operators == {">="}, f"{requirement}: give a lower bound"
+    for name, requirement in (requirements() | requirements("dev")).items():
+        clauses = {str(c) for c in requirement.specifier} - {TOO_NEW.get(name)}
+        starts = {clause[:2] for clause in clauses}
+        assert starts == {">="}, f"{requirement}: give a lower bound"
 
 
 def test_constraints_are_plain_releases():
