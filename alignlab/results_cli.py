@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from alignlab.errors import AlignlabError, Status, explained_if_full
+from alignlab.files import write_text
 
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run's folder, or 'latest'.")
@@ -87,9 +88,9 @@ def check(
     outcome = check_run(metrics, record, **options)
     title = f"alignlab check {folder.name}"
     if junit:
-        junit.write_text(as_junit(outcome, title), encoding="utf-8")
+        write_text(junit, as_junit(outcome, title))
     if markdown:
-        markdown.write_text(as_markdown(outcome, title), encoding="utf-8")
+        write_text(markdown, as_markdown(outcome, title))
     *lines, last = as_text(outcome)
     for line in lines:
         typer.echo(line, err=True)

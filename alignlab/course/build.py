@@ -229,19 +229,19 @@ def student_version(notebook: NotebookNode) -> NotebookNode:
     no rubrics."""
     student = deepcopy(notebook)
     for cell in student.cells:
-        cell.source = without_rubric(without_solutions(cell.source))
+        cell.source, _ = split_rubric(without_solutions(cell.source))
     return student
 
 
-def without_rubric(source: str) -> str:
-    """The text of a question without what its answers are graded by."""
-    kept, inside = [], False
+def split_rubric(source: str) -> tuple[str, str]:
+    """The text of a question, and what its answers are graded by."""
+    question, rubric, inside = [], [], False
     for line in source.splitlines():
-        inside = inside or BEGIN_RUBRIC in line
-        if not inside:
-            kept.append(line)
-        inside = inside and END_RUBRIC not in line
-    return "\n".join(kept).rstrip()
+        if BEGIN_RUBRIC in line or END_RUBRIC in line:
+            inside = BEGIN_RUBRIC in line
+        else:
+            (rubric if inside else question).append(line)
+    return "\n".join(question).rstrip(), "\n".join(rubric).strip()
 
 
 def without_solutions(source: str) -> str:

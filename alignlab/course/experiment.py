@@ -211,11 +211,22 @@ def _follows(first: "Tensor", second: "Tensor") -> bool:
     return bool(torch.corrcoef(both)[0, 1].abs() > 1 - 1e-10)
 
 
+def miscounted(measured: "Tensor", items: int) -> str:
+    """What is wrong with measurements (S, N) of another number of items; "" if it is
+    the right one."""
+    if measured.shape[1] == items:
+        return ""
+    return f"measured has {measured.shape[1]} items, and there are {items}"
+
+
 def unlike(
     settings: "Tensor", measured: "Tensor", right: "Tensor", slack: float
 ) -> str:
-    """How measurements (S, N) differ from the right ones by more than ``slack``, ""
-    if they do not. Rows that only a training run would tell are NaN in ``right``."""
+    """How measurements (S, N) differ from the right ones, in number or by more than
+    ``slack``, "" if they do not. Rows that only a training run would tell are NaN in
+    ``right``."""
+    if fault := miscounted(measured, right.shape[1]):
+        return fault
     known = right.isfinite().all(dim=1)
     off = ((measured - right).abs() > slack) & known[:, None]
     if not off.any():

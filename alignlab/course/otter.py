@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from alignlab.course.build import BEGIN, BEGIN_RUBRIC, END, END_RUBRIC, STUB
+from alignlab.course.build import BEGIN, END, STUB, split_rubric
 from alignlab.course.opening import repository_of
 from alignlab.course.teaching import chosen_notebooks, is_check, profile_from_outside
 from alignlab.files import write_text
@@ -149,17 +149,6 @@ def _interpretation(task: NotebookNode) -> Iterator[NotebookNode]:
     yield _text(rubric)
     yield _raw("# END SOLUTION")
     yield _raw("# END QUESTION")
-
-
-def split_rubric(source: str) -> tuple[str, str]:
-    """The text of a question, and what its answers are graded by."""
-    question, rubric, inside = [], [], False
-    for line in source.splitlines():
-        if BEGIN_RUBRIC in line or END_RUBRIC in line:
-            inside = BEGIN_RUBRIC in line
-        else:
-            (rubric if inside else question).append(line)
-    return "\n".join(question).strip(), "\n".join(rubric).strip()
 
 
 def _begin(cell: NotebookNode) -> str:

@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from alignlab.course.exercise import Interpretation
-from alignlab.course.experiment import Experiment, unlike_means
+from alignlab.course.experiment import Experiment, miscounted, unlike_means
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,8 +53,8 @@ def _compare(temperatures: "Tensor", measured: "Tensor") -> str:
     import torch
 
     logits, right = often_and_seldom()
-    if measured.shape[1] != len(right):
-        return f"measured has {measured.shape[1]} items, and there are {len(right)}"
+    if fault := miscounted(measured, len(right)):
+        return fault
     rows = [(logits / t).softmax(1)[torch.arange(FACTS), right] for t in temperatures]
     p = torch.stack(rows).double()
     slack = 5 * ((p * (1 - p)).mean(1) / DRAWS / FACTS).sqrt() + 1e-3

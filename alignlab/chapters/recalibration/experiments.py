@@ -33,8 +33,6 @@ def _compare(temperatures: "Tensor", measured: "Tensor") -> str:
     import torch
 
     logits, labels = base_answers()
-    if measured.shape[1] != len(labels):
-        return f"measured has {measured.shape[1]} items, and there are {len(labels)}"
     right = [
         torch.nn.functional.cross_entropy(logits / t, labels, reduction="none")
         for t in temperatures
