@@ -508,6 +508,8 @@ def write(raw: dict) -> None:
     import torch
     import transformers
 
+    from alignlab.runs.origin import processor
+
     lines = []
     for part in (part for part in PARTS if part in raw):
         if part in SPEEDS:
@@ -520,7 +522,7 @@ def write(raw: dict) -> None:
     text = "\n".join("| " + " | ".join(map(str, row)) + " |" for row in table)
     every = [run for part in raw.values() for runs in part.values() for run in runs]
     machine = (
-        f"{cpu_name()}, {os.cpu_count()} cores seen, one thread each, "
+        f"{processor()}, {os.cpu_count()} cores seen, one thread each, "
         f"{statistics.median(run['gflops'] for run in every):.0f} GFLOP/s in a matrix "
         f"product; {platform.system()}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}."
@@ -539,16 +541,6 @@ def write(raw: dict) -> None:
     page = f"# PPO beside TRL {TRL}\n\n{machine}\n\n{about}\n\n{text}\n"
     (RESULTS / "ppo.md").write_text(page)
     print("\n" + page)
-
-
-def cpu_name() -> str:
-    import platform
-
-    try:
-        info = Path("/proc/cpuinfo").read_text()
-        return next(line for line in info.splitlines() if "model name" in line)[13:]
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignlab.errors import AlignlabError, needs_extra
+from alignlab.runs.environ import variable
 from alignlab.runs.watch import Watch
 
 RUNTIME = "JUPYTER_RUNTIME_DIR"
@@ -114,13 +115,8 @@ def _place_for_sockets() -> Iterator[None]:
         tempfile.TemporaryFile(dir=usual).close()
     except OSError:
         with tempfile.TemporaryDirectory(prefix="alignlab-") as folder:
-            before = os.environ.get(RUNTIME)
-            os.environ[RUNTIME] = folder
-            try:
+            with variable(RUNTIME, folder):
                 yield
-            finally:
-                os.environ.pop(RUNTIME)
-                os.environ.update({RUNTIME: before} if before else {})
         return
     yield
 

@@ -27,8 +27,8 @@ def publish(run: Path, root: Path) -> None:
         root: the checkout: the folder with README.md and figures/.
 
     Raises:
-        AlignlabError: if a notebook of the run did not finish, or the checkout cannot
-            be written or its disk is full.
+        AlignlabError: if a notebook of the run did not finish, or was run with changes
+            that no commit holds, or the checkout cannot be written or its disk is full.
     """
     metrics = read_metrics(run)
     with explained_if_full(root, "Free some space and publish again."):
@@ -45,6 +45,12 @@ def _publish(run: Path, root: Path, metrics: dict) -> None:
             raise AlignlabError(
                 f"Notebook {name} of {run} is {section['status']}.",
                 f"Finish it: `alignlab run --resume --out {run}`.",
+            )
+        if section.get("dirty"):
+            raise AlignlabError(
+                f"Notebook {name} of {run} was run with changes that are in no commit, "
+                "so that nobody could run it again.",
+                f"Commit them, and run it anew: `alignlab run {name[:2]}`.",
             )
         notebooks[name] = made | section
     for name in metrics["notebooks"]:

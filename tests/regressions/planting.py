@@ -9,6 +9,10 @@ from pathlib import Path
 
 import yaml
 
+from alignlab.files import read_json
+from alignlab.runs.compare import check_run
+from alignlab.runs.records import read_metrics, read_record
+
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 1  # of the runs: with 0, a seed that is dropped for 0 would not show
 
@@ -76,6 +80,17 @@ def run_notebook(copy: Path, notebook: str, out: Path, *options: str, **environm
     arguments = [notebook, "--profile", "smoke", "--param", f"seed={SEED}"]
     arguments += ["--notebooks", str(copy / "notebooks"), "--out", str(out), *options]
     return python(copy, "alignlab.cli", "run", *arguments, **environment)
+
+
+def noticed(run: Path, record: Path) -> str:
+    """What a run of one notebook shows that its record does not: the cell that failed,
+    or how many metrics have other digits."""
+    ((name, entry),) = read_json(run / "run.json")["notebooks"].items()
+    if entry["status"] != "finished":
+        return f"{name[:2]} fails: {entry.get('reason', entry['status'])}"
+    rows = check_run(read_metrics(run), read_record(record)).comparisons
+    other = sum(row.same is False for row in rows)
+    return f"{name[:2]}: {other} of {len(rows)} metrics"
 
 
 def check(copy: Path, run: Path, record: Path, *options: str):

@@ -8,7 +8,7 @@ import pytest
 
 from alignlab.errors import Status
 
-from .planting import check, mutants, planted, run_notebook, unit_test
+from .planting import check, mutants, noticed, planted, run_notebook, unit_test
 
 MUTANTS = mutants()
 STALE = "stale-artifact"  # shows only when something else has changed as well
@@ -24,10 +24,16 @@ def test_every_mutant_fits_the_code_of_today(name, tmp_path):
 
 @pytest.mark.regressions
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_unit_test_notices(name, tmp_path):
+def test_a_unit_test_notices(name, tmp_path, record_property):
     mutant = MUTANTS[name]
+    _record(record_property, mutant=name, who="unit", sees="✓")
     done = unit_test(planted(tmp_path, mutant), mutant.test)
     assert done.returncode == 1, done.stdout[-2000:]  # 1: a test failed
+
+
+def _record(record_property, **properties):
+    for name, value in properties.items():
+        record_property(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +54,13 @@ def pristine(tmp_path_factory):
 
 @pytest.mark.regressions
 @pytest.mark.parametrize("name", [name for name in MUTANTS if name != STALE])
-def test_a_run_notices(name, tmp_path, pristine):
+def test_a_run_notices(name, tmp_path, pristine, record_property):
     mutant = MUTANTS[name]
     record = pristine(mutant.notebook)
     copy = planted(tmp_path / "copy", mutant)
     run_notebook(copy, mutant.notebook, tmp_path / "run")
+    sees = noticed(tmp_path / "run", record)
+    _record(record_property, mutant=name, who="run", sees=sees)
     done = check(copy, tmp_path / "run", record, "--identical")
     assert done.returncode in (Status.FAILED, Status.DRIFTED), done.stdout[-2000:]
 
@@ -67,7 +75,7 @@ def test_a_run_without_regression_is_sound_to_the_digit(tmp_path, pristine):
 
 
 @pytest.mark.regressions
-def test_a_stale_artifact_shows_against_a_fresh_run(tmp_path):
+def test_a_stale_artifact_shows_against_a_fresh_run(tmp_path, record_property):
     """An optimizer that does nothing gives yesterday's numbers out of such a cache."""
     stale, broken = MUTANTS[STALE], MUTANTS["optimizer-no-op"]
     before = planted(tmp_path / "before", stale)
@@ -81,6 +89,8 @@ def test_a_stale_artifact_shows_against_a_fresh_run(tmp_path):
         run_notebook(copy, "00", tmp_path / name, *options, **cache)
     done = check(after, tmp_path / "today", tmp_path / "yesterday")
     assert done.returncode == Status.SOUND, done.stderr[-2000:]
+    sees = f"fresh {noticed(tmp_path / 'fresh', tmp_path / 'today')}"
+    _record(record_property, mutant=STALE, who="run", sees=sees)
     done = check(after, tmp_path / "fresh", tmp_path / "today", "--identical")
     assert done.returncode == Status.DRIFTED, done.stdout[-2000:]
 

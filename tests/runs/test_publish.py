@@ -98,6 +98,22 @@ def test_publish_writes_table_figures_and_metrics(tmp_path, demo_claim):
     assert (root / "README.md").read_text() == readme
 
 
+def test_publish_takes_no_run_with_changes_that_are_in_no_commit(tmp_path, demo_claim):
+    run, root = _run(tmp_path / "run", "finished"), tmp_path / "root"
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["notebooks"]["00_base_model"]["dirty"] = True
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(AlignlabError, match="00_base_model .* in no commit"):
+        publish(run, root)
+    assert not root.exists()
+
+
+def test_the_record_was_run_from_commits():
+    recorded = json.loads((ROOT / "figures" / RECORDED).read_text(encoding="utf-8"))
+    for name, section in recorded["notebooks"].items():
+        assert section["commit"] and section["dirty"] is False, name
+
+
 def test_publish_keeps_what_other_notebooks_recorded(tmp_path, demo_claim):
     root = tmp_path
     (root / "README.md").write_text(f"{BEGIN}\n{END}")
