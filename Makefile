@@ -43,12 +43,13 @@ run: .venv/.installed ## execute the notebooks and write the report (PROFILE=cpu
 	$(BIN)/alignlab run $(NOTEBOOKS) --profile $(PROFILE)
 
 .PHONY: test
-test: .venv/.installed ## lint, run the tests, execute every notebook on profile smoke
+test: .venv/.installed ## lint, run the tests, execute and check every notebook on smoke
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/alignlab build --check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 	$(BIN)/alignlab run --profile smoke
+	$(BIN)/alignlab check latest
 
 .PHONY: lab
 lab: .venv/.installed ## open the notebooks in JupyterLab

@@ -212,6 +212,9 @@ def run(
         console.print(f"  {resume_command(result.folder)}", soft_wrap=True)
     _print_verdicts(result.folder)
     typer.echo(f"report: {short_path(result.folder / 'report.html')}")
+    if not result.failures:
+        place = short_path(result.folder)
+        console.print(f"Does it hold? alignlab check {place}", soft_wrap=True)
     raise typer.Exit(Status.FAILED if result.failures else Status.SOUND)
 
 

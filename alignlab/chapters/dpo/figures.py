@@ -336,7 +336,7 @@ def frontier(groups: Mapping[str, Sequence[Mapping]], start: analysis.Golds):
     Args:
         groups: rows by method; of best of n, its points are of the same form.
     """
-    figure, axes = plt.subplots(figsize=(8.5, 5.2))
+    figure, axes = plt.subplots(figsize=(9.5, 5.2))
     for number, (name, rows) in enumerate(groups.items()):
         style = series_style(number, "color", "linestyle")
         lines = list(analysis.envelopes(rows, start).values())
@@ -361,7 +361,7 @@ def frontier(groups: Mapping[str, Sequence[Mapping]], start: analysis.Golds):
         ylabel="gold gained on unseen subjects",
         title="The best of what was tried, within every distance",
     )
-    axes.legend(fontsize=10, loc="upper left")
+    axes.legend(fontsize=10, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

@@ -107,7 +107,7 @@ def mixture(rows: Sequence[dict]):
     """Accuracy on small and large families under each scheme of weights."""
     small = small_families()
     large = [name for name in tasks.trained_families() if name not in small]
-    figure, axes = plt.subplots(figsize=(7, 3.6))
+    figure, axes = plt.subplots(figsize=(9, 3.6))
     schemes = list(dict.fromkeys(r["weights"] for r in rows))
     for number, (label, group) in enumerate(
         {
@@ -132,7 +132,7 @@ def mixture(rows: Sequence[dict]):
         title="What do the weights of the mixture change?",
     )
     axes.set_ylim(bottom=0)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=10)
     return figure
 
 

@@ -114,7 +114,7 @@ def fitting(mixture: Sequence[dict], alone: Sequence[dict]):
         axes.set(xlabel="updates of SFT", ylim=SHARES)
     small = dict(fontsize=9, title_fontsize=9)
     left.legend(title="pretraining had them", loc="lower right", **small)
-    right.legend(title="SFT on", loc="upper left", **small)
+    right.legend(title="SFT on", loc=(0.35, 0.25), **small)
     return figure
 
 
@@ -241,7 +241,7 @@ def refusals_by_type(arms: Mapping[str, Sequence[dict]]):
     """Share refused of harmful requests, of each type of look-alike and of plain
     requests: a colour per group of arms, with Wilson's interval for the replies of all
     seeds."""
-    figure, axes = plt.subplots(figsize=(10, 3.8))
+    figure, axes = plt.subplots(figsize=(11, 3.8))
     kinds = ("unseen_pairs", "unseen_words", *BENIGN_KINDS, "plain")
     width = 0.8 / len(arms)
     for number, (label, rows) in enumerate(arms.items()):
@@ -260,7 +260,8 @@ def refusals_by_type(arms: Mapping[str, Sequence[dict]]):
     axes.set_xticks(np.arange(len(kinds)), names)
     axes.set(ylabel="share refused", ylim=(0, 1.03))
     axes.set_title("What is refused, by type of request (95%)")
-    axes.legend(fontsize=9, title_fontsize=9, title="in SFT", loc="upper right")
+    small = dict(fontsize=9, title_fontsize=9)
+    axes.legend(title="in SFT", loc="upper left", bbox_to_anchor=(1, 1), **small)
     return figure
 
 

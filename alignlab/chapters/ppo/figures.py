@@ -110,7 +110,7 @@ def clipping(clip_range: float = 0.2):
         axes.axvline(1, color="0.6", linewidth=1)
         kind = "good" if advantage > 0 else "bad"
         axes.set(
-            xlabel="ratio: probability now over when sampled",
+            xlabel=r"ratio $\pi\,/\,\pi_{\mathrm{old}}$",
             ylabel="objective",
             title=f"A {kind} token (advantage {advantage:+d})",
         )

@@ -171,7 +171,7 @@ def contested_lines(groups: Mapping[str, Sequence[Mapping]]):
     Args:
         groups: rows of ``stated.judged`` by the name of the arm.
     """
-    figure, axes = plt.subplots(figsize=(6.4, 4.8))
+    figure, axes = plt.subplots(figsize=(7.8, 4.8))
     for number, (name, rows) in enumerate(groups.items()):
         table = [bayes_classes(analysis.read_replies(row)) for row in rows]
         style = series_style(number, "color", "linestyle")
@@ -187,7 +187,7 @@ def contested_lines(groups: Mapping[str, Sequence[Mapping]]):
         ylabel="mean confidence stated",
         title="Contested facts: as sure as the texts?",
     )
-    axes.legend(fontsize=9)
+    axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

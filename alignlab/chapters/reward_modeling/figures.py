@@ -134,7 +134,7 @@ def floors(rows: Sequence[dict], floor: Mapping[str, float]):
             ylabel=name,
             title=name.partition(" (")[0].capitalize(),
         )
-    panels[0].legend(loc="upper right", fontsize=9)
+    panels[0].legend(loc="center right", fontsize=9)
     return figure
 
 
