@@ -154,6 +154,12 @@ def run_series(
         point_latest_at(folder)
         state = _describe(old, profile, list(params))
         state["notebooks_folder"] = str(place) if given else None
+        if profile == "full" and state["dirty"]:
+            console.print(
+                "note: changes that are in no commit; `alignlab publish` will refuse "
+                "this run",
+                soft_wrap=True,
+            )
         (folder / METRICS_FILE).unlink(missing_ok=True)  # no longer complete
         seconds = timeout or timeout_seconds(profile)
         try:

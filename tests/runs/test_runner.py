@@ -471,6 +471,22 @@ def test_by_default_a_run_has_a_new_folder_and_is_the_latest(
     assert json.loads((second / "run.json").read_text())["profile"] == "smoke"
 
 
+@pytest.mark.parametrize("profile, dirty, told", [
+    ("full", True, True), ("full", False, False), ("full", None, False),
+    ("smoke", True, False),
+])  # fmt: skip
+def test_who_cannot_publish_a_run_hears_it_before_the_hours(
+    two, tmp_path, monkeypatch, profile, dirty, told
+):
+    made = {**runner.origin(), "dirty": dirty}
+    monkeypatch.setattr(runner, "origin", lambda: made)
+    monkeypatch.setattr(runner, "_run_all", lambda *_: [])
+    monkeypatch.setattr("alignlab.runs.report.write_report", lambda folder: None)
+    console = Console(file=io.StringIO())
+    run_series(profile=profile, out=tmp_path / "x", notebooks=two, console=console)
+    assert ("publish" in console.file.getvalue()) is told
+
+
 def test_resuming_finds_the_notebooks_again_and_leaves_other_files(two, tmp_path):
     out = tmp_path / "run"
     run_series(out=out, notebooks=two)
