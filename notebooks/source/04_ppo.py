@@ -55,7 +55,7 @@ from alignlab.evaluation.intervals import (
 from alignlab.evaluation.tuning import expected_best, expected_best_curve
 from alignlab.models.base import use_device
 from alignlab.models.sampler import complete
-from alignlab.objectives import whiten
+from alignlab.objectives import grpo_advantages, rloo_advantages, whiten
 from alignlab.plots.style import use_style
 from alignlab.ppo import PPOConfig, ppo_update
 from alignlab.seeds import stream
@@ -791,6 +791,34 @@ runs.say(
 # it has learnt anything in so few updates. And a KL penalty is there to hold gold back
 # in the short run.
 # </details>
+
+# %% [markdown]
+# How do RLOO and GRPO compare? Here are the rewards of four replies to one prompt, and
+# then the same with one more for the first. What does that change?
+
+# %%
+rewards = torch.tensor([1.0, 0.0, 2.0, 0.5])
+one_more = rewards + torch.tensor([1.0, 0.0, 0.0, 0.0])
+ways = {
+    "RLOO": lambda scores: rloo_advantages(scores, 4),
+    "GRPO": lambda scores: grpo_advantages(scores, 4),
+    "GRPO, not scaled": lambda scores: grpo_advantages(scores, 4, scale_rewards=False),
+}
+changes = {name: (way(one_more) - way(rewards)).tolist() for name, way in ways.items()}
+pd.DataFrame(changes, index=["the first reply", *["another reply"] * 3]).T.round(3)
+
+# %%
+runs.record("rloo_own_reward_change", changes["RLOO"][0])
+runs.say(
+    "RLOO holds a reply against the mean of the *other* three. The first reply's own "
+    "advantage rises by {own:.2f}, all of what it earned more, and those of the others "
+    "fall by {other:.2f}. GRPO's mean includes the reply itself, which leaves "
+    "{kept:.2f} of the gain; and since GRPO divides by the spread, the other three "
+    "change by unequal amounts, though their rewards are what they were.",
+    own=changes["RLOO"][0],
+    other=-changes["RLOO"][1],
+    kept=changes["GRPO, not scaled"][0],
+)
 
 # %% [markdown]
 # All runs of this section and of the later ones are made here, side by side; what was
