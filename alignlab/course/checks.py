@@ -160,8 +160,8 @@ def _blames_the_library(result: CheckResult) -> CheckResult:
     named = " or ".join(f"`{name}`" for name in library) or "alignlab"
     message = (
         "the solution that comes with this notebook and the library no longer agree. "
-        f"Unless the solution was edited, look for a change in {named}: the solution "
-        f"{result.message}"
+        f"Unless the solution was edited, look for a change in {named}. What the check "
+        f"says of the solution: {result.message}"
     )
     return replace(result, message=message, hint="")
 

@@ -1,6 +1,7 @@
 """Planting a regression into a copy of alignlab, and asking who notices."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ SEED = 1  # of the runs: with 0, a seed that is dropped for 0 would not show
 
 @dataclass(frozen=True)
 class Mutant:
-    """A regression: what of a file of alignlab becomes what, and who has to notice."""
+    """A regression: what of a file of alignlab becomes what, and who has to notice: a
+    unit test, and a notebook on profile smoke with so many seeds."""
 
     name: str
     file: str
@@ -28,6 +30,7 @@ class Mutant:
     why: str
     test: str
     notebook: str
+    seeds: int = 1
 
 
 def mutants() -> dict[str, Mutant]:
@@ -75,9 +78,12 @@ def unit_test(copy: Path, node: str):
     return python(copy, "pytest", "-q", "-x", "-p", "no:cacheprovider", node)
 
 
-def run_notebook(copy: Path, notebook: str, out: Path, *options: str, **environment):
+def run_notebook(
+    copy: Path, notebook: str, out: Path, *options: str, seeds: int = 1, **environment
+):
     """Execute a notebook on profile smoke with the copy's alignlab."""
     arguments = [notebook, "--profile", "smoke", "--param", f"seed={SEED}"]
+    arguments += ["--param", f"seeds={seeds}"] if seeds > 1 else []
     arguments += ["--notebooks", str(copy / "notebooks"), "--out", str(out), *options]
     return python(copy, "alignlab.cli", "run", *arguments, **environment)
 
@@ -87,7 +93,9 @@ def noticed(run: Path, record: Path) -> str:
     or how many metrics have other digits."""
     ((name, entry),) = read_json(run / "run.json")["notebooks"].items()
     if entry["status"] != "finished":
-        return f"{name[:2]} fails: {entry.get('reason', entry['status'])}"
+        reason = entry.get("reason", entry["status"])
+        exercise = re.search(r"Exercise \d\d\.\d+", reason)
+        return f"{name[:2]} fails: {exercise[0] if exercise else reason[:60]}"
     rows = check_run(read_metrics(run), read_record(record)).comparisons
     other = sum(row.same is False for row in rows)
     return f"{name[:2]}: {other} of {len(rows)} metrics"

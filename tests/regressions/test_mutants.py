@@ -8,7 +8,7 @@ import pytest
 
 from alignlab.errors import Status
 
-from .planting import check, mutants, noticed, planted, run_notebook, unit_test
+from .planting import ROOT, check, mutants, noticed, planted, run_notebook, unit_test
 
 MUTANTS = mutants()
 STALE = "stale-artifact"  # shows only when something else has changed as well
@@ -20,6 +20,13 @@ def test_every_mutant_fits_the_code_of_today(name, tmp_path):
     mutant = MUTANTS[name]
     assert mutant.before != mutant.after
     planted(tmp_path, mutant)
+
+
+def test_the_guide_tells_of_every_mutant():
+    guide = (ROOT / "docs" / "regression.md").read_text(encoding="utf-8")
+    table = guide.partition("## What it catches")[2]
+    listed = [line.split(" | ")[0] for line in table.splitlines() if "| " in line]
+    assert listed[2:] == [f"| {mutant.why}" for mutant in MUTANTS.values()]
 
 
 @pytest.mark.regressions
@@ -41,13 +48,14 @@ def pristine(tmp_path_factory):
     """A function that gives a run of a notebook without any regression."""
     copy, runs = planted(tmp_path_factory.mktemp("pristine")), {}
 
-    def run(notebook):
-        if notebook not in runs:
+    def run(notebook, seeds=1):
+        key = notebook, seeds
+        if key not in runs:
             out = tmp_path_factory.mktemp("runs") / notebook
-            done = run_notebook(copy, notebook, out)
+            done = run_notebook(copy, notebook, out, seeds=seeds)
             assert done.returncode == Status.SOUND, done.stderr[-2000:]
-            runs[notebook] = out
-        return runs[notebook]
+            runs[key] = out
+        return runs[key]
 
     return run
 
@@ -56,9 +64,9 @@ def pristine(tmp_path_factory):
 @pytest.mark.parametrize("name", [name for name in MUTANTS if name != STALE])
 def test_a_run_notices(name, tmp_path, pristine, record_property):
     mutant = MUTANTS[name]
-    record = pristine(mutant.notebook)
+    record = pristine(mutant.notebook, mutant.seeds)
     copy = planted(tmp_path / "copy", mutant)
-    run_notebook(copy, mutant.notebook, tmp_path / "run")
+    run_notebook(copy, mutant.notebook, tmp_path / "run", seeds=mutant.seeds)
     sees = noticed(tmp_path / "run", record)
     _record(record_property, mutant=name, who="run", sees=sees)
     done = check(copy, tmp_path / "run", record, "--identical")
