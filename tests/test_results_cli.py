@@ -137,9 +137,11 @@ def test_history_draws_a_picture_of_all_runs(save, tmp_path):
 
 
 def test_baseline_says_where_it_went(save, tmp_path):
-    done = invoke("baseline", "runs/seed0", "runs/seed3", "--out", "mine.json")
-    assert done.output == "baseline of 2 runs: mine.json\n"
-    assert len(records.read_record(tmp_path / "mine.json")) == 2
+    runs = "runs/seed0", "runs/seed3", "runs/seed6"
+    done = invoke("baseline", *runs, "--out", "mine.json")
+    assert done.output == "baseline of 3 runs: mine.json\n"
+    assert len(records.read_record(tmp_path / "mine.json")) == 3
+    assert "2 runs do not tell" in str(invoke("baseline", *runs[:2]).exception)
 
 
 def test_fresh_is_for_this_machine(tmp_path):

@@ -25,6 +25,7 @@ MADE_BY = ("profile", "params", "started", "commit", "dirty", "package", "weight
 MADE_BY += ("versions", "platform")
 # Settings in which the runs of one record may differ.
 SEEDS_OF = ("first_seed", "seeds", "jobs")
+FEWEST = 3  # runs of a baseline: two may agree by chance
 
 
 def read_metrics(source: Path) -> dict:
@@ -99,9 +100,14 @@ def write_baseline(runs: Sequence[Path], target: Path | None = None) -> Path:
         target: the file; by default the one that ships for their profile.
 
     Raises:
-        AlignlabError: if a run is not finished, or two of them differ in more than
-            seeds, or not even in these.
+        AlignlabError: if there are fewer than three, one is not finished, or two of
+            them differ in more than seeds, or not even in these.
     """
+    if len(runs) < FEWEST:
+        raise AlignlabError(
+            f"{len(runs)} runs do not tell how far chance moves a metric.",
+            f"Make {FEWEST} or more, each with a seed of its own: --param seed=N.",
+        )
     contents = [read_metrics(run) for run in runs]
     for folder, content in zip(runs, contents):
         for name, section in content["notebooks"].items():

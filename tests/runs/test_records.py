@@ -42,9 +42,10 @@ def test_a_baseline_judges_as_its_runs_do(save, tmp_path):
 
 def test_a_metric_is_a_line(save, tmp_path):
     """So that a new baseline shows in a diff as the metrics that moved."""
-    file = write_baseline([save("a", make_run(0))], tmp_path / "base.json")
+    runs = [save(str(seed), make_run(seed)) for seed in (0, 3, 6)]
+    file = write_baseline(runs, tmp_path / "base.json")
     lines = [line for line in file.read_text().splitlines() if '"m3": {' in line]
-    assert len(lines) == 1 and lines[0].rstrip(",").endswith("}")
+    assert len(lines) == 3 and all(line.rstrip(",").endswith("}") for line in lines)
 
 
 def test_a_run_is_a_record_of_one(save):
@@ -64,7 +65,8 @@ def test_a_run_is_a_record_of_one(save):
 def test_runs_that_do_not_belong_together_make_no_baseline(
     save, tmp_path, path, to, said
 ):
-    folders = save("a", make_run(0)), save("b", changed(make_run(3), *path, to=to))
+    runs = [make_run(0), changed(make_run(3), *path, to=to), make_run(6)]
+    folders = [save(f"run{k}", run) for k, run in enumerate(runs)]
     with pytest.raises(AlignlabError, match=said):
         write_baseline(folders, tmp_path / "base.json")
     assert not (tmp_path / "base.json").exists()
