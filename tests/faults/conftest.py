@@ -49,12 +49,13 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(autouse=True)
 def leaves_nothing_running():
     yield
-    while STARTED:
-        process = STARTED.pop()
+    for process in STARTED:
         process.kill()
         process.communicate()
+    for process in STARTED:  # several may have written into one file
         if isinstance(process, Forked):
             process.output.unlink(missing_ok=True)
+    STARTED.clear()
 
 
 @pytest.fixture(scope="session")

@@ -83,6 +83,7 @@ class Forked:
 
     def __init__(self, work: Callable[[], object], output: Path, cwd: Path, **env: str):
         self.output, self.returncode = output, None
+        output.touch()  # or it might be killed before there is anything to read
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
