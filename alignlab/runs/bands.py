@@ -40,6 +40,7 @@ ERROR = 0.01  # of one check: half for single metrics, half for sums
 LEVEL = 0.95  # of the bands that are shown
 SHARE, RELATIVE, ITEMS = 0.02, 0.02, 3  # tolerances, see ``tolerance_of``
 COMMON = 0.05  # the least squared correlation that few seeds are taken to have shown
+ROUNDING = 1e-9  # of the largest value: such a spread is none
 FEW = 8  # fewer metrics of a unit say nothing about each other's spread
 
 
@@ -131,6 +132,8 @@ def band_of(
         return Band(mean, math.nan, 0, 0.0, stated, stated_df, tolerance)
     squares = math.fsum((value - mean) ** 2 for value in values)
     sd = math.sqrt(squares / (m - 1))
+    if sd <= ROUNDING * max(map(abs, values)):
+        sd = 0.0
     return Band(mean, sd, m - 1, 1 / m + 1 / k, stated, stated_df, tolerance)
 
 

@@ -69,6 +69,12 @@ def test_what_never_varied_is_judged_by_the_odds_of_being_the_odd_one_out():
     assert band.score(0.9) == pytest.approx(-stats.norm.ppf(1 / 12))
 
 
+def test_a_spread_of_rounding_alone_is_none():
+    third = 0.04761904761904758, 0.047619047619047575, 0.047619047619047575
+    assert bands.band_of(third, 1).sd == 0.0
+    assert bands.band_of([1e-12, 3e-12], 1).sd == pytest.approx(2**0.5 * 1e-12)
+
+
 def test_a_tolerance_is_two_points_of_a_share_or_three_questions():
     assert tolerance_of("", 0.5, 1000) == 0.02
     assert tolerance_of("", 0.5, 30) == pytest.approx(0.1)
