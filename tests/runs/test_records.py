@@ -7,6 +7,7 @@ import pytest
 from alignlab.errors import AlignlabError
 from alignlab.runs import records
 from alignlab.runs.compare import SOUND, check_run
+from alignlab.runs.folders import FINISHED
 from alignlab.runs.records import (
     read_metrics,
     read_record,
@@ -133,3 +134,31 @@ def test_what_ships_is_sound_by_itself(path):
             run["profile"] = "full"
         outcome = check_run(run, record, identical=True)
         assert outcome.state == SOUND, [str(p) for p in outcome.drifts]
+
+
+SHIPPED = sorted(records.BASELINES.glob("*.json"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_no_run_of_a_baseline_that_ships_drifted_from_the_others(path):
+    """Repeats with other seeds raise no alarm."""
+    runs = read_record(path)
+    assert len(runs) >= records.FEWEST
+    for run in runs:
+        others = [other for other in runs if other is not run]
+        outcome = check_run(finished(run), others)
+        assert outcome.state == SOUND, list(map(str, outcome.drifts))
+        assert check_run(finished(run), runs, identical=True).state == SOUND
+
+
+def finished(run: dict) -> dict:
+    """A baseline's run as metrics.json has it; runs that did not finish are in none."""
+    sections = run["notebooks"].items()
+    status = {"status": FINISHED}
+    return run | {"notebooks": {name: status | section for name, section in sections}}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_baselines_were_run_from_a_commit(path):
+    made = {(run["commit"], run["package"]) for run in read_record(path)}
+    assert len(made) == 1 and not any(run["dirty"] for run in read_record(path))
