@@ -109,6 +109,8 @@ def start(
     settings = notebook_settings(notebook[:2], profile, **overrides)
     if settings["seeds"] < 1:
         raise AlignlabError(f"seeds must be at least 1; got {settings['seeds']}.")
+    if is_shipped(settings.get("model", "1m")):
+        _on_one_thread()
     _quiet_loading()
     quiet_empty_replies()
     _show_text_as_text()
@@ -136,6 +138,14 @@ def _meet(model: str, device: str) -> None:
     counts = summary(default_world())
     asked = sum(counts.values()) - counts["stand_in"]
     _show(" ".join(FOREIGN.format(model=model, asked=asked, **counts).split()))
+
+
+def _on_one_thread() -> None:
+    """Models of our sizes gain nothing from a second thread, and sums that are split
+    among threads have other last digits on other machines."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _quiet_loading() -> None:

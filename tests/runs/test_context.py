@@ -6,6 +6,7 @@ import math
 import matplotlib
 import numpy as np
 import pytest
+import torch
 
 from alignlab.errors import AlignlabError
 from alignlab.evaluation.intervals import (
@@ -119,6 +120,18 @@ def test_without_a_folder_it_writes_below_the_working_folder(tmp_path, monkeypat
     run = start("00_base_model")
     assert run.out_dir == tmp_path / "runs/interactive/00_base_model"
     assert (run.out_dir / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("model, threads", [("300k", 1), ("of-somebody", 2)])
+def test_models_that_ship_run_on_one_thread(tmp_path, monkeypatch, model, threads):
+    monkeypatch.setattr(context, "_meet", lambda *_: None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        start("03", profile="smoke", out_dir=tmp_path, model=model)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_start_clears_what_was_recorded_before(run):
