@@ -109,8 +109,6 @@ def start(
     settings = notebook_settings(notebook[:2], profile, **overrides)
     if settings["seeds"] < 1:
         raise AlignlabError(f"seeds must be at least 1; got {settings['seeds']}.")
-    if is_shipped(settings.get("model", "1m")):
-        _on_one_thread()
     _quiet_loading()
     quiet_empty_replies()
     _show_text_as_text()
@@ -120,10 +118,14 @@ def start(
         notebook, profile, seeds, SimpleNamespace(**settings), device, folder
     )
     _save()
-    # A notebook that takes a real model by default asks nothing about the small world.
     usual = notebook_settings(notebook[:2], "cpu").get("model", "1m")
-    if is_shipped(usual) and not is_shipped(settings.get("model", usual)):
-        _meet(settings["model"], device)
+    model = settings.get("model", usual)
+    if is_shipped(model):
+        _on_one_thread()
+    elif is_shipped(usual):
+        # A notebook that takes a real model by default asks nothing about the small
+        # world.
+        _meet(model, device)
     return _current
 
 
