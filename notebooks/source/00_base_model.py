@@ -14,7 +14,7 @@
 # # 00 · What does a base model know, and why will it not answer?
 #
 # Every assistant starts as a *base model*: a network that has read text and learnt one
-# thing, to guess the next token. In this notebook we look at the road from there to an
+# thing: to guess the next token. In this notebook we look at the road from there to an
 # assistant, meet our base model, see what it knows, and watch it fail to be asked. The
 # rest of the series mends that, step by step, and measures what each step gives and
 # costs.
@@ -91,9 +91,9 @@ runs.save_figure(
 )
 
 # %% [markdown]
-# Lectures on alignment state much about these steps. Here is what they state, where the
-# series measures it, and what came out in the last published run. A statement that fails
-# on a model as small as ours is a result, not a mishap.
+# Lectures on alignment say a lot about these steps. Here is what they say, where the
+# series measures it, and what came out in the last published run. A claim that fails on
+# a model as small as ours is a result, not a mishap.
 
 # %%
 folders = chapter_folders()
@@ -124,8 +124,8 @@ HTML(showing.statements_table(published, SIGNS, notebooks))
 # * **OpenAssistant** (Köpf et al., 2023): 161,443 messages by volunteers, in trees, with
 #   ratings and rankings. *Here:* comparisons and rankings by simulated annotators (03).
 #
-# Ours are written by program, so that every right answer, and every annotator's error,
-# is known. The price is that nothing in them surprises anybody.
+# Ours are written by a program, so that every right answer, and every annotator's
+# error, is known. The price is that nothing in them surprises anybody.
 #
 # </details>
 #
@@ -135,9 +135,9 @@ HTML(showing.statements_table(published, SIGNS, notebooks))
 #
 # * **Tülu 3** (Lambert et al., 2024): SFT, then DPO, then RL with verifiable rewards
 #   (RLVR): a program checks the answer, in place of a reward model.
-# * **DeepSeek-R1** (DeepSeek-AI, 2025): GRPO, PPO without a value network, on rewards by
-#   rule for mathematics and code. R1-Zero did without SFT; R1 begins with a small SFT,
-#   and has another one and another RL stage behind.
+# * **DeepSeek-R1** (DeepSeek-AI, 2025): GRPO, PPO without a value network, on rewards
+#   by rule for mathematics and code. R1-Zero did without SFT; R1 starts from a small
+#   SFT stage and goes through SFT and RL a second time.
 # * **Qwen3** (Yang et al., 2025): four stages, two for reasoning (SFT on long chains of
 #   thought, then RL) and two for everything else (SFT on both modes, then general RL);
 #   the smaller models are distilled from the larger ones.
@@ -160,8 +160,8 @@ HTML(showing.statements_table(published, SIGNS, notebooks))
 #
 # </details>
 #
-# **exp(β·r) or exp(r/β)?** Both stand in lectures for the best policy at a given
-# distance from the reference, and they look like opposites. One calls the *inverse
+# **exp(β·r) or exp(r/β)?** Lectures write the best policy at a given distance from the
+# reference in both ways, and they look like opposites. One calls the *inverse
 # temperature* β, how hard to follow the reward; the other the *price* of a nat of KL
 # divergence, how hard to stay. Each is 1 over the other:
 #
@@ -201,12 +201,12 @@ runs.say(
 # %% [markdown]
 # ## 1 · Completions first
 #
-# Here is the model, a Llama small enough to train on a laptop. We let it go on with the
-# beginning of a statement, and with a question about the same fact. Greedy decoding: it
+# Here is the model, a Llama small enough to train on a laptop. We let it continue the
+# beginning of a statement, and a question about the same fact. Greedy decoding: it
 # always takes the likeliest next token.
 #
-# The facts are not picked for success: of five relations whose answers you can check
-# yourself, each time the fact that its pretraining text states *most often*.
+# The facts are not picked for success: for each of five relations whose answers you can
+# check yourself, we take the fact that its pretraining text states *most often*.
 
 # %%
 facts = [showing.most_stated(world, relation) for relation in showing.EASY_TO_CHECK]
@@ -276,8 +276,8 @@ def my_token_log_probs(logits, input_ids):
 check("00.1", my_token_log_probs)
 
 # %% [markdown]
-# Now read two sentences with the model's eyes, a true one and a false one. A high bar is
-# a surprise.
+# Now read two sentences through the model's eyes, a true one and a false one. A high
+# bar is a surprise.
 #
 # <details><summary><b>Predict:</b> which tokens will surprise it?</summary>
 #
@@ -562,9 +562,9 @@ pd.DataFrame(
 ).style.hide().set_properties(**{"text-align": "left"})
 
 # %% [markdown]
-# Beside the facts it has read small skills as statements ("The last of moon, dog, salt
-# is salt."), a Bible in Basic English and short comments on films, products and news.
-# A few documents, by the same rule as above:
+# Besides the facts it has read small skills, written as statements ("The last of moon,
+# dog, salt is salt."), a Bible in Basic English and short comments on films, products
+# and news. A few documents, by the same rule as above:
 
 # %%
 pd.DataFrame(showing.sample_documents(world, seed)).style.hide().set_properties(
@@ -578,8 +578,8 @@ pd.DataFrame(showing.sample_documents(world, seed)).style.hide().set_properties(
 # %% [markdown]
 # ## 5 · What it knows, and how sure it is
 #
-# We cut each fact's statement before the answer and let the model go on. Facts that it
-# never read are the control: how far does *guessing* go? The dotted line is the best
+# We cut each fact's statement before the answer and let the model continue. Facts that
+# it never read are the control: how far does *guessing* go? The dotted line is the best
 # guess that knows what kind of answer is wanted and how the subject is spelt, and no
 # fact.
 #
@@ -621,9 +621,10 @@ else:
     runs.say("How often this model has read a fact is not known, so nothing is drawn.")
 
 # %% [markdown]
-# Facts read once matter beyond this notebook. Kalai et al. (2025) argue that a base
-# model which is calibrated must make up at least as large a share of such facts as were
-# read just once. So a hallucination is no accident: it is what a good guesser does.
+# Facts read once matter beyond this notebook. Kalai et al. (2025) argue that a
+# calibrated base model must make facts up at no less than the *singleton rate*: the
+# share of facts that its training text states just once. So a hallucination is no
+# accident: it is what a good guesser does.
 #
 # Now the contested facts. First some of them, chosen by share (nearest to 0.5, 0.65, 0.8
 # and 0.95), and what the model makes of the two answers after one wording:
@@ -781,8 +782,8 @@ runs.show_verdicts()
 # * **Scale**: trillions of tokens and billions of parameters, where ours is a few
 #   million tokens and one million parameters. What carries over is the shape of things,
 #   not the numbers.
-# * **Data work**: crawling, deduplication, quality filters, mixture search. Our world is
-#   written by program, so that its truth is known.
+# * **Data work**: crawling, deduplication, quality filters, mixture search. Our world
+#   is written by a program, so that its truth is known.
 # * **Long context, many languages, code**: none here.
 # * **Evaluation suites** of hundreds of benchmarks; ours can be checked by program.
 #

@@ -14,10 +14,10 @@
 # # 01 · What does instruction tuning teach, and from how much of what?
 #
 # A base model continues text. *Supervised fine-tuning* (SFT) shows it instructions with
-# their replies and lowers the same next-token loss on them. The lectures say a lot about
-# it: that it teaches form rather than knowledge, that few examples are enough, that
-# variety carries over to new tasks. Here you write its loss, train with it, break it,
-# and then each saying is measured.
+# their replies and lowers the same next-token loss on them. The lectures say a lot
+# about it: that it teaches form rather than knowledge, that few examples are enough,
+# that variety carries over to new tasks. Here you write its loss, train with it, break
+# it, and then measure each of these sayings.
 #
 # | | |
 # | --- | --- |
@@ -80,9 +80,9 @@ shown_with = f"profile {profile}, seed {first}"
 # %% [markdown]
 # ## 1 · A completion first
 #
-# The same model, before and after SFT on a mixture of tasks. The questions are from
-# the test half: what they ask about was never asked about in training, and some are of
-# task families that were not trained at all.
+# The same model, before and after SFT on a mixture of tasks. The questions are from the
+# test half: training never asked about their subjects, and some belong to task families
+# that were not trained at all.
 
 # %%
 policy, _ = sft_policy(
@@ -169,8 +169,8 @@ runs.say(
 # %% [markdown]
 # **Templates.** An academic data set has no instructions: a row of film comments is a
 # text and a label. FLAN and Super-NaturalInstructions wrote *templates* around such
-# rows, several for each task, and so does our mixture. The same row in every wording
-# that is trained; the last ones are kept for a test:
+# rows, several for each task, and so does our mixture. Here is one row in every
+# wording; the last ones are never trained, but kept for a test:
 
 # %%
 family = tasks.FAMILIES["movie_polarity"]
@@ -545,7 +545,7 @@ runs.say(
 # arm end?</summary>
 #
 # Beside the first. If it stays below, learning to write prompts costs something of its
-# own: capacity, and steps that go into another direction.
+# own: capacity, and steps in another direction.
 #
 # </details>
 
@@ -857,8 +857,8 @@ runs.say(
 # come from grows. Each seed draws its families anew. The control is volume: one large
 # family with an eighth of the examples, and with all.
 #
-# <details><summary>Predict: one family or thirty-two, with as many examples in all.
-# Which model reads a new kind of question better?</summary>
+# <details><summary>Predict: one family or thirty-two, with equally many examples in
+# all. Which model reads a new kind of question better?</summary>
 #
 # One family shows what a reply looks like, and gives no reason to read the question:
 # all its prompts ask the same. Many families leave no other way than to read. But each
@@ -943,11 +943,11 @@ else:
 # with the same questions and the same options. If a model understands the task, the
 # wording should not matter.
 #
-# <details><summary>Predict: is a model that matters less to wordings always better
+# <details><summary>Predict: if wordings matter less to a model, is it always the better
 # for it?</summary>
 #
 # No. One that ignores the question is perfectly even. So look at both: where the dots
-# are, and how far the strokes lie apart.
+# are, and how far apart the strokes lie.
 #
 # </details>
 
@@ -1069,7 +1069,7 @@ runs.say(
 # nothing. But from a few questions that people wrote, each beside the statement it asks
 # about, it can learn to ask; then it is let loose on other statements, and a filter
 # that knows no facts drops what is malformed. A model of this size cannot copy a name
-# that it has seldom met, so names are masked while it writes and put back by program.
+# that it has seldom met, so names are masked while it writes and put back by a program.
 # First, what comes of it:
 
 # %%

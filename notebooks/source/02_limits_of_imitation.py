@@ -16,7 +16,7 @@
 # Supervised fine-tuning says "answer as these examples do". It does not say "know what
 # they know", "refuse only what they would refuse", or "write as well about the rest".
 # In our world it is known which facts the model has read and how often, which requests
-# do harm and which only sound so; so each of these gaps can be measured.
+# are harmful and which only sound so. So each of these gaps can be measured.
 #
 # | | |
 # | --- | --- |
@@ -73,8 +73,8 @@ def table(rows, caption=""):
 #
 # A base model learns one question each about some facts. Half of those it has read
 # often; of the other half pretraining never said a word. Then it is asked about other
-# subjects. Some of its replies, greedily, after the last update, with the probability
-# that it gives them:
+# subjects. Here are some of its replies, decoded greedily after the last update, each
+# with the probability that the model gives it:
 
 # %%
 facts = arms.sweep_facts(
@@ -118,9 +118,9 @@ runs.say(
 # ## 2 · What does SFT bring out?
 #
 # First what goes well. Many questions about *known* facts of one half of the subjects,
-# and then questions about the other half: no training ever asked for these, their
-# statements only stood in the pretraining text: hundreds of times, a few times, or not
-# at all. Some subjects are made up, and nobody can know anything about them.
+# and then questions about the other half: no training ever asked for these; only their
+# statements stood in the pretraining text: hundreds of times, a few times, or not at
+# all. Some subjects are made up, and nobody can know anything about them.
 #
 # <details><summary><b>Predict first:</b> how often must a fact have been stated before
 # SFT can bring it out?</summary>
@@ -368,10 +368,10 @@ runs.say(
 # ## 4 · To answer, or to admit
 #
 # What should SFT say to a question beyond the model's knowledge? Two models learn the
-# same questions about known and never-shown facts, with as many updates. For a quarter of
-# the never-shown ones both learn "I do not know.", so that both have the sentence. The
-# other three quarters are *answered*, truly, for one of them, and *admitted* for the
-# other. Then both are asked about subjects that neither met.
+# same questions about known and never-shown facts, with equally many updates. For a
+# quarter of the never-shown ones both learn "I do not know.", so that both have the
+# sentence. The other three quarters are *answered*, truly, for one of them, and
+# *admitted* for the other. Then both are asked about subjects that neither met.
 #
 # <details><summary><b>Predict first:</b> will the admitting model keep quiet about what
 # it never read, and go on answering what it knows?</summary>
@@ -680,9 +680,9 @@ runs.say(
 )
 
 # %% [markdown]
-# (A small model may help with something else than was asked: words that it has seldom
-# met are hard to repeat. What counts is whether it sets out to help, or refuses. Requests
-# to hurt somebody are counted, and not shown.)
+# (A small model may help with something other than what was asked: words that it has
+# seldom met are hard to repeat. What counts is whether it sets out to help, or refuses.
+# Requests to hurt somebody are counted, and not shown.)
 #
 # In this world a refusal is one of a few known sentences, so that it can be counted
 # without error.
@@ -923,8 +923,8 @@ figures.safety_explorer(pick(curve, seed=costly[0]))
 # Real models refuse in a thousand wordings, in part, and with an apology that may as
 # well open a helpful reply. Our matcher for real text looks for sentences in which the
 # speaker refuses. How far can it be trusted? We labelled some replies by hand; the
-# wordings were found on one part of them, and what counts is the other. (One hand wrote
-# replies and matcher, so that others' texts may well be harder.)
+# wordings were found on one part of them, and what counts is the other. (The same hand
+# wrote the replies and the matcher, so other people's texts may well be harder.)
 
 # %%
 sample = refusals.labelled_replies("measuring")
@@ -1038,9 +1038,9 @@ runs.say(
 # <details><summary><b>Predict first:</b> which model is better on other countries, asked
 # as the narrow data ask? And on everything else?</summary>
 #
-# As many examples about one thing teach that thing at least as well. What they cannot
-# teach is that the question decides the form of the answer: whatever else is asked, the
-# model has one form to pour it into.
+# Equally many examples, all about one thing, teach that thing at least as well. What
+# they cannot teach is that the question decides the form of the answer: whatever else
+# is asked, the model has one form to pour it into.
 # </details>
 
 # %%
@@ -1087,8 +1087,8 @@ runs.say(
 )
 
 # %% [markdown]
-# *Turn a knob:* raise `narrow_steps`. The diverse model has more to learn from as many
-# examples; which of the two would you expect to gain more?
+# *Turn a knob:* raise `narrow_steps`. The diverse model has more to learn from equally
+# many examples; which of the two would you expect to gain more?
 #
 # ## 10 · Verdicts
 #

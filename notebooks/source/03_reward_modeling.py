@@ -183,7 +183,7 @@ runs.say(
 # $$P(1 \succ 2) = \sigma\!\left(\frac{u_1 - u_2}{T}\right), \qquad
 # \sigma(x) = \frac{1}{1 + e^{-x}}$$
 #
-# with $T$ the size of the noise. Our annotators are made so, with $u$ the gold reward
+# with $T$ the size of the noise. Our annotators work this way, with $u$ the gold reward
 # and $T$ such that two of them agree about as often as people do (73% in Ouyang et al.,
 # 2022). Below are their votes on one pair of replies for each subject.
 
@@ -392,11 +392,11 @@ runs.say(
 # %% [markdown]
 # **Experiment 03.2** · ★★ · 25 minutes · `hint("03.2")`
 #
-# People err. Turn a share of the labels round, at random, and train with your loss on
-# what is left of them. **Write down a prediction first:** from no wrong labels to many,
-# does the mean lead of the better reply (its reward less that of the other) rise, fall,
-# or stay? Then train at three shares or more, from 0 to a half at most, and measure the
-# lead in every pair of `unseen_clear[: 10 * steps]`.
+# People err. Flip a share of the labels at random, and train with your loss on the
+# result. **Write down a prediction first:** from no wrong labels to many, does the mean
+# lead of the better reply (its reward less that of the other) rise, fall, or stay? Then
+# train at three shares or more, from 0 to a half at most, and measure the lead in every
+# pair of `unseen_clear[: 10 * steps]`.
 #
 # Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
 # `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
@@ -490,12 +490,11 @@ runs.say(
 # %% [markdown]
 # ## 3 · More comparisons, more noise
 #
-# Now in earnest. An annotator knows the gold order, but some of the labels are turned
-# round. The reward model is the policy's own trunk; it is trained on $n$ comparisons
-# about training subjects and judged on all pairs of replies about the others. There are
-# three lines: how often it agrees with *noisy labels*, the *exact ceiling*
-# $E[\max(p, 1-p)]$ for that, and how often it has the *gold order*, which labels alone
-# would never show.
+# Now in earnest. An annotator knows the gold order, but some of the labels are flipped.
+# The reward model is the policy's own trunk; it is trained on $n$ comparisons about
+# training subjects and judged on all pairs of replies about the others. There are three
+# lines: how often it agrees with *noisy labels*, the *exact ceiling* $E[\max(p, 1-p)]$
+# for that, and how often it has the *gold order*, which labels alone would never show.
 #
 # **What would show that something is wrong?** Each model has a *twin*: the same head,
 # comparisons and order, and every label reversed. What labels teach, the twin learns
@@ -643,8 +642,8 @@ runs.say(
 )
 
 # %% [markdown]
-# (Real reward models have the order of held-out human labels in 65 to 75% of pairs. What
-# is reached here is a finding, not a design: gold was fixed first.)
+# (Real reward models agree with held-out human labels in 65 to 75% of pairs. What is
+# reached here is a finding, not a design: gold was fixed first.)
 #
 # Does it take a network? Two controls learn from the same comparisons: a reward that
 # only knows *how many* words a reply has, and one that only knows *which*, a bag of
@@ -697,8 +696,8 @@ runs.say(
 
 # %% [markdown]
 # Accuracy is coarse. $\sigma(r^+ - r^-)$ is a probability, and has a Brier score
-# $(1-\sigma)^2$ and a log loss. Neither can go to zero: of a pair that is chosen with
-# probability $p$, who says exactly $p$ still errs.
+# $(1-\sigma)^2$ and a log loss. Neither can go to zero: of a pair whose first reply is
+# chosen with probability $p$, even a forecast of exactly $p$ errs.
 #
 # **Exercise 03.4** · ★★ · 15 minutes · `hint("03.4")`
 #
@@ -751,7 +750,7 @@ runs.say(
 )
 
 # %% [markdown]
-# Look for yourself: a pair, its gold and its rewards.
+# See for yourself: a pair, its gold and its rewards.
 
 # %%
 model, tokenizer = artifacts.reward_model(
@@ -844,8 +843,8 @@ for part in gold.PARTS:
 
 # %% [markdown]
 # This is the gap that the next notebooks fall into. A policy that is paid by this model
-# gains by what the middle panel shows as high; what is high on the left and low in the
-# middle is what it can lose without being told.
+# gains by whatever stands high in the middle panel; what is high on the left and low in
+# the middle it can lose without being told.
 #
 # ## 5 · Rankings of K against pairs
 #
@@ -881,7 +880,7 @@ check("03.5", my_plackett_luce_loss)
 # pairs of each group; a ranking of it; the same ranking cut into its pairs
 # (InstructGPT's loss); and every pair judged on its own. **The cost is what is read:**
 # as many replies in the first three, three times as many in the last (for groups of
-# four). All take as many replies into a batch and see each label once.
+# four). All take equally many replies into a batch and see each label once.
 #
 # **Predict first:** a ranking of four puts six pairs in order, two pairs put two. Will
 # it teach three times as much?
@@ -1009,10 +1008,10 @@ runs.say(
 # %% [markdown]
 # How much of it does a reward model take over? A reward is in log-odds, so all of it
 # would be $\lambda / T$ a word. We learn from the same pairs with and without the bias,
-# and try two remedies. *Equal lengths:* keep only pairs whose replies differ by one word
-# at most; there a taste for length has nothing to say. *Length removed:* take from the
-# biased model's rewards whatever the number of words explains. It needs no gold, but it
-# cannot tell a taste for length from what longer replies deserve.
+# and try two remedies. *Equal lengths:* keep only pairs whose replies differ by one
+# word at most; there a taste for length has nothing to say. *Length removed:* subtract
+# from the biased model's rewards whatever the number of words explains. It needs no
+# gold, but it cannot tell a taste for length from what longer replies deserve.
 
 # %%
 lengths = judged(arms.length_sweep(few, n=settings.n_length, **jobs, **biased))
@@ -1203,9 +1202,10 @@ runs.say(
 # The *generation–validation gap*: one policy, the same questions (about subjects that
 # tuning never asked about), twice. As *author* it answers. As *judge* it is given the
 # right answer and a wrong one *of its own*, sampled, and takes the one it finds
-# likelier. (Against a random wrong answer a judge would win by knowing hardly anything.)
-# Both are corrected for what guessing gives. On facts that pretraining never showed
-# nobody can judge, so a judge who did well there would have been told otherwise.
+# likelier. (Against a random wrong answer a judge would win by knowing hardly
+# anything.) Both are corrected for what guessing gives. On facts that pretraining never
+# showed nobody can judge, so a judge who did well there must have got the answers in
+# some other way.
 #
 # Then whole replies against demonstrations by writers of several qualities: one of the
 # policy's own replies; the likeliest of four; the best of four in the eyes of the reward
@@ -1473,9 +1473,9 @@ runs.say(
 # Seeds differ in everything: reference policy, its replies, the comparisons, their
 # labels, the head. Which link makes the results differ? Several reward models on each
 # reference tell: with $\sigma_b^2$ the variance between references (policy and replies)
-# and $\sigma_w^2$ that within one (comparisons, labels, head), the share of the first is
-# $\sigma_b^2 / (\sigma_b^2 + \sigma_w^2)$. Who repeats only the last links sees only
-# $\sigma_w$.
+# and $\sigma_w^2$ that within one (comparisons, labels, head), the share of the first
+# is $\sigma_b^2 / (\sigma_b^2 + \sigma_w^2)$. Whoever repeats only the last links sees
+# only $\sigma_w$.
 
 # %%
 on_reference = {

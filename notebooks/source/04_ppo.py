@@ -147,22 +147,23 @@ runs.say(
 #
 # What we want is a high expected reward, $J = E_{y \sim \pi}[r(y)] = \sum_y \pi(y)\,
 # r(y)$. A reply is sampled, and one cannot differentiate through a sample; but one can
-# differentiate the sum, and $\nabla \pi = \pi\, \nabla \log \pi$ makes an expectation of
-# it again:
+# differentiate the sum, and $\nabla \pi = \pi\, \nabla \log \pi$ turns it into an
+# expectation again:
 #
 # $$\nabla J = \sum_y \pi(y)\, r(y)\, \nabla \log \pi(y)
 # = E_{y \sim \pi}\big[r(y)\, \nabla \log \pi(y)\big].$$
 #
-# So sample, and weigh the gradient of each log-probability with the reward: **REINFORCE**.
-# Because $E[\nabla \log \pi] = 0$, one may subtract any number $b$ that does not depend on
-# the reply. With $b$ the reward that was to be expected, the weight is the *advantage*
-# $A = r - b$: better than expected goes up, worse goes down. For text, $\log \pi(y)$ is a
-# sum over tokens, and each token gets an advantage of its own.
+# So sample, and weight the gradient of each log-probability by the reward:
+# **REINFORCE**. Because $E[\nabla \log \pi] = 0$, one may subtract any number $b$ that
+# does not depend on the reply. If $b$ is the reward that was to be expected, the weight
+# is the *advantage* $A = r - b$: better than expected goes up, worse goes down. For
+# text, $\log \pi(y)$ is a sum over tokens, and each token gets an advantage of its own.
 #
 # **Predict first:** what does subtracting $b$ do to the mean of the estimate, and what to
 # its spread?
 #
-# Here are six replies with known probabilities, so that nothing is left to believe.
+# Here are six replies with known probabilities, so that nothing has to be taken on
+# trust.
 
 # %%
 generator = torch.Generator().manual_seed(first)
@@ -210,16 +211,16 @@ runs.say(
 # | piece | what it is for |
 # | --- | --- |
 # | **baseline** | else every sampled reply is pushed up, good or bad |
-# | **value function, GAE** | else a token is thanked for what others did |
-# | **several epochs** on the same replies | sampling is dear; use each reply more often |
-# | **clipping** | else several epochs walk off from what was sampled |
+# | **value function, GAE** | else a token gets credit for what others did |
+# | **several epochs** on the same replies | sampling is expensive; use each reply more often |
+# | **clipping** | else several epochs drift away from what was sampled |
 # | **KL penalty** | else the reward model is soon asked about what it has never seen |
 #
 # ## 3 · How much better was this token than expected?
 #
 # The value function $V$ says what reward to expect from each token on. What a token
 # brought beyond that is $\delta_t = r_t + \gamma V_{t+1} - V_t$; *generalised advantage
-# estimation* sums it up, later ones less,
+# estimation* adds these up, later ones with less weight,
 #
 # $$A_t = \delta_t + \gamma\lambda A_{t+1}.$$
 #
@@ -255,8 +256,9 @@ check("04.1", my_gae)
 # ## 4 · No token moves far in one update
 #
 # Several epochs on the same replies use them better, but after the first step they are
-# replies of a policy that is no more. The ratio $\rho = \pi(a) / \pi_\text{old}(a)$
-# corrects for that, and clipping takes a token out that has moved far enough:
+# replies of a policy that no longer exists. The ratio $\rho = \pi(a) /
+# \pi_\text{old}(a)$ corrects for that, and clipping takes out a token that has moved
+# far enough:
 #
 # $$L = -\operatorname{mean} \; \min\big(\rho A,\;
 # \mathrm{clip}(\rho, 1-\epsilon, 1+\epsilon)\, A\big)$$
@@ -296,10 +298,10 @@ check("04.2", my_ppo_loss)
 # %% [markdown]
 # ## 5 · Learning what to expect
 #
-# The value function is a linear head on the policy's last hidden states, and learns from
-# the same replies: it is to predict the *return* $R_t = A_t + V_t$. So that it does not
-# jump either, its error is held against that of a value which has moved by $\epsilon$ at
-# most, and the larger one counts:
+# The value function is a linear head on the policy's last hidden states, and learns
+# from the same replies: it is to predict the *return* $R_t = A_t + V_t$. So that it
+# does not jump either, its error is compared with that of a value which has moved by
+# $\epsilon$ at most, and the larger one counts:
 #
 # $$L_V = \tfrac12 \operatorname{mean} \; \max\big((V - R)^2,\;
 # (V_\text{near} - R)^2\big), \qquad
@@ -396,9 +398,8 @@ by_hand = one_update(mine, my_gae, my_ppo_loss, my_value_loss)
 Markdown(f"```python\n{inspect.getsource(ppo_update)}```")
 
 # %% [markdown]
-# It has what yours has, and beside it what makes it usable on several devices and for
-# RLOO and GRPO. Now the same batch, from the same weights, through both. A row for each
-# step of the optimizer:
+# It does what yours does, and adds what several devices, RLOO and GRPO need. Now the
+# same batch, from the same weights, through both. A row for each step of the optimizer:
 
 # %%
 theirs = copy.deepcopy(after)
@@ -665,8 +666,8 @@ figures.rollout_explorer(
 #
 # $$R(y) = r(y) - \beta \log \frac{\pi(y)}{\pi_\text{ref}(y)}.$$
 #
-# May one, although $\pi$ now stands in the reward as well? Differentiate the KL by the
-# rule of section 2. There is one term more, for the $\log \pi$ inside:
+# Is that allowed, although $\pi$ now stands in the reward as well? Differentiate the KL
+# by the rule of section 2. There is one more term, for the $\log \pi$ inside:
 #
 # $$\nabla \mathrm{KL} = E\!\left[\log\frac{\pi(y)}{\pi_\text{ref}(y)}\, \nabla \log
 # \pi(y)\right] + \underbrace{E\big[\nabla \log \pi(y)\big]}_{0}.$$
@@ -823,7 +824,7 @@ runs.say(
 # %% [markdown]
 # All runs of this section and of the later ones are made here, side by side; what was
 # made before is read from the cache. Each starts from the reference policy of its seed
-# and is looked at on the same 60 subjects, which no comparison and no update was about.
+# and is judged on the same 60 subjects, which no comparison and no update was about.
 
 # %%
 rows = arms.run_all(
@@ -916,7 +917,7 @@ runs.say(
 # %% [markdown]
 # ## 9 · No reward model: a verifier
 #
-# Where a program can tell right from wrong, no reward model need guess it. That is
+# Where a program can tell right from wrong, no reward model has to guess. That is
 # *reinforcement learning with verifiable rewards*: an answer earns 1 if it is right and
 # 0 if not. GRPO samples eight answers to each question and makes those likelier that
 # did better than the others. Two kinds of questions:
@@ -1212,9 +1213,9 @@ runs.say(
 # %% [markdown]
 # ## 11 · Reward against distance: the price β
 #
-# The same run at several prices of KL, after equally many updates. Rewards are scaled to
-# variance 1, so β is in standard deviations of reward a nat. At β = 0, the control,
-# nothing holds the policy.
+# The same run at several prices of KL, after equally many updates. Rewards are scaled
+# to variance 1, so β is in standard deviations of reward per nat. At β = 0, the
+# control, nothing holds the policy.
 #
 # **Predict first:** which price ends with the most *proxy* reward, and which with the
 # most *gold*?
@@ -1304,7 +1305,7 @@ runs.say(
 # ## 12 · Why train at all? Best of n
 #
 # One can also sample $n$ replies and take the one that the reward model likes best. Its
-# KL is at most $\log n - (n-1)/n$, so both can be held against the same axis. Best of n
+# KL is at most $\log n - (n-1)/n$, so both can be plotted on the same axis. Best of n
 # trains nothing, and pays for it with every reply.
 
 # %%
@@ -1450,7 +1451,8 @@ if settings.pieces:
 
 # %% [markdown]
 # Final gold says that something was lost, the way there says how. Gold of the training
-# batches over KL, in the order of the updates: who walks off turns right and down.
+# batches over KL, in the order of the updates: a run that drifts off turns right and
+# down.
 
 # %%
 if settings.pieces:

@@ -14,11 +14,11 @@
 # # 05 · Can a policy learn from comparisons without a reward model?
 #
 # PPO needs a reward model, a value function, and replies written afresh at every
-# update. *Direct preference optimisation* (DPO) needs the comparisons and one policy. It
-# claims the same optimum. We derive it, with every step executed on a model so small
-# that nothing has to be believed; train with a loss that you write; look at what it
-# does to the replies that were chosen and rejected; and hold it and its family against
-# PPO, at equal distance from where they began.
+# update. *Direct preference optimisation* (DPO) needs the comparisons and one policy.
+# It claims to reach the same optimum. We derive it, with every step executed on a model
+# so small that nothing has to be taken on trust; train with a loss that you write; look
+# at what it does to the replies that were chosen and rejected; and compare it and its
+# family with PPO, at equal distance from where they began.
 #
 # | | |
 # | --- | --- |
@@ -186,8 +186,8 @@ runs.say(
 
 # %% [markdown]
 # **Step 2: read the reward back from the policy.** Solve for $r$:
-# $r = \beta \log(\pi^*/\pi_\text{ref}) + \beta \log Z$. A policy *is* a reward, but
-# for a constant.
+# $r = \beta \log(\pi^*/\pi_\text{ref}) + \beta \log Z$. A policy *is* a reward, up to a
+# constant.
 #
 # **Step 3: put that into Bradley and Terry's model.** It sees differences of rewards,
 # so the constant goes:
@@ -449,11 +449,11 @@ runs.say(
 # %% [markdown]
 # **Experiment 05.3** · ★★ · 25 minutes · `hint("05.3")`
 #
-# In the closed form β is the price of distance: who pays more stays closer. Is it one
-# after so few steps, too? **Write down a prediction first:** from a low β to a high
-# one, does the mean margin of unseen pairs rise, fall, or stay? Then train with your
-# loss at three values of β or more, between 0.005 and 5, and measure the margin $h$ of
-# every pair in `unseen`.
+# In the closed form β is the price of distance: whoever pays more stays closer. Does
+# that hold after so few steps, too? **Write down a prediction first:** from a low β to
+# a high one, does the mean margin of unseen pairs rise, fall, or stay? Then train with
+# your loss at three values of β or more, between 0.005 and 5, and measure the margin
+# $h$ of every pair in `unseen`.
 #
 # Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
 # `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
@@ -557,7 +557,7 @@ runs.say(
 # \nabla \log \pi(y^-)\big]$$
 #
 # Up with the chosen, down with the rejected, and a weight: $\sigma(-\beta h)$ is how
-# probable the policy finds the *other* order. A pair that is in order by far is left
+# probable the policy finds the *other* order. A pair that is well in order is left
 # alone.
 #
 # **Exercise 05.5** · ★ · 10 minutes · `hint("05.5")`
@@ -624,14 +624,14 @@ started = {seed: point["gold"] for seed, point in start_of.items()}
 # %% [markdown]
 # ## 6 · Do chosen replies become likelier?
 #
-# Now measured. DPO at β = 0.1 goes once over comparisons. Beside it run three more, on
-# the same pairs in the same order:
+# Now measured. DPO at β = 0.1 goes once over the comparisons. Beside it run three more,
+# on the same pairs in the same order:
 #
 # * **unweighted**: the loss $-\beta h$, whose gradient has no weight;
 # * **DPOP**: DPO-positive, which adds a penalty where the chosen reply falls below the
 #   reference's probability;
 # * **SFT first**: the policy imitates the chosen replies of other comparisons, and what
-#   it is then is the reference of DPO.
+#   comes of that is DPO's reference.
 #
 # <details><summary>Predict: after a pass of DPO, is a chosen reply about an unseen
 # subject likelier than before, or less likely? And a rejected one?</summary>
@@ -866,8 +866,8 @@ figures.two_replies_explorer()
 #
 # A strength means something else for each loss, so no two are compared by their β. But
 # every run passes through all distances up to its end. So we look along the way, and
-# compare what each has at the same KL: 1 nat a reply. ORPO and SimPO hold on to no
-# reference; the distance is measured to it all the same.
+# compare what each has at the same KL: 1 nat a reply. ORPO and SimPO use no reference;
+# the distance is measured to it all the same.
 #
 # <details><summary>Predict: whose line lies highest at 1 nat?</summary>
 #
@@ -1104,8 +1104,8 @@ if settings.tries:
 # %% [markdown]
 # ### Time to gold
 #
-# The best run of each seed, by the subjects that do not measure it, and when it had how
-# much. PPO begins when its reward model is ready.
+# How much gold does the best run of each seed have, and how soon? The run is picked on
+# subjects that do not measure it. PPO begins when its reward model is ready.
 
 # %%
 reward_seconds = {
@@ -1155,8 +1155,9 @@ if settings.tries:
 # %% [markdown]
 # ## 11 · What does it cost?
 #
-# CPU seconds on one thread, DPO's with what the reference thinks of the pairs.
-# A completion is one that is learnt from: a pair has two, and PPO has to write its own.
+# CPU seconds on one thread; DPO's include the reference's log-probabilities of the
+# pairs. A completion is one that is learnt from: a pair has two, and PPO has to write
+# its own.
 
 # %%
 reward_model, _ = chain.reward_model()
@@ -1242,6 +1243,6 @@ runs.show_verdicts()
 # * **Several rounds with merged or averaged policies**, a length penalty in the loss,
 #   rates a hundred times lower on models a thousand times larger.
 #
-# *Turn a setting:* `alignlab run 05 --param family_used=3000`. We would expect every
+# *Change a setting:* `alignlab run 05 --param family_used=3000`. We would expect every
 # line of section 8 to go on to the right, and to fall beyond 3 nats; more gold at 1 nat
 # would surprise us.

@@ -112,8 +112,8 @@ wide = {"white-space": "normal", "max-width": "34em", "text-align": "left"}
 # %% [markdown]
 # On profile `full` every seed has its own reference policy, replies, comparisons and
 # reward model; on `cpu` and `smoke` all share one reference, and what is measured holds
-# given that one. Runs are followed up to 8 nats from the reference: beyond, a policy
-# babbles, and nothing is learnt from watching it.
+# given that one. Runs are followed up to 8 nats from the reference: beyond that, a
+# policy babbles, and nothing is learnt from watching it.
 #
 # ## 1 · What does it say, along the way?
 #
@@ -334,7 +334,7 @@ RatingPanel(session)
 #
 # **Exercise 06.1** · ★★★ · 25 minutes · `hint("06.1")`
 #
-# Write the gold of best-of-n, for one request, without a draw.
+# Write the expected gold of best-of-n, for one request, without drawing samples.
 
 
 # %% nbgrader={"grade": false, "grade_id": "nb06-q1", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -378,9 +378,9 @@ runs.say(
 
 # %% [markdown]
 # **How far is that?** No policy is trained, so its KL needs a thought: if no two
-# replies tie, it is $\log n - (n-1)/n$, whatever the reward. Where replies come twice it
-# is less. We can check that where every completion can be written down: a transformer
-# over eight words, four tokens at most.
+# replies tie, it is $\log n - (n-1)/n$, whatever the reward. Where a reply comes twice
+# it is less. We can check that where every completion can be written down: a
+# transformer over eight words, four tokens at most.
 
 # %%
 known = analysis.exact_kl_of_best_of_n(analysis.doublings(256))
@@ -526,9 +526,9 @@ runs.say(
 )
 
 # %% [markdown]
-# **What does a price of KL do?** Who pays a price for each nat stops where the next nat
-# buys less proxy reward than it costs: where a line of that slope touches the curve. The
-# mean curves of these runs, with a slider for the price:
+# **What does a price of KL do?** Whoever pays a price for each nat stops where the next
+# nat buys less proxy reward than it costs: where a line of that slope touches the
+# curve. The mean curves of these runs, with a slider for the price:
 
 # %%
 figures.price_explorer(figures.mean_frontiers({"PPO": ppo, "DPO": dpo}, best))
@@ -693,10 +693,10 @@ else:
 # %% [markdown]
 # ## 6 · What helps?
 #
-# Each against PPO as it was: a **price of KL** β in the reward; an **ensemble** of three
-# reward models, by their mean or by the worst of them; and, to see what more comparisons
-# have done, a reward model of fewer. Peaks are picked on one half of the requests, and
-# gold on the right is measured on the other.
+# Each against PPO as it was: a **price of KL** β in the reward; an **ensemble** of
+# three reward models, by their mean or by the worst of them; and, to see what more
+# comparisons bring, a reward model from fewer. Peaks are picked on one half of the
+# requests, and gold on the right is measured on the other.
 
 # %%
 few = [row for row in ppo if row["seed"] in run.seeds[: settings.few_seeds]]
@@ -879,11 +879,12 @@ runs.say(
 # %% [markdown]
 # ## 8 · Can temperature buy it back?
 #
-# A policy that says the same again and again can be made to say something else: sample
-# at a higher temperature. What does that cost? Heating the *reference* costs gold too,
-# so both are sampled at several temperatures: to the right there is more diversity, up
-# is better. The policy is that of six updates into the run, near its best. Dotted is the
-# reference as it is: along the one line diversity is equal, along the other gold.
+# A policy that says the same thing again and again can be made to say something else:
+# sample at a higher temperature. What does that cost? Heating the *reference* costs
+# gold too, so both are sampled at several temperatures: to the right there is more
+# diversity, up is better. The policy is the one six updates into the run, near its
+# best. Dotted is the reference as it is: along the one line diversity is equal, along
+# the other gold.
 #
 # <details><summary>Predict: on which side of the reference's line does the policy's
 # lie?</summary>
@@ -1021,5 +1022,5 @@ runs.show_verdicts()
 # * **Hacks of another kind.** Ours are phrases; those of large models are flattery, sure
 #   tone, length, and tests that are special-cased.
 #
-# *Turn a setting:* end `at` at 6 updates. We would expect no fall, and most of the gain;
-# a fall within them would surprise us.
+# *Change a setting:* end `at` at 6 updates. We would expect no fall, and most of the
+# gain; a fall within them would surprise us.

@@ -13,12 +13,13 @@
 # %% [markdown]
 # # 07 · When a model is 80% sure, is it right 80% of the time?
 #
-# Who reads an answer needs to know how far to trust it. A model is *calibrated* if its
-# confidence says so: of all answers given with 80%, four in five are right. We follow
-# one model along the road of alignment, from the base model over instruction tuning to
-# rewards and preferences, and ask it the same questions at every stage. We know how
-# often pretraining stated each fact, and in which share of the statements where these
-# disagree. So we can say *where* a model is too sure, and how sure it ought to be.
+# Whoever reads an answer needs to know how far to trust it. A model is *calibrated* if
+# its confidence says so: of all answers given with 80% confidence, four in five are
+# right. We follow one model along the road of alignment, from the base model over
+# instruction tuning to rewards and preferences, and ask it the same questions at every
+# stage. We know how often pretraining stated each fact and, where statements disagree,
+# which share of them says what. So we can say *where* a model is too sure, and how sure
+# it ought to be.
 #
 # | | |
 # | --- | --- |
@@ -176,9 +177,9 @@ runs.say(
 # ## 2 · What is confidence for?
 #
 # Suppose a right answer earns 1, a wrong one costs $c$, and “I do not know” earns
-# nothing. An answer that is right with probability $p$ is worth $p - c\,(1-p)$, so who
-# believes a confidence answers where it is at least $c/(1+c)$: half at $c = 1$, 80% at
-# $c = 4$. That is what calibration is worth: the rule needs no other knowledge.
+# nothing. An answer that is right with probability $p$ is worth $p - c\,(1-p)$, so
+# whoever trusts the confidence answers where it is at least $c/(1+c)$: half at $c = 1$,
+# 80% at $c = 4$. That is what calibration is worth: the rule needs no other knowledge.
 #
 # <details><summary>Predict: the SFT policy is surer than it is right. What does that
 # cost where mistakes are cheap, and what where they are expensive?</summary>
@@ -260,7 +261,7 @@ check("07.1", my_ece)
 
 # %% [markdown]
 # Grey bars are where a perfectly calibrated model's points would lie, for these
-# confidences and so many answers: a point within its bar shows nothing. Nothing was
+# confidences and this many answers: a point within its bar shows nothing. Nothing was
 # fitted to the base model, so all held-out subjects judge it.
 
 # %%
@@ -313,9 +314,10 @@ runs.say(
 # ## 4 · Four ways to fool yourself
 #
 # **Few answers, many bins.** Take a *perfect* model: draw right and wrong by its own
-# confidences. Its ECE is above 0, and the more so the fewer answers a bin holds. So no
-# ECE without its n, its bins and what chance shows; or leave out each answer's product
-# with itself, and chance is gone (right). The squared errors of this notebook do that.
+# confidences. Its ECE is above 0, and the more so the fewer answers a bin holds. So
+# report no ECE without its n, its bins and what chance alone would show. Or leave out
+# each answer's product with itself, and what chance adds is gone (right). The squared
+# errors of this notebook do that.
 
 # %%
 confidence, correct = tested["SFT"][0].top_label
@@ -344,8 +346,8 @@ runs.say(
 # is not made up for by their neighbours; some libraries do. Two answers suffice to see
 # it: 0.95, right, and 1.0, wrong.
 #
-# **Sum or mean.** Long options are less likely for being long. Dividing by the number of
-# tokens mends that, and is then no probability of anything.
+# **Sum or mean.** Long options are less likely for being long. Dividing by the number
+# of tokens mends that, but gives the probability of nothing.
 #
 # **Which confidences.** Of the favourite only, or of every option? The second is the
 # diagram of the GPT-4 report. Most options are improbable and wrong, so its error is
@@ -440,7 +442,7 @@ runs.say(
 )
 
 # %% [markdown]
-# Now train it. The objective over four options can be written down exactly, nothing has
+# Now train it. The objective over four options can be written down exactly; nothing has
 # to be sampled: with rewards $r$ (how probable it is that an option is right),
 #
 # $$\mathcal L = -\frac1N \sum_i \Big[ \sum_k \pi_{ik} \, r_{ik} - \beta \sum_k \pi_{ik}
@@ -528,7 +530,7 @@ else:
 # %% [markdown]
 # **Experiment 07.4** · ★★ · 20 minutes · `hint("07.4")`
 #
-# Who pays more for distance stays closer, and less sure?
+# Does a policy that pays more for distance stay closer, and less sure?
 # `option_log_probs_after(n_steps, beta)` trains with your loss and gives the
 # log-probabilities of four options for every item of the exam. **Write down a
 # prediction first:** from a low β to a high one, does the mean confidence (the largest
@@ -607,12 +609,13 @@ runs.say(
 # right option alone, so that nothing is uncertain; or return cross-entropy with `reward`
 # as its targets, a *proper* score, and see where the confidence goes.
 #
-# On contested facts we know how sure one ought to be: as sure as the statements agree.
-# Below, several seeds: a policy trained by cross-entropy on contested facts about other
-# subjects, then by the reward at several prices. Left to right: before, after the
-# reward, and the same with all its logits divided by one temperature, which was fitted
-# on further subjects. Answers are sorted by the probability with which they are said:
-# a line that is flatter than the dashed one is too sure at both ends.
+# On contested facts we know how sure one ought to be: as sure as the share of
+# statements that agree. Below, several seeds: a policy trained by cross-entropy on
+# contested facts about other subjects, then by the reward at several prices. Left to
+# right: before, after the reward, and the same with all its logits divided by one
+# temperature, which was fitted on further subjects. Answers are sorted by the
+# probability with which they are said: a line that is flatter than the dashed one is
+# too sure at both ends.
 #
 # <details><summary>Predict: which shape will the second panel have, and can one number
 # undo it?</summary>
@@ -744,7 +747,8 @@ else:
 # policy of **PPO**, rewarded with 1 for saying a right answer, and mend it four ways,
 # each fitted on some subjects and judged on others: one temperature, chosen by log loss
 # or by the Brier score; isotonic regression, which takes any rising curve; and a
-# temperature for each class of exposures, which only who knows the corpus can fit.
+# temperature for each class of exposures, which only someone who knows the corpus can
+# fit.
 #
 # Two errors are shown. The left one is over all facts. The right one is *grouping
 # loss*: among answers of the *same* confidence, how differently the classes are right.
@@ -817,9 +821,9 @@ runs.say(
 )
 
 # %% [markdown]
-# Why does log loss choose differently? It has no upper limit: an answer that is sure and
-# wrong costs more the surer it is, so few items outweigh thousands. The Brier score
-# charges at most 2 for any answer. And by class:
+# Why does log loss choose differently? It has no upper limit: an answer that is sure
+# and wrong costs more the surer it is, so a few items can outweigh thousands. The Brier
+# score charges at most 2 for any answer. And by class:
 
 # %%
 gaps = {
@@ -866,7 +870,7 @@ runs.say(
 # * **DPO**: the right option over a wrong one that the policy might have given;
 # * **more answers**, the control: further SFT on the same answers, a proper score.
 #
-# Number behind a name is β. All are taught about other subjects than those that we ask
+# The number after a name is β. All are taught about other subjects than those we ask
 # about.
 
 # %%
@@ -1014,7 +1018,7 @@ runs.say(
 # ## 9 · And the policies of notebooks 04 and 05?
 #
 # They learnt to reply with paragraphs, for a reward model's taste, and were never
-# rewarded for one right answer. Does that touch how sure they are of facts?
+# rewarded for one right answer. Does that change how sure they are of facts?
 
 # %%
 if settings.chains:
@@ -1096,5 +1100,5 @@ runs.show_verdicts()
 # * **A base model that has read everything.** Ours has read each fact a known number of
 #   times, some never: this is why we can say where it is too sure.
 #
-# *Turn a setting:* `model="1m"`. We would expect facts of the long tail to be known
+# *Change a setting:* `model="1m"`. We would expect facts of the long tail to be known
 # better, and the gap on the never-shown ones to stay.

@@ -146,7 +146,8 @@ runs.say(
 # $$\hat p = \operatorname{softmax}(z / T), \qquad
 # T = \arg\min_T \; -\frac1n \sum_i \log \hat p_{i, y_i}$$
 #
-# $T > 1$ makes less sure. The order of the options stays, and so does every answer.
+# $T > 1$ makes the model less sure. The order of the options stays, and so does every
+# answer.
 #
 # **Exercise 08.1** · ★ · 10 minutes · `hint("08.1")`
 #
@@ -296,9 +297,10 @@ temperature_explorer(test.log_probs, test.right, start=library["Brier"].temperat
 # %% [markdown]
 # Others do more. *Platt* and *beta* scaling bend the confidence along a curve of two or
 # three numbers; *isotonic* regression takes any curve that never falls, a *histogram*
-# any at all. *Vector* and *matrix* scaling have a number for each class, or each two of
-# them. Here an option has no class of its own, only its place in the list, which was
-# drawn: they can learn nothing more than the temperature, and over-fit.
+# any at all. *Vector* and *matrix* scaling have a number for each class, or for each
+# pair of classes. Here an option has no class of its own, only its place in the list,
+# which was drawn at random: they can learn nothing more than the temperature, and
+# over-fit.
 #
 # <details><summary>Predict: which of them can change the accuracy?</summary>
 # Vector and matrix scaling, which can change the order of the options. The others keep
@@ -831,11 +833,11 @@ runs.say(
 # sampled eight times, to see how many **agree**; and it gets a **control prompt**,
 # “Answer only if you are sure.”
 #
-# A model can read such a prompt only if training made the prompt mean something.
-# So there are two policies: the one after instruction tuning, which never met these
+# A model can read such a prompt only if training made the prompt mean something. So
+# there are two policies: the one after instruction tuning, which never met these
 # formats, and the same after some SFT on its own sampled answers to training subjects:
-# *True* or *False* behind its answers, the share of its samples that were right as a
-# digit, and “I do not know.” behind the control prompt where most of its samples were
+# *True* or *False* after its answers, the share of its samples that were right as a
+# digit, and “I do not know.” after the control prompt where most of its samples were
 # wrong. First the replies, before and after:
 
 # %%
@@ -1136,7 +1138,7 @@ runs.say(
 )
 
 # %% [markdown]
-# Now in earnest, with language models of the series. One call is the whole of it, for
+# Now in earnest, with the language models of the series. One call is all it takes, for
 # your own model too:
 #
 # ```python
@@ -1300,9 +1302,9 @@ runs.say(
 )
 
 # %% [markdown]
-# **Against Bayes.** Of contested facts the texts say two things, and the share of the
-# sentences for an answer is how sure one should be of it. Nobody told the policies: do
-# digits follow the shares?
+# **Against Bayes.** About contested facts the texts say two things, and the share of
+# the sentences for an answer is how sure one should be of it. Nobody told the policies:
+# do digits follow the shares?
 
 # %%
 if is_shipped(settings.model):
@@ -1373,7 +1375,7 @@ else:
 # * **an ensemble**: $M = 5$ runs from the same base model that see the same examples in
 #   other orders;
 # * **MC dropout**: one run trained with dropout and asked five times with it, each time
-#   without other units;
+#   with other units left out;
 # * **Laplace**: one run, and a Gaussian around some of its weights, as wide in each
 #   direction as training left open, $\Sigma = \big( \sum_i \Phi_i^\top
 #   (\operatorname{diag} p_i - p_i p_i^\top) \Phi_i + \tau I \big)^{-1}$. The $\Phi_i$
@@ -1426,8 +1428,8 @@ runs.say(
 # <details><summary>What to think of before you open this</summary>
 #
 # A temperature makes every answer less sure by the same rule and so can mend
-# calibration and log loss, but hardly the order. Only who knows *which* answers the
-# members disagree about can improve the order.
+# calibration and log loss, but hardly the order. Only a method that knows *which*
+# answers the members disagree about can improve the order.
 #
 # </details>
 
@@ -1531,8 +1533,9 @@ runs.say(
 # %% [markdown]
 # ## 8 · Or do not answer
 #
-# Who is allowed to say “I do not know” answers the surest questions first. *Risk* is the
-# share of wrong answers among those that were given, *coverage* the share that was.
+# Whoever may say “I do not know” answers the surest questions first. *Risk* is the
+# share of wrong answers among those that are given, *coverage* the share of questions
+# that get one.
 #
 # **Exercise 08.6** · ★★ · 15 minutes · `hint("08.6")`
 #

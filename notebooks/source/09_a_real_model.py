@@ -14,12 +14,12 @@
 # # 09 · Does what the small world showed hold for a real model?
 #
 # So far everything happened in a world that we made, where the worth of every reply is
-# known. Now the whole road once more, with a model that people use and what people said:
-# a chat model of 135 million parameters, sentences of film reviews that fifteen people
-# and more have rated, requests that should be refused, questions with several answers.
-# Each stage trains a small *adapter* (LoRA), so that the model itself is there only once.
-# What cannot be known here is not faked: in the place of gold stand held-out raters and a
-# held-out judge.
+# known. Now the whole road once more, with a model that people use and what people
+# said: a chat model of 135 million parameters, sentences of film reviews that fifteen
+# or more people have rated, requests that should be refused, questions with several
+# answers. Each stage trains a small *adapter* (LoRA), so that the model itself is held
+# only once. What cannot be known here is not faked: held-out raters and a held-out
+# judge take the place of gold.
 #
 # | | |
 # | --- | --- |
@@ -217,8 +217,8 @@ def my_lora(x, weight, down, up, alpha):
 check("09.1", my_lora)
 
 # %% [markdown]
-# Put it into the upper half of the model's blocks. The lower half has nothing to learn
-# then, so that no gradient has to pass through it.
+# Put it into the upper half of the model's blocks. The lower half then has nothing to
+# learn, and no gradient has to pass through it.
 
 
 # %%
@@ -403,13 +403,13 @@ runs.say(
 # **Experiment 09.3** · ★★ · 20 minutes · `hint("09.3")`
 #
 # An adapter of rank $r$ can hold an update of rank $r$ and no other. How much of a
-# training of *all* weights is that? `experiments.with_adapters(rank, my_merged_weight)`
-# gives the small model of the series as it was before the last phase of its
-# pretraining, with the part of that rank of what the phase did to each linear layer (64
-# is all of it), and its tokenizer. **Write down a prediction first:** from rank 0 to a
-# higher one, does the mean log-probability of statements that it has read rise, fall,
-# or stay? Then measure it with `statement_log_probs(model, tokenizer)` at rank 0 and at
-# two ranks or more.
+# training of *all* weights does that capture? `experiments.with_adapters(rank,
+# my_merged_weight)` gives the small model of the series as it was before the last phase
+# of its pretraining, with the part of that rank of what the phase did to each linear
+# layer (64 is all of it), and its tokenizer. **Write down a prediction first:** from
+# rank 0 to a higher one, does the mean log-probability of statements that it has read
+# rise, fall, or stay? Then measure it with `statement_log_probs(model, tokenizer)` at
+# rank 0 and at two ranks or more.
 #
 # Hand in a report, a dict: `prediction` and `outcome` (`"rises"`, `"falls"` or
 # `"stays"`; up to two standard errors are `"stays"`, and a prediction that fails costs
@@ -563,8 +563,8 @@ runs.say(
 # %% [markdown]
 # ## 4 · A reward model from people
 #
-# Fifteen people and more have rated each sentence from -4 (extremely negative) to 4.
-# One rating of each of two sentences makes a comparison: what a single person might have
+# Fifteen or more people have rated each sentence from -4 (extremely negative) to 4. One
+# rating of each of two sentences makes a comparison: what a single person might have
 # said. Half of each sentence's raters are held out, and the mean of those stands in for
 # gold. Three comparisons:
 
@@ -672,7 +672,7 @@ runs.say(
 # it. A straight line through real sentences and their ratings says what a score of either
 # means on the raters' scale, from -4 to 4.
 #
-# **Predict first:** both rise? As much?
+# **Predict first:** will both rise? Equally?
 #
 # <details><summary>What to think of before you open this</summary>
 #
@@ -855,7 +855,7 @@ runs.say(
 # ## 6 · DPO on the same comparisons
 #
 # DPO needs no reward model: it learns from the very comparisons that the reward model
-# learnt from, sentences of other people, once over. What does it write?
+# learnt from, sentences of other people, in one pass. What does it write?
 
 # %%
 replies_of(SFT, DPO, n=5)
@@ -901,8 +901,8 @@ runs.say(
 # ## 7 · Refusing
 #
 # Two more kinds of SFT, on the model as it comes. One shows harmful questions, each
-# refused. The other shows the same, and with each a harmless question of like form, with
-# the first sentence of an answer. Neither shows any of the requests below.
+# refused. The other shows the same, and with each a harmless question of the same form,
+# with the first sentence of an answer. Neither shows any of the requests below.
 #
 # **Predict first:** what happens to harmless requests that sound edgy?
 #
