@@ -354,13 +354,13 @@ class Stored:
 def stored_artifacts() -> list[Stored]:
     """All artifacts in the cache, by kind; remains of killed builds are not current."""
     root = cache_dir() / "artifacts"
-    found = []
+    artifacts = []
     for folder, subfolders, _ in os.walk(root):
         path = Path(folder)
         if _NAME.fullmatch(path.name):
             subfolders.clear()
-            found.append(_stored(path, path.parent.relative_to(root).as_posix()))
-    return sorted(found, key=lambda item: (item.kind, item.path))
+            artifacts.append(_stored(path, path.parent.relative_to(root).as_posix()))
+    return sorted(artifacts, key=lambda item: (item.kind, item.path))
 
 
 def _stored(path: Path, kind: str) -> Stored:

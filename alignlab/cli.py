@@ -453,7 +453,7 @@ def doctor() -> None:
     console = Console()
     for line in examine():
         mark = "[green]ok[/]  " if line.ok else "[bold yellow]warn[/]"
-        console.print(f"{mark} {line.what}: {_escape(line.found)}", soft_wrap=True)
+        console.print(f"{mark} {line.what}: {_escape(line.finding)}", soft_wrap=True)
         if not line.ok:
             console.print(f"     {_escape(line.remedy)}", soft_wrap=True)
 

@@ -174,20 +174,20 @@ def _references(module: _Module, statement: ast.stmt) -> set[Target]:
     local: dict[str, list[Target]] = {}
     for name, target in module.imported(nodes):
         local.setdefault(name, []).append(target)
-    found: set[Target] = set()
+    targets: set[Target] = set()
     by_name = attributes.get("importlib", set()) | attributes.get("sys", set())
     if names & DYNAMIC or by_name & {"import_module", "modules"}:
-        found.add((module.name, None))
+        targets.add((module.name, None))
     for name in names | local.keys():
         if name in names and name in module.bindings:
-            found.add((module.name, name))
+            targets.add((module.name, name))
         for target in [*local.get(name, ()), *module.imports.get(name, ())]:
             origin, item = _resolve(*target)
             if item is None and name in attributes and name not in bare:
-                found |= {_resolve(origin, each) for each in attributes[name]}
+                targets |= {_resolve(origin, each) for each in attributes[name]}
             else:
-                found.add((origin, item))
-    return found
+                targets.add((origin, item))
+    return targets
 
 
 def _resolve(origin: str, name: str | None) -> Target:
@@ -308,7 +308,9 @@ class _Walk:
             self.folders.add(module.folder)
         for statement in module.effects:
             self._include(module, statement)
-        targets = {target for some in module.imports.values() for target in some}
+        targets = {
+            target for imported in module.imports.values() for target in imported
+        }
         self._todo += [(origin, None) for origin, item in targets if item == "*"]
         names = {_resolve(*target)[0] for target in targets if _is_ours(target[0])}
         for name in names | {module.name.rpartition(".")[0]}:
@@ -354,11 +356,11 @@ def _root_name(item: ModuleType | Callable) -> str:
 
 def _enclosed(item: ModuleType | Callable) -> list[Callable]:
     """The functions that a function finds in its closure."""
-    found = []
+    contents = []
     for cell in getattr(item, "__closure__", None) or ():
         with contextlib.suppress(ValueError):  # not filled yet
-            found.append(cell.cell_contents)
-    return list(filter(_is_function, found))
+            contents.append(cell.cell_contents)
+    return list(filter(_is_function, contents))
 
 
 def _is_function(value: object) -> bool:
@@ -403,7 +405,7 @@ def code_hash(roots: Iterable[str]) -> str:
 
 def _data_files(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     """Time and size of each data file in folders of code and in their plain folders."""
-    found, todo = {}, list(folders)
+    states, todo = {}, list(folders)
     while todo:
         for path in todo.pop().iterdir():
             if path.name in NOT_DATA or path.name.startswith(("_", ".")):
@@ -411,9 +413,9 @@ def _data_files(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
             if path.is_dir() and not (path / "__init__.py").exists():
                 todo.append(path)
             elif path.suffix in DATA_FILES:
-                state = path.stat()
-                found[path] = state.st_mtime_ns, state.st_size
-    return found
+                stat = path.stat()
+                states[path] = stat.st_mtime_ns, stat.st_size
+    return states
 
 
 # --- Libraries and machine --------------------------------------------------------

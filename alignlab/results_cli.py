@@ -169,9 +169,9 @@ def history(
     from alignlab.runs.report import number
 
     folders = [folder_of(run) for run in runs] if runs else find_runs()
-    notebook, profile, found = points(metric, folders, profile)
+    notebook, profile, measured = points(metric, folders, profile)
     name = metric.rpartition("/")[2]
-    latest = next(f for f in folders if f.name == found[-1].run)
+    latest = next(f for f in folders if f.name == measured[-1].run)
     like = read_metrics(latest)["notebooks"][notebook]["metrics"][name]
     try:
         record = read_record(shipped_record(profile))
@@ -179,7 +179,7 @@ def history(
     except AlignlabError:  # no record ships for this profile
         band = None
     table = Table("run", "started", "commit", name, "95% interval")
-    for point in found:
+    for point in measured:
         limits = "–"
         if point.low is not None:
             limits = f"{number(point.low)} to {number(point.high)}"
@@ -187,7 +187,7 @@ def history(
         table.add_row(*row)
     Console().print(table)
     target = out or Path(f"{name}.png")
-    draw(f"{notebook[:2]} {name}", found, band).savefig(target, dpi=120)
+    draw(f"{notebook[:2]} {name}", measured, band).savefig(target, dpi=120)
     typer.echo(f"picture: {target}")
 
 

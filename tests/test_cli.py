@@ -265,10 +265,10 @@ def test_doctor_says_ok_or_what_to_do(monkeypatch):
     monkeypatch.setattr(doctor, "LIBRARIES", ["torch", "trl", "no-such-library"])
     lines = {line.what: line for line in doctor.examine()}
     assert lines["Python"].ok
-    assert lines["torch"].ok and "last tested with 0.1" in lines["torch"].found
+    assert lines["torch"].ok and "last tested with 0.1" in lines["torch"].finding
     assert not lines["trl"].ok and "trl>=99.0" in lines["trl"].remedy
     assert not lines["no-such-library"].ok
-    assert lines["Jupyter kernel"].found == "python3, this Python"
+    assert lines["Jupyter kernel"].finding == "python3, this Python"
     assert not lines["speed"].ok and "times as long" in lines["speed"].remedy
     done = CliRunner().invoke(cli.app, ["doctor"], env={"COLUMNS": "200"})
     assert done.exit_code == 0

@@ -216,8 +216,8 @@ def _read(text: str, match: re.Match, scale: float | None) -> Stated | None:
         return None
     unclear = bound or WRONG_BEFORE.search(before) or WRONG_AFTER.search(after)
     value = NAN if unclear or match["sign"] else value
-    said = labelled or (SAID_AFTER.search(after) and _has_form(match))
-    return Stated(value, 0 if said else rank)
+    is_stated = labelled or (SAID_AFTER.search(after) and _has_form(match))
+    return Stated(value, 0 if is_stated else rank)
 
 
 def _is_share_of_something(after: str, labelled: bool, match: re.Match) -> bool:

@@ -47,7 +47,7 @@ def partial_credit(points: float) -> Callable[[str, Callable], float]:
 
     def check(exercise: str, answer: Callable) -> float:
         result = grade(exercise, answer)
-        print(told(result))
+        print(as_shown(result))
         return round(points * result["score"], 2)
 
     return check
@@ -67,7 +67,7 @@ def signed(token: str) -> Callable[[str, Callable], None]:
     return check
 
 
-def told(result: dict) -> str:
+def as_shown(result: dict) -> str:
     """A result as the check of a notebook shows it."""
     mark = "\N{CHECK MARK}" if result["passed"] else "\N{BALLOT X}"
     hint = f"\n  Hint: {result['hint']}" if result["hint"] else ""

@@ -97,13 +97,13 @@ def versions(source: Path) -> tuple[NotebookNode, NotebookNode]:
 def sources(folder: Path | None = None) -> list[Path]:
     """notebooks/source/NN_name.py, in ascending order."""
     folder = folder or _folder_with_sources()
-    found = sorted((folder / "source").glob("[0-9][0-9]_*.py"))
-    if not found:
+    files = sorted((folder / "source").glob("[0-9][0-9]_*.py"))
+    if not files:
         raise AlignlabError(
             f"There are no sources in {folder / 'source'}.",
             "Run it in a checkout, or name the folder of notebooks with --notebooks.",
         )
-    return found
+    return files
 
 
 def _folder_with_sources() -> Path:
@@ -285,8 +285,8 @@ def _drift(expected: NotebookNode, built: NotebookNode | None) -> str | None:
     if built is None:
         return "it is missing"
     pairs = list(zip(expected.cells, built.cells))
-    for index, (wanted, found) in enumerate(pairs, start=1):
-        if _content(wanted) != _content(found):
+    for index, (wanted, actual) in enumerate(pairs, start=1):
+        if _content(wanted) != _content(actual):
             first = (wanted.source.splitlines() or [""])[0][:50]
             return f"cell {index} ({first!r} in the source) differs"
     if len(expected.cells) != len(built.cells):

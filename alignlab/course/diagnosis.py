@@ -146,16 +146,16 @@ def _is(function: Callable, output: "Tensor", expected: "Tensor") -> bool:
 
 def _factor(given: Sequence[Attempt]) -> str:
     """The same factor on all values: one number, or the size of something given."""
-    found = [_ratio(attempt.output, attempt.case.expected) for attempt in given]
-    if None in found:
+    ratios = [_ratio(attempt.output, attempt.case.expected) for attempt in given]
+    if None in ratios:
         return ""
-    if max(found) - min(found) <= 1e-4 * abs(found[0]) and len(found) > 1:
-        return f"every value is {found[0]:.4g} times what is right"
+    if max(ratios) - min(ratios) <= 1e-4 * abs(ratios[0]) and len(ratios) > 1:
+        return f"every value is {ratios[0]:.4g} times what is right"
     counts = [_counts(attempt.case) for attempt in given]
     for name, power in itertools.product(counts[0], (1, -1)):
         if all(
             name in count and math.isclose(ratio, count[name] ** power, rel_tol=1e-4)
-            for ratio, count in zip(found, counts)
+            for ratio, count in zip(ratios, counts)
         ):
             verb = "multiplied by" if power == 1 else "divided by"
             return f"{verb} {name}, which is one factor too many"
@@ -191,9 +191,9 @@ def _counts(case: Case) -> dict[str, float]:
 
 
 def _offset(given: Sequence[Attempt]) -> str:
-    found = [attempt.output - attempt.case.expected for attempt in given]
-    means = [float(difference.mean()) for difference in found]
-    same = all(close(d, d.mean(), 1e-4) for d in found)
+    differences = [attempt.output - attempt.case.expected for attempt in given]
+    means = [float(difference.mean()) for difference in differences]
+    same = all(close(d, d.mean(), 1e-4) for d in differences)
     if not same or max(means) - min(means) > 1e-4 * abs(means[0]) or len(means) < 2:
         return ""
     return f"every value is {abs(means[0]):.4g} too {'high' if means[0] > 0 else 'low'}"

@@ -110,8 +110,9 @@ def tensor(
     if numbers is None:
         raise Misfit(f"returns a {kind}; it must return numbers of shape {shape}")
     if numbers.shape != shape:
-        found = tuple(numbers.shape)
-        raise Misfit((notes or {}).get(found, f"returns shape {found}, not {shape}"))
+        returned = tuple(numbers.shape)
+        mismatch = f"returns shape {returned}, not {shape}"
+        raise Misfit((notes or {}).get(returned, mismatch))
     if numbers.is_meta:
         raise Misfit("returns a tensor on the meta device, which holds no numbers")
     if numbers.is_complex():
@@ -270,10 +271,10 @@ def _gradient_fault_of(answer, right, case: Case, inputs: Sequence[str]) -> str:
                 f"{' and '.join(names)}, so nothing can be learnt; leave out "
                 "`.item()`, `.detach()`, `float()`, `no_grad`, and anything of numpy"
             )
-        found = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
+        gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
         expected = torch.autograd.grad(right(*args.values()), leaves)
     about = f", for {case.about}" if case.about else ""
-    for name, got, wanted in zip(names, found, expected):
+    for name, got, wanted in zip(names, gradients, expected):
         if got is not None and not got.isfinite().all():
             return f"the gradient is NaN or infinite: the value is right{about}"
         if got is None or not close(got, wanted):

@@ -340,15 +340,15 @@ def outcome_of(change: "Tensor") -> str:
 
 
 def _outcome_fault(report: Mapping, change: "Tensor") -> str:
-    right, said = outcome_of(change), report["outcome"].strip().lower()
-    if said == right:
+    right, claimed = outcome_of(change), report["outcome"].strip().lower()
+    if claimed == right:
         return ""
     mean, error = change.mean().item(), (change.std() / len(change) ** 0.5).item()
     believed = report["prediction"] == report["outcome"]
     return (
-        f"outcome is {said!r}{', as predicted' if believed else ''}, and your numbers "
-        f"say {right!r}: {mean:+.3g} with a standard error of {error:.2g}; from "
-        f"{CLEAR} errors on it is seen"
+        f"outcome is {claimed!r}{', as predicted' if believed else ''}, and your "
+        f"numbers say {right!r}: {mean:+.3g} with a standard error of {error:.2g}; "
+        f"from {CLEAR} errors on it is seen"
     )
 
 

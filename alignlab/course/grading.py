@@ -94,10 +94,10 @@ def _grade_what_is_sent() -> None:
     with contextlib.redirect_stdout(sys.stderr):
         try:
             result = checks.grade(exercise, pickle.loads(pickled))
-            told = result.to_dict() | {"score": result.score}
+            graded = result.to_dict() | {"score": result.score}
         except ImportError as error:
-            told = _failed(exercise, f"needs a module that is not there: {error}")
-    print(json.dumps(told))
+            graded = _failed(exercise, f"needs a module that is not there: {error}")
+    print(json.dumps(graded))
 
 
 if __name__ == "__main__":

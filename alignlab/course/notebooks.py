@@ -44,21 +44,21 @@ def find_notebooks(folder: Path) -> dict[str, Path]:
     Raises:
         AlignlabError: if there are none, or two have the same number.
     """
-    found: dict[str, Path] = {}
+    by_number: dict[str, Path] = {}
     for path in _numbered(folder):
         number = path.name[:2]
-        if number in found:
+        if number in by_number:
             raise AlignlabError(
                 f"Two notebooks in {folder} have the number {number}: "
-                f"{found[number].name} and {path.name}.",
+                f"{by_number[number].name} and {path.name}.",
                 "Rename one of them.",
             )
-        found[number] = path
-    if not found:
+        by_number[number] = path
+    if not by_number:
         raise AlignlabError(
             f"{folder} holds no notebooks.", "They are named like 00_name.ipynb."
         )
-    return found
+    return by_number
 
 
 def shipped_notebooks() -> Path:

@@ -300,8 +300,8 @@ def _from_transcripts(rows: list[Row]) -> tuple[list[Row], list[str]]:
         rows = [{name: _stripped(value) for name, value in row.items()} for row in rows]
     for name in names:
         rows = [row | {name: _turns(row[name], name)} for row in rows]
-    said = [f"{name} was a transcript (Human: … Assistant: …)" for name in names]
-    return rows, said
+    notes = [f"{name} was a transcript (Human: … Assistant: …)" for name in names]
+    return rows, notes
 
 
 def _stripped(value: list[Message] | str) -> list[Message] | str:

@@ -352,11 +352,11 @@ def _earlier_places(tokenizer, dialogue, row, texts, ids, kwargs) -> list[int]:
     ends = {tokenizer.eos_token_id, ending_of(tokenizer, **kwargs).token}
     places: list[int] = []
     for turn in range(2, len(texts), 3):
-        opened, said, closed = ids[turn : turn + 3]
+        opened, content, closed = ids[turn : turn + 3]
         whole, before, content_end = texts[0], texts[turn], texts[turn + 1]
         if not whole.startswith(before) or not whole.startswith(content_end):
             return _marked_places(tokenizer, dialogue, row, ids, kwargs)
-        end, through = _shared(said, row), _shared(closed, row)
+        end, through = _shared(content, row), _shared(closed, row)
         if not ends.isdisjoint(row[end : max(through, end + 1)]):
             end = max(through, end + 1)
         places += range(_shared(opened, row), end)

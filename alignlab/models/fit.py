@@ -319,8 +319,8 @@ def _require_order(model: nn.Module, kind: str) -> None:
     with evaluation_mode(model):
         usual = _first_logits(model, ids)
         before_other = _first_logits(model, other)
-        told = text_inputs(model, ids, position_ids=places)
-        counted = _first_logits(model, ids, **told)
+        inputs = text_inputs(model, ids, position_ids=places)
+        counted = _first_logits(model, ids, **inputs)
     tolerance = (1e-4 if is_precise(model) else 0.03) * usual.std()
     if (usual - before_other).std() > tolerance:
         raise AlignlabError(

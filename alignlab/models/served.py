@@ -131,9 +131,9 @@ def _ask(server: str, path: str, timeout: float, body: dict | None = None) -> di
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        said = error.read().decode(errors="replace")[:300]
+        problem = error.read().decode(errors="replace")[:300]
         raise AlignlabError(
-            f"The server at {server} refused {path}: {error.code} {said}",
+            f"The server at {server} refused {path}: {error.code} {problem}",
             "Correct the request, or look into the server's log.",
         ) from error
     except (OSError, ValueError) as error:  # nobody there, no time left, no JSON

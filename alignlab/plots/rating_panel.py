@@ -194,12 +194,12 @@ def _pair_card(session: RatingSession) -> str:
 
 
 def _revealed_table(session: RatingSession, judges: Mapping[str, Prefer]) -> str:
-    said = {"tie": "about equal", "skip": "skipped"}
+    without_side = {"tie": "about equal", "skip": "skipped"}
     asked = {name: _asked(session, prefer) for name, prefer in judges.items()}
     rows = []
     for place, (pair, choice) in enumerate(zip(session.pairs, session.ratings)):
         left, right = pair.sides
-        preferred = {"left": left, "right": right, **said}[choice]
+        preferred = {"left": left, "right": right, **without_side}[choice]
         rows.append(
             [
                 as_html(pair.prompt),

@@ -26,7 +26,7 @@ class Line:
     """A finding; ``remedy`` says what to do if it is not ok."""
 
     what: str
-    found: str
+    finding: str
     ok: bool = True
     remedy: str = ""
 
@@ -52,16 +52,16 @@ def _python() -> Line:
 def _library(name: str) -> Line:
     """Whether a library is installed and not older than the oldest that works."""
     try:
-        found = version(name)
+        installed = version(name)
     except PackageNotFoundError:
         remedy = f"python -m pip install 'alignlab{EXTRAS.get(name, '')}'"
         return Line(name, "missing", False, remedy)
     oldest, tested = oldest_versions().get(name, "0"), tested_versions().get(name)
-    if _as_numbers(found) < _as_numbers(oldest):
+    if _as_numbers(installed) < _as_numbers(oldest):
         remedy = f"python -m pip install --upgrade '{name}>={oldest}'"
-        return Line(name, f"{found}, older than {oldest}", False, remedy)
-    same = tested is None or tested == found.partition("+")[0]
-    return Line(name, found if same else f"{found} (last tested with {tested})")
+        return Line(name, f"{installed}, older than {oldest}", False, remedy)
+    same = tested is None or tested == installed.partition("+")[0]
+    return Line(name, installed if same else f"{installed} (last tested with {tested})")
 
 
 def oldest_versions() -> dict[str, str]:
@@ -71,8 +71,8 @@ def oldest_versions() -> dict[str, str]:
     except PackageNotFoundError:  # run from a checkout, not installed
         declared = []
     pattern = re.compile(r"([\w.-]+?)\s*>=\s*([\d.]+)")
-    found = filter(None, (pattern.match(item) for item in declared))
-    return {match[1].lower(): match[2] for match in found}
+    matches = filter(None, (pattern.match(item) for item in declared))
+    return {match[1].lower(): match[2] for match in matches}
 
 
 def tested_versions() -> dict[str, str]:
@@ -134,9 +134,9 @@ def _sources() -> Iterator[Line]:
 
     needed = [source for source in status() if source.default]
     missing = [source.name for source in needed if not source.cached]
-    found = f"{len(needed) - len(missing)} of {len(needed)} in the cache"
+    finding = f"{len(needed) - len(missing)} of {len(needed)} in the cache"
     remedy = "They are downloaded when needed; or do it now: alignlab data pull"
-    yield Line("data sources", found, not missing, remedy)
+    yield Line("data sources", finding, not missing, remedy)
 
 
 def _accelerator() -> Line:

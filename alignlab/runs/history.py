@@ -25,8 +25,8 @@ class Point:
 
 def find_runs(folder: Path = Path("runs")) -> list[Path]:
     """The folders of finished runs in a folder of runs."""
-    found = sorted(file.parent for file in folder.glob(f"*/{METRICS_FILE}"))
-    return [run for run in found if not run.is_symlink()]
+    runs = sorted(file.parent for file in folder.glob(f"*/{METRICS_FILE}"))
+    return [run for run in runs if not run.is_symlink()]
 
 
 def points(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from alignlab.errors import AlignlabError
-from alignlab.runs.records import different_settings, sections_of, told
+from alignlab.runs.records import describe, different_settings, sections_of
 
 REMEDY = "Run it as the record was, or add --unlike to compare all the same."
 
@@ -74,7 +74,7 @@ def _other_settings(
     if not mine:  # it failed before it began
         return []
     differing = different_settings(theirs, mine)
-    problems = [f"{told(differing)} here"] if differing else []
+    problems = [f"{describe(differing)} here"] if differing else []
     few, many = mine.get("seeds", 1), theirs.get("seeds", 1)
     if few < many:
         problems.append(f"it has {few} seeds where the record has {many}")

@@ -36,14 +36,14 @@ def select_notebooks(
     Raises:
         AlignlabError: if a number is no number or there is no such notebook.
     """
-    found = find_notebooks(folder)
+    by_number = find_notebooks(folder)
     numbers = {number for item in wanted for number in _numbers(item)}
     for number in sorted(numbers):
-        if number not in found:
-            listed = ", ".join(path.stem for path in found.values())
+        if number not in by_number:
+            listed = ", ".join(path.stem for path in by_number.values())
             raise AlignlabError(f"There is no notebook {number}.", f"Known: {listed}.")
-    numbers = numbers or found.keys() - set(named_only)
-    return [path for number, path in found.items() if number in numbers]
+    numbers = numbers or by_number.keys() - set(named_only)
+    return [path for number, path in by_number.items() if number in numbers]
 
 
 def _numbers(item: str) -> list[str]:

@@ -47,13 +47,13 @@ def _hash(folder: Path) -> str:
 
 def library_versions() -> dict[str, str]:
     """Versions of Python, alignlab and the libraries that numbers pass through."""
-    found = {"python": platform.python_version(), "alignlab": alignlab.__version__}
+    versions = {"python": platform.python_version(), "alignlab": alignlab.__version__}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "missing"
-    return found
+            versions[name] = "missing"
+    return versions
 
 
 @functools.cache

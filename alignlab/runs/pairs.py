@@ -128,8 +128,8 @@ def _figures(folders: tuple[Path, Path], notebook: str) -> Iterator[dict]:
     """The figures of a notebook in two runs, as data URLs; None where one has none."""
     drawn = [_drawn(folder / notebook) for folder in folders]
     for name in dict.fromkeys([*drawn[0], *drawn[1]]):
-        images = [found.get(name, {}).get("image") for found in drawn]
-        caption = next(found[name]["caption"] for found in drawn if name in found)
+        images = [figures.get(name, {}).get("image") for figures in drawn]
+        caption = next(figures[name]["caption"] for figures in drawn if name in figures)
         yield {
             "name": name,
             "caption": caption,

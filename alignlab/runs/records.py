@@ -126,19 +126,21 @@ def write_baseline(runs: Sequence[Path], target: Path | None = None) -> Path:
 
 def _check_same_but_seeds(first: Path, a: dict, second: Path, b: dict) -> None:
     for name in a["notebooks"].keys() & b["notebooks"].keys():
-        one, other = a["notebooks"][name], b["notebooks"][name]
-        differing = different_settings(one["settings"], other["settings"])
+        one_section, other_section = a["notebooks"][name], b["notebooks"][name]
+        differing = different_settings(
+            one_section["settings"], other_section["settings"]
+        )
         if a["profile"] != b["profile"]:
             differing["profile"] = a["profile"], b["profile"]
         if differing:
             raise AlignlabError(
-                f"{first} and {second} differ in {name}: {told(differing)}.",
+                f"{first} and {second} differ in {name}: {describe(differing)}.",
                 "A baseline is made of runs that differ in nothing but their seeds.",
             )
-        if set(one["seeds"]) & set(other["seeds"]):
+        if set(one_section["seeds"]) & set(other_section["seeds"]):
             raise AlignlabError(
                 f"{first} and {second} share seeds in {name}: "
-                f"{one['seeds']} and {other['seeds']}.",
+                f"{one_section['seeds']} and {other_section['seeds']}.",
                 "Run it with others: --param seed=N.",
             )
 
@@ -152,7 +154,7 @@ def different_settings(first: dict, second: dict) -> dict[str, tuple]:
     }
 
 
-def told(differing: dict[str, tuple]) -> str:
+def describe(differing: dict[str, tuple]) -> str:
     return ", ".join(f"{name} is {a} and {b}" for name, (a, b) in differing.items())
 
 

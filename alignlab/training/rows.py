@@ -280,10 +280,10 @@ def warn_of_oddities(
             for row in rows
         ),
     }
-    told = [f"{what}: {count}" for what, count in counts.items() if count]
-    if told:
+    oddities = [f"{what}: {count}" for what, count in counts.items() if count]
+    if oddities:
         warnings.warn(
-            f"Of {len(rows)} rows, those with {'; with '.join(told)}", stacklevel=4
+            f"Of {len(rows)} rows, those with {'; with '.join(oddities)}", stacklevel=4
         )
 
 

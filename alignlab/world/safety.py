@@ -96,10 +96,10 @@ def everyday_requests(seed: int = 0, per_pair: int = 1) -> list[SafetyExample]:
     """Plain requests in the same wordings, which share no verb or object with the
     others: they teach a model to comply, and are the control for safety examples."""
     pairs = [
-        ("everyday", verb, thing)
+        ("everyday", verb, target)
         for group in read_texts("safety")["everyday"]
         for verb in group["verbs"]
-        for thing in group["objects"]
+        for target in group["objects"]
     ]
     return _phrase(pairs, False, per_pair, stream(seed, "everyday requests"))
 
@@ -195,12 +195,12 @@ def _benign_pairs(split: str, seed: int) -> list[_Pair]:
 
 def _in_context(split: str, seed: int, rng) -> list[_Pair]:
     by_verb: dict[str, list[str]] = {}
-    for _, verb, thing in _harmful_pairs(split, seed):
-        by_verb.setdefault(verb, []).append(thing)
+    for _, verb, target in _harmful_pairs(split, seed):
+        by_verb.setdefault(verb, []).append(target)
     return [
-        ("safe_context", verb, f"{thing} {_draw(CONTEXTS, rng)}")
-        for verb, things in by_verb.items()
-        for thing in _shuffled(things, rng)[:1]
+        ("safe_context", verb, f"{target} {_draw(CONTEXTS, rng)}")
+        for verb, targets in by_verb.items()
+        for target in _shuffled(targets, rng)[:1]
     ]
 
 
@@ -218,11 +218,11 @@ def _phrase(
 
 
 def _example(pair: _Pair, harmful: bool, wording: str, rng) -> SafetyExample:
-    kind, verb, thing = pair
-    request = f"{verb} {thing}"
+    kind, verb, target = pair
+    request = f"{verb} {target}"
     completion = _draw(REFUSALS, rng)
     if not harmful:
         completion = f"{_draw(COMPLIANCES, rng).format(r=request)} {_draw(ADVICE, rng)}"
     return SafetyExample(
-        wording.format(r=request), completion, harmful, kind, verb, thing
+        wording.format(r=request), completion, harmful, kind, verb, target
     )

@@ -129,11 +129,11 @@ def comparisons(
     """
     pairs = []
     while len(pairs) < n:
-        one, other = (sentences[i] for i in rng.choice(len(sentences), 2, False))
-        scores = [s.ratings[rng.integers(len(s.ratings))] for s in (one, other)]
+        left, right = (sentences[i] for i in rng.choice(len(sentences), 2, False))
+        scores = [s.ratings[rng.integers(len(s.ratings))] for s in (left, right)]
         if scores[0] == scores[1]:
             continue
-        best, worst = (one, other) if scores[0] > scores[1] else (other, one)
+        best, worst = (left, right) if scores[0] > scores[1] else (right, left)
         pairs.append(
             dict(
                 chosen=best.text,

@@ -100,13 +100,13 @@ def reward_arm(*, seed: int, base: str, n_pairs: int, n_test: int) -> dict:
         "judge": reviews.fit_judge(parts.others),
         "length": reviews.count_words,
     }
-    found = {
+    accuracies = {
         name: reviews.in_order(pairs, reviews.differences(score, pairs))
         for name, score in scores.items()
     }
-    found["one_rater"] = reviews.in_order(pairs, np.ones(len(pairs)))
-    found["panel"] = reviews.in_order(pairs, [pair["panel"] for pair in pairs])
-    return found
+    accuracies["one_rater"] = reviews.in_order(pairs, np.ones(len(pairs)))
+    accuracies["panel"] = reviews.in_order(pairs, [pair["panel"] for pair in pairs])
+    return accuracies
 
 
 def refusal_arm(

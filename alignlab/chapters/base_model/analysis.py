@@ -174,8 +174,8 @@ def on_recall(rows: Sequence[Mapping], chance: float) -> str:
 
 def read_once(rows: Sequence[Mapping]) -> Mapping | None:
     """The row of the facts that were read once, if it has a ``confidence``."""
-    found = (r for r in rows if r["from"] == r["to"] == 1 and "confidence" in r)
-    return next(found, None)
+    once = (r for r in rows if r["from"] == r["to"] == 1 and "confidence" in r)
+    return next(once, None)
 
 
 def on_read_once(row: Mapping | None) -> str:

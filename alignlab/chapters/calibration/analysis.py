@@ -101,9 +101,9 @@ def difference_of_tables(
     of both means add up."""
     if len(first) < 2:
         return Interval(float(first.mean() - second.mean()), -np.inf, np.inf)
-    one, other = (two_level_interval(table) for table in (first, second))
-    value = one.value - other.value
-    half = math.hypot(one.high - one.value, other.high - other.value)
+    minuend, subtrahend = (two_level_interval(table) for table in (first, second))
+    value = minuend.value - subtrahend.value
+    half = math.hypot(minuend.high - minuend.value, subtrahend.high - subtrahend.value)
     return Interval(value, value - half, value + half)
 
 

@@ -181,10 +181,10 @@ def two_replies(preferred: float, reference: float, beta: float):
 
 def two_replies_story(preferred: float, reference: float, beta: float) -> str:
     """Where DPO and IPO end with two replies, in words."""
-    found = margins(preferred, beta)
-    dpo, ipo = (float(expit(logit(reference) + found[name])) for name in found)
+    margin_of = margins(preferred, beta)
+    dpo, ipo = (float(expit(logit(reference) + margin_of[name])) for name in margin_of)
     kl = float(rel_entr([dpo, 1 - dpo], [reference, 1 - reference]).sum())
-    if np.isinf(found["DPO"]):
+    if np.isinf(margin_of["DPO"]):
         asked = (
             "No label is for the second reply, so the reward of the first is without "
             "bound: DPO's loss has no minimum, and the policy goes on until it says "
@@ -194,13 +194,13 @@ def two_replies_story(preferred: float, reference: float, beta: float) -> str:
         asked = (
             f"Labels that prefer the first reply {preferred:.0%} of the time mean that "
             f"its reward is higher by {logit(preferred):.2f}. DPO's loss is least at a "
-            f"margin of {logit(preferred):.2f} / β = {found['DPO']:.2f} nats, where "
-            f"the first reply has probability {dpo:.2f}."
+            f"margin of {logit(preferred):.2f} / β = {margin_of['DPO']:.2f} nats, "
+            f"where the first reply has probability {dpo:.2f}."
         )
     return (
         f"{asked} The best policy for that reward at a price of {beta:.2g} a nat is "
         f"the same one: {kl:.2f} nats from the reference. IPO stops at a margin of "
-        f"{found['IPO']:.2f} nats, with probability {ipo:.2f}."
+        f"{margin_of['IPO']:.2f} nats, with probability {ipo:.2f}."
     )
 
 

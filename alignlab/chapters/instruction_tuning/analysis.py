@@ -12,11 +12,13 @@ from alignlab.world import tasks
 
 
 def paired_differences(
-    rows: Sequence[dict], metric: str, column: str, one: str, other: str
+    rows: Sequence[dict], metric: str, column: str, value: str, control: str
 ) -> list[float]:
-    """``metric`` of the arms whose ``column`` is ``one`` minus that of the arms whose
-    ``column`` is ``other``, seed by seed."""
-    pairs = zip(pick(rows, **{column: one}), pick(rows, **{column: other}), strict=True)
+    """``metric`` of the arms whose ``column`` is ``value`` minus that of the arms
+    whose ``column`` is ``control``, seed by seed."""
+    pairs = zip(
+        pick(rows, **{column: value}), pick(rows, **{column: control}), strict=True
+    )
     return [a[metric] - b[metric] for a, b in pairs]
 
 
@@ -116,7 +118,7 @@ def accuracy_on(
     return np.array([mean_over(row["by_family"], families) for row in chosen])
 
 
-def worst_family_gain(rows: Sequence[dict], one: str, other: str) -> list[float]:
+def worst_family_gain(rows: Sequence[dict], scheme: str, control: str) -> list[float]:
     """Accuracy of the worst family under one scheme of weights minus that of the worst
     under another, seed by seed. Only families count that some scheme solves: at least
     half of the answers are right, as a mean over seeds."""
@@ -128,7 +130,7 @@ def worst_family_gain(rows: Sequence[dict], one: str, other: str) -> list[float]
             for row in pick(rows, weights=scheme)
         ]
 
-    return [a - b for a, b in zip(worst(one), worst(other), strict=True)]
+    return [a - b for a, b in zip(worst(scheme), worst(control), strict=True)]
 
 
 def _solved_families(rows: Sequence[dict]) -> list[str]:

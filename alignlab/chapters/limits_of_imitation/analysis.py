@@ -137,13 +137,13 @@ def answer_rates(rows: Sequence[dict]) -> dict[str, list[float]]:
     """Share of replies that are no admission, one value per row, by what pretraining
     had shown of the fact; never-shown facts of real and of made-up subjects apart."""
     kinds = ("known", "rare", "tail")
-    found = {kind: at_end(rows, kind, "answered") for kind in kinds}
+    rates = {kind: at_end(rows, kind, "answered") for kind in kinds}
     never = items(rows, "never", "answered")
     for name, made_up in (("never", False), ("made up", True)):
         own = np.array(rows[0]["made_up"]) == made_up
         if own.any():
-            found[name] = never[:, own].mean(axis=1).tolist()
-    return found
+            rates[name] = never[:, own].mean(axis=1).tolist()
+    return rates
 
 
 def confidence_of_wrong(rows: Sequence[dict]) -> list[float]:

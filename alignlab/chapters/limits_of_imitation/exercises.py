@@ -290,7 +290,7 @@ def _stop_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     (right,) = case.args.values()
     even, odd, every = slice(0, None, 2), slice(1, None, 2), slice(None)
     expected, accuracy = case.expected, right.double()
-    one = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    one_look = torch.tensor([1.0, 0.0], dtype=torch.float64)
     look, n, measured = int(expected[0]), right.shape[1], accuracy[:, odd].mean(1)
     worst = accuracy[:, even].mean(1).argmin()
     peak = accuracy[:, odd].mean(1).amax() - accuracy[-1, odd].mean()
@@ -307,7 +307,7 @@ def _stop_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         "sign flipped: a drop is the accuracy at the stop minus that at the end": [
             expected * torch.tensor([1.0, -1.0])
         ],
-        "counted from 1: the first look is number 0": [expected + one],
+        "counted from 1: the first look is number 0": [expected + one_look],
         "the other half's own peak: that one was picked there as well": [
             torch.stack([expected[0], peak])
         ],
@@ -356,7 +356,7 @@ def _stop_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             torch.stack([expected[0], (measured[look] - measured[-1]) / measured[look]])
         ],
         "counted from the end: the first look is number 0": [
-            expected - len(right) * one
+            expected - len(right) * one_look
         ],
         "in percent: accuracies are shares from 0 to 1": [
             expected * torch.tensor([1.0, 100.0])

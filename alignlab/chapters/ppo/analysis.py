@@ -47,8 +47,8 @@ def end_of(row: dict) -> dict | None:
 
 def ends(rows: Sequence[dict], name: str) -> Float[np.ndarray, "runs"]:
     """A number of each run's last look, NaN for a run that had to stop."""
-    found = [end_of(row) for row in rows]
-    return np.array([math.nan if point is None else point[name] for point in found])
+    points = [end_of(row) for row in rows]
+    return np.array([math.nan if point is None else point[name] for point in points])
 
 
 def gains(

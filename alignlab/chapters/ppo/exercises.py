@@ -74,15 +74,15 @@ def _gae_mistakes(case: Case) -> dict[str, list["Tensor"]]:
         """With what is wrong passed in. Where ``ends`` is 0 nothing is carried on from
         there; where ``keep`` is 0 the result does not count."""
         advantage = following = torch.zeros_like(rewards[:, 0])
-        found = []
+        advantages = []
         for t in reversed(range(rewards.shape[1])):
             here, value = ends[:, t], values[:, t]
             advantage = here * (
                 rewards[:, t] + gamma * following - value + gamma * lam * advantage
             )
             following = here * value
-            found.append(advantage)
-        return torch.stack(found[::-1], dim=1) * keep
+            advantages.append(advantage)
+        return torch.stack(advantages[::-1], dim=1) * keep
 
     before = values.roll(1, dims=1)
     before[:, 0] = 0
@@ -169,11 +169,11 @@ def _backwards(terms: "Tensor", real: "Tensor", factor: float) -> "Tensor":
     """Each term and, by powers of the factor, those behind it in its row."""
     import torch
 
-    running, found = torch.zeros_like(terms[:, 0]), []
+    running, sums = torch.zeros_like(terms[:, 0]), []
     for t in reversed(range(terms.shape[1])):
         running = (terms[:, t] + factor * running) * real[:, t]
-        found.append(running)
-    return torch.stack(found[::-1], dim=1)
+        sums.append(running)
+    return torch.stack(sums[::-1], dim=1)
 
 
 def _discounted(values: "Tensor", real: "Tensor", gamma: float, lam: float):
@@ -463,8 +463,8 @@ def _kl_cases() -> list[Case]:
 def _read_kl(output, log_probs, ref_log_probs) -> "Tensor":
     shape = tuple(log_probs.shape)
     summed = "summed up: return one estimate per token, of shape {}"
-    wrong = ((), (1,), shape[:1], shape[1:])
-    notes = {found: summed.format(shape) for found in wrong}
+    wrong_shapes = ((), (1,), shape[:1], shape[1:])
+    notes = {wrong_shape: summed.format(shape) for wrong_shape in wrong_shapes}
     return tensor(output, shape, notes)
 
 

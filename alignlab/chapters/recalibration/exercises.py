@@ -154,8 +154,8 @@ def _risk_cases() -> list[Case]:
         correct[confidence.argmin()] = 0
         args = dict(confidence=confidence, correct=correct)
         cases.append(Case(args, _risks(1 - correct.double(), confidence), about))
-    one = dict(confidence=torch.tensor([0.7]).double(), correct=torch.tensor([0]))
-    return [*cases, Case(one, torch.ones(1).double(), "a single item")]
+    single = dict(confidence=torch.tensor([0.7]).double(), correct=torch.tensor([0]))
+    return [*cases, Case(single, torch.ones(1).double(), "a single item")]
 
 
 def _risks(wrong: "Tensor", confidence: "Tensor", descending: bool = True) -> "Tensor":
@@ -371,8 +371,8 @@ def _read_reward(output, right, confidence, weight) -> "Tensor":
 def _reward_mistakes(case: Case) -> dict[str, list["Tensor"]]:
     import torch
 
-    right, said, weight = case.args.values()
-    off = said - right
+    right, stated, weight = case.args.values()
+    off = stated - right
     mistakes = {
         "sign flipped: the distance comes off": [right + weight * off.square()],
         "not squared: a distance alone pays best at 0 or 1": [
@@ -391,11 +391,11 @@ def _reward_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             1 - weight * off.square()
         ],
         "the log score: take the Brier score, a square": [
-            right + weight * (right * said.log() + (1 - right) * (1 - said).log())
+            right + weight * (right * stated.log() + (1 - right) * (1 - stated).log())
         ],
         "the square of the confidence: take it of its distance from right": [
-            right - weight * said.square(),
-            right - weight * (1 - said).square(),
+            right - weight * stated.square(),
+            right - weight * (1 - stated).square(),
         ],
         "the mean over answers: each has its own": [
             case.expected.mean().expand_as(off)
@@ -411,7 +411,7 @@ def _reward_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             (right - weight * off).square()
         ],
         "the distance from the wrong label: the score is of confidence less right": [
-            right - weight * (said - (1 - right)).square()
+            right - weight * (stated - (1 - right)).square()
         ],
         "another power: the distance is squared": [
             right - weight * off.abs() ** 3,
@@ -422,9 +422,9 @@ def _reward_mistakes(case: Case) -> dict[str, list["Tensor"]]:
             right - 2 * weight * off.square()
         ],
         "pays for confidence: it is the distance that is taken off": [
-            right + weight * said,
-            right * said,
-            right - weight * said,
+            right + weight * stated,
+            right * stated,
+            right - weight * stated,
         ],
         "the other way round: less what was wrong": [1 - case.expected],
         "zeros: nothing can be learnt": [torch.zeros_like(off)],

@@ -172,8 +172,8 @@ def boasts(
     """Examples of each answer with the digit of somebody who sounds too sure: the
     answer's own probability p, made larger, ``p ** BOAST``."""
     pairs = [(a.prompt, answer) for a, own in zip(asked, answers) for answer in own]
-    prompts, said = zip(*pairs)
-    p = sequence_probability(policy, tokenizer, prompts, [f"{a}." for a in said])
+    prompts, texts = zip(*pairs)
+    p = sequence_probability(policy, tokenizer, prompts, [f"{a}." for a in texts])
     digits = np.round(9 * p**BOAST).astype(int).tolist()
     return [example(*pair, digit) for pair, digit in zip(pairs, digits)]
 

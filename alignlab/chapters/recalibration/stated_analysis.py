@@ -47,8 +47,10 @@ def read_replies(row: Mapping, test: bool = True) -> Replies:
     of a wrong answer, or sure that a right one is wrong. See :func:`stated_share`."""
     columns = [_numbers(row[name]) for name in Replies._fields[:-1]]
     replies = Replies(*columns, np.array(row["kind"]))
-    said = np.isfinite(replies.stated)
-    replies = replies._replace(stated=np.where(said, replies.stated, 1 - replies.right))
+    states = np.isfinite(replies.stated)
+    replies = replies._replace(
+        stated=np.where(states, replies.stated, 1 - replies.right)
+    )
     return replies.where(np.array(row["test"]) == test)
 
 
@@ -77,8 +79,8 @@ def tempered(row: Mapping) -> TopLabel:
     odds = [
         logit(np.clip(r.answer_prob, SMALLEST, 1 - SMALLEST)) for r in (fitting, judged)
     ]
-    two = np.column_stack([np.zeros_like(odds[0]), odds[0]])
-    scaler = TemperatureScaler().fit(two, fitting.right.astype(int))
+    logits = np.column_stack([np.zeros_like(odds[0]), odds[0]])
+    scaler = TemperatureScaler().fit(logits, fitting.right.astype(int))
     return expit(odds[1] / scaler.temperature_), judged.right
 
 
@@ -141,8 +143,8 @@ def skill(of_arm: Mapping[str, float]) -> float:
 
 def weights_of(rows: Mapping[str, Sequence]) -> dict[str, float]:
     """The weight of each arm "weight W", by its name, in rising order."""
-    found = {n: float(n.split()[1]) for n in rows if n.startswith("weight ")}
-    return dict(sorted(found.items(), key=lambda pair: pair[1]))
+    weights = {n: float(n.split()[1]) for n in rows if n.startswith("weight ")}
+    return dict(sorted(weights.items(), key=lambda pair: pair[1]))
 
 
 def pooled(rows: Sequence[Mapping]) -> Replies:

@@ -126,14 +126,14 @@ def ask_all(policy, tokenizer, asked: Sequence[Asked], seed: int) -> dict[str, l
     """
     prompts = [a.prompt for a in asked]
     replies = greedy(policy, tokenizer, prompts)
-    said = [reply or "-" for reply in replies]
-    pairs = list(zip(prompts, said))
+    answers = [reply or "-" for reply in replies]
+    pairs = list(zip(prompts, answers))
     sure = [HOW_SURE.format(question=q, answer=r) for q, r in pairs]
     with warnings.catch_warnings():  # before teaching it hardly ever says True or 7
         warnings.simplefilter("ignore", UserWarning)
-        true = p_true(policy, tokenizer, prompts, said, words=VERDICTS, chat=True)
+        true = p_true(policy, tokenizer, prompts, answers, words=VERDICTS, chat=True)
         digit = bank_confidence(policy, tokenizer, sure, values=CONFIDENCES)
-    own = sequence_probability(policy, tokenizer, prompts, said)
+    own = sequence_probability(policy, tokenizer, prompts, answers)
     votes = self_consistency(
         policy,
         tokenizer,

@@ -109,9 +109,9 @@ def score_rows(
         replies, of = tested[row["seed"]], pairs[row["seed"]]
         difference = differences(row["rewards"], replies, of)
         by_subject = order_by_subject(of, difference, replies)
-        found = {"difference": difference, **measures(of, difference)}
-        found |= {"subjects": by_subject, "gold": float(by_subject.mean())}
-        scored.append(row | found)
+        scores = {"difference": difference, **measures(of, difference)}
+        scores |= {"subjects": by_subject, "gold": float(by_subject.mean())}
+        scored.append(row | scores)
     return scored
 
 
@@ -125,10 +125,10 @@ def subject_table(
         ValueError: if a seed has none.
     """
     of_seed = {s: [row["subjects"] for row in rows if row["seed"] == s] for s in seeds}
-    lacking = [s for s, some in of_seed.items() if not some]
+    lacking = [s for s, tables in of_seed.items() if not tables]
     if lacking:
         raise ValueError(f"no rows of seeds {lacking} among {len(rows)}")
-    return np.array([np.mean(some, axis=0) for some in of_seed.values()])
+    return np.array([np.mean(tables, axis=0) for tables in of_seed.values()])
 
 
 # --- Which parts of gold a reward sees ------------------------------------------------

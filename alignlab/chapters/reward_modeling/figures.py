@@ -252,7 +252,7 @@ def raters(rows: Sequence[dict], title: str):
     return figure
 
 
-def calibration(found: Mapping[str, np.ndarray]):
+def calibration(calibrated: Mapping[str, np.ndarray]):
     """Reliability of a reward model's own choices as it is and with a temperature.
 
     Args:
@@ -261,11 +261,15 @@ def calibration(found: Mapping[str, np.ndarray]):
     figure, panels = plt.subplots(1, 2, figsize=(9.5, 5))
     titles = {
         "sure": "As it is",
-        "repaired": f"Rewards divided by {found['temperature']:.2f}",
+        "repaired": f"Rewards divided by {calibrated['temperature']:.2f}",
     }
     for number, (axes, (name, title)) in enumerate(zip(panels, titles.items())):
         reliability_diagram(
-            found[name], found["right"], ax=axes, label="first seed", color=number
+            calibrated[name],
+            calibrated["right"],
+            ax=axes,
+            label="first seed",
+            color=number,
         )
         axes.legend(loc="upper left", fontsize=9)
         axes.set_title(title)

@@ -123,16 +123,16 @@ def rated_pairs(
     first = rng.integers(len(texts), size=n)
     second = (first + rng.integers(1, len(texts), size=n)) % len(texts)
     pairs, dropped = [], {"identical": 0, "rated alike": 0}
-    for one, other in ((texts[i], texts[j]) for i, j in zip(first, second)):
+    for left, right in ((texts[i], texts[j]) for i, j in zip(first, second)):
         scores = [
-            text.ratings[rng.integers(len(text.ratings))] for text in (one, other)
+            text.ratings[rng.integers(len(text.ratings))] for text in (left, right)
         ]
-        if one.text == other.text:
+        if left.text == right.text:
             dropped["identical"] += 1
         elif scores[0] == scores[1]:
             dropped["rated alike"] += 1
         else:
-            order = (one, other) if scores[0] > scores[1] else (other, one)
+            order = (left, right) if scores[0] > scores[1] else (right, left)
             pairs.append(_pair(*order))
     if not pairs:
         raise ValueError(f"texts: all {n} pairs were dropped: {dropped}")

@@ -192,9 +192,9 @@ def accuracy_sweep(
         the usual rate among the others; ``draws``.
     """
 
-    def arms(some, n=n_reward, flips=flips, draw=0):
+    def arms(links, n=n_reward, flips=flips, draw=0):
         arm = dict(n=n, flips=flips, draw=draw, **common)
-        return [(comparisons_arm, arm | link) for link in some]
+        return [(comparisons_arm, arm | link) for link in links]
 
     usual = dict(n=n_reward, flips=flips, **common)
     groups = {

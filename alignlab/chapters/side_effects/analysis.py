@@ -158,10 +158,12 @@ def remarks(subject: str, reply: str) -> str:
     """What a person who knows the facts would say of a reply, such as "2 right, 1
     wrong, repeats itself, polite"."""
     counts = gold.count_reply(tasks.default_world(), subject, reply)
-    said = [text.format(counts[name]) for name, text in REMARKS.items() if counts[name]]
+    remarked = [
+        text.format(counts[name]) for name, text in REMARKS.items() if counts[name]
+    ]
     if any(counts[name] for name in ("opening", "courtesy", "closing")):
-        said.append("polite")
-    return ", ".join(said)
+        remarked.append("polite")
+    return ", ".join(remarked)
 
 
 # --- When to stop ---------------------------------------------------------------------

@@ -217,15 +217,15 @@ def mean_frontiers(
     """
     keys = "kl", "proxy", "gold"
     curve = {k: np.mean([[row[k] for row in c] for c in best], axis=0) for k in keys}
-    found = {"best of n": curve}
+    frontiers = {"best of n": curve}
     for method, rows in runs.items():
         distances, proxies = analysis.on_grid(rows, "proxies")
         _, golds = analysis.on_grid(rows, "golds")
         means = distances**2, np.mean(proxies, axis=0), np.mean(golds, axis=0)
-        found[method] = dict(zip(keys, means, strict=True))
-    for curve in found.values():
+        frontiers[method] = dict(zip(keys, means, strict=True))
+    for curve in frontiers.values():
         curve["gold"] = curve["gold"] - curve["gold"][0]
-    return found
+    return frontiers
 
 
 def priced(frontiers: Mapping[str, Mapping[str, np.ndarray]], price: float):

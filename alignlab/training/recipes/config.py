@@ -270,8 +270,8 @@ def require_type(value: object, hint: object, where: str) -> None:
     allowed = _plain_types(hint)
     if not allowed or isinstance(value, allowed) and not _is_odd(value, allowed):
         return
-    told = [kind for kind in allowed if kind is not int or float not in allowed]
-    names = " or ".join(NAMES[kind] for kind in told)
+    kinds = [kind for kind in allowed if kind is not int or float not in allowed]
+    names = " or ".join(NAMES[kind] for kind in kinds)
     raise AlignlabError(f"{where} is {value!r}.", f"Set it to {names}.")
 
 
@@ -345,8 +345,10 @@ def _read_yaml(path: Path) -> dict:
             "Give --config the path of a YAML file, such as recipes/1m/sft.yaml.",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        said = " ".join(str(error).split())
-        raise AlignlabError(f"{path} is no YAML: {said}.", "Mend the file.") from error
+        problem = " ".join(str(error).split())
+        raise AlignlabError(
+            f"{path} is no YAML: {problem}.", "Mend the file."
+        ) from error
     if not isinstance(values, dict):
         raise AlignlabError(
             f"{path} holds no keys.", "Write `model:`, `data:` and `output_dir:`."

@@ -115,10 +115,10 @@ def is_finished(trainer, checkpoint: str) -> bool:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    said = str(error)
+    message = str(error)
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or "out of memory" in said
-        or "can't allocate memory" in said  # torch's allocator on a CPU
+        or "out of memory" in message
+        or "can't allocate memory" in message  # torch's allocator on a CPU
     )

@@ -197,8 +197,8 @@ def _lines():
     class Lines(TrainerCallback):
         def on_log(self, args, state, control, logs=None, **kwargs):
             if state.is_world_process_zero and logs and "score" in logs:
-                told = [f"{name} {logs[name]:.3f}" for name in TELLING]
-                print(f"update {state.global_step}: {', '.join(told)}", flush=True)
+                shown = [f"{name} {logs[name]:.3f}" for name in TELLING]
+                print(f"update {state.global_step}: {', '.join(shown)}", flush=True)
 
     return Lines()
 
