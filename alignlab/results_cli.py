@@ -194,7 +194,10 @@ def history(
 def baseline(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Finished runs with different seeds."),
+        typer.Argument(
+            metavar="RUN...",
+            help="Finished runs with different seeds, or a baseline to add to.",
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -210,12 +213,13 @@ def baseline(
 
     - `alignlab baseline runs/seed0 runs/seed3 runs/seed6`
     - `alignlab baseline runs/a runs/b runs/c --out mine.json` — for `check --against`
+    - `alignlab baseline mine.json runs/d --out mine.json` — one run more
     """
     from alignlab.runs.folders import short_path
-    from alignlab.runs.records import write_baseline
+    from alignlab.runs.records import read_record, write_baseline
 
     target = write_baseline([folder_of(run) for run in runs], out)
-    typer.echo(f"baseline of {len(runs)} runs: {short_path(target)}")
+    typer.echo(f"baseline of {len(read_record(target))} runs: {short_path(target)}")
 
 
 def report(run: RunFolder) -> None:

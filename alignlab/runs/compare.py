@@ -174,7 +174,10 @@ def check_run(
         f"{name}: not compared, {x}" for name, x in common.left_out.items()
     ]
     tolerances = {name: tolerances_of(name) for name in common.sections}
-    outcome.drifts += _missing(run, common)
+    gone = _missing(run, common)
+    excused = [] if identical else list(filter(_is_occasional, gone))
+    outcome.drifts += [problem for problem in gone if problem not in excused]
+    outcome.notes += [f"{problem}, which other seeds may bring" for problem in excused]
     outcome.comparisons += _compared(run, common, tolerances, timings)
     if identical:
         outcome.drifts += _not_identical(run, common, outcome.comparisons)
@@ -196,6 +199,13 @@ def tolerances_of(notebook: str) -> dict[str, float | str]:
     an absolute number, or "timing"."""
     entry = load_profiles()["notebooks"].get(notebook[:2], {})
     return entry.get("tolerances") or {}
+
+
+def occasional_metrics(notebook: str) -> Sequence[str]:
+    """Metrics that a run may lack, by its chapter's profiles.yaml: whether they can be
+    computed depends on what is measured."""
+    entry = load_profiles()["notebooks"].get(notebook[:2], {})
+    return entry.get("occasional") or ()
 
 
 # --- A run by itself --------------------------------------------------------------
@@ -248,6 +258,10 @@ def _missing(run: dict, common: Common) -> list[Problem]:
                 text = f"{metric} no longer decides claim {', '.join(sorted(claims))}"
                 problems.append(Problem(name, metric, text))
     return problems
+
+
+def _is_occasional(problem: Problem) -> bool:
+    return problem.what in occasional_metrics(problem.notebook)
 
 
 def _by_metric(known: Sequence[dict]) -> dict[str, list[dict]]:

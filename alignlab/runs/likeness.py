@@ -117,7 +117,7 @@ def _made_otherwise(run: dict, sections: dict[str, list[dict]]) -> list[str]:
             if others and others != {value}:
                 notes.append(f"{what}{key} {value}; in the record {_all(others)}")
     platforms = {section["platform"] for section in made if section.get("platform")}
-    if platforms and {run.get("platform")} != platforms:
+    if platforms and run.get("platform") not in platforms:
         mine = run.get("platform")
         notes.append(f"machine {mine}; in the record {_all(platforms)}")
     return notes

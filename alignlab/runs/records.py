@@ -92,36 +92,40 @@ def sections_of(record: Sequence[dict], name: str) -> list[dict]:
 # --- Making a baseline ------------------------------------------------------------
 
 
-def write_baseline(runs: Sequence[Path], target: Path | None = None) -> Path:
+def write_baseline(sources: Sequence[Path], target: Path | None = None) -> Path:
     """Make a baseline of finished runs that differ in nothing but their seeds.
 
     Args:
-        runs: their folders.
+        sources: their folders; a baseline among them adds its runs.
         target: the file; by default the one that ships for their profile.
 
     Raises:
         AlignlabError: if there are fewer than three, one is not finished, or two of
             them differ in more than seeds, or not even in these.
     """
+    runs = [(source, run) for source in sources for run in read_record(source)]
     if len(runs) < FEWEST:
         raise AlignlabError(
             f"{len(runs)} runs do not tell how far chance moves a metric.",
             f"Make {FEWEST} or more, each with a seed of its own: --param seed=N.",
         )
-    contents = [read_metrics(run) for run in runs]
-    for folder, content in zip(runs, contents):
-        for name, section in content["notebooks"].items():
-            if section["status"] != FINISHED:
-                raise AlignlabError(
-                    f"{name} is {section['status']} in {folder}.",
-                    f"Finish it: `alignlab run --resume --out {folder}`.",
-                )
-    for (first, a), (second, b) in combinations(zip(runs, contents), 2):
+    for source, run in runs:
+        _require_finished(source, run)
+    for (first, a), (second, b) in combinations(runs, 2):
         _check_same_but_seeds(first, a, second, b)
-    text = _lines({"runs": [_cut_down(content) for content in contents]}, depth=6)
-    return write_text(
-        target or BASELINES / f"{contents[0]['profile']}.json", text + "\n"
-    )
+    text = _lines({"runs": [_cut_down(run) for _, run in runs]}, depth=6)
+    profile = runs[0][1]["profile"]
+    return write_text(target or BASELINES / f"{profile}.json", text + "\n")
+
+
+def _require_finished(source: Path, run: dict) -> None:
+    for name, section in run["notebooks"].items():
+        # A baseline keeps no status: all that is in one did finish.
+        if section.get("status", FINISHED) != FINISHED:
+            raise AlignlabError(
+                f"{name} is {section['status']} in {source}.",
+                f"Finish it: `alignlab run --resume --out {source}`.",
+            )
 
 
 def _check_same_but_seeds(first: Path, a: dict, second: Path, b: dict) -> None:

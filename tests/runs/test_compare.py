@@ -215,6 +215,18 @@ def test_a_tolerance_from_profiles_yaml_replaces_the_spread(monkeypatch, value, 
     assert len([p for p in drifts(run, record) if "m1 is" in p]) == said
 
 
+def test_some_metrics_may_be_lacking(monkeypatch):
+    """Those whose chapter says so, and not where the same seeds are asked for."""
+    run = changed(make_run(20), *METRICS, "m1", to=None)
+    assert drifts(run) == [f"{NAME}: m1 is no longer recorded"]
+    monkeypatch.setattr(compare, "occasional_metrics", lambda name: ["m1"])
+    outcome = check_run(run, RECORD)
+    assert outcome.state == SOUND
+    assert [note for note in outcome.notes if "m1 is no longer recorded" in note]
+    same = changed(make_run(0), *METRICS, "m1", to=None)
+    assert drifts(same, identical=True) == [f"{NAME}: m1 is no longer recorded"]
+
+
 def test_timings_are_compared_where_asked(monkeypatch):
     monkeypatch.setattr(compare, "tolerances_of", lambda name: {"m1": "timing"})
     run = changed(make_run(20), *METRICS, "m1", "value", to=50.0)

@@ -41,6 +41,17 @@ def test_a_baseline_judges_as_its_runs_do(save, tmp_path):
     assert file.stat().st_size < 3 * len(json.dumps(runs[0]))
 
 
+def test_a_baseline_grows_by_a_run(save, tmp_path):
+    folders = [save(str(seed), make_run(seed)) for seed in (0, 3, 6, 9)]
+    at_once = write_baseline(folders, tmp_path / "at_once.json")
+    grown = write_baseline(folders[:3], tmp_path / "grown.json")
+    write_baseline([grown, folders[3]], grown)
+    assert grown.read_text() == at_once.read_text()
+    with pytest.raises(AlignlabError, match="share seeds"):
+        write_baseline([grown, folders[0]], grown)
+    assert grown.read_text() == at_once.read_text()
+
+
 def test_a_metric_is_a_line(save, tmp_path):
     """So that a new baseline shows in a diff as the metrics that moved."""
     runs = [save(str(seed), make_run(seed)) for seed in (0, 3, 6)]
