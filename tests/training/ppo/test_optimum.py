@@ -347,10 +347,14 @@ def test_ppo_finds_the_shortest_paths():
         reward,
         list(EDGES),
         max_steps=80,
-        per_device_train_batch_size=128,
+        # Enough tries of each start before it is settled: 26 of 26 seeds end above
+        # 0.99. With half as many, twice the epochs and a higher rate, two of eight gave
+        # a start up, and which ones do depends on how a processor rounds.
+        per_device_train_batch_size=256,
+        num_ppo_epochs=2,
+        learning_rate=3e-3,
         max_completion_length=6,
         stop_token_id=tokenizer.convert_tokens_to_ids("g"),
-        learning_rate=5e-3,
         entropy_coef=0.01,
         whiten_advantages=True,
     )
