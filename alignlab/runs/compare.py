@@ -174,9 +174,8 @@ def check_run(
         f"{name}: not compared, {x}" for name, x in common.left_out.items()
     ]
     tolerances = {name: tolerances_of(name) for name in common.sections}
-    gone = _missing(run, common)
-    excused = [] if identical else list(filter(_is_occasional, gone))
-    outcome.drifts += [problem for problem in gone if problem not in excused]
+    gone, excused = _gone(run, common, identical)
+    outcome.drifts += gone + _thinned(run, common)
     outcome.notes += [f"{problem}, which other seeds may bring" for problem in excused]
     outcome.comparisons += _compared(run, common, tolerances, timings)
     if identical:
@@ -234,8 +233,26 @@ def _broken(run: dict, compared: bool) -> list[Problem]:
 # --- What is gone -----------------------------------------------------------------
 
 
-def _missing(run: dict, common: Common) -> list[Problem]:
-    """Metrics, claims, seeds and questions that the record has and the run has not."""
+def _gone(
+    run: dict, common: Common, identical: bool
+) -> tuple[list[Problem], list[Problem]]:
+    """Metrics that all of the record has and the run has not: those that are missed,
+    and those that other seeds may lack."""
+    gone, excused = [], []
+    for name, known in common.sections.items():
+        section = run["notebooks"][name]
+        if section["status"] != FINISHED:
+            continue
+        occasional = () if identical else occasional_metrics(name)
+        for metric, entries in _by_metric(known).items():
+            if len(entries) == len(known) and metric not in section["metrics"]:
+                problem = Problem(name, metric, f"{metric} is no longer recorded")
+                (excused if metric in occasional else gone).append(problem)
+    return gone, excused
+
+
+def _thinned(run: dict, common: Common) -> list[Problem]:
+    """Claims, seeds and questions that the record has and the run has not."""
     problems = []
     for name, known in common.sections.items():
         section = run["notebooks"][name]
@@ -248,9 +265,6 @@ def _missing(run: dict, common: Common) -> list[Problem]:
         for metric, entries in _by_metric(known).items():
             now = section["metrics"].get(metric)
             if now is None:
-                if len(entries) == len(known):
-                    text = f"{metric} is no longer recorded"
-                    problems.append(Problem(name, metric, text))
                 continue
             problems += _thinner(name, metric, now, entries)
             claims = {entry.get("claim") for entry in entries} - {None}
@@ -258,10 +272,6 @@ def _missing(run: dict, common: Common) -> list[Problem]:
                 text = f"{metric} no longer decides claim {', '.join(sorted(claims))}"
                 problems.append(Problem(name, metric, text))
     return problems
-
-
-def _is_occasional(problem: Problem) -> bool:
-    return problem.what in occasional_metrics(problem.notebook)
 
 
 def _by_metric(known: Sequence[dict]) -> dict[str, list[dict]]:

@@ -225,6 +225,8 @@ def test_some_metrics_may_be_lacking(monkeypatch):
     assert [note for note in outcome.notes if "m1 is no longer recorded" in note]
     same = changed(make_run(0), *METRICS, "m1", to=None)
     assert drifts(same, identical=True) == [f"{NAME}: m1 is no longer recorded"]
+    thinner = changed(make_run(20), *METRICS, "m1", "seeds", to=[0.5, 0.5])
+    assert any("m1 rests on 2 seeds" in problem for problem in drifts(thinner))
 
 
 def test_timings_are_compared_where_asked(monkeypatch):
